@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real scans, SCT's models and SCT's outputs; the test is skipped without it."""
+    folder = Path(os.environ.get("SCT_LESION_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("no shared folder beside the checkout (or in SCT_LESION_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def sct_dir(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point SCT_DIR at SCT's model files, without SCT's commands."""
+    folder = shared / "data" / "sct"
+    monkeypatch.setenv("SCT_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def testing_data() -> Path:
+    """Folder of the small files that the tests are shipped with."""
+    return REPOSITORY / "testing_data"
