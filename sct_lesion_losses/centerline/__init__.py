@@ -1,0 +1,1 @@
+"""Finding the cord: scores per voxel by a trained detector, and the best path through them."""
