@@ -1,0 +1,1 @@
+"""A trained model as a folder: what it is, its network, its operating point, its integrity."""

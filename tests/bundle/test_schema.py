@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sct_lesion_losses.bundle import schema
+from sct_lesion_losses.errors import BundleError
+
+PERCENTILES = (1.0, 50.0, 99.0)
+
+
+def make_info(**changes: Any) -> schema.BundleInfo:
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "loss": {"name": "tversky", "numbers": {"fn_weight": 0.7, "fp_weight": 0.3}},
+        "preparation": {"kind": "study", "percentiles": PERCENTILES, "landmarks": (0, 40, 100)},
+        "network": {"filters": (16, 32, 64), "levels": 3},
+        "provenance": {"data": "Three simulated scans."},
+        "intended_use": "Tests.",
+        "limits": ("Not for use.",),
+    }
+    return schema.BundleInfo.model_validate(fields | changes)
+
+
+def tuned(**changes: Any) -> dict[str, Any]:
+    point: dict[str, Any] = {
+        "kind": "tuned",
+        "threshold": 0.3,
+        "objective": "median V-F1",
+        "thresholds": (0.25, 0.3, 0.35),
+        "curve": (0.4, 0.5, 0.45),
+        "per_scan": [{"scan": "scan-01", "subject": "subject-01", "values": (0.4, 0.5, None)}],
+        "interval": (0.25, 0.35),
+        "n_scans": 1,
+        "n_subjects": 1,
+    }
+    return point | changes
+
+
+def damaged(**changes: Any) -> bytes:
+    document = json.loads(schema.dump(make_info()))
+    return json.dumps(document | changes).encode()
+
+
+unit = st.floats(0, 1, allow_nan=False)
+score = st.none() | st.floats(-1e6, 1e6, allow_nan=False)
+words = st.text(max_size=20)
+keys = st.text(min_size=1, max_size=8)
+
+
+@st.composite
+def operating_points(draw: st.DrawFn) -> dict[str, Any]:
+    grid = sorted(draw(st.sets(st.floats(0.01, 1), min_size=1, max_size=6)))
+    values = st.tuples(*[score] * len(grid))
+    return {
+        "kind": "tuned",
+        "objective": "median V-F1",
+        "threshold": draw(st.sampled_from(grid)),
+        "thresholds": grid,
+        "curve": draw(values),
+        "per_scan": [{"scan": "scan-1", "subject": "subject-1", "values": draw(values)}],
+        "interval": tuple(sorted((draw(unit), draw(unit)))),
+        "loss_at_pm_0_05": (draw(score), draw(score)),
+        "leave_one_out": draw(score),
+        "n_scans": 1,
+        "n_subjects": 1,
+        "warnings": draw(st.lists(words, max_size=2)),
+    }
+
+
+@st.composite
+def infos(draw: st.DrawFn) -> schema.BundleInfo:
+    number = st.floats(allow_nan=False, allow_infinity=False)
+    landmarks = sorted(draw(st.sets(number, min_size=3, max_size=3)))
+    return make_info(
+        preparation={"kind": "study", "percentiles": PERCENTILES, "landmarks": landmarks},
+        loss={"name": "dice", "numbers": draw(st.dictionaries(keys, number | st.booleans()))},
+        operating_point=draw(operating_points()),
+        seeds=draw(st.dictionaries(keys, st.integers(0, 2**63))),
+        metrics=draw(st.dictionaries(keys, st.fixed_dictionaries({"value": score}), max_size=3)),
+        provenance={"data": draw(words.filter(lambda t: bool(t.strip())))},
+        created=draw(st.none() | st.dates()),
+    )
+
+
+@given(infos())
+@settings(max_examples=50, deadline=None)
+def test_reading_what_was_written_gives_the_same_info(info: schema.BundleInfo) -> None:
+    assert schema.parse(schema.dump(info)) == info
+
+
+@given(infos())
+@settings(max_examples=30, deadline=None)
+def test_writing_what_was_read_gives_the_same_bytes(info: schema.BundleInfo) -> None:
+    text = schema.dump(info)
+    assert schema.dump(schema.parse(text)) == text
+
+
+def test_table_order_does_not_change_the_bytes() -> None:
+    one = make_info(seeds={"data": 1, "weights": 2})
+    other = make_info(seeds={"weights": 2, "data": 1})
+    assert schema.dump(one) == schema.dump(other)
+
+
+def test_lists_of_numbers_stay_on_one_line() -> None:
+    text = schema.dump(make_info()).decode()
+    assert '"landmarks": [0.0, 40.0, 100.0]' in text
+    assert text.endswith("}\n")
+
+
+def test_a_bracket_in_a_text_is_left_alone() -> None:
+    info = make_info(intended_use="see [ 1,   2 ] and [\n 3,\n 4\n]")
+    assert schema.parse(schema.dump(info)).intended_use == info.intended_use
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.0001, True, "0.5", None])
+def test_a_threshold_outside_0_to_1_is_refused(threshold: object) -> None:
+    with pytest.raises(BundleError, match=r"operating_point\.threshold"):
+        schema.parse(damaged(operating_point={"threshold": threshold}))
+
+
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "1e999"])
+def test_a_threshold_that_is_not_finite_is_refused(token: str) -> None:
+    text = schema.dump(make_info()).replace(b'"threshold": 0.5', f'"threshold": {token}'.encode())
+    with pytest.raises(BundleError, match=r"operating_point\.threshold"):
+        schema.parse(text)
+
+
+def test_a_threshold_of_one_is_accepted() -> None:
+    info = schema.parse(damaged(operating_point={"threshold": 1.0}))
+    assert info.operating_point.threshold == 1
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_version_is_refused(version: object) -> None:
+    with pytest.raises(BundleError, match=r"schema version is .*expected 1"):
+        schema.parse(damaged(schema_version=version))
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(BundleError, match="colour"):
+        schema.parse(damaged(colour="red"))
+
+
+@pytest.mark.parametrize("text", [b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(text: bytes) -> None:
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        schema.parse(text)
+
+
+@pytest.mark.parametrize(
+    "landmarks",
+    [(0, 100), (0, 50, 50), (0, 60, 50), (0, float("nan"), 100), (0, 50, float("inf"))],
+    ids=["too few", "flat", "falling", "nan", "infinite"],
+)
+def test_landmarks_that_do_not_map_intensities_are_refused(landmarks: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="landmarks"):
+        schema.StudyPreparation(percentiles=PERCENTILES, landmarks=landmarks)
+
+
+def test_the_preparation_is_told_by_its_kind() -> None:
+    sct = {
+        "kind": "sct",
+        "contrast": "t2s",
+        "percentiles": PERCENTILES,
+        "landmarks": (0, 1, 2),
+        "mean": 1011.31,
+        "std": 678.985,
+    }
+    info = schema.parse(schema.dump(make_info(preparation=sct)))
+    assert isinstance(info.preparation, schema.SctPreparation)
+
+
+def test_a_bundle_is_untuned_at_one_half_unless_said() -> None:
+    point = make_info().operating_point
+    assert (point.kind, point.threshold) == ("untuned", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"curve": (0.4, 0.5)}, "2 values for 3 thresholds"),
+        ({"threshold": 0.31}, "not on its grid"),
+        ({"thresholds": (0.3, 0.25, 0.35)}, "must increase"),
+        ({"interval": (0.4, 0.3)}, "upside down"),
+        ({"objective": ""}, "needs its objective"),
+        ({"per_scan": tuned()["per_scan"] * 2}, "twice"),
+    ],
+)
+def test_an_operating_point_that_contradicts_itself_is_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        schema.OperatingPoint.model_validate(tuned(**changes))
+
+
+@pytest.mark.parametrize("scan", ["sub-01_T2w", "scan-", "scan-01/../x", "jane"])
+def test_a_scan_of_the_tuning_set_must_be_numbered(scan: str) -> None:
+    with pytest.raises(ValidationError, match="scan"):
+        schema.ScanCurve(scan=scan, subject="subject-01", values=())
+
+
+def test_a_score_that_is_not_defined_is_null_in_the_file() -> None:
+    info = make_info(metrics={"V-precision": {"value": float("nan"), "n": 3}})
+    assert json.loads(schema.dump(info))["metrics"]["V-precision"]["value"] is None
+
+
+def test_numpy_numbers_become_plain_numbers() -> None:
+    point = tuned(curve=np.array([0.1, np.nan, 0.3]), threshold=np.float64(0.3))
+    info = make_info(operating_point=point | {"n_scans": np.int64(4)})
+    assert info.operating_point.curve == (0.1, None, 0.3)
+    assert schema.parse(schema.dump(info)) == info
+
+
+@pytest.mark.parametrize(
+    "command", ["/opt/bin/sct_train_lesion", "sct_train_lesion -i /home/jane", "x -i=~/data"]
+)
+def test_a_command_with_an_absolute_path_is_refused(command: str) -> None:
+    with pytest.raises(ValidationError, match="absolute path"):
+        schema.Provenance(data="x", commands=(command,))
+
+
+def test_a_command_line_keeps_base_names_only() -> None:
+    line = schema.command_line(["/opt/bin/sct_train_lesion", "-i", "/home/a b/my data", "-thr=1"])
+    assert line == "sct_train_lesion -i 'my data' -thr=1"
+    schema.Provenance(data="x", commands=(line,))
+
+
+def test_an_info_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        make_info().name = "other"
+
+
+def test_a_number_of_the_loss_stays_a_number() -> None:
+    assert make_info().loss.numbers["fn_weight"] == 0.7
+    loss = schema.Loss(name="dice", numbers={"smooth": 1, "squared": False})
+    assert type(loss.numbers["smooth"]) is float
+    assert loss.numbers["squared"] is False
