@@ -50,10 +50,11 @@ def values(
     if box is None:
         box = (slice(0, onto.shape[0]), slice(0, onto.shape[1]), slice(0, onto.shape[2]))
     scale, offset = axis_mapping(grid, onto)
-    coordinates = [
-        np.clip(scale[k] * np.arange(box[k].start, box[k].stop) + offset[k], 0, grid.shape[k] - 1)
-        for k in range(3)
-    ]
+    coordinates = []
+    for k in range(3):
+        at = scale[k] * np.arange(box[k].start, box[k].stop) + offset[k]
+        # Rounded, so that grids that share voxels share their values to the bit.
+        coordinates.append(np.clip(np.round(at, 9), 0, grid.shape[k] - 1))
     window = tuple(slice(int(at[0]), int(np.ceil(at[-1])) + 1) for at in coordinates)
     result = array[window].astype(np.float32, copy=False)
     # The axis that shrinks the array most goes first.
