@@ -1,0 +1,300 @@
+"""What all commands share: options, help in the Spinal Cord Toolbox's order, errors to exit codes.
+
+A command module holds a click callback, a :class:`Command` and two functions::
+
+    @command("sct_rethreshold_lesion", "Another mask from a stored p-map.")
+    @option("-i", "image", FILE, "p-map to threshold.", mandatory=True)
+    @option("-thr", "threshold", FLOAT, "Decision threshold in (0, 1].", mandatory=True)
+    def COMMAND(image: Path, threshold: float, verbosity: int) -> int | None: ...
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return execute(COMMAND, argv)
+
+    def run() -> NoReturn:
+        leave(main)
+
+The callback also receives `verbosity` (`-v`, added to every command) and returns its exit status
+or None for 0. Exit status: 0 done, 1 the work failed, 2 the command line is wrong, 130
+interrupted, 141 nobody reads stdout, 143 terminated. Errors of this package become one line on
+stderr, with the traceback at `-v 2`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.arguments import HELP, Names, pairs
+from sct_lesion_losses.errors import LesionError
+
+GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
+FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option takes: the word shown in the help, click's type, a last conversion."""
+
+    metavar: str
+    type: click.ParamType[Any]
+    callback: Callable[[click.Context, click.Parameter, Any], Any] | None = None
+
+
+FILE = Kind("<file>", click.Path(path_type=Path))
+FOLDER = Kind("<folder>", click.Path(path_type=Path))
+TEXT = Kind("<str>", click.STRING)
+INT = Kind("<int>", click.INT)
+FLOAT = Kind("<float>", click.FLOAT)
+SWITCH = Kind("{0,1}", click.Choice(("0", "1")), lambda _ctx, _option, value: value == "1")
+
+
+def choice(*values: str) -> Kind:
+    """Accept one of several words."""
+    return Kind("{" + ",".join(values) + "}", click.Choice(values))
+
+
+def int_range(low: int, high: int | None = None) -> Kind:
+    """Accept a whole number from `low` to `high`, both included."""
+    return Kind("<int>", click.IntRange(low, high))
+
+
+class Option(click.Option):
+    """An option that knows its help group and the default its help names."""
+
+    def __init__(self, *args: Any, group: str, shown: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+        self.shown = shown
+
+
+def option(
+    name: str,
+    dest: str,
+    kind: Kind,
+    help: str,  # noqa: A002 - click's own word
+    *,
+    default: Any = None,
+    shown: str | None = None,
+    mandatory: bool = False,
+    many: bool = False,
+    misc: bool = False,
+) -> Callable[[Any], Any]:
+    """Add an option to a command.
+
+    Parameters
+    ----------
+    name, dest : str
+        `-ofolder` and the parameter of the callback that receives it.
+    kind : Kind
+        FILE, FOLDER, TEXT, INT, FLOAT, SWITCH, `choice(…)` or `int_range(…)`.
+    help : str
+        One or more full sentences; the default is added.
+    default, shown : optional
+        The value where the option is left out, and what the help says instead of it.
+    mandatory, misc : bool
+        The help group; OPTIONAL ARGUMENTS where both are False.
+    many : bool
+        Takes values up to the next option; the callback receives a tuple.
+    """
+    if kind is SWITCH:
+        default = str(int(default))
+    if shown is None:
+        shown = "" if default is None else str(default)
+    return click.option(
+        dest,
+        name,
+        cls=Option,
+        type=kind.type,
+        callback=kind.callback,
+        metavar=kind.metavar + (f" [{kind.metavar} ...]" if many else ""),
+        help=f"{help} (default: {shown})" if shown else help,
+        required=mandatory,
+        multiple=many,
+        group=GROUPS[0 if mandatory else 2 if misc else 1],
+        shown=shown,
+        **({} if default is None else {"default": default}),
+    )
+
+
+class Command(click.Command):
+    """A click command with exact single-dash options and SCT's help page."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Check and rewrite the command line, then let click convert the values."""
+        words = pairs(args, self._names())
+        if words == ["--help"]:
+            click.echo(self.get_help(ctx))
+            ctx.exit()
+        return super().parse_args(ctx, words)
+
+    def options(self) -> list[Option]:
+        """Return the options in the order of their declaration."""
+        return [parameter for parameter in self.params if isinstance(parameter, Option)]
+
+    def _names(self) -> Names:
+        options = self.options()
+        return Names(
+            single=[o.opts[0] for o in options if not o.multiple],
+            many=[o.opts[0] for o in options if o.multiple],
+            positional=len(options) < len(self.params),
+        )
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the mandatory options, the others in brackets."""
+        words = [p.metavar or f"<{p.name}>" for p in self.params if isinstance(p, click.Argument)]
+        for o in self.options():
+            text = f"{o.opts[0]} {o.metavar}"
+            words.append(text if o.required else f"[{text}]")
+        start = f"usage: {self.name} "
+        # An option and its value stay on one line: textwrap does not break at this space.
+        text = " ".join(word.replace(" ", "\xa0") for word in [*words, "[-h]"])
+        lines = textwrap.wrap(
+            text,
+            width=formatter.width,
+            initial_indent=start,
+            subsequent_indent=" " * len(start),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        formatter.write("\n".join(lines).replace("\xa0", " ") + "\n")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by group, in SCT's order."""
+        for group in GROUPS:
+            rows = [
+                (f"{o.opts[0]} {o.metavar}", o.help or "")
+                for o in self.options()
+                if o.group == group
+            ]
+            if group == GROUPS[2]:
+                rows.insert(0, (", ".join(HELP), "Show this help message and exit."))
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows, col_max=24)
+
+
+def command(name: str, help: str) -> Callable[[Callable[..., int | None]], Command]:  # noqa: A002
+    """Turn a callback with :func:`option` decorators into a :class:`Command` with `-v` and `-h`."""
+    verbosity = option(
+        "-v",
+        "verbosity",
+        Kind("{0,1,2}", click.IntRange(0, 2)),
+        "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
+        "traceback of an error.",
+        default=1,
+        misc=True,
+    )
+
+    def wrap(callback: Callable[..., int | None]) -> Command:
+        made = click.command(name, cls=Command, help=help, add_help_option=False)(callback)
+        return verbosity_last(made)
+
+    def verbosity_last(made: Command) -> Command:
+        verbosity(made)
+        return made
+
+    return wrap
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwinds the work, so that temporary files are removed."""
+
+
+def execute(made: Command, argv: Sequence[str] | None = None) -> int:
+    """Run a command and turn whatever happens into an exit status.
+
+    Parameters
+    ----------
+    made : Command
+    argv : sequence of str, optional
+        Arguments without the program's name; `sys.argv[1:]` where left out.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    name = made.name or ""
+    verbosity = 1
+    try:
+        with _sigterm():
+            context = made.make_context(name, list(args))
+            verbosity = context.params["verbosity"]
+            with context, talk.logged(verbosity, args):
+                status = made.invoke(context)
+            sys.stdout.flush()
+            return int(status or 0)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more when it ends; that must not fail again.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except KeyboardInterrupt:
+        return _say(name, "interrupted", INTERRUPTED)
+    except Terminated:
+        return _say(name, "terminated", TERMINATED)
+    except click.ClickException as error:
+        click.echo(made.get_usage(made.context_class(made, info_name=name)), err=True)
+        return _say(name, error.format_message(), error.exit_code)
+    except (Exception, SystemExit) as error:
+        if verbosity >= 2:
+            traceback.print_exc()
+        return _say(name, describe(error), getattr(error, "exit_status", FAILED))
+
+
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Run a command's `main` and end the process with its status."""
+    sys.exit(main())
+
+
+def describe(error: BaseException) -> str:
+    """One line on an error: its own words if it is known, its type as well if it is not."""
+    if isinstance(error, LesionError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs or take a smaller image"
+    if isinstance(error, OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (this is a defect; -v 2 shows where)"
+
+
+def _say(name: str, message: str, status: int) -> int:
+    with suppress(OSError):
+        click.echo(f"{name}: error: {' '.join(message.split())}", err=True)
+    return status
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM for the length of the block."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def view_hint(image: Path | str, masks: Sequence[Path | str]) -> str:
+    """Return the closing lines of an SCT command: how to look at an image with its masks."""
+    import shlex
+
+    overlays = " ".join(f"{shlex.quote(str(mask))} -cm red -a 70.0" for mask in masks)
+    shown = shlex.quote(str(image))
+    return f"\nDone! To view results, type:\nfsleyes {shown} -cm greyscale {overlays} &\n"

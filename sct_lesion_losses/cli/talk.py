@@ -1,0 +1,99 @@
+"""What a command says while it works: log lines and a progress bar, both on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGE = "sct_lesion_losses"
+_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+_FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\",;()]+/)+")
+
+
+class _Line(logging.Formatter):
+    """`WARNING: message`; absolute folders are cut away unless everything is to be shown."""
+
+    def __init__(self, hidden: Sequence[str]) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+        self._hidden = sorted(hidden, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno == logging.INFO:
+            text = record.getMessage()
+        for folder in self._hidden:
+            text = text.replace(folder, "")
+        return _FOLDERS.sub("", text)
+
+
+@contextmanager
+def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
+    """Send the package's log to stderr for the length of the block.
+
+    Parameters
+    ----------
+    verbosity : int
+        0: warnings; 1: also what is done; 2: everything, with module names, full paths and the
+        Python warnings of other libraries.
+    args : sequence of str
+        The command line: the folders of the absolute paths on it are left out of the lines below
+        verbosity 2, so that a log can be shared.
+    """
+    logger = logging.getLogger(PACKAGE)
+    handler = logging.StreamHandler(sys.stderr)
+    if verbosity < 2:
+        handler.setFormatter(_Line(_folders(args)))
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    level, others = logger.level, logging.getLogger("py.warnings")
+    others_handler = handler if verbosity >= 2 else logging.NullHandler()
+    others_propagate, others.propagate = others.propagate, False
+    logger.setLevel(_LEVELS[verbosity])
+    logger.addHandler(handler)
+    others.addHandler(others_handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        others.removeHandler(others_handler)
+        others.propagate = others_propagate
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _folders(args: Sequence[str]) -> list[str]:
+    """Folders of the absolute paths of a command line, of the user and of the work."""
+    paths = [Path(value) for arg in args for value in (arg, arg.partition("=")[2])]
+    folders = {path.parent for path in paths if path.is_absolute()}
+    folders |= {path for path in paths if path.is_absolute() and path.suffix == ""}
+    folders |= {Path.cwd(), Path(os.path.expanduser("~"))}  # noqa: PTH111 - never raises
+    return [f"{folder}/" for folder in folders if folder != Path("/")]
+
+
+@contextmanager
+def progress_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
+    """Progress on stderr, only where that is a terminal.
+
+    Yields
+    ------
+    callable or None
+        To be called with (done, total); None where nothing is to be shown.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=label, file=sys.stderr, leave=False, unit="patch") as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from sct_lesion_losses.cli.common import (
+    FILE,
+    FLOAT,
+    FOLDER,
+    SWITCH,
+    Command,
+    choice,
+    command,
+    execute,
+    int_range,
+    option,
+    view_hint,
+)
+from sct_lesion_losses.errors import ImageError, UsageError
+
+LOGGER = logging.getLogger("sct_lesion_losses.example")
+
+
+def example(work: Callable[[dict[str, Any]], int | None]) -> Command:
+    @command("sct_example", "Does something with scans.")
+    @option("-i", "image", FILE, "Scans.", mandatory=True, many=True)
+    @option("-thr", "threshold", FLOAT, "Threshold.", default=0.5)
+    @option("-ofolder", "folder", FOLDER, "Folder of the outputs.", shown="beside the input")
+    @option("-c", "contrast", choice("t2", "t2s"), "Contrast.")
+    @option("-n", "number", int_range(1), "Number.", default=3)
+    @option("-r", "remove", SWITCH, "Remove temporary files.", default=True, misc=True)
+    def run(**values: Any) -> int | None:
+        return work(values)
+
+    return run
+
+
+def fail(error: BaseException) -> Command:
+    def work(_values: dict[str, Any]) -> None:
+        raise error
+
+    return example(work)
+
+
+HELP = """\
+usage: sct_example -i <file> [<file> ...] [-thr <float>] [-ofolder <folder>]
+                   [-c {t2,t2s}] [-n <int>] [-r {0,1}] [-v {0,1,2}] [-h]
+
+  Does something with scans.
+
+MANDATORY ARGUMENTS:
+  -i <file> [<file> ...]  Scans.
+
+OPTIONAL ARGUMENTS:
+  -thr <float>       Threshold. (default: 0.5)
+  -ofolder <folder>  Folder of the outputs. (default: beside the input)
+  -c {t2,t2s}        Contrast.
+  -n <int>           Number. (default: 3)
+
+MISC ARGUMENTS:
+  -h, --help  Show this help message and exit.
+  -r {0,1}    Remove temporary files. (default: 1)
+  -v {0,1,2}  Verbosity. 0: only warnings and errors; 1: also what is done; 2:
+              everything, with the traceback of an error. (default: 1)
+"""
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_goes_to_stdout_in_sct_order(
+    word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert execute(example(lambda _: None), [word]) == 0
+    assert capsys.readouterr() == (HELP, "")
+
+
+def test_the_callback_receives_converted_values() -> None:
+    seen: dict[str, Any] = {}
+    args = ["-i", "a", "b", "-thr=0.3", "-ofolder", "out", "-c", "t2s", "-r", "0", "-v", "0"]
+    assert execute(example(seen.update), args) == 0
+    assert seen == {
+        "image": (Path("a"), Path("b")),
+        "threshold": 0.3,
+        "folder": Path("out"),
+        "contrast": "t2s",
+        "number": 3,
+        "remove": False,
+        "verbosity": 0,
+    }
+
+
+def test_options_left_out_have_their_defaults() -> None:
+    seen: dict[str, Any] = {}
+    execute(example(seen.update), ["-i", "a"])
+    assert (seen["threshold"], seen["folder"], seen["contrast"]) == (0.5, None, None)
+    assert seen["remove"] is True
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "Missing option '-i'"),
+        (["-i", "a", "-c", "t1"], "'t1' is not one of 't2', 't2s'"),
+        (["-i", "a", "-r", "2"], "'2' is not one of '0', '1'"),
+        (["-i", "a", "-n", "0"], "0 is not in the range x>=1"),
+        (["-i", "a", "-thr", "high"], "'high' is not a valid float"),
+        (["-i", "a", "-v", "3"], "3 is not in the range"),
+        (["-i", "a", "-ofoldr", "x"], "no such option: -ofoldr; did you mean -ofolder?"),
+    ],
+)
+def test_a_wrong_command_line_gives_usage_and_one_line_and_2(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(example(lambda _: None), args) == 2
+    out, err = capsys.readouterr()
+    *usage, line = err.splitlines()
+    assert out == ""
+    assert usage[0].startswith("usage: sct_example -i <file>")
+    assert line.startswith("sct_example: error: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ImageError("a.nii: truncated;\n copy it again"), 1, "a.nii: truncated; copy it again"),
+        (UsageError("-o and -ofolder exclude each other"), 2, "-o and -ofolder exclude each other"),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (MemoryError(), 1, "out of memory; close other programs or take a smaller image"),
+        (ValueError("x"), 1, "ValueError: x (this is a defect; -v 2 shows where)"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_and_a_status(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(fail(error), ["-i", "a"]) == status
+    assert capsys.readouterr() == ("", f"sct_example: error: {line}\n")
+
+
+def test_the_traceback_is_shown_at_verbosity_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(fail(ImageError("truncated")), ["-i", "a", "-v", "2"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_a_callback_chooses_its_exit_status() -> None:
+    assert execute(example(lambda _: 1), ["-i", "a"]) == 1
+
+
+def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def work(_values: dict[str, Any]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert execute(example(work), ["-i", "a"]) == 143
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "terminated" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    code = (
+        "import sys\nfrom sct_lesion_losses.cli.common import command, execute\n"
+        "@command('x', 'X.')\ndef X(verbosity):\n    print('a' * 10**6)\n"
+        "sys.exit(execute(X, []))\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("verbosity", "shown"), [(0, []), (1, ["doing"]), (2, ["doing", "fine"])])
+def test_verbosity_chooses_the_log_lines(
+    verbosity: int, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_values: dict[str, Any]) -> None:
+        LOGGER.debug("fine")
+        LOGGER.info("doing")
+        LOGGER.warning("careful")
+
+    execute(example(work), ["-i", "a", "-v", str(verbosity)])
+    out, err = capsys.readouterr()
+    assert [word for word in ("doing", "fine") if word in err] == shown
+    assert "WARNING" in err
+    assert "careful" in err
+    assert out == ""
+
+
+def test_log_lines_hold_no_absolute_folder_below_verbosity_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(values: dict[str, Any]) -> None:
+        LOGGER.warning("%s: 3 voxels; see /opt/other place/x.txt, /opt/a/b.txt", values["image"][0])
+
+    execute(example(work), ["-i", "/data/Jean Dupont/sub 01/t2.nii.gz"])
+    err = capsys.readouterr().err
+    assert err.startswith("WARNING: t2.nii.gz: 3 voxels")
+    assert "Dupont" not in err
+    assert " b.txt" in err
+
+
+def test_log_handlers_are_gone_when_the_command_ends() -> None:
+    logger = logging.getLogger("sct_lesion_losses")
+    before = (logger.level, list(logger.handlers))
+    execute(example(lambda _: None), ["-i", "a"])
+    assert (logger.level, list(logger.handlers)) == before
+
+
+def test_python_warnings_of_libraries_show_at_verbosity_2_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(_values: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(True)
+            warnings.warn("from a library", stacklevel=1)
+
+    execute(example(work), ["-i", "a"])
+    assert "library" not in capsys.readouterr().err
+    execute(example(work), ["-i", "a", "-v", "2"])
+    assert "from a library" in capsys.readouterr().err
+
+
+def test_positional_arguments_are_kept_beside_options() -> None:
+    seen = {}
+
+    @command("sct_example", "X.")
+    @click.argument("action")
+    @option("-thr", "threshold", FLOAT, "Threshold.", default=0.5)
+    def run(**values: Any) -> None:
+        seen.update(values)
+
+    assert execute(run, ["list", "-thr", "0.1"]) == 0
+    assert seen == {"action": "list", "threshold": 0.1, "verbosity": 1}
+
+
+def test_the_closing_line_quotes_what_a_shell_would_split() -> None:
+    assert view_hint("my t2.nii.gz", ["m.nii.gz"]).splitlines() == [
+        "",
+        "Done! To view results, type:",
+        "fsleyes 'my t2.nii.gz' -cm greyscale m.nii.gz -cm red -a 70.0 &",
+    ]
