@@ -7,72 +7,37 @@ command lines hold base names only, so that a bundle can be given away.
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
 import re
 import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, field_validator, model_validator
+
+from sct_lesion_losses.bundle.fields import (
+    Count,
+    Digest,
+    Name,
+    Positive,
+    Record,
+    Score,
+    Size,
+    Table,
+    is_increasing,
 )
-
-from sct_lesion_losses.errors import BundleError
+from sct_lesion_losses.bundle.tuning import OperatingPoint as OperatingPoint
+from sct_lesion_losses.bundle.tuning import ScanCurve as ScanCurve
 
 SCHEMA_VERSION = 1
-UNTUNED_THRESHOLD = 0.5
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-_GRID_TOLERANCE = 1e-9
-
-_T = TypeVar("_T")
-
-
-def _sorted_keys(table: dict[str, _T]) -> dict[str, _T]:
-    return dict(sorted(table.items()))
-
-
-def _nan_is_none(value: object) -> object:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _is_increasing(values: Sequence[float]) -> bool:
-    return all(low < high for low, high in itertools.pairwise(values))
-
-
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Score = Annotated[float | None, BeforeValidator(_nan_is_none)]
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-Table = Annotated[dict[str, _T], AfterValidator(_sorted_keys)]
-
-
-class Record(BaseModel):
-    """Frozen, finite, without unknown fields."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
-    )
 
 
 class Loss(Record):
     """The loss trained with, and its numbers by role (`fn_weight=0.7`)."""
 
     name: Name
-    numbers: Table[bool | float | str] = {}
+    numbers: Table[bool | float | str] = Field(default_factory=dict)
 
 
 class _Landmarked(Record):
@@ -92,7 +57,7 @@ class _Landmarked(Record):
                 " expected as many"
             )
         for name in ("percentiles", "landmarks"):
-            if not _is_increasing(getattr(self, name)):
+            if not is_increasing(getattr(self, name)):
                 raise ValueError(f"{name} must increase, received {getattr(self, name)}")
         return self
 
@@ -198,83 +163,6 @@ class Epoch(Record):
     rate: Positive | None = None
 
 
-class ScanCurve(Record):
-    """The objective of one tuning scan at every threshold; scan and subject are numbered."""
-
-    scan: Annotated[str, Field(pattern=r"^scan-\d{1,6}$")]
-    subject: Annotated[str, Field(pattern=r"^subject-\d{1,6}$")]
-    values: tuple[Score, ...]
-
-
-class OperatingPoint(Record):
-    """The decision threshold, and all that it was chosen from.
-
-    Attributes
-    ----------
-    kind : "tuned" or "untuned"
-        Tuned: chosen on scans not trained on. Untuned: the default of 0.5, nothing else is known.
-    threshold : float, in (0, 1]
-        A voxel is lesion where p >= threshold.
-    objective : str
-        What was maximised.
-    thresholds, curve : tuple of float
-        The grid of the sweep, and the objective at each of its thresholds.
-    per_scan : tuple of ScanCurve
-        The curve of every scan; never only the winner.
-    interval : (low, high) or None
-        95 % bootstrap interval of the threshold, subjects resampled.
-    plateau : tuple of float
-        Thresholds within 2 % of the best objective.
-    loss_at_pm_0_05 : (minus, plus)
-        Objective lost at the threshold - 0.05 and + 0.05.
-    leave_one_out : float or None
-        Leave-one-subject-out score of the choice.
-    warnings : tuple of str
-        What the choice was warned of, an optimum at an end of the grid for one.
-    """
-
-    kind: Literal["tuned", "untuned"] = "untuned"
-    threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED_THRESHOLD
-    objective: str = ""
-    thresholds: tuple[Probability, ...] = ()
-    curve: tuple[Score, ...] = ()
-    per_scan: tuple[ScanCurve, ...] = ()
-    interval: tuple[Probability, Probability] | None = None
-    plateau: tuple[Probability, ...] = ()
-    loss_at_pm_0_05: tuple[Score, Score] = (None, None)
-    leave_one_out: Score = None
-    n_scans: Count = 0
-    n_subjects: Count = 0
-    warnings: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _curves_fit(self) -> OperatingPoint:
-        n = len(self.thresholds)
-        if not _is_increasing(self.thresholds):
-            raise ValueError(f"thresholds must increase, received {self.thresholds}")
-        curves = {"curve": self.curve, **{scan.scan: scan.values for scan in self.per_scan}}
-        for name, values in curves.items():
-            if len(values) != n:
-                raise ValueError(f"{name}: {len(values)} values for {n} thresholds")
-        if len(curves) != len(self.per_scan) + 1:
-            raise ValueError("per_scan: a scan is there twice")
-        if self.interval is not None and self.interval[0] > self.interval[1]:
-            raise ValueError(f"interval {self.interval} is upside down")
-        return self
-
-    @model_validator(mode="after")
-    def _tuned_is_complete(self) -> OperatingPoint:
-        if self.kind == "untuned":
-            return self
-        if not self.objective or self.n_scans < 1 or self.n_subjects < 1:
-            raise ValueError("a tuned threshold needs its objective, n_scans and n_subjects")
-        if not any(abs(t - self.threshold) <= _GRID_TOLERANCE for t in self.thresholds):
-            raise ValueError(
-                f"tuned threshold {self.threshold} is not on its grid {self.thresholds}"
-            )
-        return self
-
-
 class Metric(Record):
     """One number reached on scans neither trained nor tuned on, with its interval and n."""
 
@@ -299,7 +187,7 @@ class Provenance(Record):
     """
 
     data: str = Field(min_length=1)
-    scans: Table[Count] = {}
+    scans: Table[Count] = Field(default_factory=dict)
     commands: tuple[str, ...] = ()
 
     @field_validator("commands")
@@ -322,12 +210,12 @@ class BundleInfo(Record):
     preparation: Preparation
     network: Architecture
     recipe: Recipe | None = None
-    seeds: Table[int] = {}
+    seeds: Table[int] = Field(default_factory=dict)
     split_hash: Digest | None = None
-    packages: Table[str] = {}
+    packages: Table[str] = Field(default_factory=dict)
     git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}(-dirty)?$")] | None = None
     operating_point: OperatingPoint = OperatingPoint()
-    metrics: Table[Metric] = {}
+    metrics: Table[Metric] = Field(default_factory=dict)
     history: tuple[Epoch, ...] = ()
     provenance: Provenance
     intended_use: str = Field(min_length=1)
@@ -336,7 +224,7 @@ class BundleInfo(Record):
     @field_validator("history")
     @classmethod
     def _epochs_increase(cls, history: tuple[Epoch, ...]) -> tuple[Epoch, ...]:
-        if not _is_increasing([line.epoch for line in history]):
+        if not is_increasing([line.epoch for line in history]):
             raise ValueError("history: epochs must increase")
         return history
 
@@ -361,57 +249,3 @@ def command_line(arguments: Sequence[str]) -> str:
         for word in arguments
     )
     return shlex.join(names)
-
-
-def dump(info: BundleInfo) -> bytes:
-    """Return `info` as the bytes of `bundle.json`: the same for equal values, newline at the end.
-
-    Lists of numbers stay on one line, so that a curve can be read and compared.
-    """
-    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    # JSON strings hold no raw newline, so "[" before one always opens a list.
-    one_line = re.sub(r"\[\n([^\[\]{}\"]*)\n *\]", _on_one_line, text)
-    return (one_line + "\n").encode()
-
-
-def _on_one_line(match: re.Match[str]) -> str:
-    return "[" + ", ".join(item.strip() for item in match[1].split(",")) + "]"
-
-
-def parse(text: bytes, where: str = "bundle.json") -> BundleInfo:
-    """Read the bytes of `bundle.json`.
-
-    Raises
-    ------
-    BundleError
-        Not JSON, another schema version, or a field that is missing, unknown or out of bounds.
-    """
-    version = _schema_version(text, where)
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{where}: schema version is {version!r}, expected {SCHEMA_VERSION};"
-            " update sct_lesion_losses, or get the bundle made for this version"
-        )
-    try:
-        return BundleInfo.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        problems = "; ".join(_problem(dict(item)) for item in error.errors(include_url=False)[:5])
-        raise BundleError(f"{where}: {problems}; get the bundle again or retrain it") from error
-
-
-def _schema_version(text: bytes, where: str) -> object:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: not JSON ({error}); get the bundle again") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{where}: expected a JSON object; get the bundle again")
-    return document.get("schema_version")
-
-
-def _problem(item: dict[str, Any]) -> str:
-    """One pydantic error as `operating_point.threshold is 1.5: should be <= 1`."""
-    place = ".".join(str(part) for part in item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    shown = repr(item.get("input"))
-    return f"{place} is {shown}: {message}" if len(shown) <= 60 else f"{place}: {message}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sct_lesion_losses.bundle import schema
+from sct_lesion_losses.bundle import document, schema
 from sct_lesion_losses.errors import BundleError
 
 PERCENTILES = (1.0, 50.0, 99.0)
@@ -44,8 +44,8 @@ def tuned(**changes: Any) -> dict[str, Any]:
 
 
 def damaged(**changes: Any) -> bytes:
-    document = json.loads(schema.dump(make_info()))
-    return json.dumps(document | changes).encode()
+    fields = json.loads(document.dump(make_info()))
+    return json.dumps(fields | changes).encode()
 
 
 unit = st.floats(0, 1, allow_nan=False)
@@ -92,66 +92,66 @@ def infos(draw: st.DrawFn) -> schema.BundleInfo:
 @given(infos())
 @settings(max_examples=50, deadline=None)
 def test_reading_what_was_written_gives_the_same_info(info: schema.BundleInfo) -> None:
-    assert schema.parse(schema.dump(info)) == info
+    assert document.parse(document.dump(info)) == info
 
 
 @given(infos())
 @settings(max_examples=30, deadline=None)
 def test_writing_what_was_read_gives_the_same_bytes(info: schema.BundleInfo) -> None:
-    text = schema.dump(info)
-    assert schema.dump(schema.parse(text)) == text
+    text = document.dump(info)
+    assert document.dump(document.parse(text)) == text
 
 
 def test_table_order_does_not_change_the_bytes() -> None:
     one = make_info(seeds={"data": 1, "weights": 2})
     other = make_info(seeds={"weights": 2, "data": 1})
-    assert schema.dump(one) == schema.dump(other)
+    assert document.dump(one) == document.dump(other)
 
 
 def test_lists_of_numbers_stay_on_one_line() -> None:
-    text = schema.dump(make_info()).decode()
+    text = document.dump(make_info()).decode()
     assert '"landmarks": [0.0, 40.0, 100.0]' in text
     assert text.endswith("}\n")
 
 
 def test_a_bracket_in_a_text_is_left_alone() -> None:
     info = make_info(intended_use="see [ 1,   2 ] and [\n 3,\n 4\n]")
-    assert schema.parse(schema.dump(info)).intended_use == info.intended_use
+    assert document.parse(document.dump(info)).intended_use == info.intended_use
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.0001, True, "0.5", None])
 def test_a_threshold_outside_0_to_1_is_refused(threshold: object) -> None:
     with pytest.raises(BundleError, match=r"operating_point\.threshold"):
-        schema.parse(damaged(operating_point={"threshold": threshold}))
+        document.parse(damaged(operating_point={"threshold": threshold}))
 
 
 @pytest.mark.parametrize("token", ["NaN", "Infinity", "1e999"])
 def test_a_threshold_that_is_not_finite_is_refused(token: str) -> None:
-    text = schema.dump(make_info()).replace(b'"threshold": 0.5', f'"threshold": {token}'.encode())
+    text = document.dump(make_info()).replace(b'"threshold": 0.5', f'"threshold": {token}'.encode())
     with pytest.raises(BundleError, match=r"operating_point\.threshold"):
-        schema.parse(text)
+        document.parse(text)
 
 
 def test_a_threshold_of_one_is_accepted() -> None:
-    info = schema.parse(damaged(operating_point={"threshold": 1.0}))
+    info = document.parse(damaged(operating_point={"threshold": 1.0}))
     assert info.operating_point.threshold == 1
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_schema_version_is_refused(version: object) -> None:
     with pytest.raises(BundleError, match=r"schema version is .*expected 1"):
-        schema.parse(damaged(schema_version=version))
+        document.parse(damaged(schema_version=version))
 
 
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(BundleError, match="colour"):
-        schema.parse(damaged(colour="red"))
+        document.parse(damaged(colour="red"))
 
 
 @pytest.mark.parametrize("text", [b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_not_a_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(BundleError, match=r"bundle\.json"):
-        schema.parse(text)
+        document.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_preparation_is_told_by_its_kind() -> None:
         "mean": 1011.31,
         "std": 678.985,
     }
-    info = schema.parse(schema.dump(make_info(preparation=sct)))
+    info = document.parse(document.dump(make_info(preparation=sct)))
     assert isinstance(info.preparation, schema.SctPreparation)
 
 
@@ -208,14 +208,14 @@ def test_a_scan_of_the_tuning_set_must_be_numbered(scan: str) -> None:
 
 def test_a_score_that_is_not_defined_is_null_in_the_file() -> None:
     info = make_info(metrics={"V-precision": {"value": float("nan"), "n": 3}})
-    assert json.loads(schema.dump(info))["metrics"]["V-precision"]["value"] is None
+    assert json.loads(document.dump(info))["metrics"]["V-precision"]["value"] is None
 
 
 def test_numpy_numbers_become_plain_numbers() -> None:
     point = tuned(curve=np.array([0.1, np.nan, 0.3]), threshold=np.float64(0.3))
     info = make_info(operating_point=point | {"n_scans": np.int64(4)})
     assert info.operating_point.curve == (0.1, None, 0.3)
-    assert schema.parse(schema.dump(info)) == info
+    assert document.parse(document.dump(info)) == info
 
 
 @pytest.mark.parametrize(
