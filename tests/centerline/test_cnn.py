@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.centerline import cnn as module
+from sct_lesion_losses.centerline.cnn import cnn
+from sct_lesion_losses.errors import CenterlineError, EngineError
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+
+LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+def network(sct_dir: Path, contrast: str) -> bytes:
+    return (sct_dir / "data/deepseg_sc_models" / f"{contrast}_ctr.onnx").read_bytes()
+
+
+@pytest.fixture
+def bright_is_cord(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the network by a threshold."""
+    monkeypatch.setattr(module, "_session", lambda _: lambda p: (p > 2).astype(np.float32))
+
+
+def scan(course: list[tuple[int, int] | None], side: int = 60) -> tuple[np.ndarray, Grid]:
+    """Scan of 1 mm voxels with a bright square of 7 mm in some slices."""
+    image = np.zeros((side, side, len(course)), np.float32)
+    for z, point in enumerate(course):
+        if point is not None:
+            x, y = point
+            image[x - 3 : x + 4, y - 3 : y + 4, z] = 100
+    return image, Grid(image.shape, LAS)
+
+
+@pytest.mark.sct
+@pytest.mark.parametrize(
+    ("stem", "mask", "contrast"),
+    [
+        ("t2/t2", "t2/t2_seg-manual", "t2"),
+        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2"),
+        ("t2s/t2s", "t2s/t2s_seg", "t2s"),
+    ],
+)
+def test_the_path_on_the_heatmap_is_within_0_6_mm_of_the_cord(
+    load: Callable[[str], tuple[np.ndarray, Grid]],
+    errors_mm: Callable[[Centerline, str], np.ndarray],
+    sct_dir: Path,
+    stem: str,
+    mask: str,
+    contrast: str,
+) -> None:
+    line = cnn(*load(stem), network(sct_dir, contrast), contrast)
+    assert errors_mm(line, mask).mean() < 0.6
+
+
+@pytest.mark.usefixtures("bright_is_cord")
+def test_the_line_follows_the_cord_and_bridges_a_gap() -> None:
+    course = [(20 + z // 2, 30) if z not in (9, 10) else None for z in range(24)]
+    line = cnn(*scan(course), b"", "t2")
+    expected = [(20 + z // 2, 30) for z in range(24)]
+    assert np.abs(line.xy - expected).max() < 1.01
+
+
+@pytest.mark.usefixtures("bright_is_cord")
+@pytest.mark.parametrize(("brain", "last"), [(True, 14), (False, 39)])
+def test_the_brain_ends_the_line_unless_it_is_said_to_be_absent(brain: bool, last: int) -> None:
+    # Cord, 15 slices without, and something bright at the top.
+    course = [(30, 30)] * 15 + [None] * 15 + [(30, 30)] * 10
+    line = cnn(*scan(course), b"", "t2", brain=brain)
+    assert np.flatnonzero(line.covered).tolist() == list(range(last + 1))
+
+
+@pytest.mark.usefixtures("bright_is_cord")
+def test_below_the_first_slice_with_a_cord_the_line_goes_straight_on() -> None:
+    course = [None] * 10 + [(10 + z, 30) for z in range(10, 40)]
+    line = cnn(*scan(course, side=70), b"", "t2")
+    np.testing.assert_allclose(line.xy[0], (10, 30), atol=3)  # held, it would be (20, 30)
+
+
+def test_a_scan_without_cord_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_session", lambda _: np.zeros_like)
+    with pytest.raises(CenterlineError, match=r"highest probability is 0\.00"):
+        cnn(*scan([(30, 30)] * 10), b"", "t2")
+
+
+@pytest.mark.usefixtures("bright_is_cord")
+def test_a_constant_scan_is_refused() -> None:
+    image, grid = scan([None] * 10)
+    with pytest.raises(CenterlineError, match="every voxel of the image is 0"):
+        cnn(image, grid, b"", "t2")
+
+
+def test_a_damaged_network_is_named() -> None:
+    image, grid = scan([(30, 30)] * 5)
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        cnn(image, grid, b"not a network", "t2")
