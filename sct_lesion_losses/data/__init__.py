@@ -1,0 +1,1 @@
+"""Files of scans: NIfTI images, BIDS folders, cohorts."""

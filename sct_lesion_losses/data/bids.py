@@ -1,0 +1,94 @@
+"""Scans in a BIDS folder, and the names of what is derived from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import sct_lesion_losses
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.data.files import make_folder, write_text
+from sct_lesion_losses.errors import DataError
+
+DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
+SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
+
+
+def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
+    """Find the raw scans of a dataset: `sub-*/[ses-*/]anat/*_<suffix>.nii[.gz]`, sorted.
+
+    Raises
+    ------
+    DataError
+        There is none; the message names the suffixes that are there.
+    """
+    images = [
+        path
+        for pattern in ("sub-*/anat/sub-*", "sub-*/ses-*/anat/sub-*")
+        for path in dataset.glob(pattern)
+        if nifti.is_nifti_name(path)
+    ]
+    scans = sorted(path for path in images if suffix(path) in suffixes)
+    if not scans:
+        wanted = " or ".join(suffixes)
+        seen = ", ".join(sorted({suffix(path) for path in images}))
+        found = f"only {seen}" if seen else "no image in sub-*/anat or sub-*/ses-*/anat"
+        raise DataError(
+            f"{dataset}: no {wanted} scan, {found}; expected a BIDS folder, or give the files"
+        )
+    return scans
+
+
+def suffix(image: Path) -> str:
+    """Return the last part of a BIDS name: `T2w` of `sub-01_acq-ax_T2w.nii.gz`."""
+    return nifti.stem(image)[0].rpartition("_")[2]
+
+
+def entities(image: Path) -> dict[str, str]:
+    """Return the key-value pairs of a BIDS name, in their order.
+
+    >>> entities(Path("sub-01_ses-2_acq-ax_T2w.nii.gz"))
+    {'sub': '01', 'ses': '2', 'acq': 'ax'}
+    """
+    parts = nifti.stem(image)[0].split("_")
+    found = (_ENTITY.fullmatch(part) for part in parts)
+    return {match[1]: match[2] for match in found if match}
+
+
+def derivative_name(image: Path, tail: str) -> str:
+    """Name of what is derived from a scan: its entities, then `tail`, its extension.
+
+    The scan's suffix is dropped, as BIDS asks for. Suffixes other than T2w stay as a description,
+    or two contrasts of one session would share a name.
+
+    >>> derivative_name(Path("sub-01_T2w.nii.gz"), "label-L_mask")
+    'sub-01_label-L_mask.nii.gz'
+    >>> derivative_name(Path("sub-01_T2star.nii.gz"), "label-L_mask")
+    'sub-01_label-L_desc-T2star_mask.nii.gz'
+    """
+    stem, extension = nifti.stem(image)
+    head, _, last = stem.rpartition("_")
+    if last == "T2w":
+        return f"{head}_{tail}{extension}"
+    start, _, kind = tail.rpartition("_")
+    return "_".join(part for part in (head, start, f"desc-{last}", kind) if part) + extension
+
+
+def describe_derivatives(folder: Path) -> None:
+    """Write `dataset_description.json` into a derivatives folder that has none."""
+    path = folder / "dataset_description.json"
+    if path.exists():
+        return
+    make_folder(folder)
+    description = {
+        "Name": "Spinal cord MS lesion segmentation",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {"Name": sct_lesion_losses.__name__, "Version": sct_lesion_losses.__version__}
+        ],
+    }
+    write_text(path, json.dumps(description, indent=2) + "\n")
