@@ -1,0 +1,42 @@
+#!/bin/sh
+# Segments the lesions of every T2w scan of a BIDS folder, scan by scan, in a plain loop:
+#
+#   bin/batch_bids.sh DATASET RESULTS [options of sct_deepseg_lesion_tuned]
+#
+# Masks land in RESULTS/sub-XX[/ses-YY]/anat. A scan that has its mask already is skipped, so the
+# same line goes on where it was stopped. Scans that fail are listed at the end; exit status 1 then.
+set -eu
+
+if [ $# -lt 2 ]; then
+    echo "usage: $(basename -- "$0") DATASET RESULTS [options of sct_deepseg_lesion_tuned]" >&2
+    exit 2
+fi
+dataset=${1%/} results=${2%/}
+shift 2
+here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
+PATH=$PATH:$here
+
+done=0 skipped=0 failed=
+for image in "$dataset"/sub-*/anat/*_T2w.nii* "$dataset"/sub-*/ses-*/anat/*_T2w.nii*; do
+    [ -e "$image" ] || continue
+    folder=$results/$(dirname -- "${image#"$dataset"/}")
+    name=$(basename -- "$image")
+    mask=$folder/${name%%.nii*}_lesionseg.nii${name#*.nii}
+    if [ -e "$mask" ]; then
+        skipped=$((skipped + 1))
+    elif sct_deepseg_lesion_tuned -i "$image" -ofolder "$folder" "$@"; then
+        done=$((done + 1))
+    else
+        failed="$failed
+  ${image#"$dataset"/}"
+    fi
+done
+echo "$done segmented, $skipped already there" >&2
+if [ -n "$failed" ]; then
+    echo "error: these scans failed, their messages are above:$failed" >&2
+    exit 1
+fi
+if [ $((done + skipped)) = 0 ]; then
+    echo "error: no sub-*/[ses-*/]anat/*_T2w.nii.gz in $dataset" >&2
+    exit 1
+fi
