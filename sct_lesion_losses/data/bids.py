@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import sct_lesion_losses
 from sct_lesion_losses.data import nifti
-from sct_lesion_losses.data.files import make_folder, write_text
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.files import write_json
 
 DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
@@ -82,7 +81,6 @@ def describe_derivatives(folder: Path) -> None:
     path = folder / "dataset_description.json"
     if path.exists():
         return
-    make_folder(folder)
     description = {
         "Name": "Spinal cord MS lesion segmentation",
         "BIDSVersion": "1.10.0",
@@ -91,4 +89,4 @@ def describe_derivatives(folder: Path) -> None:
             {"Name": sct_lesion_losses.__name__, "Version": sct_lesion_losses.__version__}
         ],
     }
-    write_text(path, json.dumps(description, indent=2) + "\n")
+    write_json(path, description)

@@ -13,17 +13,17 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.data.files import replacing
 from sct_lesion_losses.data.header import Header, Placement, header_bytes, parse
 from sct_lesion_losses.data.stream import Stream, what_is
 from sct_lesion_losses.errors import GeometryError, ImageError, OutputError
+from sct_lesion_losses.files import replacing
 from sct_lesion_losses.space.grid import Grid
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
-GZIP_LEVEL = 6
+GZIP_LEVEL = 4
 PMAP_ROUNDING = 1e-5  # how far interpolation may leave [0, 1]
 _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
@@ -184,7 +184,7 @@ def write(path: Path, array: Array, like: Scan, dtype: npt.DTypeLike) -> None:
     if array.shape != like.grid.shape:
         raise GeometryError(f"{path}: array {array.shape} on a grid of {like.grid.shape}")
     values = _cast(array, np.dtype(dtype), path)
-    with replacing(path) as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         if extension.lower().endswith(".gz"):
             # No file name and no time: they would differ between runs, and tell of the machine.
             with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:

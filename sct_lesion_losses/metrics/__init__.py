@@ -1,0 +1,1 @@
+"""Scores of a mask against another, voxel by voxel and lesion by lesion."""
