@@ -1,0 +1,238 @@
+"""Intensity standardisation: one scale for scans whose units are arbitrary.
+
+Two mappings share the same landmarks (percentiles of a scan and the values they are mapped to):
+`standardise`, piecewise linear with its end segments extended, and `standardise_sct`, the mapping
+of SCT's lesion model with its exponential tails. `zscore` then gives each patch zero mean and unit
+standard deviation.
+
+References
+----------
+Nyul & Udupa, "On standardizing the MR image intensity scale", Magn Reson Med 42, 1999.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_lesion_losses.errors import DataError, ImageError
+
+PERCENTILES = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
+FULL_SCALE = 100.0
+# Percentiles closer than this fraction of their whole range are one and the same: a slope through
+# them would be rounding noise.
+TIE = 1e-6
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What each percentile of a scan is mapped to.
+
+    Attributes
+    ----------
+    percentiles : tuple of float
+        Strictly rising, in [0, 100].
+    values : tuple of float
+        As many, strictly rising.
+    """
+
+    percentiles: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.percentiles) != len(self.values) or len(self.values) < 3:
+            raise DataError(
+                f"intensity landmarks: expected as many values as percentiles and at least 3, "
+                f"received {len(self.values)} and {len(self.percentiles)}; fit them again"
+            )
+        if not (_rises(self.percentiles) and _rises(self.values)):
+            raise DataError(
+                "intensity landmarks: percentiles and values must be finite and strictly rising; "
+                f"received {self.percentiles} -> {self.values}"
+            )
+        if self.percentiles[0] < 0 or self.percentiles[-1] > 100:
+            raise DataError(f"intensity landmarks: {self.percentiles} are not within [0, 100]")
+
+
+def fit(samples: Iterable[NDArray[Any]], percentiles: tuple[float, ...] = PERCENTILES) -> Landmarks:
+    """Learn landmarks from training scans.
+
+    The percentiles of each sample are scaled so that the first becomes 0 and the last 100; the
+    landmarks are their average over the samples (Nyul & Udupa 1999).
+
+    Parameters
+    ----------
+    samples : iterable of ndarray
+        One array per scan, any shape and unit; read one at a time.
+    percentiles : tuple of float
+        Strictly rising, in [0, 100].
+
+    Raises
+    ------
+    DataError
+        There is no sample, or one has no contrast at all.
+    """
+    total = np.zeros(len(percentiles))
+    count = 0
+    for sample in samples:
+        own = _percentiles(sample, percentiles)
+        if not own[-1] > own[0]:
+            raise DataError(
+                f"intensity landmarks: sample {count} is {own[0]:g} from percentile "
+                f"{percentiles[0]:g} to {percentiles[-1]:g}; leave this scan out"
+            )
+        total += FULL_SCALE * (own - own[0]) / (own[-1] - own[0])
+        count += 1
+    if count == 0:
+        raise DataError("intensity landmarks: no sample to fit them on; check the training set")
+    return Landmarks(tuple(percentiles), tuple(float(value) for value in total / count))
+
+
+def standardise(
+    values: NDArray[Any], landmarks: Landmarks, reference: NDArray[Any] | None = None
+) -> NDArray[np.float32]:
+    """Map the percentiles of a scan linearly, piece by piece, onto the landmarks.
+
+    Beyond the first and the last percentile the end segments are extended. Percentiles that
+    coincide (a scan that is mostly background) are mapped to the mean of their landmarks, and a
+    constant scan to the mean of all landmarks.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape and unit.
+    landmarks : Landmarks
+    reference : ndarray, optional
+        What the percentiles are taken of; `values` itself by default.
+
+    Returns
+    -------
+    ndarray of float32
+        The shape of `values`.
+    """
+    own = _percentiles(values if reference is None else reference, landmarks.percentiles)
+    x, y = _merge_ties(own, np.asarray(landmarks.values))
+    data = np.asarray(values, dtype=np.float64)
+    _require_finite(data)
+    mapped = np.interp(data, x, y)
+    if len(x) > 1:
+        first, last = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2])
+        mapped += np.minimum(data - x[0], 0) * first + np.maximum(data - x[-1], 0) * last
+    return np.asarray(mapped, dtype=np.float32)
+
+
+def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.float32]:
+    """Map a crop as SCT's lesion model has it: linear pieces with exponential tails.
+
+    Below the first landmark the tail is built on the first segment; above the last one on the
+    segment before the last (SCT takes landmarks -3 and -2). Unlike SCT, a tail whose segment has no
+    width is flat at its end landmark instead of NaN.
+
+    Parameters
+    ----------
+    values : ndarray
+        The whole crop, zeros outside the centerline's slices included.
+    landmarks : Landmarks
+        SCT's, for the contrast.
+
+    Returns
+    -------
+    ndarray of float32
+        The shape of `values`.
+    """
+    data = np.asarray(values, dtype=np.float32)
+    x = _percentiles(data, landmarks.percentiles)
+    y = np.asarray(landmarks.values)
+    mapped = np.interp(data, x, y)
+    below, above = data < x[0], data > x[-1]
+    mapped[below] = _sct_tail(data[below], x[:2], y[:2], float(y[0]))
+    mapped[above] = _sct_tail(data[above], x[-3:-1], y[-3:-1], float(y[-1]))
+    return np.asarray(mapped, dtype=np.float32)
+
+
+def landmark_distance(values: NDArray[Any], landmarks: Landmarks) -> float:
+    """Say how far the shape of a scan's histogram is from the training set's.
+
+    Both sets of landmarks are scaled to 0-100 first, so brightness and gain do not count.
+
+    Returns
+    -------
+    float
+        Mean absolute distance over the landmarks, 0 (the same shape) to 100; a constant scan, which
+        has no shape, is at 100.
+    """
+    own = _percentiles(values, landmarks.percentiles)
+    if not own[-1] > own[0]:
+        return FULL_SCALE
+    stored = np.asarray(landmarks.values)
+    scaled = FULL_SCALE * (own - own[0]) / (own[-1] - own[0])
+    expected = FULL_SCALE * (stored - stored[0]) / (stored[-1] - stored[0])
+    return float(np.abs(scaled - expected).mean())
+
+
+def zscore(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give each patch zero mean and unit standard deviation.
+
+    Parameters
+    ----------
+    patches : (N, 48, 48, 48) float32
+        Any patch size; every patch is taken by itself.
+
+    Returns
+    -------
+    (N, 48, 48, 48) float32
+        A patch without contrast becomes zeros.
+    """
+    scaled = np.zeros(patches.shape, dtype=np.float32)
+    for patch, out in zip(patches, scaled, strict=True):
+        mean = patch.mean(dtype=np.float64)
+        deviation = patch.std(dtype=np.float64)
+        # A constant patch may show a deviation of the order of the mean's own rounding.
+        if deviation > np.finfo(np.float32).eps * abs(mean):
+            out[...] = (patch - mean) / deviation
+    return scaled
+
+
+def _rises(numbers: tuple[float, ...]) -> bool:
+    return bool(np.isfinite(numbers).all()) and all(a < b for a, b in pairwise(numbers))
+
+
+def _percentiles(values: NDArray[Any], percentiles: tuple[float, ...]) -> NDArray[np.float64]:
+    if values.size == 0:
+        raise ImageError("intensities: there is no voxel to take percentiles of")
+    _require_finite(values)
+    return np.asarray(np.percentile(values, percentiles), dtype=np.float64)
+
+
+def _require_finite(values: NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise ImageError("intensities: NaN or infinite voxels; replace them before standardising")
+
+
+def _merge_ties(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Join percentiles that coincide into one point at the mean of their landmarks."""
+    apart = max(TIE * (x[-1] - x[0]), np.finfo(np.float32).tiny)
+    new = np.concatenate([[True], np.diff(x) > apart])
+    group = np.cumsum(new) - 1
+    size = np.bincount(group)
+    return np.bincount(group, x) / size, np.bincount(group, y) / size
+
+
+def _sct_tail(
+    values: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], end: float
+) -> NDArray[np.floating[Any]]:
+    """Exponential through the far point of one segment with its slope, towards `end`.
+
+    With slope m and w = y[1] - end: end + w * exp(m / w * (values - x[1])).
+    """
+    if not x[1] > x[0]:
+        return np.full(values.shape, end)
+    slope, reach = (y[1] - y[0]) / (x[1] - x[0]), y[1] - end
+    return np.asarray(end + reach * np.exp(slope / reach * (values - x[1])))
