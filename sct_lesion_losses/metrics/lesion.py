@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,19 @@ from sct_lesion_losses.errors import GeometryError
 Connectivity = Literal[6, 18, 26]
 CONNECTIVITY: Connectivity = 18  # what sct_analyze_lesion counts
 _RANK = {6: 1, 18: 2, 26: 3}
+
+
+class Placed(Protocol):
+    """Anything with an affine, such as a `space.grid.Grid`.
+
+    Attributes
+    ----------
+    affine : (4, 4) float64
+        Voxels to world mm.
+    """
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def components(
 def measures(
     labels: npt.NDArray[np.integer[Any]],
     pmap: npt.NDArray[np.floating[Any]],
-    affine: npt.NDArray[np.float64],
+    grid: Placed,
 ) -> list[Lesion]:
     """Measure each lesion of a labelled mask.
 
@@ -93,8 +106,8 @@ def measures(
     labels : (X, Y, Z) int
         From :func:`components`.
     pmap : (X, Y, Z) floating, in [0, 1]
-    affine : (4, 4) float64
-        Voxels to world mm.
+    grid : Grid
+        Of both arrays.
 
     Returns
     -------
@@ -108,7 +121,8 @@ def measures(
     """
     if labels.shape != pmap.shape:
         raise GeometryError(f"labels {labels.shape} and p-map {pmap.shape} are on different grids")
-    steps = np.asarray(affine, dtype=np.float64)[:3, :3]
+    affine = np.asarray(grid.affine, dtype=np.float64)
+    steps = affine[:3, :3]
     spacing_mm = np.linalg.norm(steps, axis=0)
     axis = int(np.argmax(np.abs(steps[2] / spacing_mm)))
     voxel_mm3 = float(abs(np.linalg.det(steps)))
