@@ -24,36 +24,11 @@ MAX_IR_VERSION = 9
 MAX_OPSET = 17
 MAX_NODES = 5_000
 MAX_NETWORK_BYTES = 256 * 2**20
-OPERATORS = frozenset(
-    [
-        "Add",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Concat",
-        "Constant",
-        "Conv",
-        "ConvTranspose",
-        "Gather",
-        "Identity",
-        "InstanceNormalization",
-        "LeakyRelu",
-        "MaxPool",
-        "Mul",
-        "Pad",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Shape",
-        "Sigmoid",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-        "Upsample",
-    ]
-)
+_LAYERS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "Upsample")
+_ACTIVATIONS = ("BatchNormalization", "InstanceNormalization", "Relu", "LeakyRelu", "Sigmoid")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Concat", "Pad", "Slice", "Gather")
+_SHAPES = ("Cast", "Constant", "Identity", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze")
+OPERATORS = frozenset((*_LAYERS, *_ACTIVATIONS, *_ARITHMETIC, *_SHAPES))
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _MAX_DIMS = 8
@@ -190,7 +165,8 @@ def _attribute(reader: Reader, attribute: Field) -> int:
 def _tensor(reader: Reader, message: memoryview) -> int:
     """Check one tensor; return its size if it holds floating-point numbers, else 0."""
     fields = list(_expected(reader, message, "TensorProto", _TENSOR))
-    name = "".join(field.text for field in fields if field.number == 8)[:100] or "a constant"
+    label = "".join(field.text for field in fields if field.number == 8)[:100]
+    name = repr(label) if label else "a constant"
     code = _only(fields, 2, "data_type").integer
     if code not in _TYPES:
         raise _refused(f"{name}: element type {code}, expected one of {sorted(_TYPES)}")

@@ -184,11 +184,15 @@ class Provenance(Record):
         Number of scans per part of the split (`training`, `validation`, …).
     commands : tuple of str
         The command lines that reproduce the bundle, base names only (see `command_line`).
+    trained_on : tuple of str
+        Content hashes of the training and validation scans, so that a threshold is not chosen,
+        nor a score reported, on a scan that the weights have seen.
     """
 
     data: str = Field(min_length=1)
     scans: Table[Count] = Field(default_factory=dict)
     commands: tuple[str, ...] = ()
+    trained_on: tuple[Digest, ...] = ()
 
     @field_validator("commands")
     @classmethod
