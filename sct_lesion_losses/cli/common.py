@@ -5,10 +5,10 @@ A command module holds a click callback, a :class:`Command` and two functions::
     @command("sct_rethreshold_lesion", "Another mask from a stored p-map.")
     @option("-i", "image", FILE, "p-map to threshold.", mandatory=True)
     @option("-thr", "threshold", FLOAT, "Decision threshold in (0, 1].", mandatory=True)
-    def COMMAND(image: Path, threshold: float, verbosity: int) -> int | None: ...
+    def rethreshold(image: Path, threshold: float, verbosity: int) -> int | None: ...
 
     def main(argv: Sequence[str] | None = None) -> int:
-        return execute(COMMAND, argv)
+        return execute(rethreshold, argv)
 
     def run() -> NoReturn:
         leave(main)
@@ -40,6 +40,7 @@ from sct_lesion_losses.cli.arguments import HELP, Names, pairs
 from sct_lesion_losses.errors import LesionError
 
 GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
+_TYPED = f"{__name__}.typed"
 FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
 
 
@@ -134,6 +135,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check and rewrite the command line, then let click convert the values."""
         words = pairs(args, self._names())
+        ctx.meta[_TYPED] = words
         if words == ["--help"]:
             click.echo(self.get_help(ctx))
             ctx.exit()
@@ -252,6 +254,12 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
         return _say(name, describe(error), getattr(error, "exit_status", FAILED))
 
 
+def typed() -> list[tuple[str, str]]:
+    """Return what was typed for the running command, as pairs of option and value."""
+    words = click.get_current_context().meta[_TYPED]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
 def leave(main: Callable[[], int]) -> NoReturn:
     """Run a command's `main` and end the process with its status."""
     sys.exit(main())
@@ -289,12 +297,3 @@ def _sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def view_hint(image: Path | str, masks: Sequence[Path | str]) -> str:
-    """Return the closing lines of an SCT command: how to look at an image with its masks."""
-    import shlex
-
-    overlays = " ".join(f"{shlex.quote(str(mask))} -cm red -a 70.0" for mask in masks)
-    shown = shlex.quote(str(image))
-    return f"\nDone! To view results, type:\nfsleyes {shown} -cm greyscale {overlays} &\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,27 @@ def progress_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int]
     with tqdm(desc=label, file=sys.stderr, leave=False, unit="patch") as bar:
 
         def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            bar.total, bar.n = total, done
+            bar.refresh()
 
         yield update
+
+
+def view_hint(shown: Sequence[tuple[Path, Path]]) -> str:
+    """Return the closing lines of an SCT command: how to look at images with their masks."""
+    quoted = [(shlex.quote(str(image)), shlex.quote(str(mask))) for image, mask in shown]
+    lines = [f"fsleyes {i} -cm greyscale {m} -cm red -a 70.0 &" for i, m in quoted]
+    return "\n".join(["", "Done! To view results, type:", *lines, ""])
+
+
+def command_line(name: str, typed: Sequence[tuple[str, str]], image: Path) -> str:
+    """Return what was typed for one of the scans, base names only, for its sidecar.
+
+    >>> command_line("sct_x", [("-i", "/data/a.nii"), ("-thr", "0.3")], Path("a.nii"))
+    'sct_x -i a.nii -thr 0.3'
+    """
+    words = [name, "-i", image.name]
+    for option, value in typed:
+        if option != "-i":
+            words += [option, Path(value).name if "/" in value else value]
+    return shlex.join(words)

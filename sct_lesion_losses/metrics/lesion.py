@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,6 @@ from sct_lesion_losses.errors import GeometryError
 Connectivity = Literal[6, 18, 26]
 CONNECTIVITY: Connectivity = 18  # what sct_analyze_lesion counts
 _RANK = {6: 1, 18: 2, 26: 3}
-
-
-class Placed(Protocol):
-    """Anything with an affine, such as a `space.grid.Grid`.
-
-    Attributes
-    ----------
-    affine : (4, 4) float64
-        Voxels to world mm.
-    """
-
-    @property
-    def affine(self) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ def components(
 def measures(
     labels: npt.NDArray[np.integer[Any]],
     pmap: npt.NDArray[np.floating[Any]],
-    grid: Placed,
+    affine: npt.NDArray[np.float64],
 ) -> list[Lesion]:
     """Measure each lesion of a labelled mask.
 
@@ -106,8 +93,8 @@ def measures(
     labels : (X, Y, Z) int
         From :func:`components`.
     pmap : (X, Y, Z) floating, in [0, 1]
-    grid : Grid
-        Of both arrays.
+    affine : (4, 4) float64
+        Voxels to world mm.
 
     Returns
     -------
@@ -121,8 +108,7 @@ def measures(
     """
     if labels.shape != pmap.shape:
         raise GeometryError(f"labels {labels.shape} and p-map {pmap.shape} are on different grids")
-    affine = np.asarray(grid.affine, dtype=np.float64)
-    steps = affine[:3, :3]
+    steps = np.asarray(affine, dtype=np.float64)[:3, :3]
     spacing_mm = np.linalg.norm(steps, axis=0)
     axis = int(np.argmax(np.abs(steps[2] / spacing_mm)))
     voxel_mm3 = float(abs(np.linalg.det(steps)))

@@ -24,7 +24,6 @@ from sct_lesion_losses.cli.common import (
     execute,
     int_range,
     option,
-    view_hint,
 )
 from sct_lesion_losses.errors import ImageError, UsageError
 
@@ -250,11 +249,3 @@ def test_positional_arguments_are_kept_beside_options() -> None:
 
     assert execute(run, ["list", "-thr", "0.1"]) == 0
     assert seen == {"action": "list", "threshold": 0.1, "verbosity": 1}
-
-
-def test_the_closing_line_quotes_what_a_shell_would_split() -> None:
-    assert view_hint("my t2.nii.gz", ["m.nii.gz"]).splitlines() == [
-        "",
-        "Done! To view results, type:",
-        "fsleyes 'my t2.nii.gz' -cm greyscale m.nii.gz -cm red -a 70.0 &",
-    ]
