@@ -1,0 +1,169 @@
+"""Where the Spinal Cord Toolbox is, its files, and its commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from sct_lesion_losses.errors import SctError
+
+VARIABLE = "SCT_DIR"
+HOW_TO_INSTALL = f"install it (https://spinalcordtoolbox.com), or set ${VARIABLE} to its folder"
+LAST_LINES = 5
+# Escape sequences: colours and cursor movements (CSI), titles (OSC), and the two-letter ones.
+ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+# SCT has a Python and libraries of its own; the caller's must not be mixed in.
+UNSET = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installation of SCT, or a copy of its data alone.
+
+    Attributes
+    ----------
+    root : Path
+        What $SCT_DIR stands for.
+    bin : Path or None
+        Folder of its commands; None where there are only data.
+    """
+
+    root: Path
+    bin: Path | None
+
+    @property
+    def data(self) -> Path:
+        """Folder of its models."""
+        return self.root / "data"
+
+    @property
+    def version(self) -> str | None:
+        """Version it states, None where it states none."""
+        try:
+            text = (self.root / "spinalcordtoolbox" / "version.txt").read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return text.strip() or None
+
+    def read(self, folder: str, name: str) -> bytes:
+        """Contents of a file of a data set of SCT's.
+
+        Parameters
+        ----------
+        folder : str
+            Folder of the data set.
+        name : str
+            File in it.
+
+        Raises
+        ------
+        SctError
+            It is not there.
+        """
+        path = self.data / folder / name
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            download = folder.startswith("deepseg_")  # the others come with SCT itself
+            raise SctError(
+                f"SCT has no data/{folder}/{name} ({error.strerror}); "
+                + (f"get it with: sct_download_data -d {folder}" if download else "reinstall SCT")
+            ) from error
+
+    def run(self, command: list[str], folder: Path | None = None) -> str:
+        """Run one of SCT's commands and return what it printed, without colours.
+
+        Parameters
+        ----------
+        command : list of str
+            Its name and its arguments; they never pass through a shell.
+        folder : Path, optional
+            Working directory.
+
+        Raises
+        ------
+        SctError
+            SCT has no such command, or the command failed; with its last lines.
+        """
+        name, *arguments = command
+        program = None if self.bin is None else shutil.which(name, path=str(self.bin))
+        if program is None:
+            raise SctError(f"SCT's command {name} was not found; {HOW_TO_INSTALL}")
+        try:
+            done = subprocess.run(
+                [program, *arguments],
+                cwd=folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except (OSError, ValueError) as error:
+            raise SctError(f"SCT's command {name} cannot be run: {error}") from error
+        printed = ANSI.sub("", done.stdout.decode("utf-8", errors="replace"))
+        if done.returncode != 0:
+            lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
+            raise SctError(
+                f"SCT's command failed with exit status {done.returncode}: "
+                f"{_without_folders(command)}\n" + "\n".join(lines[-LAST_LINES:])
+            )
+        return printed
+
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key not in UNSET}
+        path = os.pathsep.join([str(self.bin), kept.get("PATH", os.defpath)])
+        return kept | {VARIABLE: str(self.root), "PATH": path}
+
+
+def find() -> Installation | None:
+    """Find SCT: at $SCT_DIR, else where `sct_version` on the PATH leads; None where it is not."""
+    command = shutil.which("sct_version")
+    given = os.environ.get(VARIABLE)
+    if given:
+        root = Path(given).expanduser()
+        if root.is_dir():
+            return Installation(root, _commands(root, command))
+        logger.warning("$%s is no folder: looking for SCT on the PATH", VARIABLE)
+    if command is None:
+        return None
+    folder = Path(command).parent
+    return Installation(_root_above(command) or folder.parent, folder)
+
+
+def require() -> Installation:
+    """Find SCT, or raise SctError saying how to install it."""
+    installation = find()
+    if installation is None:
+        raise SctError(f"the Spinal Cord Toolbox was not found; {HOW_TO_INSTALL}")
+    return installation
+
+
+def _commands(root: Path, on_path: str | None) -> Path | None:
+    """Folder of the commands that belong to `root`: its bin, else that on the PATH."""
+    if shutil.which("sct_version", path=str(root / "bin")):
+        return root / "bin"
+    if on_path is not None and _root_above(on_path) == root.resolve():
+        return Path(on_path).parent
+    return None
+
+
+def _root_above(command: str) -> Path | None:
+    """Nearest folder above a command that looks like $SCT_DIR."""
+    for folder in Path(command).resolve().parents[:-1]:
+        if (folder / "data").is_dir() and (folder / "spinalcordtoolbox").is_dir():
+            return folder
+    return None
+
+
+def _without_folders(command: list[str]) -> str:
+    """Command line as a shell would take it, paths cut down to their names."""
+    return shlex.join(PurePath(word).name if os.sep in word else word for word in command)

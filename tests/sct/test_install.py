@@ -1,0 +1,166 @@
+"""Finding SCT and running its commands: a small tree with real executable scripts stands for it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from sct_lesion_losses.errors import SctError
+from sct_lesion_losses.sct import install
+
+
+def script(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder laid out as $SCT_DIR; neither the variable nor the PATH leads to it."""
+    root = tmp_path / "sct 7"
+    (root / "data").mkdir(parents=True)
+    (root / "spinalcordtoolbox").mkdir()
+    (root / "spinalcordtoolbox" / "version.txt").write_text("7.4\n")
+    script(root / "bin" / "sct_version", "echo 7.4")
+    monkeypatch.delenv("SCT_DIR", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    return root
+
+
+def test_no_sct_is_none(tree: Path) -> None:
+    assert install.find() is None
+
+
+def test_required_sct_says_how_to_install_it(tree: Path) -> None:
+    with pytest.raises(SctError, match=r"install it .* or set \$SCT_DIR"):
+        install.require()
+
+
+def test_sct_is_found_by_its_variable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCT_DIR", str(tree))
+    found = install.require()
+    assert (found.root, found.bin, found.data) == (tree, tree / "bin", tree / "data")
+    assert found.version == "7.4"
+
+
+def test_data_without_commands_are_found(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "bin" / "sct_version").unlink()
+    monkeypatch.setenv("SCT_DIR", str(tree))
+    found = install.require()
+    assert (found.root, found.bin) == (tree, None)
+    with pytest.raises(SctError, match="sct_version was not found"):
+        found.run(["sct_version"])
+
+
+def test_sct_is_found_by_the_path(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
+    assert install.find() == install.Installation(tree, tree / "bin")
+
+
+def test_a_link_on_the_path_leads_to_the_root(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "sct_version").symlink_to(tree / "bin" / "sct_version")
+    monkeypatch.setenv("PATH", f"{links}:/usr/bin:/bin")
+    assert install.require().root == tree
+
+
+def test_commands_on_the_path_serve_the_variable_of_the_same_tree_only(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = tree / "python" / "bin"
+    script(commands / "sct_version", "echo 7.4")
+    (tree / "bin" / "sct_version").unlink()
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    monkeypatch.setenv("SCT_DIR", str(tree))
+    assert install.require().bin == commands
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("SCT_DIR", str(other))
+    assert install.require().bin is None
+
+
+def test_a_variable_that_is_no_folder_is_said(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SCT_DIR", str(tree / "gone"))
+    monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
+    with caplog.at_level(logging.WARNING):
+        assert install.require().root == tree
+    assert "$SCT_DIR is no folder" in caplog.text
+
+
+def test_colours_are_stripped_from_what_a_command_prints(tree: Path) -> None:
+    script(tree / "bin" / "sct_echo", r"printf '\033[1;31mred\033[0m \033]0;title\007plain\n'")
+    assert install.Installation(tree, tree / "bin").run(["sct_echo"]) == "red plain\n"
+
+
+def test_library_paths_of_the_caller_do_not_reach_sct(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME"):
+        monkeypatch.setenv(name, "/nowhere")
+    script(
+        tree / "bin" / "sct_env",
+        'echo "${LD_LIBRARY_PATH-unset} ${PYTHONPATH-unset} ${PYTHONHOME-unset} $SCT_DIR"',
+    )
+    printed = install.Installation(tree, tree / "bin").run(["sct_env"])
+    assert printed == f"unset unset unset {tree}\n"
+
+
+def test_commands_find_each_other(tree: Path) -> None:
+    script(tree / "bin" / "sct_outer", "sct_version")
+    assert install.Installation(tree, tree / "bin").run(["sct_outer"]) == "7.4\n"
+
+
+def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> None:
+    script(tree / "bin" / "sct_args", 'for word; do printf "<%s>" "$word"; done')
+    marker = tmp_path / "marker"
+    words = [f"$(touch {marker})", "a b", ";ls", "*", "-x", ""]
+    printed = install.Installation(tree, tree / "bin").run(["sct_args", *words])
+    assert printed == "".join(f"<{word}>" for word in words)
+    assert not marker.exists()
+
+
+def test_a_command_cannot_wait_for_an_answer(tree: Path) -> None:
+    script(tree / "bin" / "sct_ask", 'read answer || echo "nobody"')
+    assert install.Installation(tree, tree / "bin").run(["sct_ask"]) == "nobody\n"
+
+
+def test_a_failed_command_is_named_with_its_last_lines(tree: Path) -> None:
+    body = r"for k in 1 2 3 4 5 6; do echo line $k; done; printf '\033[31mNo cord\033[0m\n' >&2; "
+    script(tree / "bin" / "sct_fail", body + "exit 3")
+    with pytest.raises(SctError) as caught:
+        install.Installation(tree, tree / "bin").run(["sct_fail", "-i", "/home/jane/t2.nii.gz"])
+    first, *rest = str(caught.value).splitlines()
+    assert first == "SCT's command failed with exit status 3: sct_fail -i t2.nii.gz"
+    assert rest == ["line 3", "line 4", "line 5", "line 6", "No cord"]
+
+
+def test_a_command_that_is_no_program_is_an_error(tree: Path) -> None:
+    broken = tree / "bin" / "sct_broken"
+    broken.write_text("#!/no/such/interpreter\n")
+    broken.chmod(0o755)
+    with pytest.raises(SctError, match="sct_broken cannot be run"):
+        install.Installation(tree, tree / "bin").run(["sct_broken"])
+
+
+def test_output_that_is_not_utf8_is_survived(tree: Path) -> None:
+    script(tree / "bin" / "sct_latin", r"printf 'caf\351'")
+    assert install.Installation(tree, tree / "bin").run(["sct_latin"]) == "caf\ufffd"
+
+
+def test_a_missing_model_says_how_to_get_it(tree: Path) -> None:
+    with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
+        install.Installation(tree, None).read("deepseg_lesion_models", "t2_lesion.onnx")
+
+
+def test_a_tree_without_a_version_has_none(tree: Path) -> None:
+    (tree / "spinalcordtoolbox" / "version.txt").unlink()
+    assert install.Installation(tree, None).version is None
