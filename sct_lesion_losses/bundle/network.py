@@ -122,9 +122,9 @@ def inspect(network: bytes) -> NetworkSummary:
 
 def _opset(reader: Reader, field: Field) -> int:
     parts = list(_expected(reader, field.bytes, "OperatorSetIdProto", {1, 2}))
-    domain = next((part.text for part in parts if part.number == 1), "")
-    if domain not in _DEFAULT_DOMAINS:
-        raise _refused(f"operators of the domain {domain!r}")
+    for domain in (part.text for part in parts if part.number == 1):
+        if domain not in _DEFAULT_DOMAINS:
+            raise _refused(f"operators of the domain {domain!r}")
     version = _only(parts, 2, "opset version").integer
     if not 1 <= version <= MAX_OPSET:
         raise _refused(f"opset {version}, expected at most {MAX_OPSET}; export it again for 17")
@@ -140,9 +140,9 @@ def _nodes(reader: Reader, nodes: list[Field]) -> tuple[set[str], int]:
     for node in nodes:
         fields = list(_expected(reader, node.bytes, "NodeProto", _NODE))
         operator = _only(fields, 4, "op_type").text
-        domain = "".join(field.text for field in fields if field.number == 7)
-        if domain not in _DEFAULT_DOMAINS or operator not in OPERATORS:
-            shown = f"{domain}.{operator}".lstrip(".")
+        domains = {field.text for field in fields if field.number == 7}
+        if not domains <= set(_DEFAULT_DOMAINS) or operator not in OPERATORS:
+            shown = ".".join([*sorted(domains), operator])
             raise _refused(f"operator {shown!r}, expected one of {', '.join(sorted(OPERATORS))}")
         if sum(field.number in (1, 2) for field in fields) > _MAX_OPERATOR_INPUTS:
             raise _refused(f"a {operator} with too many inputs")

@@ -122,9 +122,10 @@ def _read(path: Path) -> bytes:
     try:
         # A named pipe would block open(), a link would lead elsewhere.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise BundleError(f"{path}: not a regular file; get the bundle again")
         with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BundleError(f"{path}: not a regular file; get the bundle again")
             content = stream.read(limit + 1)
     except OSError as error:
         if path.is_symlink():

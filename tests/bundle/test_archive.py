@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sct_lesion_losses.bundle import archive, store, verify
+from sct_lesion_losses.errors import BundleError
+
+MakeFiles = Callable[..., dict[str, bytes]]
+Members = list[tuple[str | zipfile.ZipInfo, bytes]]
+
+
+@pytest.fixture
+def members(make_files: MakeFiles) -> Members:
+    """Names and contents of a good archive, to be damaged."""
+    return [(f"tiny/{name}", content) for name, content in make_files().items()]
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    """Where archives are unpacked."""
+    folder = tmp_path / "into"
+    folder.mkdir()
+    return folder
+
+
+def write(path: Path, members: Members, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as out:
+        warnings.simplefilter("ignore", UserWarning)  # duplicate names are meant
+        for name, content in members:
+            out.writestr(name, content)
+    return path
+
+
+def refused(path: Path, into: Path, words: str) -> None:
+    """The archive is refused, and nothing is written anywhere."""
+    before = sorted(into.parent.rglob("*"))
+    with pytest.raises(BundleError, match=words):
+        archive.unpack(path, into)
+    assert sorted(into.parent.rglob("*")) == before
+
+
+def test_what_is_packed_is_unpacked(bundle: store.Bundle, tmp_path: Path, into: Path) -> None:
+    assert bundle.folder is not None
+    archive.pack(bundle.folder, tmp_path / "tiny.zip")
+    target = archive.unpack(tmp_path / "tiny.zip", into)
+    assert target == into / "tiny"
+    assert verify.read_files(target) == verify.read_files(bundle.folder)
+
+
+def test_packing_twice_gives_the_same_bytes(bundle: store.Bundle, tmp_path: Path) -> None:
+    assert bundle.folder is not None
+    for name in ("a.zip", "b.zip"):
+        archive.pack(bundle.folder, tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_a_damaged_bundle_is_not_packed(bundle: store.Bundle, tmp_path: Path) -> None:
+    assert bundle.folder is not None
+    (bundle.folder / verify.CARD).write_text("changed")
+    with pytest.raises(BundleError, match="hash"):
+        archive.pack(bundle.folder, tmp_path / "tiny.zip")
+    assert not (tmp_path / "tiny.zip").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_of_another_zip_program_is_unpacked(
+    members: Members, tmp_path: Path, into: Path, method: int
+) -> None:
+    path = write(tmp_path / "tiny.zip", [("tiny/", b""), *members], method)
+    assert store.load(archive.unpack(path, into)).name == "tiny"
+
+
+def test_an_existing_bundle_is_not_replaced_unasked(
+    members: Members, tmp_path: Path, into: Path
+) -> None:
+    path = write(tmp_path / "tiny.zip", members)
+    archive.unpack(path, into)
+    with pytest.raises(BundleError, match="exists"):
+        archive.unpack(path, into)
+    archive.unpack(path, into, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/card.md",
+        "//card.md",
+        "../card.md",
+        "tiny/../card.md",
+        "tiny/../../card.md",
+        "..\\card.md",
+        "C:\\card.md",
+        "C:/card.md",
+        "tiny/sub/card.md",
+        "card.md",
+        "./card.md",
+    ],
+)
+def test_a_path_that_leads_elsewhere_is_refused(
+    members: Members, tmp_path: Path, into: Path, name: str
+) -> None:
+    kept = [member for member in members if member[0] != "tiny/card.md"]
+    refused(write(tmp_path / "tiny.zip", [*kept, (name, b"# tiny\n")]), into, r"tiny\.zip: ")
+
+
+def test_a_name_with_a_null_byte_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
+    path = write(tmp_path / "tiny.zip", [*members, ("tiny/card.mdXexe", b"x")])
+    path.write_bytes(path.read_bytes().replace(b"card.mdXexe", b"card.md\0exe"))
+    refused(path, into, r"tiny\.zip: ")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR])
+def test_a_member_that_is_not_a_regular_file_is_refused(
+    members: Members, tmp_path: Path, into: Path, kind: int
+) -> None:
+    special = zipfile.ZipInfo("tiny/card.md")
+    special.external_attr = (kind | 0o777) << 16
+    kept = [member for member in members if member[0] != "tiny/card.md"]
+    path = write(tmp_path / "tiny.zip", [*kept, (special, b"/etc/passwd")])
+    refused(path, into, "link or a special file")
+
+
+def test_a_name_that_is_there_twice_is_refused(
+    members: Members, tmp_path: Path, into: Path
+) -> None:
+    path = write(tmp_path / "tiny.zip", [*members, members[0]])
+    refused(path, into, "twice")
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "model.keras", "saved_model.pb", "CARD.MD"])
+def test_a_file_of_another_kind_is_refused(
+    members: Members, tmp_path: Path, into: Path, name: str
+) -> None:
+    path = write(tmp_path / "tiny.zip", [*members, (f"tiny/{name}", b"\x80\x04")])
+    refused(path, into, f"'{name}' is not a file of a bundle")
+
+
+def test_two_bundles_in_one_archive_are_refused(
+    members: Members, tmp_path: Path, into: Path
+) -> None:
+    path = write(tmp_path / "tiny.zip", [*members[:-1], ("other/card.md", b"")])
+    refused(path, into, "twice|2 folders")
+
+
+def test_a_bundle_packed_under_another_name_is_refused(
+    make_files: MakeFiles, tmp_path: Path, into: Path
+) -> None:
+    path = write(tmp_path / "x.zip", [(f"x/{n}", c) for n, c in make_files().items()])
+    refused(path, into, "'tiny' is packed as 'x'")
+
+
+def test_a_missing_member_is_named(members: Members, tmp_path: Path, into: Path) -> None:
+    kept = [member for member in members if member[0] != "tiny/card.md"]
+    refused(write(tmp_path / "tiny.zip", kept), into, r"card\.md is missing")
+
+
+def test_a_bomb_is_refused_by_its_declared_size(
+    members: Members, tmp_path: Path, into: Path
+) -> None:
+    # 50 MB of zeros deflate to 50 kB; a card holds at most 1 MiB.
+    kept = [member for member in members if member[0] != "tiny/card.md"]
+    path = write(tmp_path / "tiny.zip", [*kept, ("tiny/card.md", bytes(50_000_000))])
+    assert path.stat().st_size < 200_000
+    refused(path, into, "50000000 bytes, expected at most 1048576")
+
+
+def test_a_bomb_that_lies_about_its_size_is_refused(
+    members: Members, tmp_path: Path, into: Path
+) -> None:
+    kept = [member for member in members if member[0] != "tiny/card.md"]
+    path = write(tmp_path / "tiny.zip", [*kept, ("tiny/card.md", bytes(50_000_000))])
+    size, lie = struct.pack("<L", 50_000_000), struct.pack("<L", 10)
+    path.write_bytes(path.read_bytes().replace(size, lie))
+    refused(path, into, "damaged zip")
+
+
+def test_too_many_members_are_refused(tmp_path: Path, into: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as out:
+        for i in range(100):
+            out.writestr(f"tiny/{i}", b"")
+    (tmp_path / "tiny.zip").write_bytes(content.getvalue())
+    refused(tmp_path / "tiny.zip", into, "100 members, expected at most 6")
+
+
+def test_an_encrypted_member_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
+    path = write(tmp_path / "tiny.zip", members, zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    # The flags are at byte 8 of an entry of the central directory, at byte 6 of a local header.
+    for signature, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        content[content.index(signature) + at] |= 1
+    path.write_bytes(content)
+    refused(path, into, "encrypted")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_unusual_compression_is_refused(
+    members: Members, tmp_path: Path, into: Path, method: int
+) -> None:
+    refused(write(tmp_path / "tiny.zip", members, method), into, "compressed in an unknown way")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"<html>not found</html>" * 10])
+def test_what_is_no_zip_is_refused(tmp_path: Path, into: Path, content: bytes) -> None:
+    (tmp_path / "tiny.zip").write_bytes(content)
+    refused(tmp_path / "tiny.zip", into, "not a zip file")
+
+
+def test_an_archive_that_is_not_there_is_said(tmp_path: Path, into: Path) -> None:
+    refused(tmp_path / "nowhere.zip", into, r"nowhere\.zip: cannot be read")
+
+
+def test_an_archive_cut_short_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
+    path = write(tmp_path / "tiny.zip", members)
+    content = path.read_bytes()
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        refused(path, into, r"tiny\.zip")
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_changed_bytes_are_refused_or_change_nothing(
+    make_files: MakeFiles, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("changed")
+    files = make_files()
+    path = write(folder / "tiny.zip", [(f"tiny/{n}", c) for n, c in files.items()])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        target = archive.unpack(path, folder / "into")
+    except BundleError:
+        assert not (folder / "into").exists()
+        return
+    assert verify.read_files(target) == files
