@@ -244,10 +244,11 @@ def _jobs(
             derivatives = folder or image / bids.DERIVATIVES
             scans = bids.find_scans(image, bids.SUFFIXES[contrast])
             jobs += [(scan, outputs.for_bids_scan(scan, image, derivatives)) for scan in scans]
-            bids.describe_derivatives(derivatives)
         else:
             jobs.append((image, outputs.for_scan(image, out=out, folder=folder)))
     _check_names(jobs)
+    for image in filter(Path.is_dir, images):
+        bids.describe_derivatives(folder or image / bids.DERIVATIVES)
     return jobs
 
 

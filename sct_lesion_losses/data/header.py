@@ -268,20 +268,22 @@ def _check_axes(affine: Matrix, name: str, notes: list[str]) -> None:
 
 
 def _placement(raw: Any, affine: Matrix, s_good: bool, q_good: bool) -> Placement:
-    """Keep the usable forms bit for bit; an unusable one is written as absent."""
-    rows = ("srow_x", "srow_y", "srow_z")
-    sform: dict[str, Any] = {row: np.array(raw[row]) if s_good else np.zeros(4) for row in rows}
-    sform["sform_code"] = int(raw["sform_code"]) if s_good else 0
+    """Keep both forms bit for bit; an unusable one loses its code, and its fields if not finite."""
+    rows = {row: np.array(raw[row]) for row in ("srow_x", "srow_y", "srow_z")}
+    if not all(np.isfinite(row).all() for row in rows.values()):
+        rows = {row: np.zeros(4) for row in rows}
+    fields = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    turn = {field: float(raw[field]) for field in fields}
+    if not all(math.isfinite(value) for value in turn.values()):
+        turn = dict.fromkeys(fields, 0.0)
     pixdim = np.ones(8)
-    pixdim[1:4] = raw["pixdim"][1:4]
     pixdim[0] = -1 if raw["pixdim"][0] < 0 else 1
+    pixdim[1:4] = raw["pixdim"][1:4]
     if not q_good and (not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0):
         pixdim[1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-    fields = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-    # Without a code the fields mean nothing, but some writers keep them: repeat what is finite.
-    kept = {field: float(raw[field]) for field in fields}
-    if not q_good and not all(math.isfinite(value) for value in kept.values()):
-        kept = dict.fromkeys(fields, 0.0)
-    code = int(raw["qform_code"]) if q_good else 0
-    qform = {**kept, "pixdim": pixdim, "qform_code": code}
-    return Placement(sform, qform, int(raw["xyzt_units"]), len(raw.binaryblock) == 540)
+    return Placement(
+        sform={**rows, "sform_code": int(raw["sform_code"]) if s_good else 0},
+        qform={**turn, "pixdim": pixdim, "qform_code": int(raw["qform_code"]) if q_good else 0},
+        units=int(raw["xyzt_units"]),
+        nifti2=len(raw.binaryblock) == 540,
+    )

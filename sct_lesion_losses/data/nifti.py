@@ -120,9 +120,9 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     """
     path = Path(path)
     array, header, notes = _load(path)
-    mask = array.astype(bool)
-    top = 1 if not mask.any() else array.max()
-    if not np.array_equal(array, mask * array.dtype.type(top)) or top not in (1, 255):
+    mask = array != 0
+    top = 255 if array.max() == 255 else 1
+    if not (array[mask] == top).all():
         raise ImageError(
             f"{path}: holds {_values_seen(array)}, expected a mask of 0 and 1; "
             "binarise it first, for instance with `sct_maths -bin 0.5`"

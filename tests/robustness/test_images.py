@@ -1,0 +1,520 @@
+"""Images as disks, networks, converters and other tools leave them."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.errors import ImageError, OutputError
+
+AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
+IMAGE = np.random.default_rng(0).integers(0, 1000, (16, 16, 8)).astype(np.int16)
+
+
+def plain(image: np.ndarray = IMAGE, affine: np.ndarray = AFFINE, **fields: object) -> bytes:
+    """Bytes of a .nii file with some raw header fields replaced."""
+    made = nib.Nifti1Image(image, affine)
+    made.header.set_xyzt_units("mm")
+    block = bytearray(made.to_bytes())
+    header = nib.Nifti1Header(bytes(block[:348]), check=False)
+    for field, value in fields.items():
+        header[field] = value
+    return header.binaryblock + bytes(block[348:])
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        nifti.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+def accepted(path: Path, caplog: pytest.LogCaptureFixture, said: str) -> nifti.Scan:
+    """Read with a warning that is logged, with the base name alone, and kept in the notes."""
+    with caplog.at_level(logging.WARNING):
+        scan = nifti.read(path)
+    assert any(said in note for note in scan.notes)
+    logged = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith(f"{path.name}: ") and said in line for line in logged)
+    return scan
+
+
+# --- the file
+
+
+@pytest.mark.parametrize("keep", [5, 100, 400, -100, -9, -1])
+@pytest.mark.parametrize("gz", [True, False])
+def test_a_truncated_file_is_refused(keep: int, gz: bool, tmp_path: Path) -> None:
+    content = gzip.compress(plain()) if gz else plain()
+    path = put(tmp_path / ("t.nii.gz" if gz else "t.nii"), content[:keep])
+    message = refused(path)
+    if gz or keep == -100:
+        assert "truncated" in message
+
+
+def test_a_flipped_bit_of_a_gzip_file_never_changes_a_voxel_unnoticed(tmp_path: Path) -> None:
+    content = gzip.compress(plain(), mtime=0)
+    rng = np.random.default_rng(1)
+    path = tmp_path / "f.nii.gz"
+    refusals = 0
+    for place in rng.integers(0, len(content), 500):
+        broken = bytearray(content)
+        broken[place] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        try:
+            scan = nifti.read(path)
+        except ImageError:
+            refusals += 1
+        else:  # a bit that means nothing: the time in the header, the padding at the end
+            assert np.array_equal(scan.array, IMAGE)
+            assert np.array_equal(scan.grid.affine, AFFINE)
+    assert refusals > 490
+
+
+GARBAGE = {
+    "text": (b"patient id, age\n" * 40, "a text file"),
+    "html": (b"<!DOCTYPE html>\n<html><body>404 Not Found" + b" " * 400, "an HTML page"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n",
+        "git lfs pull",
+    ),
+    "annex": (b"/annex/objects/MD5E-s7--1234.nii.gz\n", "git annex get"),
+    "dicom": (b"\0" * 128 + b"DICM" + b"\2\0" * 300, "dcm2niix"),
+    "zip": (b"PK\x03\x04" + b"\1" * 500, "unpack it"),
+    "noise": (bytes(range(256)) * 3, "not a NIfTI"),
+    "short": (b"\x5c\x01", "not a NIfTI"),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("name", ["g.nii", "g.nii.gz"])
+def test_what_is_not_an_image_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    content, said = GARBAGE[kind]
+    assert said in refused(put(tmp_path / name, content))
+
+
+def test_text_inside_gzip_is_named(tmp_path: Path) -> None:
+    assert "a text file" in refused(put(tmp_path / "g.nii.gz", gzip.compress(b"hello " * 99)))
+
+
+@pytest.mark.parametrize("name", ["e.nii", "e.nii.gz"])
+def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
+    assert "0 bytes" in refused(put(tmp_path / name, b""))
+
+
+def test_a_missing_file_a_dangling_link_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "missing.nii")
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(tmp_path / "gone" / "target.nii.gz")
+    assert refused(link).endswith("dangling link to target.nii.gz")
+    (tmp_path / "folder.nii").mkdir()
+    assert "is a folder" in refused(tmp_path / "folder.nii")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    assert "not a regular file" in refused(tmp_path / "pipe.nii")
+
+
+def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
+    target = put(tmp_path / "annexed", plain())
+    (tmp_path / "link.nii").symlink_to(target)
+    assert np.array_equal(nifti.read(tmp_path / "link.nii").array, IMAGE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "secret.nii", plain())
+    path.chmod(0)
+    assert "permission" in refused(path).lower()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "T2.NII.GZ",
+        "my t2 scan.nii.gz",
+        "Rückenmark_脊髄.nii.gz",
+        "-t2.nii.gz",
+        "x" * 240 + ".nii.gz",
+    ],
+)
+def test_unusual_names_are_read_and_written(name: str, tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / name, gzip.compress(plain())))
+    nifti.write(tmp_path / name, scan.array, scan, np.int16)
+    assert np.array_equal(nifti.read(tmp_path / name).array, IMAGE)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_contradicts_the_content_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    accepted(put(tmp_path / "a.nii", gzip.compress(plain())), caplog, "content is gzip")
+    accepted(put(tmp_path / "a.nii.gz", plain()), caplog, "content is not gzip")
+
+
+# --- claims that would fill the memory
+
+
+@pytest.mark.parametrize("gz", [True, False])
+def test_a_header_that_claims_terabytes_is_refused(gz: bool, tmp_path: Path) -> None:
+    content = plain(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
+    path = put(tmp_path / "t.nii", gzip.compress(content) if gz else content)
+    assert "GiB of voxels" in refused(path)
+
+
+def test_a_claim_that_the_file_cannot_hold_allocates_nothing(tmp_path: Path) -> None:
+    content = gzip.compress(plain(dim=[3, 1500, 1500, 1500, 1, 1, 1, 1]))  # 6.3 GiB of int16
+    path = put(tmp_path / "t.nii.gz", content)
+    tracemalloc.start()
+    message = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "cannot hold" in message
+    assert peak < 4 << 20
+
+
+def test_a_gzip_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nii.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(plain())
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    message = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "much more data than its header describes" in message
+    assert peak < 8 << 20
+
+
+def test_a_few_bytes_behind_the_voxels_are_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "a.nii.gz", gzip.compress(plain() + bytes(512)))
+    scan = accepted(path, caplog, "512 bytes behind the voxels")
+    assert np.array_equal(scan.array, IMAGE)
+
+
+@pytest.mark.parametrize("offset", [np.nan, -1, 3, 348, 1e12, np.inf])
+def test_an_impossible_start_of_the_voxels_is_refused(offset: float, tmp_path: Path) -> None:
+    assert "voxels start at byte" in refused(put(tmp_path / "o.nii", plain(vox_offset=offset)))
+
+
+# --- voxels
+
+
+def test_nan_and_infinite_voxels_are_counted_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = IMAGE.astype(np.float32) - 5
+    image[0, 0, :4] = [np.nan, -np.inf, np.inf, np.nan]
+    scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "4 of 2048 voxels")
+    rest = image[np.isfinite(image)]
+    assert scan.array[0, 0, :4].tolist() == [rest.min(), rest.min(), rest.max(), rest.min()]
+    assert np.array_equal(scan.array[1:], image[1:])
+
+
+def test_an_image_without_a_finite_voxel_is_refused(tmp_path: Path) -> None:
+    image = np.full(IMAGE.shape, np.nan, np.float32)
+    assert "no voxel is a finite number" in refused(put(tmp_path / "n.nii", plain(image)))
+
+
+def test_float64_beyond_float32_counts_as_infinite(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = IMAGE.astype(np.float64)
+    image[0, 0, 0] = 1e300
+    scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "1 of 2048 voxels")
+    assert scan.array[0, 0, 0] == IMAGE.flat[1:].max()
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_constant_image_is_refused(value: int, tmp_path: Path) -> None:
+    image = np.full(IMAGE.shape, value, np.int16)
+    assert f"every voxel is {value}" in refused(put(tmp_path / "c.nii", plain(image)))
+
+
+def test_negative_intensities_are_kept(tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / "n.nii", plain(IMAGE - np.int16(500))))
+    assert scan.array.min() < 0
+    assert scan.notes == ()
+
+
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 4, 4), RGB), "RGB colours"),
+        (np.ones((4, 4, 4), np.complex64), "complex numbers"),
+        (np.ones((4, 4, 4), np.complex128), "complex numbers"),
+    ],
+)
+def test_colours_and_complex_numbers_are_refused(
+    image: np.ndarray, said: str, tmp_path: Path
+) -> None:
+    assert said in refused(put(tmp_path / "c.nii", plain(image)))
+
+
+def test_an_unknown_voxel_type_is_refused(tmp_path: Path) -> None:
+    assert "code 999" in refused(put(tmp_path / "c.nii", plain(datatype=999)))
+
+
+def test_a_2d_image_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "f.nii", plain(dim=[2, 16, 16, 1, 1, 1, 1, 1]))
+    assert "the image is 2-D, shape (16, 16)" in refused(path)
+
+
+def test_a_single_slice_is_read(tmp_path: Path) -> None:
+    assert nifti.read(put(tmp_path / "s.nii", plain(IMAGE[:, :, :1]))).array.shape == (16, 16, 1)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 8, 1), (16, 16, 8, 1, 1)])
+def test_one_volume_in_4d_is_read_as_3d(shape: tuple[int, ...], tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / "v.nii", plain(IMAGE.reshape(shape))))
+    assert np.array_equal(scan.array, IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8, 4), (8, 8, 8, 1, 4)])
+def test_many_volumes_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    message = refused(put(tmp_path / "v.nii", plain(IMAGE.reshape(shape))))
+    assert "holds 4 volumes" in message
+    assert "-split t" in message
+
+
+@pytest.mark.parametrize("dim", [[0] + [1] * 7, [3, 0, 16, 8] + [1] * 4, [3, -16, 16, 8] + [1] * 4])
+def test_impossible_dimensions_are_refused(dim: list[int], tmp_path: Path) -> None:
+    assert "dim is" in refused(put(tmp_path / "d.nii", plain(dim=dim)))
+
+
+def test_an_img_header_and_analyze_are_refused(tmp_path: Path) -> None:
+    assert ".img file" in refused(put(tmp_path / "p.nii", plain(magic=b"ni1")))
+    assert "Analyze" in refused(put(tmp_path / "p.nii", plain(magic=b"")))
+
+
+# --- scaling
+
+
+def test_a_scaling_slope_is_applied(tmp_path: Path) -> None:
+    path = put(tmp_path / "s.nii", plain(scl_slope=0.5, scl_inter=-10))
+    assert np.array_equal(nifti.read(path).array, IMAGE * 0.5 - 10)
+    assert np.array_equal(nifti.read(path).array, nib.load(path).get_fdata())
+
+
+def test_slope_zero_means_no_scaling(tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / "s.nii", plain(scl_slope=0, scl_inter=7)))
+    assert np.array_equal(scan.array, IMAGE)
+    assert scan.array.dtype == np.int16
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(np.nan, 7), (np.inf, 0)])
+def test_a_slope_that_is_not_finite_is_left_out_with_a_warning(
+    slope: float, inter: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "s.nii", plain(scl_slope=slope, scl_inter=inter))
+    assert np.array_equal(accepted(path, caplog, "scl_slope").array, IMAGE)
+
+
+def test_an_intercept_that_is_not_finite_is_taken_as_0(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "s.nii", plain(scl_slope=2, scl_inter=np.nan))
+    assert np.array_equal(accepted(path, caplog, "scl_inter").array, IMAGE * 2.0)
+
+
+# --- where the voxels are
+
+
+def test_the_sform_wins_and_a_disagreement_that_matters_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=5))
+    scan = accepted(path, caplog, "differ by up to 5.0 mm: the sform is used")
+    assert np.array_equal(scan.grid.affine, AFFINE)
+
+
+def test_a_disagreement_by_rounding_is_not_said(tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=0.01)))
+    assert scan.notes == ()
+
+
+def test_without_any_form_the_orientation_is_a_guess(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=0))
+    scan = accepted(path, caplog, "the orientation is a guess")
+    assert np.array_equal(scan.grid.affine, nib.load(path).affine)
+
+
+BROKEN = {"nan": [np.nan, 0, 0, 0], "zero": [0, 0, 0, 0], "singular": [0, 1, 0, 0]}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_unusable_sform_gives_way_to_the_qform(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "a.nii", plain(srow_x=BROKEN[kind], sform_code=1, qform_code=1))
+    scan = accepted(path, caplog, "the sform is singular or not finite")
+    assert np.allclose(scan.grid.affine, AFFINE)
+    nifti.write(tmp_path / "b.nii", scan.array, scan, np.int16)
+    assert np.array_equal(nib.load(tmp_path / "b.nii").affine, scan.grid.affine)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_two_unusable_forms_are_refused(kind: str, tmp_path: Path) -> None:
+    fields = {"srow_x": BROKEN[kind], "quatern_b": np.nan, "sform_code": 1, "qform_code": 1}
+    assert "neither sform nor qform" in refused(put(tmp_path / "a.nii", plain(**fields)))
+
+
+def test_an_unusable_qform_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(tmp_path / "a.nii", plain(quatern_b=2, qform_code=1))
+    scan = accepted(path, caplog, "the qform is singular or not finite")
+    assert np.array_equal(scan.grid.affine, AFFINE)
+
+
+def test_an_image_without_voxel_size_is_refused(tmp_path: Path) -> None:
+    fields = {"sform_code": 0, "qform_code": 0, "pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}
+    assert "no voxel size" in refused(put(tmp_path / "a.nii", plain(**fields)))
+
+
+@pytest.mark.parametrize(("shear", "verdict"), [(0.01, ""), (0.1, "warned"), (0.5, "refused")])
+def test_shear_is_warned_of_and_beyond_12_degrees_refused(
+    shear: float, verdict: str, tmp_path: Path
+) -> None:
+    affine = np.eye(4)
+    affine[0, 1] = shear
+    image = nib.Nifti1Image(IMAGE, None)
+    image.set_sform(affine, 1)
+    image.set_qform(np.eye(4), 0)
+    image.to_filename(tmp_path / "a.nii")
+    if verdict == "refused":
+        assert "27° off a right angle" in refused(tmp_path / "a.nii")
+    else:
+        notes = nifti.read(tmp_path / "a.nii").notes
+        assert ["6° off a right angle" in note for note in notes] == [True] * bool(verdict)
+
+
+@pytest.mark.parametrize("size", [0.1, 10.0])
+def test_tiny_and_huge_voxels_are_read(size: float, tmp_path: Path) -> None:
+    affine = np.diag([size, size, size, 1])
+    scan = nifti.read(put(tmp_path / "a.nii", plain(affine=affine)))
+    assert scan.grid.spacing_mm == pytest.approx((size,) * 3)
+
+
+@pytest.mark.parametrize("size", [0.0005, 1000.0])
+def test_voxels_in_metres_or_micrometres_are_refused(size: float, tmp_path: Path) -> None:
+    affine = np.diag([size, size, size, 1])
+    assert "check the units" in refused(put(tmp_path / "a.nii", plain(affine=affine)))
+
+
+# --- writing
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> nifti.Scan:
+    return nifti.read(put(tmp_path / "scan.nii", plain()))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_said(scan: nifti.Scan, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="locked"):
+        nifti.write(folder / "m.nii.gz", scan.array, scan, np.int16)
+
+
+def test_a_folder_of_the_name_is_said_and_kept(scan: nifti.Scan, tmp_path: Path) -> None:
+    (tmp_path / "m.nii.gz").mkdir()
+    with pytest.raises(OutputError, match=r"m\.nii\.gz"):
+        nifti.write(tmp_path / "m.nii.gz", scan.array, scan, np.int16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.nii.gz", "scan.nii"]
+
+
+def test_a_file_in_place_of_the_folder_is_said(scan: nifti.Scan, tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        nifti.write(tmp_path / "scan.nii" / "m.nii", scan.array, scan, np.int16)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.errors import OutputError
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+scan = nifti.read(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    nifti.write(Path(sys.argv[2]), scan.array, scan, np.float32)
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_leaves_the_old_file_and_no_other(
+    scan: nifti.Scan, tmp_path: Path
+) -> None:
+    target = put(tmp_path / "mask.nii", b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, scan.path, target], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{target}: ")
+    assert target.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.nii", "scan.nii"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(
+    scan: nifti.Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    target = put(tmp_path / "mask.nii", b"old")
+    monkeypatch.setattr(nifti, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        nifti.write(target, scan.array, scan, np.int16)
+    assert target.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.nii", "scan.nii"]
+
+
+FIELDS: dict[str, Callable[[nib.Nifti1Header], object]] = {
+    "descrip": lambda header: bytes(header["descrip"]),
+    "aux_file": lambda header: bytes(header["aux_file"]),
+    "intent_name": lambda header: bytes(header["intent_name"]),
+    "db_name": lambda header: bytes(header["db_name"]),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("name", ["m.nii", "m.nii.gz"])
+def test_outputs_carry_no_text_of_the_input(field: str, name: str, tmp_path: Path) -> None:
+    scan = nifti.read(put(tmp_path / "scan.nii", plain(**{field: b"Dupont"})))
+    nifti.write(tmp_path / name, scan.array, scan, np.int16)
+    assert FIELDS[field](nib.load(tmp_path / name).header).strip(b"\0") == b""
+    content = (tmp_path / name).read_bytes()
+    assert b"scan" not in content
+    if name.endswith(".gz"):
+        assert struct.unpack("<I", content[4:8]) == (0,)

@@ -1,0 +1,81 @@
+"""Masks and centerline images that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.errors import GeometryError, ImageError
+from sct_lesion_losses.space.grid import Grid
+
+AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
+GRID = Grid((6, 6, 6), AFFINE)
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nib.Nifti1Image(array, affine).to_filename(path)
+    return path
+
+
+def holding(*values: float, dtype: str = "float32") -> np.ndarray:
+    array = np.zeros((6, 6, 6), dtype)
+    array[0, 0, : len(values)] = values
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (holding(1, 2, dtype="uint8"), "the values 0, 1, 2, expected"),
+        (holding(2, dtype="uint8"), "the values 0, 2, expected"),
+        (holding(1, 255, dtype="uint8"), "the values 0, 1, 255, expected"),
+        (holding(-1, 1, dtype="int16"), "the values -1, 0, 1, expected"),
+        (holding(0.5, 1), "the values 0, 0.5, 1, expected"),
+        (holding(0.9999), "the values 0, 0.9999, expected"),
+        (holding(np.nan, 1), "the values 0, 1, nan, expected"),
+        (holding(np.inf), "the values 0, inf, expected"),
+        (holding(1, 2, 3, 4, 5, 6), r"the values 0, 1, 2, 3, 4, … \(7 in all\)"),
+    ],
+)
+def test_a_mask_of_other_values_is_refused_with_the_values(
+    array: np.ndarray, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=said):
+        nifti.read_mask(save(tmp_path / "m.nii.gz", array))
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.nii.gz", np.zeros((6, 6, 5), "u1"))
+    with pytest.raises(GeometryError, match=r"shape \(6, 6, 5\) on an image of shape \(6, 6, 6\)"):
+        nifti.read_mask(path, like=GRID)
+
+
+@pytest.mark.parametrize("moved", [[0.5, 0, 0], [0, 0, -3]])
+def test_a_mask_that_lies_elsewhere_is_refused(moved: list[float], tmp_path: Path) -> None:
+    affine = AFFINE.copy()
+    affine[:3, 3] = moved
+    with pytest.raises(GeometryError, match="lie elsewhere"):
+        nifti.read_mask(save(tmp_path / "m.nii.gz", holding(1, dtype="uint8"), affine), like=GRID)
+
+
+def test_a_mirrored_mask_is_refused_with_both_orientations(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.nii.gz", holding(1, dtype="uint8"), np.diag([1.0, 1, 2, 1]))
+    with pytest.raises(GeometryError, match="orientation LPI and RPI"):
+        nifti.read_mask(path, like=GRID)
+
+
+def test_a_header_rounded_by_another_tool_still_fits(tmp_path: Path) -> None:
+    affine = AFFINE.copy()
+    affine[:3, 3] = 0.02
+    assert nifti.read_mask(save(tmp_path / "m.nii", holding(1), affine), like=GRID).array.any()
+
+
+def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.nii.gz", holding(1))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ImageError, match="truncated"):
+        nifti.read_mask(path, like=GRID)
