@@ -42,5 +42,9 @@ class Record(BaseModel):
     """Frozen, finite, without unknown fields."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        str_strip_whitespace=True,
+        revalidate_instances="always",
     )

@@ -227,10 +227,15 @@ def _why_not(path: Path) -> str:
 
 
 def _unknown_name(name: str, known: list[str]) -> str:
+    if name == "sct":
+        return (
+            "'sct' is the model of the Spinal Cord Toolbox and not a bundle on disk;"
+            " use it with sct_deepseg_lesion_tuned -bundle sct"
+        )
     listed = ", ".join(known) or "none"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     return (
         f"no bundle is named {name[:80]!r}; {hint}found: {listed} (in the package, "
-        f"${VARIABLE} and {PERSONAL}); give one of them, sct for SCT's own model, or a folder"
+        f"${VARIABLE} and {PERSONAL}); give one of them, or a folder"
     )

@@ -106,7 +106,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     for name in names:
         if name not in MAX_BYTES:
             raise BundleError(f"{folder}: {unknown(name)}")
-    return {name: _read(folder / name) for name in names}
+    return {name: read_file(folder / name) for name in names}
 
 
 def unknown(name: str) -> str:
@@ -117,7 +117,14 @@ def unknown(name: str) -> str:
     )
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Contents of one of a bundle's files; neither a link nor a pipe is followed.
+
+    Raises
+    ------
+    BundleError
+        It cannot be read, is not a regular file, or is larger than a file of that name may be.
+    """
     limit = MAX_BYTES[path.name]
     try:
         # A named pipe would block open(), a link would lead elsewhere.

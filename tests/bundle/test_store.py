@@ -313,6 +313,11 @@ def test_a_folder_without_bundle_json_is_said(tmp_path: Path) -> None:
         store.load(tmp_path)
 
 
+def test_the_model_of_sct_is_said_not_to_be_a_bundle_on_disk(shelves: dict[str, Path]) -> None:
+    with pytest.raises(BundleError, match="not a bundle on disk"):
+        store.load("sct")
+
+
 def test_an_archive_is_to_be_imported_first(tmp_path: Path) -> None:
     (tmp_path / "tiny.zip").touch()
     with pytest.raises(BundleError, match=r"sct_lesion_bundle import tiny\.zip"):

@@ -1,0 +1,188 @@
+"""The model card of a bundle: what `bundle.json` holds, for a person to read.
+
+References
+----------
+Mitchell et al. 2019, "Model Cards for Model Reporting"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sct_lesion_losses.bundle.schema import (
+    BundleInfo,
+    Epoch,
+    Metric,
+    OperatingPoint,
+    Recipe,
+    SctPreparation,
+    StudyPreparation,
+)
+
+DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
+_UNDEFINED = "-"
+
+
+def text(info: BundleInfo) -> str:
+    """Model card in Markdown.
+
+    Parameters
+    ----------
+    info : BundleInfo
+
+    Returns
+    -------
+    str
+        The same for the same `info`; every number in it is one of `info`.
+    """
+    return "\n\n".join(block for block in _blocks(info) if block) + "\n"
+
+
+def _blocks(info: BundleInfo) -> Iterator[str]:
+    yield f"# {info.name} {info.version}"
+    yield _summary(info)
+    yield f"**{DISCLAIMER}**"
+    yield f"## Intended use\n\n{info.intended_use}"
+    yield "## Limits\n\n" + "\n".join(f"- {limit}" for limit in info.limits)
+    yield f"## Trained on\n\n{_trained_on(info)}"
+    yield f"## Preparation of a scan\n\n{_preparation(info.preparation)}"
+    if info.recipe is not None:
+        yield f"## Training\n\n{_training(info.recipe, info.history)}"
+    yield f"## Decision threshold\n\n{_operating_point(info.operating_point)}"
+    yield f"## Reached on scans neither trained nor tuned on\n\n{_metrics(info.metrics)}"
+    yield f"## Reproduce\n\n{_reproduce(info)}"
+    yield f"## Use\n\n```\nsct_deepseg_lesion_tuned -i t2.nii.gz -bundle {info.name}\n```"
+
+
+def _summary(info: BundleInfo) -> str:
+    numbers = _pairs(info.loss.numbers)
+    network = info.network
+    size = f", {network.parameters:,} parameters" if network.parameters is not None else ""
+    filters = f", filters {'-'.join(map(str, network.filters))}" if network.filters else ""
+    made = f" Made on {info.created.isoformat()}." if info.created is not None else ""
+    return (
+        f"Lesions on spinal cord MRI by a network of the kind `{network.architecture}`"
+        f"{filters}{size}, trained with the loss `{info.loss.name}` ({numbers or 'its defaults'})."
+        + made
+    )
+
+
+def _trained_on(info: BundleInfo) -> str:
+    counted = ", ".join(f"{n} {part}" for part, n in info.provenance.scans.items())
+    return info.provenance.data + (f"\n\nScans: {counted}." if counted else "")
+
+
+def _preparation(preparation: StudyPreparation | SctPreparation) -> str:
+    grid = (
+        f"RPI at {preparation.spacing_mm:g} mm, {preparation.window_vox} x "
+        f"{preparation.window_vox} voxels around the centerline, patches of "
+        f"{preparation.patch_vox} voxels along z"
+    )
+    if isinstance(preparation, SctPreparation):
+        return (
+            f"{grid}; intensities as SCT's `{preparation.contrast}` lesion model wants them, "
+            f"less {preparation.mean:g}, divided by {preparation.std:g}."
+        )
+    landmarks = zip(preparation.percentiles, preparation.landmarks, strict=True)
+    shown = ", ".join(f"{percentile:g} % to {value:.1f}" for percentile, value in landmarks)
+    return (
+        f"{grid} that overlap by {preparation.overlap:.0%}; intensity percentiles mapped to the "
+        f"landmarks of the training scans ({shown}); each patch to zero mean and unit standard "
+        "deviation."
+    )
+
+
+def _training(recipe: Recipe, history: tuple[Epoch, ...]) -> str:
+    lines = [
+        f"{recipe.optimiser}, rate {recipe.rate:g}, batches of {recipe.batch_size} patches, "
+        f"{recipe.precision}",
+        f"{recipe.epochs_run} epochs run of {recipe.epochs_planned} planned",
+    ]
+    if recipe.best_epoch is not None:
+        lines.append(f"weights of epoch {recipe.best_epoch}, the best by `{recipe.monitor}`")
+    if recipe.patience is not None:
+        lines.append(
+            f"rate multiplied by {recipe.rate_factor:g} after {recipe.patience} epochs without a "
+            "better one"
+        )
+    lines.append(f"augmentation: {', '.join(recipe.augmentations) or 'none'}")
+    best = next((line for line in history if line.epoch == recipe.best_epoch), None)
+    if best is not None:
+        loss, val_loss = _number(best.loss), _number(best.val_loss)
+        lines.append(f"loss {loss}, validation loss {val_loss} at that epoch")
+    if recipe.minutes is not None:
+        lines.append(f"{recipe.minutes:.0f} minutes on {recipe.device or 'an unnamed device'}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _operating_point(point: OperatingPoint) -> str:
+    if point.kind == "untuned":
+        return (
+            f"{point.threshold:g}, untuned: no scan was used to choose it. `sct_tune_lesion` "
+            "chooses one."
+        )
+    first = (
+        f"**{point.threshold:g}**, chosen for the best `{point.objective}` on {point.n_scans} "
+        f"scans of {point.n_subjects} subjects that were not trained on."
+    )
+    lines = []
+    if point.interval is not None:
+        low, high = point.interval
+        lines.append(f"95 % bootstrap interval over subjects: {low:g} to {high:g}")
+    if point.plateau is not None:
+        low, high = point.plateau
+        lines.append(f"within 2 % of the best from {low:g} to {high:g}")
+    minus, plus = map(_number, point.loss_at_pm_0_05)
+    lines.append(f"lost 0.05 below: {minus}; 0.05 above: {plus}")
+    lines.append(f"leave-one-subject-out: {_number(point.leave_one_out)}")
+    lines += [f"warning: {warning}" for warning in point.warnings]
+    return "\n\n".join([first, "\n".join(f"- {line}" for line in lines), curve(point)])
+
+
+def curve(point: OperatingPoint) -> str:
+    """Return the sweep as a text table, worst and best scan beside it; `*` marks the choice."""
+    width = max(len(point.objective), 9)
+    rows = [f"threshold  {point.objective:>{width}}  worst scan  best scan"]
+    for i, (threshold, value) in enumerate(zip(point.thresholds, point.curve, strict=True)):
+        scans = [scan.values[i] for scan in point.per_scan]
+        known = [score for score in scans if score is not None]
+        low, high = (min(known), max(known)) if known else (None, None)
+        mark = "*" if abs(threshold - point.threshold) < 1e-9 else ""
+        row = f"{threshold:>9.2f}  {_number(value):>{width}}  {_number(low):>10}"
+        rows.append(f"{row}  {_number(high):>9} {mark}".rstrip())
+    return "```\n" + "\n".join(rows) + "\n```"
+
+
+def _metrics(metrics: Mapping[str, Metric]) -> str:
+    if not metrics:
+        return "Not measured."
+    rows = ["| measure | value | 95 % interval | n | |", "| --- | --- | --- | --- | --- |"]
+    for name, metric in metrics.items():
+        known = metric.low is not None and metric.high is not None
+        interval = f"{_number(metric.low)} to {_number(metric.high)}" if known else _UNDEFINED
+        n = _UNDEFINED if metric.n is None else str(metric.n)
+        cells = (name, _number(metric.value), interval, n, metric.note)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _reproduce(info: BundleInfo) -> str:
+    blocks = []
+    if info.provenance.commands:
+        blocks.append("```\n" + "\n".join(info.provenance.commands) + "\n```")
+    facts = {
+        "git commit": info.git_commit or "",
+        "split": info.split_hash or "",
+        "seeds": _pairs(info.seeds),
+        "packages": ", ".join(f"{name} {version}" for name, version in info.packages.items()),
+    }
+    blocks.append("\n".join(f"- {name}: {value}" for name, value in facts.items() if value))
+    return "\n\n".join(block for block in blocks if block) or "No command was recorded."
+
+
+def _pairs(table: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in table.items())
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.3f}"

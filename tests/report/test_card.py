@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from sct_lesion_losses.bundle.schema import BundleInfo
+from sct_lesion_losses.report import card
+
+POINT: dict[str, Any] = {
+    "kind": "tuned",
+    "threshold": 0.3,
+    "objective": "median_v_f1",
+    "thresholds": (0.25, 0.3, 0.35),
+    "curve": (0.4, 0.5, None),
+    "per_scan": [
+        {"scan": "scan-01", "subject": "subject-01", "values": (0.3, 0.45, None)},
+        {"scan": "scan-02", "subject": "subject-02", "values": (0.5, 0.55, None)},
+    ],
+    "interval": (0.25, 0.35),
+    "plateau": (0.3, 0.3),
+    "loss_at_pm_0_05": (0.1, None),
+    "leave_one_out": 0.48,
+    "n_scans": 2,
+    "n_subjects": 2,
+    "warnings": ("few scans",),
+}
+
+
+def make_info(**changes: Any) -> BundleInfo:
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "created": date(2026, 1, 31),
+        "loss": {"name": "tversky", "numbers": {"fn_weight": 0.7, "fp_weight": 0.3}},
+        "preparation": {
+            "kind": "study",
+            "percentiles": (1.0, 50.0, 99.0),
+            "landmarks": (0.0, 40.0, 100.0),
+        },
+        "network": {"filters": (16, 32, 64), "levels": 3, "parameters": 350_000},
+        "recipe": {
+            "optimiser": "adam",
+            "rate": 1e-4,
+            "batch_size": 8,
+            "epochs_planned": 300,
+            "epochs_run": 40,
+            "best_epoch": 33,
+            "augmentations": ("mirrors",),
+        },
+        "history": [{"epoch": 33, "loss": 0.41, "val_loss": 0.52, "rate": 1e-4}],
+        "operating_point": POINT,
+        "metrics": {"v_f1_median": {"value": 0.44, "low": 0.3, "high": 0.6, "n": 9, "note": "a|b"}},
+        "provenance": {
+            "data": "Simulated scans only.",
+            "scans": {"training": 5},
+            "commands": ("sct_train_lesion -i data -ofolder tiny",),
+        },
+        "seeds": {"training": 1},
+        "packages": {"numpy": "2.0"},
+        "intended_use": "Showing how it works.",
+        "limits": ("Never saw a real scan.",),
+    }
+    return BundleInfo.model_validate(fields | changes)
+
+
+def test_the_same_info_gives_the_same_card() -> None:
+    assert card.text(make_info()) == card.text(make_info())
+
+
+def test_a_card_ends_in_one_newline() -> None:
+    text = card.text(make_info())
+    assert text.endswith("```\n")
+    assert "\n\n\n" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "# tiny 1.0.0",
+        "Research software, not a medical device",
+        "Showing how it works.",
+        "- Never saw a real scan.",
+        "Simulated scans only.",
+        "Scans: 5 training.",
+        "RPI at 0.5 mm, 48 x 48 voxels around the centerline",
+        "overlap by 75%",
+        "50 % to 40.0",
+        "- 40 epochs run of 300 planned",
+        "- weights of epoch 33, the best by `val_loss`",
+        "- loss 0.410, validation loss 0.520 at that epoch",
+        "fn_weight = 0.7",
+        "350,000 parameters",
+        "Made on 2026-01-31.",
+        "**0.3**, chosen for the best `median_v_f1` on 2 scans of 2 subjects",
+        "95 % bootstrap interval over subjects: 0.25 to 0.35",
+        "- lost 0.05 below: 0.100; 0.05 above: -",
+        "- leave-one-subject-out: 0.480",
+        "- warning: few scans",
+        "| v_f1_median | 0.440 | 0.300 to 0.600 | 9 | a\\|b |",
+        "sct_train_lesion -i data -ofolder tiny",
+        "- packages: numpy 2.0",
+        "sct_deepseg_lesion_tuned -i t2.nii.gz -bundle tiny",
+    ],
+)
+def test_a_card_says(words: str) -> None:
+    assert words in card.text(make_info())
+
+
+def test_the_curve_is_a_table_with_the_choice_marked() -> None:
+    assert card.curve(make_info().operating_point) == (
+        "```\n"
+        "threshold  median_v_f1  worst scan  best scan\n"
+        "     0.25        0.400       0.300      0.500\n"
+        "     0.30        0.500       0.450      0.550 *\n"
+        "     0.35            -           -          -\n"
+        "```"
+    )
+
+
+def test_an_untuned_threshold_is_said() -> None:
+    text = card.text(make_info(operating_point={}))
+    assert "0.5, untuned: no scan was used to choose it" in text
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = card.text(make_info(metrics={}, provenance={"data": "x"}, seeds={}, packages={}))
+    assert "Not measured." in text
+    assert "No command was recorded." in text
+
+
+def test_a_model_without_a_recipe_has_no_training_section() -> None:
+    assert "## Training" not in card.text(make_info(recipe=None))
+
+
+def test_the_preparation_of_sct_is_described() -> None:
+    preparation = {
+        "kind": "sct",
+        "contrast": "t2_ax",
+        "percentiles": (1.0, 99.0),
+        "landmarks": (0.0, 2611.0),
+        "mean": 835.592,
+        "std": 528.386,
+    }
+    text = card.text(make_info(preparation=preparation))
+    assert "SCT's `t2_ax` lesion model wants them, less 835.592, divided by 528.386" in text
