@@ -135,7 +135,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check and rewrite the command line, then let click convert the values."""
         words = pairs(args, self._names())
-        ctx.meta[_TYPED] = words
+        ctx.meta[_TYPED] = tuple(words)  # click consumes the list
         if words == ["--help"]:
             click.echo(self.get_help(ctx))
             ctx.exit()

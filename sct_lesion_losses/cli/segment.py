@@ -211,7 +211,9 @@ def _segment(
         except Exception as error:
             if len(jobs) == 1:
                 raise
-            failures.append(describe(error))
+            said = describe(error)
+            named = said.startswith(f"{image}:")
+            failures.append(said if named else f"{image}: {said}")
             logger.debug("%s failed", image.name, exc_info=True)
             continue
         logger.info("%s: %s", image.name, result.sentence)

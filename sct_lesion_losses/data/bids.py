@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from sct_lesion_losses.files import write_json
 
 DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
-_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 
 
 def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
@@ -44,17 +42,6 @@ def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
 def suffix(image: Path) -> str:
     """Return the last part of a BIDS name: `T2w` of `sub-01_acq-ax_T2w.nii.gz`."""
     return nifti.stem(image)[0].rpartition("_")[2]
-
-
-def entities(image: Path) -> dict[str, str]:
-    """Return the key-value pairs of a BIDS name, in their order.
-
-    >>> entities(Path("sub-01_ses-2_acq-ax_T2w.nii.gz"))
-    {'sub': '01', 'ses': '2', 'acq': 'ax'}
-    """
-    parts = nifti.stem(image)[0].split("_")
-    found = (_ENTITY.fullmatch(part) for part in parts)
-    return {match[1]: match[2] for match in found if match}
 
 
 def derivative_name(image: Path, tail: str) -> str:

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_lesion_losses.cli.rethreshold import main
+
+AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
+
+
+@pytest.fixture
+def pmap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """p-map in t2_lesionseg_pmap.nii.gz of the current folder: two lesions, 0.35 and 0.8."""
+    monkeypatch.chdir(tmp_path)
+    array = np.zeros((6, 6, 6), np.float32)
+    array[1, 1, 1:3] = 0.35
+    array[4, 4, 2:5] = [0.2, 0.8, 0.2]
+    nib.Nifti1Image(array, AFFINE).to_filename("t2_lesionseg_pmap.nii.gz")
+    return array
+
+
+def test_the_mask_is_p_at_or_above_the_threshold(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.35"]) == 0
+    image = nib.load("t2_lesionseg_thr0.35.nii.gz")
+    mask = np.asarray(image.dataobj)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, pmap >= np.float32(0.35))  # the voxels of 0.35 are in it
+    assert np.array_equal(image.affine, AFFINE)
+    assert capsys.readouterr().out.splitlines() == [
+        "t2_lesionseg_thr0.35.nii.gz",
+        "t2_lesionseg_thr0.35.json",
+        "",
+        "Done! To view results, type:",
+        "fsleyes t2_lesionseg_pmap.nii.gz -cm greyscale t2_lesionseg_thr0.35.nii.gz "
+        "-cm red -a 70.0 &",
+        "",
+    ]
+
+
+def test_the_sidecar_says_what_was_done(pmap: np.ndarray, tmp_path: Path) -> None:
+    file = str(tmp_path / "t2_lesionseg_pmap.nii.gz")
+    main(["-i", file, "-thr", "0.5", "-ofolder", str(tmp_path / "out"), "-v", "0"])
+    text = (tmp_path / "out" / "t2_lesionseg_thr0.5.json").read_text()
+    said = json.loads(text)
+    assert said["Threshold"] == 0.5
+    assert said["Sources"] == ["t2_lesionseg_pmap.nii.gz"]
+    assert (said["LesionCount"], said["LesionVolumeMm3"]) == (1, 2.0)
+    assert said["HighestProbability"] == 0.8
+    line = "sct_rethreshold_lesion -i t2_lesionseg_pmap.nii.gz -thr 0.5 -ofolder out -v 0"
+    assert said["GeneratedBy"][0]["Name"] == f"sct_lesion_losses: {line}"
+    assert str(tmp_path) not in text
+
+
+def test_lesions_writes_the_table_and_the_numbered_mask(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.1", "-lesions", "1", "-o", "m.nii"]
+    assert main([*args, "-v", "0"]) == 0
+    written = ["m.nii", "m_labels.nii", "m_lesions.tsv", "m_lesions.json", "m.json"]
+    assert capsys.readouterr().out.splitlines() == written
+    labels = np.asarray(nib.load("m_labels.nii").dataobj)
+    assert np.unique(labels).tolist() == [0, 1, 2]
+    assert labels[4, 4, 3] == 1  # three voxels before two
+    rows = [row.split("\t") for row in Path("m_lesions.tsv").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["lesion", "1", "2"]
+    assert rows[2][-1] == "0.349999994"
+
+
+def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.9", "-v", "0"]) == 0
+    assert capsys.readouterr().err == (
+        "WARNING: t2_lesionseg_pmap.nii.gz: the mask is empty; "
+        "highest probability 0.8 at (-4, 4, 6) mm\n"
+    )
+    assert not np.asarray(nib.load("t2_lesionseg_thr0.9.nii.gz").dataobj).any()
+
+
+@pytest.mark.parametrize("threshold", ["0", "-0.1", "1.01", "nan", "x"])
+def test_a_threshold_outside_0_1_is_wrong_use(
+    threshold: str, pmap: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", threshold]) == 2
+    assert "error" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mask_in_place_of_a_pmap_is_refused(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nib.Nifti1Image((pmap > 0.5).astype(np.uint8), AFFINE).to_filename("mask.nii.gz")
+    assert main(["-i", "mask.nii.gz", "-thr", "0.5"]) == 1
+    assert "was a mask given in its place?" in capsys.readouterr().err
+
+
+def test_the_pmap_is_never_overwritten(pmap: np.ndarray) -> None:
+    before = Path("t2_lesionseg_pmap.nii.gz").read_bytes()
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]
+    assert main([*args, "-o", "t2_lesionseg_pmap.nii.gz"]) == 2
+    assert Path("t2_lesionseg_pmap.nii.gz").read_bytes() == before
+
+
+def test_bids_probability_maps_give_a_name_of_their_own(pmap: np.ndarray) -> None:
+    Path("t2_lesionseg_pmap.nii.gz").rename("sub-01_label-L_probseg.nii.gz")
+    assert main(["-i", "sub-01_label-L_probseg.nii.gz", "-thr", "0.5"]) == 0
+    assert Path("sub-01_label-L_thr0.5.nii.gz").exists()

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = {
+    "sct_deepseg_lesion_tuned": "sct_lesion_losses.cli.segment:main",
+    "sct_deepseg_lesion_tversky": "sct_lesion_losses.cli.segment:main_tversky",
+    "sct_rethreshold_lesion": "sct_lesion_losses.cli.rethreshold:main",
+}
+HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnxruntime", "keras", "tensorflow")
+CODE = """
+import sys
+from {module} import {function} as main
+status = main(sys.argv[1:])
+print("loaded:", *[name for name in {heavy} if name in sys.modules], file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def call(command: str, *args: str) -> subprocess.CompletedProcess[str]:
+    module, function = COMMANDS[command].split(":")
+    code = CODE.format(module=module, function=function, heavy=HEAVY)
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        env={"COLUMNS": "80", "PATH": "", "LANG": "C.UTF-8"},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_reads_as_documented(command: str) -> None:
+    assert call(command, "-h").stdout == (GOLDEN / f"{command}.txt").read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("args", [["-h"], [], ["-i", "a.nii", "-nonsense", "1"]])
+def test_help_and_wrong_arguments_load_no_heavy_library(command: str, args: list[str]) -> None:
+    done = call(command, *args)
+    assert done.stderr.splitlines()[-1] == "loaded:"
+    assert done.returncode == (0 if args == ["-h"] else 2)
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    took_s = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call("sct_deepseg_lesion_tuned", "-h")
+        took_s.append(time.perf_counter() - start)
+    assert min(took_s) < 0.3
