@@ -75,7 +75,9 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
             " choose another folder"
         )
     if not overwrite:
-        raise BundleError(f"{folder}: this bundle exists; choose another name, or force it")
+        raise BundleError(
+            f"{folder}: this bundle exists; choose another name, or replace it with -force 1"
+        )
 
 
 @contextmanager
