@@ -242,3 +242,58 @@ def test_a_number_of_the_loss_stays_a_number() -> None:
     loss = schema.Loss(name="dice", numbers={"smooth": 1, "squared": False})
     assert type(loss.numbers["smooth"]) is float
     assert loss.numbers["squared"] is False
+
+
+def test_the_document_is_what_others_parse() -> None:
+    text = document.dump(make_info(operating_point=tuned(), created="2026-01-31")).decode()
+    assert text.startswith(
+        """\
+{
+  "schema_version": 1,
+  "name": "tiny",
+  "version": "1.0.0",
+  "created": "2026-01-31",
+  "loss": {
+    "name": "tversky",
+    "numbers": {
+      "fn_weight": 0.7,
+      "fp_weight": 0.3
+    }
+  },
+  "preparation": {
+    "spacing_mm": 0.5,
+    "window_vox": 48,
+    "patch_vox": 48,
+    "percentiles": [1.0, 50.0, 99.0],
+    "landmarks": [0.0, 40.0, 100.0],
+    "kind": "study",
+    "overlap": 0.75
+  },
+"""
+    )
+    assert (
+        """\
+  "operating_point": {
+    "kind": "tuned",
+    "threshold": 0.3,
+    "objective": "median V-F1",
+    "thresholds": [0.25, 0.3, 0.35],
+    "curve": [0.4, 0.5, 0.45],
+    "per_scan": [
+      {
+        "scan": "scan-01",
+        "subject": "subject-01",
+        "values": [0.4, 0.5, null]
+      }
+    ],
+    "interval": [0.25, 0.35],
+    "plateau": null,
+    "loss_at_pm_0_05": [null, null],
+    "leave_one_out": null,
+    "n_scans": 1,
+    "n_subjects": 1,
+    "warnings": []
+  },
+"""
+        in text
+    )
