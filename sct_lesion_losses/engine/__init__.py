@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 from sct_lesion_losses.engine import onnx_runtime, open_vino
 from sct_lesion_losses.engine.network import Layout, Network
-from sct_lesion_losses.engine.open_vino import Precision
 from sct_lesion_losses.errors import EngineError, UsageError
 
 __all__ = ["ENGINES", "PRECISIONS", "Layout", "Network", "available_cpus", "load"]
 
 ENGINES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")
-EngineName = Literal["auto", "onnxruntime", "openvino"]
 
 
 def load(
     network: bytes,
-    engine: EngineName = "auto",
-    precision: Precision = "float32",
+    engine: str = "auto",
+    precision: str = "float32",
     threads: int | None = None,
 ) -> Network:
     """Make a network ready to run on the CPU.

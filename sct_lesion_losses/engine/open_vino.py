@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from sct_lesion_losses.engine.network import Network, essence, layout_of, refuse
 from sct_lesion_losses.errors import EngineError
 
 INSTALL = "install it with: pip install 'sct_lesion_losses[fast]'"
-Precision = Literal["float32", "bfloat16"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def import_openvino(required: bool) -> ModuleType | None:
         return None
 
 
-def load(openvino: ModuleType, network: bytes, precision: Precision, threads: int) -> Network:
+def load(openvino: ModuleType, network: bytes, precision: str, threads: int) -> Network:
     """Make a network ready to run by OpenVINO on the CPU."""
     core = openvino.Core()
     if precision == "bfloat16" and not _computes_bfloat16(core):
@@ -82,7 +81,7 @@ def load(openvino: ModuleType, network: bytes, precision: Precision, threads: in
     return Network("openvino", version, used, layout, infer)
 
 
-def _settings(precision: Precision, threads: int) -> dict[str, Any]:
+def _settings(precision: str, threads: int) -> dict[str, Any]:
     return {
         # Left alone, OpenVINO chooses bfloat16 by itself where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",

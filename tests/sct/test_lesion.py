@@ -1,0 +1,232 @@
+"""SCT's lesion model, against what SCT itself made of two scans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_lesion_losses import engine
+from sct_lesion_losses.errors import EngineError, SctError, UsageError
+from sct_lesion_losses.sct import lesion
+from sct_lesion_losses.sct.crop import Crop
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.space.patches import extract, patch_starts, stitch
+
+SCANS = {
+    "t2_ax": ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2fake_t2ax"),
+    "t2s": ("t2s/t2s", "t2s/t2s_seg", "t2s_t2s"),
+}
+
+
+def read(path: Path) -> tuple[np.ndarray, Grid]:
+    image = nib.load(path)
+    return np.asanyarray(image.dataobj), Grid(image.shape, image.affine)
+
+
+@dataclass(frozen=True)
+class Case:
+    contrast: str
+    image: np.ndarray
+    grid: Grid
+    line: Centerline
+    outputs: str
+
+    def prepared(self) -> lesion.SctPrepared:
+        preparation = lesion.PREPARATIONS[self.contrast]
+        return lesion.prepare(self.image, self.grid, self.line, preparation)
+
+    def network(self) -> engine.Network:
+        return engine.load(lesion.load(self.contrast).network, "onnxruntime")
+
+    def sct(self, name: str) -> np.ndarray:
+        """Map that SCT made."""
+        return np.asanyarray(nib.load(f"{self.outputs}_{name}.nii.gz").dataobj)
+
+
+@pytest.fixture(params=list(SCANS))
+def case(request: pytest.FixtureRequest, shared: Path, sct_dir: Path) -> Case:
+    scan, cord, outputs = SCANS[request.param]
+    data = shared / "data" / "sct_testing_data"
+    image, grid = read(data / f"{scan}.nii.gz")
+    mask, mask_grid = read(data / f"{cord}.nii.gz")
+    line = lesion.centerline(mask, mask_grid)
+    return Case(request.param, image, grid, line, str(shared / "data" / "sct_outputs" / outputs))
+
+
+def voxel(shape: tuple[int, int, int] = (60, 60, 20)) -> tuple[Grid, Centerline]:
+    """Grid of 0.5 mm in RPI, and a straight line through its middle."""
+    grid = Grid(shape, np.diag([-0.5, 0.5, 0.5, 1.0]))
+    return grid, Centerline(grid, np.tile(np.array(shape[:2]) / 2, (shape[2], 1)))
+
+
+def constant_network(value: float) -> engine.Network:
+    """Stands for an engine: the same probability everywhere."""
+    layout = engine.Layout(1, (48, 48, 48), channels_first=True)
+    return engine.Network("none", "0", "float32", layout, lambda x: np.full_like(x, value))
+
+
+@pytest.mark.sct
+def test_the_mask_is_scts_voxel_for_voxel(case: Case) -> None:
+    mask = lesion.sct_rule(case.image, case.grid, case.line, case.contrast)
+    expected = case.sct("native_seg")
+    assert expected.any()
+    np.testing.assert_array_equal(mask, expected == 1)
+
+
+@pytest.mark.sct
+def test_the_prepared_crop_is_scts(case: Case) -> None:
+    # float32 in place of float64 interpolation: 0.0005 of 2611.
+    np.testing.assert_allclose(case.prepared().values, case.sct("crop05_input"), atol=1e-3)
+
+
+@pytest.mark.sct
+def test_the_pmap_of_the_blocks_is_scts_in_the_crop_and_on_the_scan(case: Case) -> None:
+    prepared = case.prepared()
+    pmap = lesion.block_pmap(prepared, case.network())
+    np.testing.assert_allclose(pmap, case.sct("crop05_soft"), atol=1e-4)
+    np.testing.assert_allclose(prepared.to_native(pmap), case.sct("native_soft"), atol=1e-4)
+
+
+@pytest.mark.sct
+def test_overlapping_patches_average_to_a_pmap_on_the_scan(case: Case) -> None:
+    prepared = case.prepared()
+    length = prepared.values.shape[2]
+    starts = patch_starts(length)
+    predicted = case.network().run(prepared.normalise(extract(prepared.values, starts)))
+    pmap = prepared.to_native(stitch(predicted, starts, length))
+    assert pmap.shape == case.image.shape
+    assert pmap.dtype == np.float32
+    assert pmap.min() >= 0
+    assert 0.5 < pmap.max() <= 1
+
+
+@pytest.mark.sct
+def test_a_line_on_the_scans_own_voxels_gives_nearly_the_same_windows(case: Case) -> None:
+    scale = np.array(case.line.grid.spacing_mm) / case.grid.to_rpi()[0].spacing_mm
+    rpi = case.grid.to_rpi()[0]
+    native = Centerline(rpi, case.line.xy * scale[:2])
+    exact = Crop.around(case.line, rpi)
+    moved = Crop.around(native, rpi)
+    assert np.abs(exact.starts - moved.starts).max() <= 1
+
+
+@pytest.mark.sct
+def test_scts_model_is_a_bundle(sct_dir: Path) -> None:
+    bundle = lesion.load("t2s")
+    assert (bundle.name, bundle.threshold, bundle.folder) == ("sct", 0.5, None)
+    assert bundle.preparation == lesion.PREPARATIONS["t2s"]
+    assert bundle.network.startswith(b"\x08")
+
+
+def test_a_model_that_was_not_downloaded_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCT_DIR", str(tmp_path))
+    with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
+        lesion.load("t2")
+
+
+def test_an_unknown_contrast_is_wrong_use() -> None:
+    grid, line = voxel()
+    with pytest.raises(UsageError, match="t2, t2_ax, t2s"):
+        lesion.load("t1")
+    with pytest.raises(UsageError, match="t2, t2_ax, t2s"):
+        lesion.sct_rule(np.zeros(grid.shape), grid, line, "t1")
+
+
+@pytest.mark.parametrize("contrast", lesion.CONTRASTS)
+def test_every_contrast_has_eleven_rising_landmarks(contrast: str) -> None:
+    landmarks = lesion.PREPARATIONS[contrast].landmarks
+    assert (len(landmarks), landmarks[0], landmarks[-1]) == (11, 0.0, 2611.0)
+
+
+def test_normalise_takes_the_numbers_of_the_contrast() -> None:
+    grid, line = voxel()
+    rng = np.random.default_rng(0)
+    prepared = lesion.prepare(rng.random(grid.shape), grid, line, lesion.PREPARATIONS["t2"])
+    patches = np.array([871.309, 871.309 + 2 * 557.916], np.float32).reshape(2, 1, 1, 1)
+    np.testing.assert_allclose(prepared.normalise(patches).ravel(), [0, 2], atol=1e-6)
+
+
+def test_a_short_crop_is_padded_to_one_patch_and_back() -> None:
+    grid, line = voxel((60, 60, 20))
+    image = np.random.default_rng(0).random(grid.shape)
+    prepared = lesion.prepare(image, grid, line, lesion.PREPARATIONS["t2"])
+    assert prepared.values.shape == (48, 48, 48)
+    assert not prepared.values[:, :, 20:].any()
+    native = prepared.to_native(np.ones((48, 48, 48), np.float32))
+    # The centre is 30, the window 7 to 54.
+    expected = np.zeros(grid.shape)
+    expected[7:55, 7:55] = 1
+    np.testing.assert_array_equal(native, expected)
+
+
+def test_the_map_comes_back_on_the_images_own_axes() -> None:
+    grid, line = voxel((60, 64, 50))
+    stored = Grid((50, 60, 64), grid.affine @ np.eye(4)[[1, 2, 0, 3]])
+    image = np.random.default_rng(0).random(grid.shape).astype(np.float32)
+    preparation = lesion.PREPARATIONS["t2s"]
+    plain = lesion.prepare(image, grid, line, preparation)
+    turned = lesion.prepare(image.transpose(2, 0, 1), stored, line, preparation)
+    np.testing.assert_array_equal(turned.values, plain.values)
+    back = turned.to_native(turned.values)
+    np.testing.assert_array_equal(back, plain.to_native(plain.values).transpose(2, 0, 1))
+
+
+def test_blocks_do_not_overlap_and_blocks_of_zeros_are_not_predicted() -> None:
+    grid, line = voxel((60, 60, 110))
+    image = np.random.default_rng(0).random(grid.shape)
+    prepared = lesion.prepare(image, grid, line, lesion.PREPARATIONS["t2"])
+    values = prepared.values.copy()
+    values[:, :, 48:96] = 0
+    emptied = lesion.SctPrepared(values, prepared.crop, prepared.preparation, prepared.undo)
+    done: list[int] = []
+    pmap = lesion.block_pmap(emptied, constant_network(0.75), done.append)
+    assert done == [1, 1]
+    assert (pmap[:, :, :48] == 0.75).all()
+    assert not pmap[:, :, 48:96].any()
+    assert (pmap[:, :, 96:] == 0.75).all()
+    assert pmap.shape == (48, 48, 110)
+
+
+@pytest.mark.parametrize(("probability", "found"), [(0.1001, True), (0.1, False), (0.0, False)])
+def test_the_rule_cuts_above_a_tenth(probability: float, found: bool) -> None:
+    grid, line = voxel()
+    image = np.random.default_rng(0).random(grid.shape)
+    # float32 0.1 is above 0.1; SCT compares in float32 and so do we.
+    mask = lesion.sct_rule(image, grid, line, "t2", constant_network(probability))
+    assert mask[7:55, 7:55].all() == found
+    assert mask.any() == found
+
+
+def test_the_second_cut_keeps_voxels_that_are_mostly_outside() -> None:
+    # 0.8 mm voxels: the line at 30 is voxel 48 of 0.5 mm, the window 25 to 72. The network finds
+    # only voxel 25; native voxel 16 lies at 25.6, 0.4 of it from there, 15 and 17 beyond reach.
+    grid = Grid((60, 60, 40), np.diag([-0.8, 0.8, 0.8, 1.0]))
+    line = Centerline(grid, np.full((40, 2), 30.0))
+    edge = np.zeros((1, 1, 48, 48, 48), np.float32)
+    edge[:, :, 0] = 1
+    layout = engine.Layout(1, (48, 48, 48), channels_first=True)
+    network = engine.Network("none", "0", "float32", layout, lambda _: edge)
+    image = np.random.default_rng(0).random(grid.shape)
+    mask = lesion.sct_rule(image, grid, line, "t2", network)
+    assert mask[16, 16:46].all()
+    assert not mask[:16].any()
+    assert not mask[17:].any()
+
+
+def test_a_constant_image_is_survived() -> None:
+    grid, line = voxel()
+    prepared = lesion.prepare(np.full(grid.shape, 7), grid, line, lesion.PREPARATIONS["t2"])
+    assert np.isfinite(prepared.values).all()
+
+
+def test_a_network_that_fails_is_an_error_not_an_empty_mask() -> None:
+    grid, line = voxel()
+    with pytest.raises(EngineError, match="NaN"):
+        lesion.sct_rule(np.ones(grid.shape), grid, line, "t2", constant_network(np.nan))
