@@ -19,6 +19,8 @@ MAX_VOXEL_BYTES = 8 << 30
 MAX_EXTENSION_BYTES = 16 << 20
 SHEAR_WARNED, SHEAR_REFUSED = 0.02, 0.2  # cosine between two voxel axes: about 1 and 12 degrees
 SPACING_RANGE_MM = (0.01, 100.0)
+_FORM_CODES = range(6)
+_MM, _SPACE, _SPACE_UNITS, _TIME_UNITS = 2, 0b111, range(4), range(0, 56, 8)
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
@@ -116,6 +118,7 @@ def parse(block: bytes, name: str) -> Header:
     if magic not in (b"n+1", b"n+2"):
         raise ImageError(f"{name}: an Analyze image without orientation; convert it to NIfTI")
     notes: list[str] = []
+    _repair(raw, notes)
     shape = _shape(raw, name)
     dtype = _dtype(raw, name)
     n_bytes = math.prod(shape) * dtype.itemsize
@@ -128,6 +131,25 @@ def parse(block: bytes, name: str) -> Header:
     slope, intercept = _scaling(raw, notes)
     affine, placement = _placed(raw, shape, name, notes)
     return Header(shape, dtype, offset, slope, intercept, affine, placement, tuple(notes))
+
+
+def _repair(raw: Any, notes: list[str]) -> None:
+    """Put fields right that have one sensible reading, the one that nibabel takes as well."""
+    for form in ("sform", "qform"):
+        code = int(raw[f"{form}_code"])
+        if code not in _FORM_CODES:
+            notes.append(f"the {form} code {code} does not exist: taken as 0")
+            raw[f"{form}_code"] = 0
+    pixdim = np.array(raw["pixdim"])
+    if pixdim[0] not in (-1, 1):  # 0 stands for 1 in the standard
+        pixdim[0] = -1 if pixdim[0] < 0 else 1
+    if (pixdim[1:4] < 0).any():
+        notes.append("voxel sizes below 0: taken without their sign")
+        pixdim[1:4] = np.abs(pixdim[1:4])
+    raw["pixdim"] = pixdim
+    units = int(raw["xyzt_units"])
+    if units & _SPACE not in _SPACE_UNITS or units & ~_SPACE not in _TIME_UNITS:
+        raw["xyzt_units"] = _MM
 
 
 def _shape(raw: Any, name: str) -> tuple[int, int, int]:
@@ -277,8 +299,7 @@ def _placement(raw: Any, affine: Matrix, s_good: bool, q_good: bool) -> Placemen
     if not all(math.isfinite(value) for value in turn.values()):
         turn = dict.fromkeys(fields, 0.0)
     pixdim = np.ones(8)
-    pixdim[0] = -1 if raw["pixdim"][0] < 0 else 1
-    pixdim[1:4] = raw["pixdim"][1:4]
+    pixdim[:4] = raw["pixdim"][:4]
     if not q_good and (not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0):
         pixdim[1:4] = np.linalg.norm(affine[:3, :3], axis=0)
     return Placement(

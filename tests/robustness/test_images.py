@@ -15,6 +15,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.errors import ImageError, OutputError
@@ -394,6 +396,32 @@ def test_an_unusable_qform_is_left_out_with_a_warning(
     assert np.array_equal(scan.grid.affine, AFFINE)
 
 
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_a_form_code_that_does_not_exist_is_taken_as_0(
+    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes = {"sform_code": 1, "qform_code": 1, f"{form}_code": 77}
+    scan = accepted(put(tmp_path / "a.nii", plain(**codes)), caplog, f"the {form} code 77")
+    assert np.allclose(scan.grid.affine, AFFINE)
+
+
+def test_a_qfac_of_0_stands_for_1(tmp_path: Path) -> None:
+    made = plain(affine=np.diag([1.0, 1, 2, 1]), sform_code=0, qform_code=1)
+    header = nib.Nifti1Header(made[:348], check=False)
+    header["pixdim"][0] = 0
+    scan = nifti.read(put(tmp_path / "a.nii", header.binaryblock + made[348:]))
+    assert np.allclose(scan.grid.affine[:3, :3], np.diag([1, 1, 2]))
+
+
+def test_negative_voxel_sizes_lose_their_sign(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixdim = [-1, 1, -1, 2, 1, 1, 1, 1]
+    path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=1, pixdim=pixdim))
+    scan = accepted(path, caplog, "without their sign")
+    assert scan.grid.spacing_mm == (1, 1, 2)
+
+
 def test_an_image_without_voxel_size_is_refused(tmp_path: Path) -> None:
     fields = {"sform_code": 0, "qform_code": 0, "pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}
     assert "no voxel size" in refused(put(tmp_path / "a.nii", plain(**fields)))
@@ -518,3 +546,27 @@ def test_outputs_carry_no_text_of_the_input(field: str, name: str, tmp_path: Pat
     assert b"scan" not in content
     if name.endswith(".gz"):
         assert struct.unpack("<I", content[4:8]) == (0,)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4
+    )
+)
+def test_no_header_however_damaged_gets_past_the_error_tree(
+    changes: list[tuple[int, bytes]], tmp_path: Path
+) -> None:
+    content = bytearray(plain())
+    for place, value in changes:
+        content[place : place + len(value)] = value
+    path = put(tmp_path / "h.nii", bytes(content))
+    try:
+        scan = nifti.read(path)
+    except ImageError:
+        return
+    assert scan.array.ndim == 3
+    assert np.isfinite(scan.array).all()
+    nifti.write(tmp_path / "out.nii", scan.array, scan, np.float64)
+    again = nib.load(tmp_path / "out.nii")
+    assert np.allclose(again.affine, scan.grid.affine, rtol=1e-4, atol=1e-4)
