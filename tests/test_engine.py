@@ -213,28 +213,39 @@ def test_threads_without_affinity_are_the_machines(monkeypatch: pytest.MonkeyPat
     assert engine.available_cpus() == 1
 
 
+def run_elsewhere(code: str, home: Path, *arguments: str) -> str:
+    """Run Python code with another home folder; return all that it printed."""
+    home.mkdir()
+    hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CI"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
 @EVERY_ENGINE
 def test_running_a_network_leaves_nothing_in_the_home_and_says_nothing(
     name: str, tmp_path: Path
 ) -> None:
     # Both engines would keep an identifier for their telemetry in the home folder.
     (tmp_path / "net.onnx").write_bytes(network())
-    home = tmp_path / "home"
-    home.mkdir()
     code = (
         "import sys, numpy as np; from pathlib import Path; from sct_lesion_losses import engine\n"
         "engine.load(Path(sys.argv[1]).read_bytes(), sys.argv[2]).run(np.ones((1, 4, 4, 4), 'f4'))"
     )
-    hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CI"}
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "net.onnx"), name],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout + done.stderr == ""
+    home = tmp_path / "home"
+    assert run_elsewhere(code, home, str(tmp_path / "net.onnx"), name) == ""
+    assert list(home.rglob("*")) == []
+
+
+def test_the_package_keeps_onnxruntime_silent_wherever_it_is_imported(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert run_elsewhere("import sct_lesion_losses, onnxruntime", home) == ""
     assert list(home.rglob("*")) == []
 
 
