@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.data.header import Header, Placement, header_bytes, parse
+from sct_lesion_losses.data.header import Header, header_bytes, parse
+from sct_lesion_losses.data.placement import Placement
 from sct_lesion_losses.data.stream import Stream, what_is
 from sct_lesion_losses.errors import GeometryError, ImageError, OutputError
 from sct_lesion_losses.files import replacing

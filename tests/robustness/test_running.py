@@ -1,0 +1,93 @@
+"""Commands that are stopped, and commands that meet."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+SLOW = """
+import sys, time
+from sct_lesion_losses.cli.rethreshold import main
+from sct_lesion_losses.data import nifti
+
+def half(file, values, placement):
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+
+nifti._put = half
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def pmap(tmp_path: Path) -> Path:
+    array = np.random.default_rng(0).random((30, 30, 30), np.float32)
+    nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / "p.nii.gz")
+    return tmp_path / "p.nii.gz"
+
+
+def stopped_while_writing(pmap: Path, with_signal: signal.Signals) -> tuple[int, str]:
+    """Exit status and stderr of a command that is stopped in the middle of writing m.nii."""
+    args = ["-i", str(pmap), "-thr", "0.5", "-o", "m.nii", "-ofolder", str(pmap.parent)]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(with_signal)
+        _, err = process.communicate(timeout=30)
+        return process.returncode, err
+
+
+@pytest.mark.parametrize(
+    ("with_signal", "status", "said"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_stopped_command_leaves_the_old_mask_and_nothing_else(
+    with_signal: signal.Signals, status: int, said: str, pmap: Path
+) -> None:
+    (pmap.parent / "m.nii").write_bytes(b"old")
+    assert stopped_while_writing(pmap, with_signal) == (
+        status,
+        f"sct_rethreshold_lesion: error: {said}\n",
+    )
+    assert (pmap.parent / "m.nii").read_bytes() == b"old"
+    assert sorted(path.name for path in pmap.parent.iterdir()) == ["m.nii", "p.nii.gz"]
+
+
+def test_a_killed_command_leaves_the_old_mask(pmap: Path) -> None:
+    (pmap.parent / "m.nii").write_bytes(b"old")
+    assert stopped_while_writing(pmap, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert (pmap.parent / "m.nii").read_bytes() == b"old"
+    # What is left of the work is hidden and does not look like an image to a search for sub-*.
+    left = [path.name for path in pmap.parent.iterdir() if path.name not in ("m.nii", "p.nii.gz")]
+    assert all(name.startswith(".") for name in left)
+
+
+def test_two_commands_with_one_output_leave_one_whole_mask(pmap: Path) -> None:
+    code = "import sys\nfrom sct_lesion_losses.cli.rethreshold import main\nsys.exit(main())"
+    args = [sys.executable, "-c", code, "-i", str(pmap), "-thr", "0.5", "-v", "0"]
+    out = ["-ofolder", str(pmap.parent / "out")]
+    both = [
+        subprocess.Popen([*args, *out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in both] == [
+        (b"", 0),
+        (b"", 0),
+    ]
+    mask = np.asarray(nib.load(pmap.parent / "out" / "p_thr0.5.nii.gz").dataobj)
+    assert np.array_equal(mask, np.asarray(nib.load(pmap).dataobj) >= np.float32(0.5))
+    names = sorted(path.name for path in (pmap.parent / "out").iterdir())
+    assert names == ["p_thr0.5.json", "p_thr0.5.nii.gz"]
