@@ -1,0 +1,185 @@
+"""A picture of one segmented scan: the cord from the side, and its lesions slice by slice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses import files
+from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.metrics import lesion
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.space.resample import values
+
+LESION_COLOUR = "#ff3b30"
+CORD_COLOUR = "#5ac8fa"
+AXIAL_SLICES = 4
+AXIAL_MM = 40.0
+FINE_MM = 0.5
+
+
+def draw(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    centerline: Centerline,
+    mask: npt.NDArray[np.bool_] | None,
+    pmap: npt.NDArray[np.float32] | None,
+    path: Path,
+    title: str,
+) -> None:
+    """Draw a sagittal slice and four axial ones through the largest lesions.
+
+    Parameters
+    ----------
+    image, mask, pmap : (X, Y, Z)
+        Scan, lesion mask and lesion probability on `grid`; without a mask the probability is
+        coloured, without either the scan is drawn alone.
+    grid : Grid
+    centerline : Centerline
+        On the RPI grid of the scan.
+    path : Path
+        PNG to write.
+    title : str
+        What was found.
+
+    Raises
+    ------
+    OutputError
+        Matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OutputError(
+            "a picture needs matplotlib: pip install 'sct_lesion_losses[report]'"
+        ) from error
+    rpi, reorientation = grid.to_rpi()
+    fine = rpi.resampled((FINE_MM,) * 3)
+    scan = values(reorientation.apply(image), rpi, fine)
+    line = centerline.filled().on(fine)
+    overlay = None
+    if mask is not None:
+        overlay = values(reorientation.apply(mask), rpi, fine)
+    elif pmap is not None:
+        overlay = values(reorientation.apply(pmap), rpi, fine)
+    slices = _slices(overlay, line)
+    figure = Figure(figsize=(11, 6.4), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    parts: dict[str, Any] = figure.subplot_mosaic(
+        [["side", "0", "1"], ["side", "2", "3"]], width_ratios=[1.25, 1, 1]
+    )
+    window = _window(scan, line)
+    _draw_side(parts["side"], scan, overlay, line, slices, window)
+    for place, z in enumerate(slices):
+        _draw_axial(parts[str(place)], scan, overlay, line, z, window)
+    figure.suptitle(title, color="white", fontsize=11)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def _slices(overlay: npt.NDArray[np.float32] | None, line: Centerline) -> list[int]:
+    """Axial slices worth a look: through the largest lesions, or evenly along the cord."""
+    covered = np.flatnonzero(line.covered)
+    chosen: list[int] = []
+    if overlay is not None and (overlay >= 0.5).any():
+        labels = lesion.components(overlay >= 0.5)
+        for label in range(1, min(int(labels.max()), AXIAL_SLICES) + 1):
+            areas = (labels == label).sum(axis=(0, 1))
+            chosen.append(int(np.argmax(areas)))
+    spread = np.linspace(covered[0], covered[-1], AXIAL_SLICES + 2)[1:-1]
+    chosen += [int(z) for z in spread][: AXIAL_SLICES - len(chosen)]
+    return sorted(chosen, reverse=True)
+
+
+def _window(scan: npt.NDArray[np.float32], line: Centerline) -> tuple[float, float]:
+    """Grey range that shows the cord: percentiles of the voxels within 15 mm of it."""
+    reach = int(15 / FINE_MM)
+    near = []
+    for z in np.flatnonzero(line.covered)[::4]:
+        x, y = (max(int(c), 0) for c in line.xy[z])
+        near.append(scan[max(x - reach, 0) : x + reach, max(y - reach, 0) : y + reach, z].ravel())
+    low, high = np.percentile(np.concatenate(near), (1, 99))
+    return float(low), float(high)
+
+
+def _draw_side(
+    axes: Any,
+    scan: npt.NDArray[np.float32],
+    overlay: npt.NDArray[np.float32] | None,
+    line: Centerline,
+    slices: list[int],
+    window: tuple[float, float],
+) -> None:
+    """Draw the cord straightened from left to right: each row at the centerline's own x."""
+    x = np.clip(
+        np.round(
+            np.interp(
+                np.arange(scan.shape[2]), np.flatnonzero(line.covered), line.xy[line.covered, 0]
+            )
+        ).astype(int),
+        0,
+        scan.shape[0] - 1,
+    )
+    rows = np.arange(scan.shape[2])
+    side = scan[x, :, rows]
+    axes.imshow(side[:, ::-1], cmap="gray", origin="lower", vmin=window[0], vmax=window[1])
+    if overlay is not None:
+        # Lesions beside the middle show too: the highest value within 6 mm left and right.
+        reach = int(6 / FINE_MM)
+        beside = [
+            overlay[np.clip(x + k, 0, scan.shape[0] - 1), :, rows] for k in range(-reach, reach + 1)
+        ]
+        _outline(axes, np.max(beside, axis=0)[:, ::-1])
+    for z in slices:
+        axes.axhline(z, color=CORD_COLOUR, linewidth=0.6, alpha=0.7)
+    y = scan.shape[1] - 1 - line.xy[line.covered, 1]
+    middle = float(np.nanmean(y))
+    half = max(60 / FINE_MM, float(np.ptp(y)) / 2 + 30 / FINE_MM)
+    axes.set_xlim(max(middle - half, 0), min(middle + half, scan.shape[1] - 1))
+    _letters(axes, "A", "P", "S", "I")
+    axes.set_axis_off()
+
+
+def _draw_axial(
+    axes: Any,
+    scan: npt.NDArray[np.float32],
+    overlay: npt.NDArray[np.float32] | None,
+    line: Centerline,
+    z: int,
+    window: tuple[float, float],
+) -> None:
+    """Draw one axial slice around the cord, the patient's right on the left."""
+    axes.imshow(scan[:, :, z].T, cmap="gray", origin="lower", vmin=window[0], vmax=window[1])
+    if overlay is not None:
+        _outline(axes, overlay[:, :, z].T)
+    nearest = int(np.argmin(np.abs(np.flatnonzero(line.covered) - z)))
+    x, y = line.xy[np.flatnonzero(line.covered)[nearest]]
+    half = AXIAL_MM / 2 / FINE_MM
+    axes.set_xlim(max(x - half, -0.5), min(x + half, scan.shape[0] - 0.5))
+    axes.set_ylim(max(y - half, -0.5), min(y + half, scan.shape[1] - 0.5))
+    _letters(axes, "R", "L", "A", "P")
+    height = line.grid.to_world([x, y, z])[2]
+    axes.set_title(f"z = {height:.0f} mm", color=CORD_COLOUR, fontsize=8)
+    axes.set_facecolor("black")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _outline(axes: Any, overlay: npt.NDArray[np.float32]) -> None:
+    """Outline where the overlay reaches one half."""
+    if overlay.max() >= 0.5 and min(overlay.shape) > 1:
+        axes.contour(overlay, levels=[0.5], colors=LESION_COLOUR, linewidths=1.1)
+
+
+def _letters(axes: Any, left: str, right: str, top: str, bottom: str) -> None:
+    """Say which side is which."""
+    style = {"color": "white", "fontsize": 9, "transform": axes.transAxes, "alpha": 0.9}
+    axes.text(0.02, 0.5, left, ha="left", va="center", **style)
+    axes.text(0.98, 0.5, right, ha="right", va="center", **style)
+    axes.text(0.5, 0.98, top, ha="center", va="top", **style)
+    axes.text(0.5, 0.02, bottom, ha="center", va="bottom", **style)

@@ -1,0 +1,297 @@
+"""One scan in; its lesion mask, and everything that goes with it, out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses import engine as engines
+from sct_lesion_losses import files, locate, predict
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.data.nifti import Scan
+from sct_lesion_losses.data.outputs import Outputs
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.metrics import lesion
+from sct_lesion_losses.operating_point import binarize
+from sct_lesion_losses.report import lesions as lesion_table
+from sct_lesion_losses.report.result import Found, Result, sidecar
+from sct_lesion_losses.sct import lesion as sct_lesion
+from sct_lesion_losses.sct import qc as sct_qc
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scan is to be segmented, and what is to be written beside the mask.
+
+    Attributes
+    ----------
+    bundle : str
+        Name or folder of a model bundle, or ``sct`` for SCT's own lesion model.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which of SCT's models, for the bundle ``sct`` and SCT's centerline detection.
+    threshold : float, optional
+        Decision threshold in (0, 1]; the bundle's own by default; 0 writes the p-map alone.
+    centerline : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
+        How the cord is found.
+    centerline_file : Path, optional
+        Cord mask or centerline image, for ``file``.
+    brain : bool
+        Whether the scan shows the brain; used by ``cnn``.
+    sct_rule : bool
+        With the bundle ``sct``: exactly what `sct_deepseg_lesion` does, double threshold included.
+    pmap, lesions, figure, keep_centerline : bool
+        Also write the p-map; the lesion table and the numbered lesions; a picture; the centerline.
+    qc, qc_dataset, qc_subject, qc_plane
+        Folder of SCT's quality-control report and the labels of its entry.
+    engine, precision : str
+        Inference engine and the precision it computes in.
+    command : str
+        What was typed, base names only, for the sidecar.
+    """
+
+    bundle: str = "tversky"
+    contrast: str = "t2"
+    threshold: float | None = None
+    centerline: str = "auto"
+    centerline_file: Path | None = None
+    brain: bool = True
+    sct_rule: bool = False
+    pmap: bool = False
+    lesions: bool = False
+    figure: bool = False
+    keep_centerline: bool = False
+    qc: Path | None = None
+    qc_dataset: str | None = None
+    qc_subject: str | None = None
+    qc_plane: str = "axial"
+    engine: str = "auto"
+    precision: str = "float32"
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UsageError(
+                f"-thr is {self.threshold}, expected a number in (0, 1], or 0 for the p-map alone"
+            )
+        if self.sct_rule:
+            if self.bundle != "sct":
+                raise UsageError("-sct_rule 1 is a rule of SCT's own model; add -bundle sct")
+            if self.threshold is not None or self.pmap or self.lesions:
+                raise UsageError(
+                    "-sct_rule 1 keeps no p-map: leave out -thr, -pmap and -lesions, or use "
+                    "-bundle sct without the rule"
+                )
+        if self.centerline == "file" and self.centerline_file is None:
+            raise UsageError("-centerline file needs the file: add -file_centerline <file>")
+
+    @property
+    def pmap_alone(self) -> bool:
+        """Whether only the p-map is asked for."""
+        return self.threshold == 0
+
+
+def run(
+    image: Path, settings: Settings, outputs: Outputs, progress: Progress | None = None
+) -> Result:
+    """Segment one scan.
+
+    Parameters
+    ----------
+    image : Path
+        NIfTI file, 3-D, any orientation.
+    settings : Settings
+    outputs : Outputs
+        Where to write; existing files are replaced, each whole or not at all.
+    progress : callable, optional
+        Called with the number of patches done and of all.
+
+    Raises
+    ------
+    LesionError
+        The scan, the centerline or the bundle cannot be used (nothing has been written then), or
+        the output folder cannot.
+    """
+    with _collected_warnings() as warnings:
+        bundle, network = opened(
+            settings.bundle, settings.contrast, settings.engine, settings.precision
+        )
+        scan = nifti.read(image)
+        centerline = locate.centerline(
+            scan.array,
+            scan.grid,
+            settings.centerline,
+            contrast=settings.contrast,
+            file=settings.centerline_file,
+            brain=settings.brain,
+            as_sct=settings.bundle == "sct",
+            image_path=image,
+        )
+        threshold: float | None = bundle.threshold
+        if settings.threshold is not None:
+            threshold = settings.threshold
+        pmap: npt.NDArray[np.float32] | None = None
+        mask: npt.NDArray[np.bool_] | None = None
+        if settings.sct_rule:
+            threshold = None
+            mask = sct_lesion.sct_rule(
+                scan.array, scan.grid, centerline, settings.contrast, network
+            )
+        else:
+            pmap = predict.pmap(
+                bundle, scan.array, scan.grid, centerline, network=network, progress=progress
+            )
+            if threshold:
+                mask = binarize(pmap, threshold)
+        found = None if mask is None else _found(mask, pmap, scan.grid)
+        _say(image, bundle, threshold, found)
+    result = Result(
+        _written(settings, outputs, mask is None),
+        found,
+        threshold or None,
+        bundle.threshold,
+        centerline.method,
+        f"{network.name} {network.version}, {network.precision}",
+        tuple(warnings),
+    )
+    _write(scan, centerline, pmap, mask, settings, outputs, result)
+    files.write_json(outputs.sidecar, sidecar(result, bundle, settings.command))
+    if settings.qc is not None and mask is not None:
+        sct_qc.entry(
+            image,
+            outputs.mask,
+            outputs.centerline,
+            settings.qc_plane,
+            settings.qc,
+            settings.qc_dataset,
+            settings.qc_subject,
+        )
+    return result
+
+
+@functools.lru_cache(maxsize=2)
+def opened(name: str, contrast: str, engine: str, precision: str) -> tuple[Bundle, engines.Network]:
+    """Bundle and its network in an engine, kept for the next scan of a batch.
+
+    Parameters
+    ----------
+    name : str
+        Name or folder of a bundle, or ``sct``.
+    contrast, engine, precision : str
+        As in `Settings`.
+    """
+    bundle = sct_lesion.load(contrast) if name == "sct" else store.load(name)
+    return bundle, engines.load(bundle.network, engine, precision)
+
+
+def _found(mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32] | None, grid: Grid) -> Found:
+    """Count the lesions of a mask and find the highest probability."""
+    count = int(lesion.components(mask).max())
+    load_mm3 = float(np.count_nonzero(mask)) * grid.voxel_volume_mm3
+    if pmap is None:
+        return Found(count, load_mm3, None, None)
+    peak = np.unravel_index(int(np.argmax(pmap)), pmap.shape)
+    x, y, z = (round(float(mm), 1) for mm in grid.to_world(peak))
+    return Found(count, load_mm3, float(pmap[peak]), (x, y, z))
+
+
+def _say(image: Path, bundle: Bundle, threshold: float | None, found: Found | None) -> None:
+    """Warn of an empty mask and of a threshold that is not the tuned one."""
+    if threshold and threshold != bundle.threshold:
+        logger.warning(
+            "%s: threshold %g instead of %g, the one the bundle %r was tuned to",
+            image.name,
+            threshold,
+            bundle.threshold,
+            bundle.name,
+        )
+    if found is not None and not found.lesions:
+        logger.warning("%s: the mask is empty%s", image.name, found.peak)
+
+
+def _written(settings: Settings, outputs: Outputs, pmap_alone: bool) -> tuple[Path, ...]:
+    """Files that these settings ask for, the main one first."""
+    wanted = [] if pmap_alone else [outputs.mask]
+    if settings.pmap or pmap_alone:
+        wanted.append(outputs.pmap)
+    if settings.lesions and not pmap_alone:
+        wanted += [outputs.labels, outputs.table, outputs.columns]
+    if settings.keep_centerline or settings.qc is not None:
+        wanted.append(outputs.centerline)
+    if settings.figure:
+        wanted.append(outputs.figure)
+    return (*wanted, outputs.sidecar)
+
+
+def _write(
+    scan: Scan,
+    centerline: Centerline,
+    pmap: npt.NDArray[np.float32] | None,
+    mask: npt.NDArray[np.bool_] | None,
+    settings: Settings,
+    outputs: Outputs,
+    result: Result,
+) -> None:
+    """Write what `result` names, the mask last: where it is, the rest is complete."""
+    if outputs.figure in result.written:
+        from sct_lesion_losses.report import figure
+
+        figure.draw(scan.array, scan.grid, centerline, mask, pmap, outputs.figure, result.sentence)
+    if outputs.centerline in result.written:
+        nifti.write(outputs.centerline, _drawn(centerline, scan.grid), scan, np.uint8)
+    if outputs.table in result.written and mask is not None and pmap is not None:
+        labels = lesion.components(mask)
+        nifti.write(outputs.labels, labels, scan, np.uint16)
+        lesion_table.write(outputs.table, lesion.measures(labels, pmap, scan.grid.affine))
+    if outputs.pmap in result.written and pmap is not None:
+        nifti.write(outputs.pmap, pmap, scan, np.float32)
+    if mask is not None:
+        nifti.write(outputs.mask, mask, scan, np.uint8)
+
+
+def _drawn(centerline: Centerline, grid: Grid) -> npt.NDArray[np.uint8]:
+    """Image of a centerline on the stored grid: one voxel per axial slice, (X, Y, Z) uint8."""
+    rpi, reorientation = grid.to_rpi()
+    image = np.zeros(rpi.shape, np.uint8)
+    line = centerline.on(rpi)
+    z = np.flatnonzero(line.covered)
+    xy = np.clip(np.round(line.xy[z]).astype(int), 0, np.array(rpi.shape[:2]) - 1)
+    image[xy[:, 0], xy[:, 1], z] = 1
+    return np.ascontiguousarray(reorientation.undo(image))
+
+
+class _Collector(logging.Handler):
+    """Keeps the text of every warning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """Collect what the package warns of, for the sidecar."""
+    collector = _Collector()
+    package = logging.getLogger("sct_lesion_losses")
+    package.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        package.removeHandler(collector)
