@@ -1,0 +1,9 @@
+"""Decision thresholds: applying one, the curve over all of them, and choosing one."""
+
+from __future__ import annotations
+
+from sct_lesion_losses.operating_point.binarize import binarize
+from sct_lesion_losses.operating_point.choose import Choice, choose
+from sct_lesion_losses.operating_point.sweep import THRESHOLDS, Curve, sweep
+
+__all__ = ["THRESHOLDS", "Choice", "Curve", "binarize", "choose", "sweep"]
