@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.errors import GeometryError
+from sct_lesion_losses.metrics.voxel import score
+
+TRUTH = np.array([1, 1, 1, 0, 0, 0], bool)
+
+
+def test_a_worked_example():
+    found = score(TRUTH, np.array([1, 1, 0, 1, 0, 0], bool))
+    assert (found.tp, found.fp, found.fn) == (2, 1, 1)
+    # sensitivity 2/3, precision 2/3, F1 = 4 / (4 + 1 + 1)
+    assert (found.sensitivity, found.precision, found.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+
+
+def test_an_empty_prediction_scores_0():
+    found = score(TRUTH, np.zeros(6, bool))
+    assert (found.sensitivity, found.precision, found.f1) == (0, 0, 0)
+
+
+def test_a_lesion_free_scan_has_no_score_but_its_false_voxels_are_counted():
+    found = score(np.zeros(6, bool), TRUTH)
+    assert np.isnan([found.sensitivity, found.precision, found.f1]).all()
+    assert (found.n_truth, found.n_predicted, found.fp) == (0, 3, 3)
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(GeometryError, match="expected one grid"):
+        score(TRUTH, np.zeros(5, bool))
+
+
+def test_scores_are_those_of_the_oracle(shared):
+    cases = json.loads((shared / "oracles" / "metric_oracle.json").read_text())["cases"]
+    with np.load(shared / "oracles" / "metric_inputs.npz") as stored:
+        pairs = {name: (stored[f"{name}/gt"] > 0, stored[f"{name}/pred"] > 0) for name in cases}
+    bearing = [name for name, (truth, _) in pairs.items() if truth.any()]
+    assert len(bearing) > 30
+    for name in bearing:
+        found, expected = score(*pairs[name]), cases[name]["voxel"]
+        for key in ("tp", "fp", "fn", "sensitivity", "precision", "f1"):
+            # The oracle leaves the precision of an empty prediction undefined in some cases.
+            known = expected[key] if isinstance(expected[key], int | float) else 0
+            assert getattr(found, key) == pytest.approx(known), name
