@@ -1,0 +1,48 @@
+"""A BIDS cohort of small synthetic scans, for the tests of training and tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+SHAPE = (60, 60, 64)  # 30 x 30 x 32 mm at 0.5 mm
+
+
+def write_cohort(folder: Path, subjects: int, lesion_free: int = 1, seed: int = 0) -> Path:
+    """Scans of a bright cord in dark noise; every lesion is a brighter block inside it.
+
+    The first `lesion_free` subjects have no lesion. Labels follow BIDS derivatives; participants
+    have the sites A and B in turn.
+    """
+    rows = ["participant_id\tsite"]
+    for number in range(1, subjects + 1):
+        subject = f"sub-{number:03d}"
+        rng = np.random.default_rng([seed, number])
+        image, lesion, centerline = _scan(rng, bright=number > lesion_free)
+        _write(folder / subject / "anat" / f"{subject}_T2w.nii.gz", image)
+        labels = folder / "derivatives" / "labels" / subject / "anat"
+        _write(labels / f"{subject}_T2w_label-lesion_seg.nii.gz", lesion)
+        _write(labels / f"{subject}_T2w_label-centerline.nii.gz", centerline)
+        rows.append(f"{subject}\t{'AB'[number % 2]}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def _scan(rng: np.random.Generator, bright: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    image = rng.normal(100, 10, SHAPE)
+    image[22:38, 22:38] += 200
+    lesion, centerline = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    centerline[30, 30] = 1
+    if bright:
+        x, y, z = rng.integers((22, 22, 4), (28, 28, 40))
+        lesion[x : x + 8, y : y + 8, z : z + 16] = 1
+    return (image + 200 * lesion).astype(np.int16), lesion, centerline
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Stored axes run right to left, front to back, bottom to top: another order than RPI.
+    affine = np.diag([0.5, -0.5, 0.5, 1.0])
+    nib.save(nib.Nifti1Image(array, affine), path)
