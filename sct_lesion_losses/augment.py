@@ -1,0 +1,141 @@
+"""Augmentation of training patches: mirrors and 90° rotations, and changes of intensity.
+
+Mirrors and rotations are the study's; the changes of intensity (gamma, blur, noise, bias) are an
+option for training on simulated scans, whose appearance varies less than that of real ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training patch.
+
+    Attributes
+    ----------
+    mirrors : bool
+        Mirror each axis with probability 1/2 (Hussein et al. 2023, section 2.4).
+    rotations : bool
+        Rotate by a multiple of 90° in the axial plane (Hussein et al. 2023, section 2.4). Planes
+        that hold z are left alone: the cord runs along z in every patch a network will see.
+    shift_mm : float
+        Largest error of the centerline in each in-plane direction.
+    intensity : float
+        Probability of each change of intensity; 0 leaves intensities alone.
+    """
+
+    mirrors: bool = True
+    rotations: bool = True
+    shift_mm: float = 0.0
+    intensity: float = 0.0
+
+
+def orient(
+    patch: FloatArray,
+    lesion: BoolArray,
+    rng: np.random.Generator,
+    augmentation: Augmentation = Augmentation(),
+) -> tuple[FloatArray, BoolArray]:
+    """Mirror and rotate a patch and its lesion mask alike.
+
+    Parameters
+    ----------
+    patch : (P, P, P) float32
+    lesion : (P, P, P) bool
+    rng : numpy.random.Generator
+    augmentation : Augmentation
+
+    Returns
+    -------
+    tuple of (P, P, P) array
+        Views of the arguments.
+    """
+    if augmentation.mirrors:
+        axes = tuple(np.flatnonzero(rng.random(3) < 0.5).tolist())
+        patch, lesion = np.flip(patch, axes), np.flip(lesion, axes)
+    if augmentation.rotations:
+        quarter_turns = int(rng.integers(4))
+        patch, lesion = np.rot90(patch, quarter_turns), np.rot90(lesion, quarter_turns)
+    return patch, lesion
+
+
+def shift(rng: np.random.Generator, margin: int) -> tuple[int, int]:
+    """First voxel of a window in x and y, drawn evenly over a margin of that many voxels a side."""
+    x, y = rng.integers(0, 2 * margin + 1, 2)
+    return int(x), int(y)
+
+
+def vary_intensity(
+    patch: FloatArray, rng: np.random.Generator, probability: float = 0.5
+) -> FloatArray:
+    """Change gamma, bias, sharpness and noise of a patch, each with the given probability.
+
+    Linear changes are left out: every patch is brought to zero mean and unit deviation afterwards.
+
+    Parameters
+    ----------
+    patch : (P, P, P) float32
+    rng : numpy.random.Generator
+    probability : float
+
+    Returns
+    -------
+    (P, P, P) float32
+        A new array, or `patch` itself where nothing was drawn.
+    """
+    gamma, bias, blur, noise = rng.random(4) < probability
+    if gamma:
+        low, high = float(patch.min()), float(patch.max())
+        if high > low:
+            exponent = float(np.exp(rng.uniform(-0.4, 0.4)))
+            patch = ((patch - low) / (high - low)) ** np.float32(exponent)
+    if bias:
+        slopes = rng.uniform(-0.3, 0.3, 3)
+        ramps = [np.linspace(-s, s, n) for s, n in zip(slopes, patch.shape, strict=True)]
+        field = np.exp(ramps[0][:, None, None] + ramps[1][:, None] + ramps[2])
+        low = float(patch.min())
+        patch = (patch - low) * field.astype(np.float32)
+    if blur:
+        sigma = [float(s) for s in rng.uniform(0, 0.9, 3)]
+        patch = ndimage.gaussian_filter(patch, sigma, mode="nearest", truncate=3)
+    if noise:
+        grain = rng.standard_normal(patch.shape, dtype=np.float32)
+        if rng.random() < 0.5:  # resampled scans carry noise that is smooth over some voxels
+            grain = ndimage.gaussian_filter(grain, 0.8, mode="nearest", truncate=3) * np.float32(4)
+        level = float(rng.uniform(0, 0.2)) * float(patch.std())
+        patch = patch + np.float32(level) * grain
+    return patch
+
+
+def apply(
+    patch: FloatArray,
+    lesion: BoolArray,
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+) -> tuple[FloatArray, BoolArray]:
+    """One random variant of a patch and of its lesion mask.
+
+    Parameters
+    ----------
+    patch : (P, P, P) float32
+    lesion : (P, P, P) bool
+    rng : numpy.random.Generator
+    augmentation : Augmentation
+
+    Returns
+    -------
+    tuple of (P, P, P) array
+        The arguments are left as they are.
+    """
+    if augmentation.intensity > 0:
+        patch = vary_intensity(patch, rng, augmentation.intensity)
+    return orient(patch, lesion, rng, augmentation)

@@ -1,0 +1,140 @@
+"""The recipe of a training: the study's settings as one frozen value per loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.errors import UsageError
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMISERS = ("adam", "adadelta")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training besides its scans; the defaults are the study's.
+
+    Settings from Hussein et al. 2023, section 2.4.
+
+    Attributes
+    ----------
+    loss : str
+        Name of the loss.
+    loss_numbers : dict
+        Its arguments; those left out keep their defaults.
+    filters : tuple of int
+        Filters of the U-Net's levels.
+    batch_size : int
+        Patches per step.
+    optimiser : str
+        ``adam`` or ``adadelta``.
+    rate : float
+        Learning rate at the start.
+    patience : int
+        Epochs without a better validation loss after which the rate is multiplied by
+        `rate_factor`.
+    rate_factor : float
+        That factor.
+    epochs : int
+        Epochs of training.
+    patches_per_epoch : int or None
+        Patches drawn for an epoch; None shows every training patch once.
+    lesion_share : float or None
+        Share of drawn patches that hold lesion; None draws all patches alike.
+    validation_patches : int or None
+        Patches of the validation scans that are judged after each epoch, always the same; None
+        judges all of them.
+    augmentation : Augmentation
+        Mirrors, rotations, and what is beyond the study.
+    precision : str
+        Keras' dtype policy of the network.
+    seed : int
+        Seed of the initial weights, of the order of patches and of the augmentation.
+    """
+
+    loss: str = "tversky"
+    loss_numbers: dict[str, Any] = field(default_factory=dict)
+    filters: tuple[int, ...] = (16, 32, 64)
+    batch_size: int = 8
+    optimiser: str = "adam"
+    rate: float = 1e-4
+    patience: int = 15
+    rate_factor: float = 0.5
+    epochs: int = 300
+    patches_per_epoch: int | None = None
+    lesion_share: float | None = None
+    validation_patches: int | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, for JSON."""
+        plain = dataclasses.asdict(self)
+        plain["filters"] = list(self.filters)
+        return plain
+
+
+def study(loss: str = "tversky", **changes: Any) -> Recipe:
+    """Return the study's recipe for a loss, with the entries named in `changes` replaced.
+
+    Parameters
+    ----------
+    loss : str
+        Name of the loss.
+    **changes
+        Entries of `Recipe`.
+
+    Raises
+    ------
+    UsageError
+        An entry is unknown or out of its range.
+    """
+    known = {entry.name for entry in dataclasses.fields(Recipe)}
+    if unknown := sorted(set(changes) - known):
+        raise UsageError(
+            f"recipe: unknown entry {', '.join(unknown)}; choose from {', '.join(sorted(known))}"
+        )
+    return Recipe(loss=loss, **changes)
+
+
+def from_dict(plain: dict[str, Any]) -> Recipe:
+    """Return the recipe that `Recipe.to_dict` wrote."""
+    entries = dict(plain)
+    entries["filters"] = tuple(entries["filters"])
+    entries["augmentation"] = Augmentation(**entries["augmentation"])
+    return study(**entries)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Entries in which two plain recipes differ, as ``name: before -> after``."""
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _check(recipe: Recipe) -> None:
+    rules = {
+        "batch_size": recipe.batch_size >= 1,
+        "rate": recipe.rate > 0,
+        "patience": recipe.patience >= 1,
+        "rate_factor": 0 < recipe.rate_factor < 1,
+        "epochs": recipe.epochs >= 1,
+        "patches_per_epoch": recipe.patches_per_epoch is None or recipe.patches_per_epoch >= 1,
+        "lesion_share": recipe.lesion_share is None or 0 <= recipe.lesion_share <= 1,
+        "validation_patches": recipe.validation_patches is None or recipe.validation_patches >= 1,
+        "optimiser": recipe.optimiser in OPTIMISERS,
+        "precision": recipe.precision in PRECISIONS,
+        "filters": len(recipe.filters) >= 1 and min(recipe.filters) >= 1,
+    }
+    for name, kept in rules.items():
+        if not kept:
+            raise UsageError(f"recipe: {name} is {getattr(recipe, name)!r}, which is out of range")

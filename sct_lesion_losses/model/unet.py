@@ -1,0 +1,95 @@
+"""The study's network: a 3-D U-Net in Keras, channels last, for patches of 48 voxels a side."""
+
+from __future__ import annotations
+
+import keras
+
+from sct_lesion_losses.model.normalisation import BatchNormalization
+
+PATCH_VOX = 48  # Hussein et al. 2023, section 2.3
+FILTERS = (16, 32, 64)  # Hussein et al. 2023, section 2.4
+MOMENTUM = 0.95  # Keras' 0.99 would take hundreds of steps to follow the activations
+
+
+def build(
+    filters: tuple[int, ...] = FILTERS,
+    patch_vox: int = PATCH_VOX,
+    *,
+    seed: int = 0,
+    precision: str = "float32",
+) -> keras.Model:
+    """Build a 3-D U-Net that maps patches to lesion probabilities.
+
+    Each level holds two 3×3×3 convolutions, each followed by batch normalisation and ReLU; 2×2×2
+    max-pooling leads down, a transposed 2×2×2 convolution leads up, and the level's own features
+    are concatenated before it. The last layer, a 1×1×1 convolution with a sigmoid, computes in
+    float32 whatever the precision, so that probabilities are not rounded to 8 bits.
+
+    Parameters
+    ----------
+    filters : tuple of int
+        Filters of each level, from the finest.
+    patch_vox : int
+        Side of a patch; a multiple of ``2 ** (len(filters) - 1)``.
+    seed : int
+        Seed of the initial weights: two networks of the same seed are the same network.
+    precision : str
+        Keras' dtype policy of every layer but the last: ``float32``, ``mixed_bfloat16`` or
+        ``mixed_float16``.
+
+    Returns
+    -------
+    keras.Model
+        Input ``patches`` (B, P, P, P, 1), output (B, P, P, P, 1) float32 in [0, 1].
+
+    References
+    ----------
+    Çiçek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation".
+    """
+    if patch_vox % 2 ** (len(filters) - 1):
+        raise ValueError(
+            f"expected a patch side divisible by {2 ** (len(filters) - 1)}, received {patch_vox}"
+        )
+    seeds = iter(range(1000 * seed, 1000 * seed + 1000))
+    policy = keras.dtype_policies.get(precision)
+
+    def start() -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=next(seeds))
+
+    def convolutions(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
+        for step in ("a", "b"):
+            x = keras.layers.Conv3D(
+                width,
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=start(),
+                dtype=policy,
+                name=f"{name}_conv_{step}",
+            )(x)
+            x = BatchNormalization(momentum=MOMENTUM, dtype=policy, name=f"{name}_norm_{step}")(x)
+            x = keras.layers.ReLU(dtype=policy, name=f"{name}_relu_{step}")(x)
+        return x
+
+    patches = keras.Input((patch_vox, patch_vox, patch_vox, 1), name="patches")
+    x, skips = patches, []
+    for level, width in enumerate(filters[:-1]):
+        x = convolutions(x, width, f"down{level}")
+        skips.append(x)
+        x = keras.layers.MaxPooling3D(2, dtype=policy, name=f"down{level}_pool")(x)
+    x = convolutions(x, filters[-1], "bottom")
+    for level in reversed(range(len(skips))):
+        x = keras.layers.Conv3DTranspose(
+            filters[level],
+            2,
+            strides=2,
+            kernel_initializer=start(),
+            dtype=policy,
+            name=f"up{level}_transpose",
+        )(x)
+        x = keras.layers.Concatenate(dtype=policy, name=f"up{level}_concat")([skips[level], x])
+        x = convolutions(x, filters[level], f"up{level}")
+    lesion = keras.layers.Conv3D(
+        1, 1, activation="sigmoid", kernel_initializer=start(), dtype="float32", name="lesion"
+    )(x)
+    return keras.Model(patches, lesion, name="unet3d")

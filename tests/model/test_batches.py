@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.model.batches import PatchBatches, Place, TrainingTube, draw, places
+
+STILL = Augmentation(mirrors=False, rotations=False)
+
+
+def tube(length: int = 60, margin: int = 0, lesion_at: int | None = None) -> TrainingTube:
+    """Noise of some length; the lesion is one voxel in the middle of a slice."""
+    side = 48 + 2 * margin
+    values = np.random.default_rng(length).normal(size=(side, side, length)).astype(np.float32)
+    lesion = np.zeros(values.shape, bool)
+    if lesion_at is not None:
+        lesion[side // 2, side // 2, lesion_at] = True
+    return TrainingTube(values, lesion)
+
+
+def test_places_are_every_12_slices_and_know_their_lesions():
+    # Starts 0, 12 and 24; slice 55 is in patches 12..59 and 24..71.
+    assert places([tube(72, lesion_at=55)]) == [
+        Place(0, 0, has_lesion=False),
+        Place(0, 12, has_lesion=True),
+        Place(0, 24, has_lesion=True),
+    ]
+
+
+def test_lesion_in_the_margin_alone_does_not_count():
+    wide = tube(48, margin=4)
+    wide.lesion[0, 0, 10] = True
+    assert not places([wide])[0].has_lesion
+
+
+def test_an_epoch_shows_every_patch_once_by_default():
+    found = places([tube(72), tube(60)])
+    drawn = draw(found, None, None, np.random.default_rng(0))
+    assert sorted(drawn, key=found.index) == found
+
+
+def test_lesion_share_is_kept_by_drawing_again():
+    found = places([tube(120, lesion_at=0)])  # 1 of 7 with lesion
+    drawn = draw(found, 20, 0.5, np.random.default_rng(0))
+    assert sum(place.has_lesion for place in drawn) == 10
+    without = [place.start for place in drawn if not place.has_lesion]
+    assert set(without) == {12, 24, 36, 48, 60, 72}  # 10 draws of 6: none before every other
+
+
+def test_a_share_that_cannot_be_kept_draws_what_there_is():
+    free = places([tube(72)])
+    assert len(draw(free, 5, 0.5, np.random.default_rng(0))) == 5
+
+
+def test_batches_are_normalised_patches_and_their_masks():
+    batches = PatchBatches([tube(lesion_at=30)], 2, augmentation=STILL)
+    patches, lesions = batches[0]
+    assert patches.shape == lesions.shape == (2, 48, 48, 48, 1)
+    assert patches.dtype == lesions.dtype == np.float32
+    assert patches.mean(axis=(1, 2, 3, 4)) == pytest.approx(0, abs=1e-4)
+    assert patches.std(axis=(1, 2, 3, 4)) == pytest.approx(1, abs=1e-4)
+    assert lesions.sum(axis=(1, 2, 3, 4)).tolist() == [1, 1]
+
+
+def test_the_last_batch_is_filled_up():
+    batches = PatchBatches([tube(72)], 2)  # 3 patches
+    assert len(batches) == 2
+    assert np.array_equal(batches[1][0][1], batches[0][0][0])
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for():
+    batches = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    first = batches[1][0]
+    batches[0]
+    assert np.array_equal(batches[1][0], first)
+
+
+def test_epochs_differ_and_can_be_gone_to():
+    batches = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    first = batches[0][0]
+    batches.on_epoch_end()
+    second = batches[0][0]
+    assert not np.array_equal(first, second)
+    again = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    again.go_to(1)
+    assert np.array_equal(again[0][0], second)
+
+
+def test_validation_shows_the_same_centred_patches_in_every_epoch():
+    wide = tube(48, margin=4)
+    batches = PatchBatches([wide], 1)
+    inner = wide.values[4:-4, 4:-4]
+    expected = (inner - inner.mean()) / inner.std()
+    first = batches[0][0][0, ..., 0]
+    assert first == pytest.approx(expected, abs=1e-4)
+    batches.on_epoch_end()
+    assert np.array_equal(batches[0][0][0, ..., 0], first)
+
+
+def test_tubes_are_left_as_they_are():
+    one = tube(60, margin=4, lesion_at=30)
+    before = one.values.copy()
+    batches = PatchBatches([one], 2, augmentation=Augmentation(intensity=1.0))
+    for index in range(len(batches)):
+        batches[index]
+    assert np.array_equal(one.values, before)
+
+
+def test_no_scan_at_all_is_refused():
+    with pytest.raises(DataError, match="no scan to draw patches from"):
+        PatchBatches([])

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.model import checkpoint, fitting
+from sct_lesion_losses.model.batches import TrainingTube
+from sct_lesion_losses.model.checkpoint import EpochLine, Progress
+from sct_lesion_losses.model.recipe import Recipe, study
+
+FAST = {
+    "filters": (2,),
+    "batch_size": 2,
+    "patches_per_epoch": 4,
+    "validation_patches": 2,
+    "rate": 1e-2,
+    "augmentation": Augmentation(mirrors=True, rotations=False),
+}
+
+
+def tube(seed: int) -> TrainingTube:
+    """Noise with one bright block, which is the lesion."""
+    rng = np.random.default_rng(seed)
+    lesion = np.zeros((48, 48, 60), bool)
+    lesion[10:30, 12:30, 8:40] = True
+    return TrainingTube((rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32), lesion)
+
+
+def fit(folder, recipe: Recipe, **kwargs) -> fitting.Fitted:
+    return fitting.fit([tube(0), tube(1)], [tube(2)], recipe, folder, **kwargs)
+
+
+def test_training_lowers_the_validation_loss(tmp_path):
+    history = fit(tmp_path, study(**FAST, epochs=4)).progress.history
+    assert history[-1].val_loss < history[0].val_loss
+
+
+def test_training_again_gives_the_same_losses(tmp_path):
+    recipe = study(**FAST, epochs=2)
+    first, second = fit(tmp_path / "a", recipe), fit(tmp_path / "b", recipe)
+    losses = [[line.loss for line in f.progress.history] for f in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_resumed_training_goes_on_where_it_ended(tmp_path):
+    whole = fit(tmp_path / "whole", study(**FAST, epochs=3))
+    fit(tmp_path / "parts", study(**FAST, epochs=2))
+    parts = fit(tmp_path / "parts", study(**FAST, epochs=3), resume=True)
+    assert [line.epoch for line in parts.progress.history] == [1, 2, 3]
+    for a, b in zip(whole.model.get_weights(), parts.model.get_weights(), strict=True):
+        assert np.allclose(a, b, atol=1e-4)
+
+
+def test_resuming_a_finished_training_returns_its_best_weights(tmp_path):
+    recipe = study(**FAST, epochs=2)
+    first, again = fit(tmp_path, recipe), fit(tmp_path, recipe, resume=True)
+    assert again.progress == first.progress
+    for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_resuming_with_another_rate_is_refused_and_says_so(tmp_path):
+    fit(tmp_path, study(**FAST, epochs=1))
+    with pytest.raises(TrainingError, match=r"rate: 0\.01 -> 0\.02"):
+        fit(tmp_path, study(**{**FAST, "rate": 0.02}, epochs=2), resume=True)
+
+
+def test_resuming_with_other_scans_is_refused(tmp_path):
+    fit(tmp_path, study(**FAST, epochs=1), data_hash="aaaa")
+    with pytest.raises(TrainingError, match="data: 'aaaa' -> 'bbbb'"):
+        fit(tmp_path, study(**FAST, epochs=2), data_hash="bbbb", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+    recipe = study(**FAST, epochs=1, loss_numbers={"smooth": float("nan")})
+    with pytest.raises(TrainingError, match="batch 1 of epoch 1"):
+        fit(tmp_path, recipe)
+
+
+def test_rate_is_halved_after_patience_epochs_without_improvement(tmp_path):
+    # With this much smoothing the loss is 0 whatever happens: only epoch 1 is a best one.
+    recipe = study(**FAST, epochs=4, patience=1, loss_numbers={"smooth": 1e30})
+    history = fit(tmp_path, recipe).progress.history
+    assert [line.rate for line in history] == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3])
+
+
+def test_progress_counts_epochs_since_the_best():
+    progress = Progress()
+    for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41], start=1):
+        progress = fitting.advanced(progress, EpochLine(epoch, loss, loss, 1e-4, 1.0))
+    assert (progress.best_epoch, progress.best_loss, progress.waited) == (2, 0.4, 2)
+    assert progress.epoch == 4
+
+
+def test_log_has_a_row_per_epoch(tmp_path):
+    fit(tmp_path, study(**FAST, epochs=2))
+    with (tmp_path / fitting.LOG).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert set(rows[0]) == {"epoch", "loss", "val_loss", "rate", "seconds"}
+
+
+def test_report_hears_of_every_step(tmp_path):
+    heard = []
+    fit(tmp_path, study(**FAST, epochs=2), report=lambda *now: heard.append(now[:3]))
+    assert heard == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / fitting.CHECKPOINT).write_bytes(b"PK\x03\x04 but no archive")
+    with pytest.raises(TrainingError, match="no readable checkpoint"):
+        checkpoint.load(tmp_path / fitting.CHECKPOINT)

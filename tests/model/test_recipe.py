@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.model.recipe import Recipe, differences, from_dict, study
+
+
+def test_defaults_are_the_study_s():
+    recipe = study()
+    assert (recipe.batch_size, recipe.rate, recipe.epochs) == (8, 1e-4, 300)
+    assert (recipe.patience, recipe.rate_factor) == (15, 0.5)
+    assert recipe.filters == (16, 32, 64)
+    assert recipe.augmentation == Augmentation(mirrors=True, rotations=True)
+
+
+def test_a_recipe_comes_back_from_json():
+    recipe = study(epochs=3, filters=(4, 8), augmentation=Augmentation(shift_mm=3))
+    assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_differences_name_what_changed():
+    assert differences(study().to_dict(), study(rate=0.01).to_dict()) == ["rate: 0.0001 -> 0.01"]
+
+
+def test_unknown_entries_are_refused():
+    with pytest.raises(UsageError, match="unknown entry momentum"):
+        study(momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("batch_size", 0),
+        ("rate", 0.0),
+        ("rate_factor", 1.0),
+        ("epochs", 0),
+        ("lesion_share", 1.5),
+        ("optimiser", "sgd"),
+        ("precision", "float8"),
+        ("filters", ()),
+    ],
+)
+def test_entries_out_of_range_are_refused(entry, value):
+    with pytest.raises(UsageError, match=f"recipe: {entry} is"):
+        Recipe(**{entry: value})
