@@ -1,0 +1,223 @@
+"""`sct_train_lesion`: train one bundle on a cohort."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from sct_lesion_losses.cli.common import (
+    FILE,
+    FLOAT,
+    FOLDER,
+    INT,
+    SWITCH,
+    TEXT,
+    Kind,
+    choice,
+    command,
+    execute,
+    int_range,
+    leave,
+    option,
+)
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.model.fitting import Report
+
+NAME = "sct_train_lesion"
+_SHARE = Kind("<float>", click.FloatRange(0, 1))
+_COUNT = int_range(1)
+
+
+@command(
+    NAME,
+    "Train a lesion segmentation network on a cohort and write it as a model bundle. Every setting "
+    "defaults to that of the study. Its threshold stays at 0.5 until sct_tune_lesion has chosen "
+    "one.",
+)
+@option(
+    "-i",
+    "data",
+    FILE,
+    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
+    "subject and, optionally, site, split, centerline.",
+    mandatory=True,
+)
+@option("-ofolder", "folder", FOLDER, "Bundle to write.", mandatory=True)
+@option("-loss", "loss", choice("tversky"), "Loss function.", default="tversky")
+@option("-epochs", "epochs", _COUNT, "Epochs of training.", shown="300")
+@option("-batch", "batch_size", _COUNT, "Patches per step.", shown="8")
+@option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001")
+@option(
+    "-patience",
+    "patience",
+    _COUNT,
+    "Epochs without a better validation loss after which the rate is halved.",
+    shown="15",
+)
+@option("-patches_per_epoch", "patches_per_epoch", _COUNT, "Patches drawn per epoch.", shown="all")
+@option(
+    "-lesion_share",
+    "lesion_share",
+    _SHARE,
+    "Share of the drawn patches that hold lesion.",
+    shown="as they come",
+)
+@option(
+    "-validation_patches",
+    "validation_patches",
+    _COUNT,
+    "Patches judged after each epoch.",
+    shown="all",
+)
+@option(
+    "-shift",
+    "shift_mm",
+    FLOAT,
+    "Move the centerline by up to this, in mm, as augmentation.",
+    shown="0",
+)
+@option(
+    "-intensity",
+    "intensity",
+    _SHARE,
+    "Probability of each change of intensity (gamma, bias, blur, noise) as augmentation.",
+    shown="0",
+)
+@option(
+    "-precision",
+    "precision",
+    choice("float32", "mixed_bfloat16"),
+    "Precision of the network while it trains.",
+    shown="float32",
+)
+@option("-seed", "seed", INT, "Seed of weights, patches and augmentation.", default=0)
+@option(
+    "-split_seed", "split_seed", INT, "Seed of the split, where the cohort has none.", default=0
+)
+@option(
+    "-lesion_free",
+    "lesion_free",
+    _SHARE,
+    "Share of the lesion-free subjects to train on; the others are unseen.",
+    default=0.0,
+)
+@option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True)
+@option(
+    "-resume",
+    "resume",
+    SWITCH,
+    "Go on after the last finished epoch of an interrupted training.",
+    default=False,
+)
+@option("-threads", "threads", _COUNT, "Threads to compute with.", shown="all cores")
+@option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
+def train_lesion(
+    data: Path,
+    folder: Path,
+    loss: str,
+    shift_mm: float | None,
+    intensity: float | None,
+    split_seed: int,
+    lesion_free: float,
+    unseen_sites: tuple[str, ...],
+    resume: bool,
+    threads: int | None,
+    data_text: str | None,
+    verbosity: int,
+    **changes: Any,
+) -> int:
+    """Train and print the folder of the bundle."""
+    _prepare_tensorflow(threads)
+    with _native_stderr_closed():
+        import keras  # noqa: F401 - TensorFlow's libraries announce themselves when loaded
+    from sct_lesion_losses import train
+    from sct_lesion_losses.augment import Augmentation
+    from sct_lesion_losses.data.splits import Rules
+    from sct_lesion_losses.model.recipe import study
+
+    recipe = study(
+        loss,
+        **{name: value for name, value in changes.items() if value is not None},
+        augmentation=Augmentation(shift_mm=shift_mm or 0.0, intensity=intensity or 0.0),
+    )
+    about = train.About(name=folder.resolve().name, commands=(_command_line(),))
+    if data_text is not None:
+        about = replace(about, data=data_text)
+    with _progress(recipe.epochs, verbosity > 0) as report:
+        click.echo(
+            train.run(
+                data,
+                folder,
+                recipe,
+                about=about,
+                rules=Rules(split_seed, lesion_free, unseen_sites),
+                resume=resume,
+                report=report,
+            )
+        )
+    return 0
+
+
+def _command_line() -> str:
+    from sct_lesion_losses.bundle.schema import command_line
+
+    return command_line([NAME, *sys.argv[1:]])
+
+
+def _prepare_tensorflow(threads: int | None) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if threads is not None:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Swallow what compiled libraries write to stderr, whatever log level they are given."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
+def _progress(epochs: int, shown: bool) -> Iterator[Report | None]:
+    """One bar over all steps, with the loss, on stderr where that is a terminal."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc="training", file=sys.stderr, leave=False, unit="step") as bar:
+
+        def update(epoch: int, step: int, steps: int, loss: float) -> None:
+            if not bar.total:
+                bar.total, bar.initial = epochs * steps, epoch * steps
+            bar.n = epoch * steps + step
+            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{loss:.4f}")
+
+        yield update
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return execute(train_lesion, argv)
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    leave(main)

@@ -1,0 +1,270 @@
+"""Choosing a bundle's decision threshold on scans that it was not trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses import engine as engines
+from sct_lesion_losses import locate, predict
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, ScanCurve
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.data import nifti, splits
+from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.metrics import summary, voxel
+from sct_lesion_losses.operating_point import Choice, binarize, choose, sweep
+from sct_lesion_losses.report import card
+
+AS_IN_COHORT = "cohort"
+
+logger = logging.getLogger(__name__)
+
+# Called after each scan with the number done and the number of all.
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How scans are segmented for tuning.
+
+    Attributes
+    ----------
+    objective : str
+        A key of `operating_point.choose.OBJECTIVES`.
+    centerline : str
+        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
+    measure : bool
+        Also report what the tuned bundle reaches on the cohort's unseen scans.
+    engine, precision : str
+        See `engine.load`.
+    """
+
+    objective: str = "median_v_f1"
+    centerline: str = AS_IN_COHORT
+    measure: bool = True
+    engine: str = "auto"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A scan's manual mask and the bundle's p-map of it, on the scan's own grid."""
+
+    scan: CohortScan
+    truth: npt.NDArray[np.bool_]
+    pmap: npt.NDArray[np.float32]
+
+
+def run(
+    bundle: str | Path,
+    data: Path,
+    settings: Settings = Settings(),
+    *,
+    report: Report | None = None,
+) -> Choice:
+    """Sweep the threshold over a cohort and write curve and operating point into the bundle.
+
+    Parameters
+    ----------
+    bundle : str or Path
+        Name or folder of the bundle; it is replaced at once by the tuned one.
+    data : Path
+        BIDS folder or TSV. Where it holds a split (`train.run` writes one), the scans of
+        ``thr-optimization`` choose the threshold and those of ``unseen`` are measured; else every
+        scan chooses and none is measured.
+    settings : Settings
+    report : callable, optional
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    DataError
+        A scan was trained on, there is none to choose with, or no threshold above 0 is any good.
+    UsageError
+        The bundle is SCT's own model, which cannot be rewritten.
+    """
+    loaded = store.load(bundle)
+    if loaded.folder is None or not loaded.weights:
+        raise UsageError(f"{bundle}: this model is not a bundle on disk; tune one of your own")
+    scans = cohorts.read(data)
+    tuning, unseen = parts(scans)
+    if not settings.measure:
+        unseen = []
+    refuse_known(loaded, [*tuning, *unseen])
+    total = len(tuning) + len(unseen)
+    network = engines.load(loaded.network, settings.engine, settings.precision)
+
+    def judged(some: Sequence[CohortScan], done: int) -> Iterator[Judged]:
+        for number, scan in enumerate(some, start=done + 1):
+            yield judge(loaded, network, scan, settings.centerline)
+            if report is not None:
+                report(number, total)
+
+    curves = [sweep(j.truth, j.pmap) for j in judged(tuning, 0)]
+    choice = choose(curves, [s.subject for s in tuning], objective=settings.objective)
+    bearing = [s for s, curve in zip(tuning, curves, strict=True) if curve.n_truth > 0]
+    changes: dict[str, object] = {"operating_point": operating_point(choice, bearing)}
+    uses = [use(j, choice.threshold) for j in judged(unseen, len(tuning))]
+    changes["metrics"] = reached(uses) if uses else {}
+    info = loaded.info.model_copy(update=changes)
+    info = BundleInfo.model_validate(info.model_dump())
+    store.save(loaded.folder, info, loaded.network, loaded.weights, card.text(info), overwrite=True)
+    return choice
+
+
+def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortScan]]:
+    """Return the scans that choose the threshold, and those that are measured with it."""
+    if not any(scan.split for scan in scans):
+        return list(scans), []
+    checked = splits.of(scans)
+    tuning = splits.part(checked, "thr-optimization")
+    if not tuning:
+        raise DataError(
+            "no scan of the cohort is in the part thr-optimization; give some, or a cohort "
+            "without the column split, all of whose scans then choose the threshold"
+        )
+    return tuning, splits.part(checked, "unseen")
+
+
+def refuse_known(bundle: Bundle, scans: Sequence[CohortScan]) -> None:
+    """Raise a DataError if the bundle was trained on one of the scans, whatever its name now."""
+    known = set(bundle.info.provenance.trained_on)
+    seen = [
+        scan.scan.name
+        for scan in scans
+        if known and cohorts.content_hash(nifti.read(scan.scan).array) in known
+    ]
+    if seen:
+        raise DataError(
+            f"bundle {bundle.name} was trained on {len(seen)} of these scans ({seen[0]} first), "
+            "which would flatter every threshold; give other scans, or the split.tsv that the "
+            "training wrote beside the bundle"
+        )
+
+
+def judge(
+    bundle: Bundle, network: engines.Network, scan: CohortScan, centerline: str = AS_IN_COHORT
+) -> Judged:
+    """P-map of a scan by the bundle, and the untouched manual mask."""
+    image = nifti.read(scan.scan)
+    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+    if centerline == AS_IN_COHORT:
+        line = locate.centerline(image.array, image.grid, file=scan.centerline)
+    else:
+        line = locate.centerline(image.array, image.grid, centerline)
+    pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
+    return Judged(scan, truth, pmap)
+
+
+def operating_point(choice: Choice, scans: Sequence[CohortScan]) -> OperatingPoint:
+    """Return the choice as a bundle stores it: scans and subjects numbered, not named."""
+    if choice.threshold <= 0:
+        raise DataError(
+            "no threshold does better than marking every voxel as lesion; the bundle has learned "
+            "nothing of use for these scans, train it longer or on scans like them"
+        )
+    numbers = {s: n for n, s in enumerate(dict.fromkeys(scan.subject for scan in scans), start=1)}
+    warnings = ["the optimum lies at an end of the grid"] if choice.at_end else []
+    return OperatingPoint(
+        kind="tuned",
+        threshold=choice.threshold,
+        objective=choice.objective,
+        thresholds=tuple(choice.thresholds.tolist()),
+        curve=tuple(choice.curve.tolist()),
+        per_scan=tuple(
+            ScanCurve(
+                scan=f"scan-{n:02d}",
+                subject=f"subject-{numbers[scan.subject]:02d}",
+                values=tuple(values.tolist()),
+            )
+            for n, (scan, values) in enumerate(zip(scans, choice.per_scan, strict=True), start=1)
+        ),
+        interval=choice.interval,
+        plateau=choice.plateau,
+        loss_at_pm_0_05=(choice.loss_below, choice.loss_above),
+        leave_one_out=choice.leave_one_out,
+        n_scans=choice.n_scans,
+        n_subjects=choice.n_subjects,
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the tuned bundle does on one unseen scan; F1 is NaN where there is no lesion.
+
+    Attributes
+    ----------
+    subject : str
+    f1, f1_untuned : float
+        V-F1 at the tuned threshold and at 0.5.
+    sensitivity, precision : float
+        V-sensitivity and V-precision at the tuned threshold.
+    n_lesions, n_found : int
+        Lesions, and those of which at least 25 % is marked.
+    marked : bool
+        Any voxel is marked.
+    """
+
+    subject: str
+    f1: float
+    f1_untuned: float
+    sensitivity: float
+    precision: float
+    n_lesions: int
+    n_found: int
+    marked: bool
+
+
+def use(judged: Judged, threshold: float) -> Use:
+    """Score one unseen scan at the tuned threshold and at 0.5."""
+    mask = binarize(judged.pmap, threshold)
+    tuned = voxel.score(judged.truth, mask)
+    untuned = voxel.score(judged.truth, binarize(judged.pmap, 0.5))
+    found, there = summary.lesions_found(judged.truth, mask)
+    return Use(
+        judged.scan.subject,
+        tuned.f1,
+        untuned.f1,
+        tuned.sensitivity,
+        tuned.precision,
+        there,
+        found,
+        bool(mask.any()),
+    )
+
+
+def reached(uses: Sequence[Use]) -> dict[str, Metric]:
+    """Return the bundle's `metrics`: medians over unseen scans with lesions, and shares."""
+    subjects = [u.subject for u in uses]
+
+    def metric(
+        values: list[float], statistic: Callable[[npt.NDArray[np.float64]], float], note: str
+    ) -> Metric:
+        found = summary.interval(values, subjects, statistic)
+        return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)
+
+    nan = float("nan")
+    share = [u.n_found / u.n_lesions if u.n_lesions else nan for u in uses]
+    clean = [nan if u.n_lesions else float(not u.marked) for u in uses]
+    measured = {
+        "v_f1_median": metric([u.f1 for u in uses], np.median, "at the tuned threshold"),
+        "v_f1_mean": metric([u.f1 for u in uses], np.mean, "at the tuned threshold"),
+        "v_f1_median_at_0.5": metric([u.f1_untuned for u in uses], np.median, "at threshold 0.5"),
+        "v_sensitivity_median": metric([u.sensitivity for u in uses], np.median, "tuned"),
+        "v_precision_median": metric([u.precision for u in uses], np.median, "tuned"),
+        "lesions_found": metric(share, np.mean, "mean share of a scan's lesions marked to >= 25 %"),
+        "lesion_free_unmarked": metric(clean, np.mean, "share of lesion-free scans left empty"),
+    }
+    return {name: m for name, m in measured.items() if m.n}

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_cohort import write_cohort
+
+from sct_lesion_losses import train, tune
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.errors import BundleError, DataError
+from sct_lesion_losses.model.recipe import study
+
+
+@pytest.fixture(scope="module")
+def split_table(tmp_path_factory) -> Path:
+    """A bundle `small` trained enough to find bright blocks, and the split of its cohort."""
+    folder = tmp_path_factory.mktemp("tuning")
+    data = write_cohort(folder / "data", subjects=18, lesion_free=2)
+    recipe = study(
+        filters=(4,),
+        batch_size=2,
+        epochs=8,
+        patches_per_epoch=16,
+        validation_patches=2,
+        rate=2e-2,
+        augmentation=Augmentation(rotations=False),
+    )
+    train.run(data, folder / "small", recipe, about=train.About(name="small"))
+    return folder / "small.training" / train.SPLIT_TABLE
+
+
+@pytest.fixture(scope="module")
+def tuned(split_table):
+    bundle = split_table.parent.with_name("small")
+    choice = tune.run(bundle, split_table)
+    return choice, store.load(bundle)
+
+
+def test_tuning_writes_the_chosen_threshold_and_its_curve(tuned):
+    choice, bundle = tuned
+    point = bundle.info.operating_point
+    assert point.kind == "tuned"
+    assert bundle.threshold == choice.threshold
+    assert point.curve == pytest.approx(choice.curve)
+    assert len(point.thresholds) == 21
+    assert len(point.per_scan) == choice.n_scans
+    assert {scan.scan[:5] for scan in point.per_scan} == {"scan-"}
+
+
+def test_the_chosen_threshold_finds_the_blocks(tuned):
+    choice, _ = tuned
+    assert choice.curve.max() > 0.5
+
+
+def test_tuned_bundle_says_what_it_reaches_on_unseen_scans(tuned):
+    _, bundle = tuned
+    metrics = bundle.info.metrics
+    assert metrics["v_f1_median"].n >= 1
+    assert 0 <= metrics["v_f1_median"].value <= 1
+    assert metrics["lesion_free_unmarked"].n == 2
+    assert "v_f1_median" in (bundle.folder / "card.md").read_text(encoding="utf-8")
+
+
+def test_scans_that_were_trained_on_are_refused_under_any_name(tuned, split_table, tmp_path):
+    _, bundle = tuned
+    renamed = tmp_path / "renamed"
+    data = split_table.parent.parent / "data"
+    data.rename(renamed)
+    try:
+        with pytest.raises(DataError, match="was trained on"):
+            tune.run(bundle.folder, renamed)
+    finally:
+        renamed.rename(data)
+
+
+def test_a_cohort_without_a_split_gives_all_its_scans_to_the_choice(tuned, tmp_path):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=9)
+    choice = tune.run(bundle.folder, fresh)
+    assert (choice.n_scans, choice.n_subjects) == (3, 3)
+
+
+def test_the_model_of_sct_cannot_be_tuned(tmp_path):
+    fresh = write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0)
+    with pytest.raises(BundleError, match="not a bundle on disk"):
+        tune.run("sct", fresh)
+
+
+def test_report_hears_of_every_scan(tuned, tmp_path):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=5)
+    heard = []
+    tune.run(bundle.folder, fresh, report=lambda *now: heard.append(now))
+    assert heard == [(1, 2), (2, 2)]
