@@ -114,7 +114,7 @@ def make_body(rng: np.random.Generator) -> Body:
     right /= np.linalg.norm(right, axis=1, keepdims=True)
     numbers = _numbers(rng)
     tables = {
-        **_sections(rng, along, level, edges),
+        **_sections(rng, along, level, edges, numbers["flat"]),
         **_column(rng, along, level, edges),
         **_outline(along, numbers),
     }
@@ -166,7 +166,7 @@ def _curve(rng: np.random.Generator, along: Doubles, level: Doubles) -> tuple[Do
 
 
 def _sections(
-    rng: np.random.Generator, along: Doubles, level: Doubles, edges: Doubles
+    rng: np.random.Generator, along: Doubles, level: Doubles, edges: Doubles, flat: float
 ) -> dict[str, Doubles]:
     """Half axes of cord and dural sac, their offsets and the bulges of the discs."""
     size = len(along)
@@ -177,18 +177,20 @@ def _sections(
     # Above the first level the cord widens into the medulla.
     above = np.clip(along / 25, 0, 1)
     ap, rl = ap * (1 + 0.7 * above), rl * (1 + 0.45 * above)
-    area = _knots(level, _CANAL_AREA) * rng.normal(1, 0.09) * 0.92
+    area = _knots(level, _CANAL_AREA) * rng.normal(1, 0.09) * 0.9
     ratio = _knots(level, _CANAL_RATIO) * rng.normal(1, 0.04)
     sac_v = np.sqrt(area / np.pi / ratio) * (1 + smooth_walk(rng, size, STEP_MM, 20, 0.025))
     sac_u = np.sqrt(area / np.pi * ratio) * (1 + smooth_walk(rng, size, STEP_MM, 20, 0.025))
     sac_v, sac_u = np.maximum(sac_v, ap + 0.9), np.maximum(sac_u, rl + 1.2)
     sac_v, sac_u = sac_v * (1 + 0.6 * above), sac_u * (1 + 0.5 * above)
     bulge, fold = _bulges(rng, along, edges)
-    room = sac_v - ap
+    # The sac is flat in front: `flat` of its half axis remains there.
+    sac_v = np.maximum(sac_v, (ap + 0.8) / flat)
+    room, ahead = sac_v - ap, sac_v * flat - ap
     # The cord lies nearer to the front where the spine bends forward.
     drift = np.interp(level, [1, 4, 8, 13, 19], [0.0, 0.05, 0.1, 0.4, -0.1])
     push = (drift + rng.normal(0, 0.2) + smooth_walk(rng, size, STEP_MM, 50, 0.12)) * room
-    front = np.maximum(room - bulge * 0.7 - 0.2, -room + 0.31)
+    front = np.maximum(ahead - bulge * 0.7 - 0.2, -room + 0.31)
     return {
         "cord_ru": rl,
         "cord_rv": ap * (1 - 0.03 * bulge),
@@ -251,12 +253,14 @@ def _numbers(rng: np.random.Generator) -> dict[str, float]:
         "airway_u": u(6, 10),
         "airway_v": u(4, 8),
         "airway_gap": u(5, 11),
+        "taper": u(0.1, 0.38),  # how much narrower the sac is behind than in front
+        "flat": u(0.72, 0.95),
         "fissure": u(0.15, 0.4),
         "fissure_depth": u(0.25, 0.45),
         "canal_line": u(0.15, 0.5) if rng.random() < 0.4 else 0.0,
         "gm_size": u(0.85, 1.12),
-        "epidural": u(0.2, 1.4),
-        "rootlets": u(0.2, 0.8),
+        "epidural": u(0.3, 2.2),
+        "rootlets": u(0.05, 0.45),
         "disc_slant": rng.normal(-0.12, 0.06),
     }
 
@@ -284,6 +288,8 @@ def _noise(rng: np.random.Generator) -> dict[str, NoiseField]:
         "septa_fine": field(rng, b, (6.0, 5.0, 25.0)),
         "pockets": field(rng, c, (14.0, 14.0, 40.0)),
         "skin": field(rng, b, 45.0),
+        "bend_u": field(rng, c, (13.0, 13.0, 20.0)),
+        "bend_v": field(rng, d, (13.0, 13.0, 20.0)),
         "grain": field(rng, d, 2.2),
         "trabecula": field(rng, c, 3.0),
         "streaks": field(rng, a, (2.0, 9.0, 2.2)),

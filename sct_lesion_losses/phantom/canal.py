@@ -58,7 +58,10 @@ def canal(
     index = body.index(s)
     t = {k: body.tables[k].take(index) for k in ("sac_ru", "sac_rv", "bulge", "fold")}
     value = value.copy()
-    outer = _sac(t["sac_ru"], t["sac_rv"], t["bulge"], t["fold"], u, v)
+    outer = sac_distance(body, t["sac_ru"], t["sac_rv"], u, v)
+    front = v - t["sac_rv"] * np.float32(body.numbers["flat"]) + t["bulge"] * np.exp(-u * u / 60)
+    back = -v - t["sac_rv"] + t["fold"] * np.exp(-u * u / 30)
+    outer = np.maximum(outer, np.maximum(front, back))
     fluid = _wall(body, contrast, value, outer, u, v, s, edge_mm)
     inside = np.flatnonzero(outer < 0.6)
     cord, lesion = np.zeros_like(value), np.zeros_like(value)
@@ -74,13 +77,10 @@ def canal(
     return CanalValues(value, cord, lesion, pulsating)
 
 
-def _sac(ru: Floats, rv: Floats, bulge: Floats, fold: Floats, u: Floats, v: Floats) -> Floats:
-    """Signed distance to the dural sac: an ellipse flattened in front, dented by the discs."""
-    outer = ellipse_distance(u, v, ru, rv)
-    front = v - rv * np.float32(0.97) + bulge * np.exp(-u * u / 60)
-    back = -v - rv + fold * np.exp(-u * u / 30)
-    result: Floats = np.maximum(outer, np.maximum(front, back))
-    return result
+def sac_distance(body: Body, ru: Floats, rv: Floats, u: Floats, v: Floats) -> Floats:
+    """Signed distance, mm, to an ellipse that is narrower behind than in front."""
+    taper = np.float32(body.numbers["taper"])
+    return ellipse_distance(u / (1 + taper * np.clip(v / rv, -1, 1)), v, ru, rv)
 
 
 def _wall(
@@ -94,11 +94,15 @@ def _wall(
     edge_mm: float,
 ) -> Floats:
     """Epidural fat and dura; return the share of fluid."""
-    roof = np.float32(body.numbers["epidural"]) * (1 + body.noise["flow"](u, v, s))
-    fat = outer - np.maximum(np.where(v < -2, roof - np.abs(u) * np.float32(0.12), 0.25), 0)
-    paint(value, cover(fat - np.float32(0.8), edge_mm), np.float32(c.cortex * 1.3))
-    paint(value, cover(fat - np.float32(0.2), edge_mm), np.float32(c.fat))
-    paint(value, cover(outer - np.float32(0.35), edge_mm), np.float32(c.cortex * 2))
+    thick = np.float32(body.numbers["epidural"]) * (
+        1 + np.float32(0.7) * body.noise["flow"](u, v, s)
+    )
+    behind = np.exp(-u * u / 18) * np.clip(np.float32(-0.3) * v, 0, 1)
+    beside = np.clip((np.abs(u) - 5) * np.float32(0.15), 0, 0.7) * (np.abs(v + 1) < 5)
+    layer = np.maximum(thick * np.maximum(behind * np.float32(1.15), beside), 0)
+    paint(value, cover(outer - layer - np.float32(0.7), edge_mm), np.float32(c.cortex * 2))
+    paint(value, cover(outer - layer - np.float32(0.2), edge_mm), np.float32(c.fat * 0.85))
+    paint(value, cover(outer - np.float32(0.3), edge_mm), np.float32(c.cortex * 2.5))
     return cover(outer, edge_mm)
 
 
@@ -155,7 +159,7 @@ def _roots(body: Body, csf: Floats, du: Floats, dv: Floats, s: Floats, surface: 
     ligament = np.abs(dv) - np.float32(0.2)
     here = body.noise["roots"](du, dv, s + side) > -0.2
     sheet = np.minimum(np.minimum(dorsal, ventral), ligament)
-    csf *= 1 - strength * cover(sheet, 0.5) * here * (side > 1.2)
+    csf *= 1 - strength * cover(sheet, 0.6) * here * (side > 1.2)
 
 
 def _cord(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.phantom.anatomy import Body
+from sct_lesion_losses.phantom.canal import sac_distance
 from sct_lesion_losses.phantom.contrast import Contrast
 from sct_lesion_losses.phantom.noise import Floats, cover, ellipse_distance, paint
 
@@ -40,6 +41,7 @@ def surroundings(
     -------
     (N,) float32
     """
+    u, v = _bent(body, u, v, s)
     value = _soft_tissue(body, contrast, u, v, s, edge_mm)
     if with_column:
         _where(
@@ -56,6 +58,14 @@ def surroundings(
         _where(near & (v > 2) & (v < 48), _vertebrae, body, contrast, value, u, v, s, edge_mm)
     _skin(body, contrast, value, u, v, s, edge_mm)
     return value
+
+
+def _bent(body: Body, u: Floats, v: Floats, s: Floats) -> tuple[Floats, Floats]:
+    """Coordinates with a smooth shift, so that nothing away from the canal is quite regular."""
+    far = np.clip(np.sqrt(u * u + v * v) * np.float32(0.1) - np.float32(0.7), 0, 1.5)
+    shifted_u = u + far * body.noise["bend_u"](u, v, s)
+    shifted_v = v + far * body.noise["bend_v"](u, v, s)
+    return shifted_u, shifted_v
 
 
 def _where(
@@ -123,7 +133,9 @@ def _organs(
     """Airway with its wall, oesophagus, thyroid, prevertebral muscles and their fat plane."""
     n = body.numbers
     depth, sac = _tables(body, s, "depth", "sac_rv")
-    behind = sac + depth + np.float32(2.0)  # front of the vertebral column
+    behind = (
+        sac * np.float32(body.numbers["flat"]) + depth + np.float32(1.5)
+    )  # front of the vertebral column
     ahead = v - behind
     paint(value, cover(np.abs(ahead - np.float32(5.5)) - np.float32(0.7), edge_mm), c.fat)
     longus = np.hypot((np.abs(u) - 9) * np.float32(0.6), ahead - 3) - np.float32(3.2)
@@ -202,7 +214,10 @@ def _pillars(
         body, s - np.float32(0.35) * v, "sac_ru", "middle", "marrow", "disc"
     )
     out = np.abs(u) - sac_u - np.float32(1.5)
-    box = np.maximum(np.abs(out - 5.5) - np.float32(5.5), np.abs(v + 2) - np.float32(8))
+    slope = v + np.float32(0.25) * out  # the pillars lean backwards
+    wide, deep = np.abs(out - 5.5) - np.float32(3.0), np.abs(slope + 2) - np.float32(5.0)
+    box = np.hypot(np.maximum(wide, 0), np.maximum(deep, 0)) - np.float32(2.8)
+    box += np.float32(0.5) * body.noise["trabecula"](u * np.float32(0.4), v * np.float32(0.4), s)
     solid = cover(box, edge_mm)
     grain = body.noise["trabecula"](u, v, s)
     paint(value, solid, np.float32(c.cortex * 1.4))
@@ -228,7 +243,7 @@ def _arches(
     shifted = s + tilt * np.maximum(back, 0) + np.float32(2.0)
     middle, marrow = _tables(body, shifted, "middle", "marrow")
     tall = np.abs(middle)
-    roof = ellipse_distance(u, v, sac_u + 2, sac_v + 2) * (v < 2)
+    roof = sac_distance(body, sac_u + 2, sac_v + 2, u, v) * (v < 2)
     lamina = np.maximum(np.abs(roof - np.float32(2.6)) - np.float32(2.6), tall - np.float32(6.2))
     lamina = np.where(v < 0, lamina, np.float32(9))
     between = np.maximum(np.abs(roof - np.float32(1.5)) - np.float32(1.8), v + 1)
@@ -253,15 +268,16 @@ def _vertebrae(
 ) -> None:
     """Bodies and discs in front of the canal, their end plates and long ligaments."""
     sac_v, depth, width = _tables(body, s, "sac_rv", "depth", "width")
-    ahead = v - sac_v - np.float32(1.0)  # mm in front of the canal's wall
+    ahead = (
+        v - sac_v * np.float32(body.numbers["flat"]) - np.float32(0.8)
+    )  # mm in front of the canal's wall
     slanted = s + np.float32(body.numbers["disc_slant"]) * (ahead - 8)
     disc, middle, marrow, water = _tables(body, slanted, "disc", "middle", "marrow", "water")
     waist = np.float32(0.9) * np.clip(-disc / 7, 0, 1)
     half = depth / 2
     a = np.abs(ahead - half) / (half - waist * np.float32(0.5))
     b = np.abs(u) / (width - waist)
-    e = a * a * a * a + b * b * b * b
-    shape = (np.sqrt(np.sqrt(e)) - 1) * np.float32(8.0)
+    shape = (np.cbrt(a * a * a + b * b * b) - 1) * np.float32(8.0)
     inside = cover(shape, edge_mm)
     paint(value, cover(shape - np.float32(1.1), edge_mm), np.float32(c.cortex))
     grain = body.noise["trabecula"](u, v, s)
