@@ -98,6 +98,13 @@ _COUNT = int_range(1)
     "Precision of the network while it trains.",
     shown="float32",
 )
+@option(
+    "-prior",
+    "prior",
+    FLOAT,
+    "Lesion probability that the untrained network starts from; 0.02 saves many steps.",
+    shown="0.5",
+)
 @option("-seed", "seed", INT, "Seed of weights, patches and augmentation.", default=0)
 @option(
     "-split_seed", "split_seed", INT, "Seed of the split, where the cohort has none.", default=0

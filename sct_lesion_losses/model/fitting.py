@@ -64,7 +64,9 @@ def compiled(recipe: Recipe) -> keras.Model:
 
     XLA is left off: on a CPU it makes a step of this network several times slower.
     """
-    model = unet.build(recipe.filters, seed=recipe.seed, precision=recipe.precision)
+    model = unet.build(
+        recipe.filters, seed=recipe.seed, precision=recipe.precision, prior=recipe.prior
+    )
     optimisers = {"adam": keras.optimizers.Adam, "adadelta": keras.optimizers.Adadelta}
     model.compile(
         optimizer=optimisers[recipe.optimiser](recipe.rate),

@@ -51,6 +51,8 @@ class Recipe:
         Mirrors, rotations, and what is beyond the study.
     precision : str
         Keras' dtype policy of the network.
+    prior : float
+        Lesion probability that the untrained network gives to every voxel, about.
     seed : int
         Seed of the initial weights, of the order of patches and of the augmentation.
     """
@@ -69,6 +71,7 @@ class Recipe:
     validation_patches: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: str = "float32"
+    prior: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -128,6 +131,7 @@ def _check(recipe: Recipe) -> None:
         "patience": recipe.patience >= 1,
         "rate_factor": 0 < recipe.rate_factor < 1,
         "epochs": recipe.epochs >= 1,
+        "prior": 0 < recipe.prior < 1,
         "patches_per_epoch": recipe.patches_per_epoch is None or recipe.patches_per_epoch >= 1,
         "lesion_share": recipe.lesion_share is None or 0 <= recipe.lesion_share <= 1,
         "validation_patches": recipe.validation_patches is None or recipe.validation_patches >= 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 
 from sct_lesion_losses.model.normalisation import BatchNormalization
@@ -17,6 +19,7 @@ def build(
     *,
     seed: int = 0,
     precision: str = "float32",
+    prior: float = 0.5,
 ) -> keras.Model:
     """Build a 3-D U-Net that maps patches to lesion probabilities.
 
@@ -36,6 +39,10 @@ def build(
     precision : str
         Keras' dtype policy of every layer but the last: ``float32``, ``mixed_bfloat16`` or
         ``mixed_float16``.
+    prior : float
+        Probability that the untrained network gives, about, to every voxel, in (0, 1). The share
+        of lesion voxels, 0.02 say, spares a region loss the many steps in which it only learns
+        that nearly everything is background.
 
     Returns
     -------
@@ -90,6 +97,12 @@ def build(
         x = keras.layers.Concatenate(dtype=policy, name=f"up{level}_concat")([skips[level], x])
         x = convolutions(x, filters[level], f"up{level}")
     lesion = keras.layers.Conv3D(
-        1, 1, activation="sigmoid", kernel_initializer=start(), dtype="float32", name="lesion"
+        1,
+        1,
+        activation="sigmoid",
+        kernel_initializer=start(),
+        bias_initializer=keras.initializers.Constant(math.log(prior / (1 - prior))),
+        dtype="float32",
+        name="lesion",
     )(x)
     return keras.Model(patches, lesion, name="unet3d")

@@ -38,6 +38,7 @@ def test_unknown_entries_are_refused():
         ("rate", 0.0),
         ("rate_factor", 1.0),
         ("epochs", 0),
+        ("prior", 0.0),
         ("lesion_share", 1.5),
         ("optimiser", "sgd"),
         ("precision", "float8"),

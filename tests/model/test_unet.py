@@ -25,6 +25,13 @@ def test_probabilities_are_float32_whatever_the_precision(precision):
     assert model(np.zeros((1, 8, 8, 8, 1), np.float32)).dtype == "float32"
 
 
+def test_an_untrained_network_starts_near_its_prior():
+    patches = np.random.default_rng(0).normal(size=(1, 8, 8, 8, 1)).astype(np.float32)
+    start = np.asarray(unet.build((2,), 8, prior=0.02)(patches))
+    # The logit is log(0.02 / 0.98) = -3.9, moved by what the features add.
+    assert 0.005 < np.median(start) < 0.08
+
+
 def test_the_seed_decides_the_weights():
     one, same, other = (unet.build((2,), 8, seed=seed).get_weights() for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
