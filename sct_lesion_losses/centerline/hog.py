@@ -43,9 +43,9 @@ def _descriptor() -> Any:
 
 
 def scores(
-    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32]
+    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Linear score of the descriptor around each pixel.
+    """Linear score of the descriptor around each pixel, or around every `stride`-th.
 
     Parameters
     ----------
@@ -53,20 +53,71 @@ def scores(
         One slice; beyond its border it is mirrored without repeating the edge.
     weights : (577,) float32
         Weight of each descriptor value; the last number is the bias.
+    stride : {1, 2, 4}
+        Distance between the pixels scored, in both directions; the first is pixel 0.
 
     Returns
     -------
-    (rows, columns) float32
+    (ceil(rows / stride), ceil(columns / stride)) float32
     """
+    rows, columns = image.shape
+    # With this padding window k starts at k - 16, so pixel k is its centre; one more may fit.
+    found = _detected(image, weights, stride, _HALF)
+    full = found.reshape(rows // stride + 1, columns // stride + 1)
+    return np.ascontiguousarray(full[: -(-rows // stride), : -(-columns // stride)])
+
+
+def scores_near(
+    image: npt.NDArray[np.uint8],
+    weights: npt.NDArray[np.float32],
+    centre: tuple[int, int],
+    radius: int,
+) -> npt.NDArray[np.float32]:
+    """Scores in a square of `2 radius + 1` pixels around one of them: those of `scores`.
+
+    Parameters
+    ----------
+    image : (rows, columns) uint8
+    weights : (577,) float32
+    centre : tuple of int
+        Row and column; the square may reach beyond the image.
+    radius : int
+
+    Returns
+    -------
+    (2 radius + 1, 2 radius + 1) float32
+        Minus infinity beyond the image.
+    """
+    # One pixel around the windows for their gradients.
+    margin = _HALF + radius + 1
+    padded = cv2.copyMakeBorder(
+        np.ascontiguousarray(image), *(margin,) * 4, borderType=cv2.BORDER_REFLECT_101
+    )
+    row, column = centre
+    side = 2 * margin + 1
+    crop = padded[row : row + side, column : column + side]
+    count = 2 * radius + 3
+    full = _detected(crop, weights, 1, 0).reshape(count + 1, count + 1)
+    result = full[1 : count - 1, 1 : count - 1].copy()
+    for axis, (at, n) in enumerate(zip(centre, image.shape, strict=True)):
+        index = np.arange(at - radius, at + radius + 1)
+        outside = (index < 0) | (index >= n)
+        result[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = -np.inf
+    return result
+
+
+def _detected(
+    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int, padding: int
+) -> npt.NDArray[np.float32]:
+    """Score of each window of the padded image, row by row."""
     if weights.shape != (FEATURES + 1,):
         raise ValueError(f"expected {FEATURES + 1} weights, received shape {weights.shape}")
     hog = _descriptor()
     hog.setSVMDetector(np.ascontiguousarray(weights, np.float32))
-    rows, columns = image.shape
-    # With this padding window k starts at k - 16, so pixel k is its centre; one more fits.
-    _, found = hog.detect(np.ascontiguousarray(image), _EVERY_WINDOW, (1, 1), (_HALF, _HALF))
-    full = np.asarray(found, np.float32).reshape(rows + 1, columns + 1)
-    return np.ascontiguousarray(full[:rows, :columns])
+    _, found = hog.detect(
+        np.ascontiguousarray(image), _EVERY_WINDOW, (stride, stride), (padding, padding)
+    )
+    return np.asarray(found, np.float32).ravel()
 
 
 def features(

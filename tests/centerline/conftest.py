@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sct_lesion_losses.centerline import slabs
+from sct_lesion_losses.centerline.harvest import Example
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 
@@ -38,3 +40,28 @@ def errors_mm(load: Loader) -> Callable[[Centerline, str], np.ndarray]:
         return np.hypot(*apart.T)
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., Example]:
+    """Make examples in which the cord is a dark disc of 9 mm in a bright one of 17 mm."""
+    return disc_example
+
+
+def disc_example(seed: int, cord: bool = True) -> Example:
+    """Six slabs of random stripes, the disc nearly straight through them."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:60, :50]
+    images, points = [], []
+    x, y = rng.uniform(15, 35), rng.uniform(18, 42)
+    for _ in range(6):
+        x, y = x + rng.normal(0, 0.5), y + rng.normal(0, 0.5)
+        stripes = 60 + 30 * np.sin(rows * rng.uniform(0.2, 1) + columns * rng.uniform(0.2, 1))
+        away = np.hypot(columns - x, rows - y)
+        disc = np.where(away < 8.5, 200, stripes) * np.where(away < 4.5, 0.5, 1)
+        image = (disc if cord else stripes) + rng.normal(0, 5, rows.shape)
+        images.append(np.clip(image, 0, 255).astype(np.uint8))
+        points.append((x, y))
+    grid = Grid((50, 60, 6), np.diag([-1, 1, 4.0, 1]))
+    pictures = slabs.Slabs(grid, np.stack(images), np.arange(6.0))
+    return Example(pictures, np.array(points) if cord else None)

@@ -46,3 +46,21 @@ def test_scores_move_with_the_picture() -> None:
 def test_weights_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="577"):
         hog.scores(picture(9, 9), np.zeros(576, np.float32))
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("shape", [(40, 50), (41, 51), (7, 5)])
+def test_a_stride_leaves_pixels_out(shape: tuple[int, int], stride: int) -> None:
+    image = picture(*shape)
+    weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
+    expected = hog.scores(image, weights)[::stride, ::stride]
+    np.testing.assert_allclose(hog.scores(image, weights, stride), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("centre", [(20, 30), (0, 0), (39, 2), (3, 49)])
+def test_scores_near_a_pixel_are_those_of_the_whole_picture(centre: tuple[int, int]) -> None:
+    image = picture(40, 50)
+    weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
+    framed = np.pad(hog.scores(image, weights), 5, constant_values=-np.inf)
+    expected = framed[centre[0] : centre[0] + 11, centre[1] : centre[1] + 11]
+    np.testing.assert_allclose(hog.scores_near(image, weights, centre, 5), expected, atol=1e-4)

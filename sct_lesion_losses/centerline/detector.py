@@ -1,0 +1,217 @@
+"""The embedded detector: finds the cord without SCT, and says when there is none.
+
+OptiC's idea with weights of this package's own, trained by `sct_lesion_losses.centerline.training`
+on simulated scans only: HOG scores at 1 mm on axial slabs, then the best path.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from sct_lesion_losses.centerline import hog, slabs
+from sct_lesion_losses.centerline.optic import check_field
+from sct_lesion_losses.centerline.path import best_path
+from sct_lesion_losses.errors import CenterlineError
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+
+SMOOTHNESS = 1.0  # λ of the path for scores in logits
+STRETCH_MM = 45.0  # a scan has a cord where this much of the path looks like one
+
+_FILE = Path(__file__).parent / "detector.npz"
+_COARSE_PX = 400_000  # more pixels than these are searched at every second one first
+_NEAR_PX = 8  # around the coarse path
+_FAR_BELOW = 100.0  # below every score: where no cord is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A trained detector.
+
+    Attributes
+    ----------
+    weights : (577,) float32
+        Weights and bias of the HOG score, a logit.
+    limit : float
+        Lowest evidence that counts as a cord.
+    training : dict
+        What it was trained on: version, seed, numbers of scans, evidence of the scans held out.
+    """
+
+    weights: npt.NDArray[np.float32]
+    limit: float
+    training: dict[str, Any]
+
+    @property
+    def version(self) -> str:
+        """Version of the weights."""
+        return str(self.training["version"])
+
+
+def load(path: Path = _FILE) -> Detector:
+    """Read a detector; the shipped one by default."""
+    with np.load(path, allow_pickle=False) as stored:
+        training = json.loads(str(stored["training"]))
+        return Detector(stored["weights"], float(stored["limit"]), training)
+
+
+def save(path: Path, detector: Detector) -> None:
+    """Write a detector, without pickles."""
+    training = np.array(json.dumps(detector.training, sort_keys=True))
+    np.savez(path, weights=detector.weights, limit=np.float64(detector.limit), training=training)
+
+
+@lru_cache(maxsize=1)
+def shipped() -> Detector:
+    """Read the detector of this package once."""
+    return load()
+
+
+def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None) -> Centerline:
+    """Centerline of a scan by the embedded detector.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan on its own axes; finite.
+    grid : Grid
+        Grid of the scan.
+    detector : Detector, optional
+        The shipped one by default.
+
+    Returns
+    -------
+    Centerline
+        On the scan's grid in RPI, a point in every slice.
+
+    Raises
+    ------
+    CenterlineError
+        The scan shows no cord, or too little of the body to see one.
+    """
+    detector = shipped() if detector is None else detector
+    pictures, pixels, seen = _searched(image, grid, detector)
+    if seen < detector.limit:
+        raise CenterlineError(
+            f"no spinal cord was found: the evidence for one is {seen:.2f}, a cord has at least "
+            f"{detector.limit:.2f}; check that the scan shows the cord in T2 or T2* contrast, or "
+            "give its course with -centerline file"
+        )
+    xy = pictures.to_voxels(pixels)
+    z = np.arange(pictures.grid.shape[2])
+    every = np.column_stack([np.interp(z, pictures.z, xy[:, k]) for k in range(2)])
+    return Centerline(pictures.grid, every, f"embedded (detector {detector.version})")
+
+
+def shows_cord(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None) -> bool:
+    """Whether a scan, (X, Y, Z) on its own axes, shows a cord; `detect` refuses it otherwise."""
+    detector = shipped() if detector is None else detector
+    _, _, seen = _searched(image, grid, detector)
+    return seen >= detector.limit
+
+
+def _searched(
+    image: npt.NDArray[Any], grid: Grid, detector: Detector
+) -> tuple[slabs.Slabs, npt.NDArray[np.float64], float]:
+    """Slabs of a scan, the path through them in pixels, and the evidence for a cord."""
+    rpi, reorientation = grid.to_rpi()
+    check_field(rpi)
+    pictures = slabs.cut(reorientation.apply(image), rpi)
+    pixels, scores = trace(pictures, detector.weights)
+    return pictures, pixels, evidence(scores, pictures.spacing_mm[2])
+
+
+def trace(
+    pictures: slabs.Slabs, weights: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Best path through the slabs.
+
+    Parameters
+    ----------
+    pictures : Slabs
+    weights : (577,) float32
+
+    Returns
+    -------
+    pixels : (K, 2) float64
+        Column and row of the cord's centre in each slab.
+    scores : (K,) float64
+        Score there.
+    """
+    stride = 2 if pictures.images.size > _COARSE_PX else 1
+    inside = slabs.inner(pictures.images.shape[1:])
+    with ThreadPoolExecutor() as pool:
+        maps = np.stack(
+            list(pool.map(lambda image: hog.scores(image, weights, stride), pictures.images))
+        )
+        maps[:, ~inside[::stride, ::stride]] = maps.min() - _FAR_BELOW
+        dx, dy, dz = pictures.spacing_mm
+        path = best_path(maps, (dx * stride, dy * stride, dz), SMOOTHNESS) * stride
+        near = np.stack(
+            list(
+                pool.map(
+                    lambda image, at: hog.scores_near(image, weights, (at[1], at[0]), _NEAR_PX),
+                    pictures.images,
+                    path,
+                )
+            )
+        )
+    # The windows follow the coarse path; put side by side on one frame they are one small map.
+    framed, corner = _framed(near, path, inside)
+    fine = best_path(framed, pictures.spacing_mm, SMOOTHNESS)
+    pixels = np.array([_peak(scores, point) for scores, point in zip(framed, fine, strict=True)])
+    smooth = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
+    at_path = framed[np.arange(len(fine)), fine[:, 1], fine[:, 0]]
+    return smooth + corner, at_path.astype(np.float64)
+
+
+def evidence(scores: npt.NDArray[np.float64], distance_mm: float) -> float:
+    """Mean score over the best stretch of 45 mm of a path, or over all of a shorter one."""
+    count = min(len(scores), max(1, round(STRETCH_MM / distance_mm)))
+    return float(np.convolve(scores, np.full(count, 1 / count), mode="valid").max())
+
+
+def _framed(
+    near: npt.NDArray[np.float32], path: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    """Windows (K, n, n) around the points of a path in one frame, and the frame's first pixel.
+
+    Far below any score where a slab was not looked at, or no cord is expected.
+    """
+    side = near.shape[1]
+    starts = path - side // 2
+    corner = starts.min(axis=0)
+    width, height = starts.max(axis=0) - corner + side
+    framed = np.full((len(near), height, width), -np.inf, np.float32)
+    for target, window, (x, y) in zip(framed, near, starts - corner, strict=True):
+        target[y : y + side, x : x + side] = window
+    rows, columns = np.arange(height) + corner[1], np.arange(width) + corner[0]
+    within = [(at >= 0) & (at < n) for at, n in zip((rows, columns), inside.shape, strict=True)]
+    allowed = np.zeros((height, width), bool)
+    allowed[np.ix_(*within)] = inside[np.ix_(rows[within[0]], columns[within[1]])]
+    known = np.isfinite(framed)
+    framed[~(known & allowed)] = framed[known].min() - _FAR_BELOW
+    return framed, corner
+
+
+def _peak(scores: npt.NDArray[np.float32], point: npt.NDArray[np.intp]) -> tuple[float, float]:
+    """Column and row of the centre of the peak around a pixel, to a fraction of a pixel."""
+    x, y = int(point[0]), int(point[1])
+    rows = slice(max(y - 2, 0), y + 3)
+    columns = slice(max(x - 2, 0), x + 3)
+    window = scores[rows, columns]
+    weight = np.exp(window - window.max())
+    y_grid, x_grid = np.mgrid[
+        rows.start : rows.start + window.shape[0], columns.start : columns.start + window.shape[1]
+    ]
+    total = float(weight.sum())
+    return float((weight * x_grid).sum()) / total, float((weight * y_grid).sum()) / total

@@ -1,0 +1,198 @@
+"""Training of the embedded detector, on simulated scans only.
+
+``python -m sct_lesion_losses.centerline.training -o detector.npz`` makes the shipped file. The
+same seed and the same scans give the same weights.
+
+A logistic regression on HOG: the cord's centre of each slab against random places first, then
+for some rounds against those places that the weights so far take for a cord (hard negatives).
+Every slab is turned, scaled, mirrored, blurred, re-toned, inverted or cropped to a narrow field
+at random, because a contrast or a field of view must not decide where the cord is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.optimize import minimize
+
+from sct_lesion_losses import __version__, phantom
+from sct_lesion_losses.centerline import hog, slabs
+from sct_lesion_losses.centerline.detector import Detector, evidence, save, trace
+from sct_lesion_losses.centerline.harvest import Example, Features, harvest
+from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.space.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+VERSION = "1"
+PENALTY = 1e-3  # of the squared weights, against the mean logistic loss
+ROUNDS = 3
+LIMIT_SHARE = 0.25  # of the way from the cord-less scan most like a cord to the cord least like one
+
+
+def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArray[np.float32]:
+    """Logistic regression, both classes counting half.
+
+    Parameters
+    ----------
+    right : (P, 576) float32
+    wrong : (N, 576) float32
+    penalty : float
+
+    Returns
+    -------
+    (577,) float32
+        Weights and bias of the logit.
+    """
+    values = np.concatenate([right, wrong])
+    sign = np.concatenate([np.ones(len(right)), -np.ones(len(wrong))])
+    share = np.where(sign > 0, 0.5 / len(right), 0.5 / len(wrong))
+    centre = values.mean(axis=0)
+    values = values - centre
+
+    def loss(trial: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        margin = sign * (values @ trial[:-1].astype(np.float32) + trial[-1])
+        slope = -share * sign / (1 + np.exp(np.minimum(margin, 500)))
+        gradient = (slope.astype(np.float32) @ values).astype(np.float64) + penalty * trial[:-1]
+        total = (share * np.logaddexp(0, -margin)).sum() + penalty * (trial[:-1] ** 2).sum() / 2
+        return float(total), np.append(gradient, slope.sum())
+
+    start = np.zeros(hog.FEATURES + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    return np.append(found[:-1], found[-1] - found[:-1] @ centre).astype(np.float32)
+
+
+def train(examples: Sequence[Example], seed: int, rounds: int = ROUNDS) -> npt.NDArray[np.float32]:
+    """Train the weights: random negatives first, then rounds of hard ones.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    seed : int
+    rounds : int
+
+    Returns
+    -------
+    (577,) float32
+    """
+    right, wrong = harvest(examples, np.random.default_rng([seed, 0]), every=2)
+    weights = fit(right, wrong)
+    for k in range(1, rounds + 1):
+        more_right, more_wrong = harvest(examples, np.random.default_rng([seed, k]), weights)
+        right = np.concatenate([right, more_right])
+        wrong = np.concatenate([wrong, more_wrong])
+        weights = fit(right, wrong)
+        logger.info("round %d: %d right, %d wrong", k, len(right), len(wrong))
+    return weights
+
+
+def examined(
+    weights: npt.NDArray[np.float32], examples: Sequence[Example]
+) -> tuple[list[float], list[float]]:
+    """Evidence of each scan, and mean distance in mm to the cord of each scan that has one."""
+    seen, errors = [], []
+    for example in examples:
+        pixels, scores = trace(example.pictures, weights)
+        seen.append(evidence(scores, example.pictures.spacing_mm[2]))
+        if example.points is not None:
+            apart = np.linalg.norm(pixels - example.points, axis=1) * slabs.PIXEL_MM
+            errors.append(float(np.nanmean(apart)))
+    return seen, errors
+
+
+def limit_between(without: Sequence[float], with_cord: Sequence[float]) -> float:
+    """Evidence that counts as a cord, from held-out scans without and with one."""
+    highest, lowest = max(without), min(with_cord)
+    return highest + LIMIT_SHARE * (lowest - highest)
+
+
+def simulated(seed: int, number: int, with_cord: bool = True) -> Example:
+    """One simulated scan as an example, of any protocol and contrast.
+
+    Parameters
+    ----------
+    seed, number : int
+        Of the cohort, and of the subject in it.
+    with_cord : bool
+    """
+    scan = phantom.make_scan(seed, number, with_cord=with_cord, preset="wide")
+    rpi, reorientation = scan.grid.to_rpi()
+    pictures = slabs.cut(reorientation.apply(scan.image), rpi)
+    if not with_cord:
+        return Example(pictures, None)
+    course = rpi.to_voxel(scan.centerline)
+    course = course[np.argsort(course[:, 2])]
+    xy = [
+        np.interp(pictures.z, course[:, 2], course[:, k], left=np.nan, right=np.nan)
+        for k in range(2)
+    ]
+    return Example(pictures, pictures.to_pixels(np.column_stack(xy)))
+
+
+def blobs(seed: int, number: int) -> Example:
+    """Smoothed noise as an example without a cord: round spots, in a field of any size."""
+    rng = np.random.default_rng([seed, number])
+    x, y, z = (int(n) for n in rng.integers((25, 25, 5), (200, 200, 90)))
+    shape = (x, y, z)
+    values = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 4.5))
+    return Example(slabs.cut(values, Grid(shape, np.diag([-1.0, 1.0, 1.0, 1.0]))), None)
+
+
+def run(seed: int, scans: int) -> Detector:
+    """Train and test a detector.
+
+    Parameters
+    ----------
+    seed : int
+    scans : int
+        Simulated scans to train on, every third without a cord; a quarter as many, half of them
+        without, are held out. To both come a tenth as many volumes of noise.
+    """
+    held_out = 2 * max(2, scans // 8)
+    noise = max(1, scans // 10)
+    examples = [simulated(seed, k, k % 3 != 2) for k in range(scans)]
+    weights = train([*examples, *(blobs(seed, k) for k in range(noise))], seed)
+    with_cord, errors = examined(weights, [simulated(seed + 1, k) for k in range(0, held_out, 2)])
+    others = [simulated(seed + 1, k, with_cord=False) for k in range(1, held_out, 2)]
+    without, _ = examined(weights, [*others, *(blobs(seed + 1, k) for k in range(noise))])
+    record = {
+        "version": VERSION,
+        "software": f"sct_lesion_losses {__version__}",
+        "seed": seed,
+        "scans": scans,
+        "noise": noise,
+        "held_out": held_out,
+        "held_out_error_mm": round(float(np.mean(errors)), 3),
+        "held_out_evidence_with_cord": [round(min(with_cord), 3), round(max(with_cord), 3)],
+        "held_out_evidence_without": [round(min(without), 3), round(max(without), 3)],
+    }
+    logger.info("%s", record)
+    if max(without) >= min(with_cord):
+        raise TrainingError(
+            f"the detector cannot tell scans with a cord (evidence from {min(with_cord):.2f}) from "
+            f"those without (up to {max(without):.2f}); train on more scans"
+        )
+    return Detector(weights, limit_between(without, with_cord), record)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the detector and write it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sct_lesion_losses.centerline.training", description=main.__doc__
+    )
+    parser.add_argument("-o", metavar="<file>", type=Path, required=True, help="detector .npz")
+    parser.add_argument("-seed", metavar="<int>", type=int, default=0, help="(default: 0)")
+    parser.add_argument("-scans", metavar="<int>", type=int, default=240, help="(default: 240)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    save(options.o, run(options.seed, options.scans))
+
+
+if __name__ == "__main__":
+    main()

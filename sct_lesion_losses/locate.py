@@ -1,0 +1,236 @@
+"""Where the cord is: one centerline by the method that was asked for.
+
+=========  ====================================================================
+auto       ``svm`` where SCT's weights are found, else ``embedded``
+svm        OptiC: SCT's own command where installed, else computed here from SCT's weights
+cnn        SCT's centerline network, and the best path on its heatmap
+viewer     points drawn by hand in SCT's viewer
+file       a cord mask or centerline image on the scan's grid
+embedded   the detector that this package carries
+=========  ====================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses.centerline.cnn import cnn
+from sct_lesion_losses.centerline.detector import detect, shows_cord
+from sct_lesion_losses.centerline.optic import optic
+from sct_lesion_losses.data import nifti
+from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError
+from sct_lesion_losses.sct import install
+from sct_lesion_losses.sct import lesion as sct_lesion
+from sct_lesion_losses.sct import optic as sct_optic
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
+_OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
+_CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
+_COMMAND = "sct_get_centerline"
+_NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
+
+
+def centerline(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    method: str = "auto",
+    *,
+    contrast: str = "t2",
+    file: Path | None = None,
+    brain: bool = True,
+    as_sct: bool = False,
+    image_path: Path | None = None,
+) -> Centerline:
+    """Find the cord's centerline.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan on its own axes; finite.
+    grid : Grid
+        Grid of the scan.
+    method : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
+    contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
+        Contrast of the scan, for SCT's weights.
+    file : Path, optional
+        Cord mask or centerline image for ``file``; with ``auto`` it means ``file``.
+    brain : bool
+        Whether the scan may show the brain, for ``cnn``.
+    as_sct : bool
+        Take the centres of mass of a file as SCT's lesion model does, to the last bit; the line is
+        then on the grid of that model.
+    image_path : Path, optional
+        File of the scan, for messages.
+
+    Returns
+    -------
+    Centerline
+        On the scan's grid in RPI; its `method` says what was used.
+
+    Raises
+    ------
+    UsageError
+        The method, the contrast or the combination of both with `file` is unknown.
+    CenterlineError
+        No cord was found, or the file does not fit the scan.
+    SctError
+        The method needs a part of SCT that is missing, or its command failed.
+    """
+    chosen = _chosen(method, contrast, file)
+    sct_contrast = _OPTIC_CONTRASTS[contrast]
+    if chosen == "file" and file is not None:
+        line = _from_file(file, grid, as_sct)
+    elif chosen == "svm":
+        line = _svm(image, grid, sct_contrast)
+        if contrast in _CHECKED_CONTRASTS:
+            _check_cord(image, grid, refuse=method == "auto")
+    elif chosen == "viewer":
+        line = _viewer(image, grid)
+    elif chosen == "cnn":
+        network = sct_optic.ctr_model(sct_contrast)
+        name = "cnn (SCT's network, best path computed here)"
+        line = cnn(image, grid, network, sct_contrast, brain, name)
+    else:
+        line = detect(image, grid)
+    scan = f"{image_path.name}: " if image_path else ""
+    logger.info("%scenterline by %s; %s", scan, line.method, coverage(line))
+    return line
+
+
+def coverage(line: Centerline) -> str:
+    """How much of the scan a centerline covers, as a phrase."""
+    covered = int(line.covered.sum())
+    return (
+        f"it covers {covered} of {len(line.xy)} axial slices, "
+        f"{covered * line.grid.spacing_mm[2]:.0f} mm"
+    )
+
+
+def _chosen(method: str, contrast: str, file: Path | None) -> str:
+    """Check the arguments; the method that `auto` stands for."""
+    if method not in METHODS:
+        raise UsageError(f"-centerline {method}: expected one of {', '.join(METHODS)}")
+    if contrast not in _OPTIC_CONTRASTS:
+        raise UsageError(f"contrast {contrast!r}: expected one of {', '.join(_OPTIC_CONTRASTS)}")
+    if method == "file" and file is None:
+        raise UsageError("-centerline file needs the image: add -file_centerline <file>")
+    if file is not None and method not in ("auto", "file"):
+        raise UsageError(f"-file_centerline goes with -centerline file, not with {method}")
+    if method != "auto":
+        return method
+    if file is not None:
+        return "file"
+    installation = install.find()
+    if installation is not None and (installation.data / "optic_models").is_dir():
+        return "svm"
+    logger.info("SCT was not found: the embedded detector finds the centerline")
+    return "embedded"
+
+
+def _svm(image: npt.NDArray[Any], grid: Grid, contrast: str) -> Centerline:
+    installation = install.require()
+    if _has_command(installation):
+        arguments = ["-method", "optic", "-c", contrast]
+        return _by_command(installation, image, grid, arguments, f"svm (SCT's {_COMMAND})")
+    name = "svm (OptiC computed here with SCT's weights)"
+    return optic(image, grid, sct_optic.weights(contrast), name)
+
+
+def _check_cord(image: npt.NDArray[Any], grid: Grid, refuse: bool) -> None:
+    """Say that a scan shows no cord: OptiC itself draws a line through anything."""
+    if shows_cord(image, grid):
+        return
+    text = "no spinal cord was recognised in the scan, the line may follow something else"
+    if refuse:
+        raise CenterlineError(
+            f"{text}; check the scan and its contrast (-c). Where it does show the cord, use "
+            "-centerline svm, or file"
+        )
+    logger.warning("%s; look at it before using the result", text)
+
+
+def _viewer(image: npt.NDArray[Any], grid: Grid) -> Centerline:
+    installation = install.require()
+    if not _has_command(installation):
+        raise SctError(
+            f"-centerline viewer opens SCT's viewer, and {_COMMAND} was not found in SCT's bin "
+            "folder nor on the PATH; install SCT whole (https://spinalcordtoolbox.com), or use "
+            "-centerline auto, embedded or file"
+        )
+    return _by_command(
+        installation, image, grid, ["-method", "viewer"], f"viewer (SCT's {_COMMAND})"
+    )
+
+
+def _has_command(installation: install.Installation) -> bool:
+    return installation.bin is not None and (installation.bin / _COMMAND).exists()
+
+
+def _by_command(
+    installation: install.Installation,
+    image: npt.NDArray[Any],
+    grid: Grid,
+    arguments: list[str],
+    method: str,
+) -> Centerline:
+    """Centerline by SCT's own command, on a copy of the scan as it was read and repaired."""
+    with tempfile.TemporaryDirectory(prefix="sct_lesion_losses_") as folder:
+        scan, result = Path(folder) / "scan.nii", Path(folder) / "scan_centerline.nii.gz"
+        known = image if image.dtype.name in _NIFTI_TYPES else image.astype(np.float32)
+        copy = nib.Nifti1Image(known, grid.affine)
+        copy.set_sform(grid.affine, code=1)
+        copy.set_qform(grid.affine, code=1)
+        nib.save(copy, scan)
+        installation.run(
+            [_COMMAND, "-i", scan.name, *arguments, "-o", result.name, "-v", "0"], Path(folder)
+        )
+        if not result.exists():
+            raise SctError(
+                f"{_COMMAND} wrote no centerline; run it by hand on the scan, then give "
+                "its output with -centerline file"
+            )
+        return replace(_from_file(result, grid), method=method)
+
+
+def _from_file(file: Path, grid: Grid, as_sct: bool = False) -> Centerline:
+    """Centerline of a mask on the grid of the scan, in any axis order; gaps are bridged."""
+    mask = nifti.read_mask(file)
+    rpi, _ = grid.to_rpi()
+    own, reorientation = mask.grid.to_rpi()
+    if not own.matches(rpi, tolerance_mm=min(rpi.spacing_mm) / 10):
+        raise GeometryError(
+            f"{file.name}: its grid ({_described(own)}) is not the scan's ({_described(rpi)}); "
+            "draw it on the scan, or resample it with `sct_register_multimodal -identity 1`"
+        )
+    if not mask.array.any():
+        raise CenterlineError(f"{file.name}: the mask is empty; draw the cord or its centerline")
+    method = f"file ({file.name})"
+    if as_sct:
+        return sct_lesion.centerline(mask.array, mask.grid, method)
+    line = Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
+    whole = line.filled()
+    bridged = int(whole.covered.sum() - line.covered.sum())
+    if bridged:
+        logger.warning(
+            "%s: %d slices between others have no point; they are interpolated", file.name, bridged
+        )
+    return whole
+
+
+def _described(grid: Grid) -> str:
+    shape = " × ".join(str(n) for n in grid.shape)
+    size = " × ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+    x, y, z = grid.affine[:3, 3]
+    return f"{shape} voxels of {size} mm from {x:.1f}, {y:.1f}, {z:.1f} mm, in RPI"

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sct_lesion_losses.centerline import detector
+from sct_lesion_losses.centerline.detector import Detector, detect, evidence, shows_cord
+from sct_lesion_losses.errors import CenterlineError
+from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
+
+LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
+Loader = Callable[[str], tuple[np.ndarray, Grid]]
+
+
+def part(scan: tuple[np.ndarray, Grid], box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
+    """Part of a scan with its own grid."""
+    array, grid = scan
+    corner = np.eye(4)
+    corner[:3, 3] = [side.indices(n)[0] for side, n in zip(box, array.shape, strict=True)]
+    cut = array[box]
+    return cut, Grid(cut.shape, grid.affine @ corner)
+
+
+@pytest.mark.parametrize(
+    ("stem", "mask", "limit_mm"),
+    [
+        ("t2/t2", "t2/t2_seg-manual", 1.0),
+        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", 1.0),
+        ("t2s/t2s", "t2s/t2s_seg", 1.5),
+    ],
+)
+def test_the_cord_of_real_scans_is_found(
+    load: Loader,
+    errors_mm: Callable[[Centerline, str], np.ndarray],
+    stem: str,
+    mask: str,
+    limit_mm: float,
+) -> None:
+    errors = errors_mm(detect(*load(stem)), mask)
+    assert errors.mean() < limit_mm
+    assert errors.max() < 3
+
+
+def test_the_cord_is_found_in_a_wide_axial_field(load: Loader) -> None:
+    line = detect(*load("t2s/t2s_uncropped"))
+    # Read off slices 1, 5 and 9: (174, 164), (173, 161), (170, 155) of 320 × 320 pixels of 0.5 mm.
+    seen = np.array([(174, 164), (173, 161), (170, 155)])
+    assert np.abs(line.xy[[1, 5, 9]] - seen).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("stem", "box"),
+    [
+        ("t2/t2", np.s_[:, :, :15]),  # to the left of the canal
+        ("t2/t2", np.s_[:, :, 37:]),
+        ("t2/t2", np.s_[37:, :, :]),  # behind it
+        ("t2s/t2s_uncropped", np.s_[20:120, 40:130, :]),
+        ("t2s/t2s_uncropped", np.s_[200:300, 20:110, :]),
+        ("t2s/t2s_uncropped", np.s_[110:210, 20:110, :]),
+    ],
+)
+def test_parts_of_real_scans_beside_the_spine_are_refused(
+    load: Loader, stem: str, box: tuple[slice, ...]
+) -> None:
+    with pytest.raises(CenterlineError, match="no spinal cord was found: the evidence"):
+        detect(*part(load(stem), box))
+
+
+@pytest.mark.parametrize("sigma", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(60, 60, 40), (30, 200, 60), (200, 200, 20)])
+def test_noise_is_refused(sigma: float, shape: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(0).normal(size=shape)
+    noise = ndimage.gaussian_filter(noise, sigma)
+    with pytest.raises(CenterlineError, match="-centerline file"):
+        detect(noise, Grid(shape, LAS))
+    assert not shows_cord(noise, Grid(shape, LAS))
+
+
+def test_a_constant_scan_is_refused() -> None:
+    with pytest.raises(CenterlineError, match="every voxel of the image is 5"):
+        detect(np.full((30, 30, 10), 5), Grid((30, 30, 10), LAS))
+
+
+def test_noise_above_and_below_does_not_move_the_rest_of_the_line(
+    load: Loader, errors_mm: Callable[[Centerline, str], np.ndarray]
+) -> None:
+    array, grid = load("t2/t2")
+    noisy = array.astype(np.float32)
+    # The second stored axis runs from superior to inferior: 10 mm at both ends.
+    rng = np.random.default_rng(0)
+    for end in (np.s_[:, :10], np.s_[:, -10:]):
+        noisy[end] = rng.uniform(0, 800, noisy[end].shape)
+    errors = errors_mm(detect(noisy, grid), "t2/t2_seg-manual")
+    assert errors[12:-12].mean() < 1.0
+
+
+def test_the_line_is_the_same_however_the_scan_is_stored(load: Loader) -> None:
+    array, grid = load("t2/t2")
+    rpi, reorientation = grid.to_rpi()
+    turned = np.ascontiguousarray(reorientation.apply(array))
+    np.testing.assert_allclose(detect(turned, rpi).xy, detect(array, grid).xy, atol=1e-3)
+
+
+def test_units_of_intensity_do_not_matter(load: Loader) -> None:
+    array, grid = load("t2/t2")
+    other = detect(array * 0.01 - 3.0, grid)
+    np.testing.assert_allclose(other.xy, detect(array, grid).xy, atol=0.1)
+
+
+def test_a_large_scan_is_searched_in_two_steps_with_the_same_result(
+    load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array, grid = load("t2s/t2s_uncropped")
+    one_step = detect(array, grid).xy
+    monkeypatch.setattr(detector, "_COARSE_PX", 0)
+    np.testing.assert_allclose(detect(array, grid).xy, one_step, atol=0.05)
+
+
+def test_evidence_is_the_mean_of_the_best_forty_five_millimetres() -> None:
+    scores = np.array([0.0, 4, 2, 0, -9, -9])
+    assert evidence(scores, 15.0) == 2.0  # slabs of 15 mm: three of them
+    assert evidence(scores, 45.0) == 4.0
+    assert evidence(scores[:2], 10.0) == 2.0  # shorter than 45 mm: all of it
+
+
+def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
+    weights = np.arange(577, dtype=np.float32)
+    detector.save(tmp_path / "d.npz", Detector(weights, 0.25, {"version": "7", "seed": 3}))
+    back = detector.load(tmp_path / "d.npz")
+    np.testing.assert_array_equal(back.weights, weights)
+    assert (back.limit, back.version, back.training["seed"]) == (0.25, "7", 3)
+
+
+def test_the_shipped_detector_says_what_it_was_trained_on() -> None:
+    shipped = detector.shipped()
+    assert shipped.weights.shape == (577,)
+    assert {"version", "seed", "scans", "software"} <= shipped.training.keys()
+    assert detector._FILE.stat().st_size < 300_000

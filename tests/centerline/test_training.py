@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses import phantom
+from sct_lesion_losses.centerline import detector, training
+from sct_lesion_losses.centerline.harvest import Example
+from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.space.centerline import Centerline
+
+Maker = Callable[..., Example]
+
+
+@pytest.fixture(scope="module")
+def weights(example: Maker) -> np.ndarray:
+    return training.train([example(k, k % 4 != 3) for k in range(16)], seed=0, rounds=1)
+
+
+def test_trained_weights_find_the_disc_in_new_scans(example: Maker, weights: np.ndarray) -> None:
+    seen, errors = training.examined(weights, [example(100), example(101)])
+    assert max(errors) < 1
+    without, _ = training.examined(weights, [example(100, cord=False)])
+    assert max(without) < min(seen)
+
+
+def test_the_same_seed_gives_the_same_weights(example: Maker) -> None:
+    examples = [example(k, k != 1) for k in range(2)]
+    first = training.train(examples, seed=3, rounds=1)
+    np.testing.assert_array_equal(training.train(examples, seed=3, rounds=1), first)
+    assert not np.array_equal(training.train(examples, seed=4, rounds=1), first)
+
+
+def test_the_limit_lies_nearer_to_the_scans_without_a_cord() -> None:
+    # From -1 a quarter of the way to 3.
+    assert training.limit_between([-2, -1], [3, 5]) == 0
+
+
+def test_classes_count_alike_whatever_their_numbers() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.normal(0.2, 0.1, (20, 576)).astype(np.float32)
+    wrong = rng.normal(0.0, 0.1, (400, 576)).astype(np.float32)
+    weights = training.fit(right, wrong)
+    assert ((right @ weights[:-1] + weights[-1]) > 0).all()
+    assert ((wrong @ weights[:-1] + weights[-1]) < 0).all()
+
+
+def test_noise_is_an_example_without_a_cord() -> None:
+    noise = training.blobs(0, 3)
+    assert noise.points is None
+    np.testing.assert_array_equal(noise.pictures.images, training.blobs(0, 3).pictures.images)
+    assert noise.pictures.images.shape != training.blobs(0, 4).pictures.images.shape
+
+
+def test_the_points_of_a_simulated_scan_lie_on_its_cord(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = phantom.make_scan(0, preset="tiny")
+    monkeypatch.setattr(phantom, "make_scan", lambda *_, **__: scan)
+    rpi, reorientation = scan.grid.to_rpi()
+    truth = Centerline.from_mask(reorientation.apply(scan.cord), rpi)
+    made = training.simulated(0, 0)
+    assert made.points is not None
+    known = np.flatnonzero(truth.covered)
+    expected = [np.interp(made.pictures.z, known, truth.xy[known, k]) for k in range(2)]
+    apart = np.linalg.norm(made.points - made.pictures.to_pixels(np.column_stack(expected)), axis=1)
+    inside = np.isfinite(apart) & (made.pictures.z > known[0]) & (made.pictures.z < known[-1])
+    assert inside.sum() > 3
+    assert apart[inside].max() < 1
+
+
+def test_the_command_trains_and_writes_a_detector(
+    example: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        training, "simulated", lambda seed, k, with_cord=True: example(100 * seed + k, with_cord)
+    )
+    training.main(["-o", str(tmp_path / "d.npz"), "-scans", "16", "-seed", "5"])
+    made = detector.load(tmp_path / "d.npz")
+    lowest, highest = (
+        made.training["held_out_evidence_with_cord"][0],
+        made.training["held_out_evidence_without"][1],
+    )
+    assert highest < made.limit < lowest
+    assert (made.training["scans"], made.training["seed"]) == (16, 5)
+
+
+def test_a_detector_that_tells_nothing_apart_is_not_written(
+    example: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(training, "simulated", lambda seed, k, *_, **__: example(k))
+    with pytest.raises(TrainingError, match="train on more scans"):
+        training.main(["-o", str(tmp_path / "d.npz"), "-scans", "4"])
+    assert not (tmp_path / "d.npz").exists()
