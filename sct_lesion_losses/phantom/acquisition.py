@@ -100,7 +100,7 @@ def acquire(
     protocol: Protocol,
     grid: Grid,
     *,
-    with_cord: bool = True,
+    with_column: bool = True,
 ) -> Acquired:
     """Scan a body.
 
@@ -114,8 +114,8 @@ def acquire(
     body, lesions, protocol
     grid : Grid
         RPI grid of the voxels.
-    with_cord : bool
-        False leaves out spine and cord.
+    with_column : bool
+        False leaves out the spine and all it contains.
     """
     axis = slice_axis(protocol)
     order = (axis, *(k for k in range(3) if k != axis))
@@ -125,7 +125,7 @@ def acquire(
     field = _field(rng, protocol, shape)
     for k in range(shape[0]):
         fine, cord[k], lesion[k], pulse = _slice(
-            body, lesions, protocol, frame, k, shape, with_cord
+            body, lesions, protocol, frame, k, shape, with_column
         )
         clean = _through_k_space(fine, protocol, shape[1:])
         clean += _ghosts(pulse, protocol)
@@ -173,7 +173,7 @@ def _profile(protocol: Protocol) -> list[tuple[float, float, float, bool]]:
 
 def _slice(
     body: Body, lesions: Lesions, protocol: Protocol, frame: _Frame, k: int,
-    shape: tuple[int, ...], with_cord: bool,
+    shape: tuple[int, ...], with_column: bool,
 ) -> tuple[Floats, Floats, Floats, Floats]:  # fmt: skip
     """One slice: twice-as-fine signal, and at the pixels cord, lesion and pulsating fluid."""
     rows, columns = (np.arange(n, dtype=np.float64) for n in shape[1:])
@@ -183,11 +183,11 @@ def _slice(
     base = np.zeros(shape[1:], np.float32)
     for offset, weight, _, _ in coarse:
         u, v, s = _coordinates(frame, k + offset, rows, columns)
-        painted = _painted(body, protocol, u, v, s, protocol.pixel_mm * 1.1, with_cord)
+        painted = _painted(body, protocol, u, v, s, protocol.pixel_mm * 1.1, with_column)
         base += np.float32(weight / total) * painted
     fine = _doubled(base)
     empty = [np.zeros(shape[1:], np.float32) for _ in range(3)]
-    if not with_cord:
+    if not with_column:
         return fine, empty[0], empty[1], empty[2]
     u, v, s = _coordinates(frame, float(k), rows, columns)
     near = (u * u + v * v < (RADIUS_MM + 2) ** 2) & (s < _CANAL_TOP_MM)

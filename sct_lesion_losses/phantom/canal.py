@@ -177,7 +177,9 @@ def _cord(
     """Signal of the cord and whether a lesion covers the point."""
     texture = body.noise["white"](u, v, s) + np.float32(0.6) * body.noise["grain"](u, v, s)
     signal = np.ones_like(u)
-    signal += cover(_butterfly(a, b, body.numbers["gm_size"]) * radius, edge_mm + 0.3) * (c.gm - 1)
+    signal += cover(grey_matter_distance(a, b, body.numbers["gm_size"]) * radius, edge_mm + 0.3) * (
+        c.gm - 1
+    )
     if lesions.haze > 1:
         spread = np.clip(lesions.spread(u, v, s) + np.float32(0.3), 0, 1)
         signal *= 1 + np.float32(lesions.haze - 1) * spread
@@ -204,12 +206,12 @@ def _cord(
     return signal, inside
 
 
-def _butterfly(a: Floats, b: Floats, size: float) -> Floats:
+def grey_matter_distance(a: Floats, b: Floats, size: float) -> Floats:
     """Signed distance to the grey matter, in cord radii: horns and commissure."""
     x = np.abs(a)
-    ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - np.float32(0.15 * size)
-    dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - np.float32(0.085 * size)
-    bridge = np.hypot(np.maximum(x - np.float32(0.14), 0), b) - np.float32(0.07 * size)
+    ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - np.float32(0.112 * size)
+    dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - np.float32(0.062 * size)
+    bridge = np.hypot(np.maximum(x - np.float32(0.14), 0), b) - np.float32(0.05 * size)
     result: Floats = np.minimum(np.minimum(ventral, dorsal), bridge)
     return result
 

@@ -147,8 +147,9 @@ def make_scan(
         protocol = _tiny(protocol)
     elif preset == "wide":
         protocol = _cropped(streams[3], protocol)
+    with_column = True
     if not with_cord:
-        protocol = _elsewhere(streams[3], protocol)
+        protocol, with_column = _elsewhere(streams[3], protocol)
     grid = rpi_grid(body, protocol)
     along = _in_view(body, grid)
     affected = has_lesions(seed, subject) if lesions is None else lesions
@@ -157,7 +158,7 @@ def make_scan(
         streams[1], body, extent,
         affected=affected and with_cord, bright_tail=0.06 if preset == "wide" else 0.0,
     )  # fmt: skip
-    acquired = acquire(streams[2], body, drawn, protocol, grid, with_cord=with_cord)
+    acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
     cord = acquired.cord >= 0.5
     label = (acquired.lesion >= 0.5) & cord
     label, dropped = _without_specks(label, grid.voxel_volume_mm3)
@@ -199,14 +200,24 @@ def _cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
     return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + float(rng.uniform(-25, 25))))
 
 
-def _elsewhere(rng: np.random.Generator, protocol: Protocol) -> Protocol:
-    """Move the field of view off the midline by more than its half-width on most scans."""
-    x, y, z = protocol.fov_mm
-    x = min(x, 60.0)
-    side = float(rng.choice([-1, 1]))
-    _, v, s = protocol.middle_mm
-    offset = side * (x / 2 + float(rng.uniform(12, 30)))
-    return replace(protocol, fov_mm=(x, y, z), middle_mm=(offset, v, s))
+def _elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, bool]:
+    """Move the field of view where no cord is; also return whether the spine is drawn.
+
+    Beside the canal, in the tissue beside the spine, in a part of the body without spine, or
+    nothing but noise.
+    """
+    kind = int(rng.choice(4, p=(0.35, 0.3, 0.25, 0.1)))
+    x, y, z = min(protocol.fov_mm[0], 60.0), protocol.fov_mm[1], protocol.fov_mm[2]
+    side, (_, v, s) = float(rng.choice([-1, 1])), protocol.middle_mm
+    gap = float(rng.uniform(20, 30)) if kind == 0 else float(rng.uniform(12, 30))
+    if kind == 3:
+        return replace(protocol, snr=0.02, scale=protocol.scale * 0.02), False
+    if kind == 2:
+        return protocol, False
+    moved = replace(
+        protocol, fov_mm=(x, y, z), middle_mm=(side * (x / 2 + gap), v, s), tilt=(0.0, 0.0, 0.0)
+    )
+    return moved, kind == 0
 
 
 def _in_view(body: Body, grid: Grid) -> npt.NDArray[np.float64]:

@@ -1,0 +1,69 @@
+"""`sct_simulate_lesion`: a cohort of synthetic scans with exact lesion masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.common import (
+    FOLDER,
+    choice,
+    command,
+    execute,
+    int_range,
+    leave,
+    option,
+)
+
+NAME = "sct_simulate_lesion"
+SUBJECTS = {"tiny": 6, "demo": 6, "study": 108, "wide": 108}
+logger = logging.getLogger(__name__)
+
+
+@command(
+    NAME,
+    "Make a cohort of synthetic T2-weighted spinal cord scans with their lesion masks, cord masks "
+    "and centerlines, as a BIDS folder. The same options give the same files, byte for byte.",
+)
+@option("-ofolder", "folder", FOLDER, "Folder of the cohort.", mandatory=True)
+@option(
+    "-preset",
+    "preset",
+    choice(*SUBJECTS),
+    "tiny: small isotropic scans for trying things out. demo, study: the scans of 13 sites; 108 "
+    "subjects have 161 scans. wide: any contrast and resolution, drawn anew for each scan.",
+    default="demo",
+)
+@option(
+    "-n",
+    "subjects",
+    int_range(1),
+    "Number of subjects.",
+    shown=", ".join(f"{count} for {name}" for name, count in SUBJECTS.items()),
+)
+@option("-seed", "seed", int_range(0), "Seed of the random numbers.", default=1)
+@option("-jobs", "jobs", int_range(1), "Scans made at the same time.", default=1)
+def simulate_lesion(folder: Path, subjects: int | None, verbosity: int, **settings: Any) -> int:
+    """Make the cohort, and print its folder."""
+    from sct_lesion_losses.phantom import make_cohort
+
+    count = subjects or SUBJECTS[settings["preset"]]
+    with talk.progress_bar("simulating", verbosity > 0) as progress:
+        made = make_cohort(count, out=folder, progress=progress, **settings)
+    click.echo(made)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return execute(simulate_lesion, argv)
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    leave(main)
