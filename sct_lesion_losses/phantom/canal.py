@@ -209,8 +209,8 @@ def _cord(
 def grey_matter_distance(a: Floats, b: Floats, size: float) -> Floats:
     """Signed distance to the grey matter, in cord radii: horns and commissure."""
     x = np.abs(a)
-    ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - np.float32(0.112 * size)
-    dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - np.float32(0.062 * size)
+    ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - np.float32(0.106 * size)
+    dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - np.float32(0.058 * size)
     bridge = np.hypot(np.maximum(x - np.float32(0.14), 0), b) - np.float32(0.05 * size)
     result: Floats = np.minimum(np.minimum(ventral, dorsal), bridge)
     return result

@@ -160,9 +160,6 @@ def write_nifti(
     image.set_qform(grid.affine, 1)
     image.header.set_xyzt_units("mm", "sec")
     if slope is not None:
-        # nibabel scales on writing; the stored numbers are those of `array`.
-        image = nib.Nifti1Image(array * np.float64(slope), grid.affine, image.header)
-        image.header.set_data_dtype(array.dtype)
         image.header.set_slope_inter(slope, 0.0)
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.phantom import acquisition
+from sct_lesion_losses.phantom.anatomy import make_body
+from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
+
+
+@pytest.fixture
+def protocol() -> Protocol:
+    return replace(draw_protocol(np.random.default_rng(0), SITES[0]), smooth=0.0, matrix=(1.0, 1.0))
+
+
+def test_half_pixel_steps_are_averaged_over_the_pixel() -> None:
+    fine = np.zeros((8, 8), np.float32)
+    fine[3, 4] = 16.0  # between pixels 1 and 2 along the first axis, on pixel 2 of the second
+    coarse = acquisition._halved(fine)
+    assert coarse.shape == (4, 4)
+    # Half of a step's weight 1/2 goes to each neighbour; on the pixel itself 1/2 stays.
+    assert coarse[1, 2] == coarse[2, 2] == 2.0
+    assert coarse.sum() == 4.0
+
+
+def test_doubling_keeps_the_pixels() -> None:
+    image = np.random.default_rng(0).random((5, 7), np.float32)
+    assert np.array_equal(acquisition._doubled(image)[::2, ::2], image)
+
+
+def test_a_smooth_image_passes_k_space_unharmed(protocol: Protocol) -> None:
+    x = np.linspace(0, 3, 80, dtype=np.float32)
+    fine = np.sin(x)[:, None] + np.cos(x)[None]
+    image = acquisition._through_k_space(fine, protocol, (40, 40))
+    assert image[3:-3, 3:-3] == pytest.approx(fine[::2, ::2][3:-3, 3:-3], abs=0.01)
+
+
+def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
+    cut = replace(protocol, matrix=(0.6, 1.0))
+    fine = np.zeros((160, 40), np.float32)
+    fine[80:] = 1.0
+    image = acquisition._through_k_space(fine, cut, (80, 20))
+    # Gibbs: an overshoot of about 9 % of the step, and a second wave of the other sign.
+    assert 0.05 < image[40:60, 10].max() - 1 < 0.13
+    assert image[42:60, 10].min() < 0.99
+
+
+def test_noise_has_the_level_asked_for(protocol: Protocol) -> None:
+    clean = np.full((100, 100), 1.0, np.float32)
+    noisy = acquisition._noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
+    assert noisy.std() == pytest.approx(1 / 12, rel=0.1)
+    assert noisy.min() > 0
+
+
+def test_noise_in_air_is_that_of_a_magnitude(protocol: Protocol) -> None:
+    clean = np.zeros((100, 100), np.float32)
+    noisy = acquisition._noisy(np.random.default_rng(0), clean, replace(protocol, snr=10.0))
+    assert noisy.mean() == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
+
+
+def test_the_slice_profile_weighs_at_least_five_parts_and_the_label_the_slice(
+    protocol: Protocol,
+) -> None:
+    parts = acquisition._profile(replace(protocol, slice_mm=3.0, gap_mm=0.3))
+    assert len(parts) >= 5
+    assert sum(p[1] for p in parts) == pytest.approx(1)
+    assert sum(p[2] for p in parts) == pytest.approx(1)
+    assert parts[0][2] == 0  # beyond the slice
+    assert parts[0][1] > 0
+
+
+def test_the_grid_is_rpi_oblique_and_centred_near_the_cord() -> None:
+    body = make_body(np.random.default_rng(1))
+    for k in range(6):
+        protocol = any_protocol(np.random.default_rng(k))
+        grid = acquisition.rpi_grid(body, protocol)
+        assert grid.orientation == "RPI"
+        middle = grid.to_world((np.array(grid.shape) - 1) / 2)
+        u, v, _ = body.coordinates(middle)
+        assert np.hypot(u - protocol.middle_mm[0], v - protocol.middle_mm[1]) < 6
+
+
+def test_coordinates_from_the_lattice_are_those_of_the_body() -> None:
+    body = make_body(np.random.default_rng(1))
+    protocol = draw_protocol(np.random.default_rng(1), SITES[0])
+    grid = acquisition.rpi_grid(body, protocol)
+    frame = acquisition._frame(body, grid, (0, 1, 2))
+    rows, columns = np.arange(0.0, grid.shape[1], 17), np.arange(0.0, grid.shape[2], 19)
+    found = acquisition._coordinates(frame, 5.3, rows, columns)
+    world = grid.to_world(np.stack(np.meshgrid([5.3], rows, columns, indexing="ij"), axis=-1)[0])
+    assert found == pytest.approx(np.stack(body.coordinates(world)), abs=0.08)

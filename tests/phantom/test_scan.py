@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.phantom import PhantomScan, make_scan
+from sct_lesion_losses.phantom.scan import SMALLEST_MM3, _stored, has_lesions
+from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES
+from sct_lesion_losses.space.grid import Grid
+
+
+def tiny(**options: object) -> PhantomScan:
+    return make_scan(4, preset="tiny", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[PhantomScan]:
+    return [tiny(subject=k, lesions=True) for k in range(8)]
+
+
+@pytest.fixture(scope="module")
+def axial() -> PhantomScan:
+    return make_scan(7, 3, site=10, lesions=True)
+
+
+def test_the_same_arguments_give_the_same_scan(scans: list[PhantomScan]) -> None:
+    again = tiny(subject=2, lesions=True)
+    assert np.array_equal(again.image, scans[2].image)
+    assert np.array_equal(again.lesion, scans[2].lesion)
+
+
+def test_two_scans_of_a_subject_share_the_body_alone() -> None:
+    first, second = tiny(subject=1), tiny(subject=1, scan=1)
+    assert first.site == second.site
+    assert np.abs(first.cord.sum(dtype=int) - second.cord.sum(dtype=int)) < 0.2 * first.cord.sum()
+    assert not np.array_equal(first.image, second.image)
+
+
+def test_a_tiny_scan_is_wide_and_long_enough_for_a_patch(scans: list[PhantomScan]) -> None:
+    for scan in scans:
+        rpi, _ = scan.grid.to_rpi()
+        extent = np.array(rpi.shape) * rpi.spacing_mm
+        assert extent.min() >= 24
+        assert extent[2] / 0.5 >= 48
+
+
+def test_the_label_lies_in_the_cord_in_components_of_5_mm3(scans: list[PhantomScan]) -> None:
+    for scan in scans:
+        assert not (scan.lesion & ~scan.cord).any()
+        parts, count = ndimage.label(scan.lesion, np.ones((3, 3, 3)))
+        sizes = np.bincount(parts.ravel())[1:] * scan.grid.voxel_volume_mm3
+        assert (sizes >= SMALLEST_MM3).all()
+        assert count <= len(scan.lesions)
+
+
+def test_the_records_account_for_every_labelled_voxel(scans: list[PhantomScan]) -> None:
+    for scan in scans:
+        total = sum(record.volume_mm3 for record in scan.lesions)
+        assert total == pytest.approx(int(scan.lesion.sum()) * scan.grid.voxel_volume_mm3)
+
+
+def test_a_lesion_free_scan_has_an_empty_label() -> None:
+    scan = tiny(lesions=False)
+    assert scan.cord.any()
+    assert not scan.lesion.any()
+    assert scan.lesions == ()
+
+
+def test_a_scan_without_cord_has_no_truth() -> None:
+    for k in range(4):
+        scan = make_scan(4, k, preset="tiny", with_cord=False)
+        assert not scan.cord.any()
+        assert not scan.lesion.any()
+        assert scan.centerline.shape == (0, 3)
+
+
+def test_the_centerline_runs_through_the_cord(scans: list[PhantomScan]) -> None:
+    for scan in scans:
+        voxels = np.round(scan.grid.to_voxel(scan.centerline)).astype(int)
+        voxels = np.clip(voxels, 0, np.array(scan.grid.shape) - 1)
+        assert scan.cord[tuple(voxels.T)].mean() > 0.98
+        assert (np.diff(scan.centerline[:, 2]) > 0).all()
+
+
+def test_lesions_change_nothing_but_their_own_surroundings() -> None:
+    with_, without = tiny(subject=3, lesions=True), tiny(subject=3, lesions=False)
+    difference = np.abs(with_.image.astype(float) - without.image)
+    near = ndimage.binary_dilation(with_.cord, iterations=4)
+    # The same noise, bias and anatomy; only the ringing of the lesions reaches further.
+    assert difference[~near].max() < 0.1 * difference[with_.lesion > 0].mean()
+
+
+def test_lesions_are_brighter_but_a_threshold_does_not_find_them(
+    scans: list[PhantomScan],
+) -> None:
+    scores = []
+    for scan in scans:
+        inside, truth = scan.image[scan.cord > 0].astype(float), scan.lesion[scan.cord > 0] > 0
+        if not truth.any():
+            continue
+        assert np.median(inside[truth]) > np.median(inside[~truth])
+        best = max(
+            2 * (truth & (inside > t)).sum() / (truth.sum() + (inside > t).sum())
+            for t in np.percentile(inside, range(5, 100, 3))
+        )
+        scores.append(best)
+    assert np.median(scores) < 0.75
+
+
+def test_cord_and_fluid_share_voxels(axial: PhantomScan) -> None:
+    image = axial.image.astype(float)
+    cord = axial.cord > 0
+    level = np.median(image[cord])
+    border = ndimage.binary_dilation(cord) & ~ndimage.binary_erosion(cord)
+    mixed = (image[border] > 1.25 * level) & (image[border] < 1.75 * level)
+    assert mixed.mean() > 0.1
+
+
+def test_the_label_belongs_to_the_stored_grid_of_a_thick_slice(axial: PhantomScan) -> None:
+    assert axial.lesion.shape == axial.image.shape == axial.grid.shape
+    assert max(axial.grid.spacing_mm) > 4
+
+
+@given(st.sampled_from(ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int, z: int) -> None:
+    rpi = Grid((x, y, z), np.array([[-2, 0, 0, 5], [0, 3, 0, -7], [0, 0, 4, 1], [0, 0, 0, 1.0]]))
+    array = np.arange(x * y * z).reshape(x, y, z)
+    stored, turn = _stored(rpi, orientation)
+    assert stored.orientation == orientation
+    kept = turn.undo(array)
+    assert kept.shape == stored.shape
+    for voxel in np.ndindex(*stored.shape):
+        place = np.round(rpi.to_voxel(stored.to_world(voxel))).astype(int)
+        assert array[tuple(place)] == kept[voxel]
+
+
+def test_sites_differ_in_more_than_contrast() -> None:
+    assert {site.plane for site in SITES} == {"sagittal", "axial", "3d"}
+    assert 9 <= sum(site.plane == "sagittal" for site in SITES) <= 10
+    assert len({site.orientation for site in SITES}) >= 6
+    assert len({site.manufacturer for site in SITES}) == 4
+    assert {site.dtype for site in SITES} == {"int16", "uint16", "float32", "int16-scaled"}
+    assert len({(site.pixel_mm, site.slice_mm) for site in SITES}) == 13
+
+
+def test_the_sites_setting_is_what_is_stored() -> None:
+    for number in (5, 9):
+        scan = make_scan(2, 0, site=number, lesions=False)
+        assert scan.orientation == SITES[number].orientation
+        assert scan.image.dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_28_percent_of_the_subjects_have_no_lesions(seed: int) -> None:
+    free = sum(not has_lesions(seed, k) for k in range(108))
+    assert free / 108 == pytest.approx(0.286, abs=0.02)
+
+
+def test_a_wrong_preset_or_site_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected tiny, demo, study or wide"):
+        make_scan(0, preset="huge")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="numbered 0 to 12"):
+        make_scan(0, site=13)
+
+
+@pytest.mark.slow
+def test_wide_scans_come_in_every_plane_and_with_a_cord() -> None:
+    made = [make_scan(8, k, preset="wide") for k in range(8)]
+    assert {scan.protocol.plane for scan in made} == {"sagittal", "axial", "3d"}
+    assert all(scan.cord.any() for scan in made)
