@@ -11,6 +11,10 @@ from scipy import ndimage
 Floats = npt.NDArray[np.float32]
 
 _SIZE = 64  # samples along each axis of a periodic table; a power of two
+_PITCH = _SIZE + 1  # the first sample is repeated at the end, so that neighbours need no wrapping
+_CORNERS = tuple(
+    a * _PITCH * _PITCH + b * _PITCH + c for a in (0, 1) for b in (0, 1) for c in (0, 1)
+)
 _STEPS = 4  # samples per correlation length: close enough for a nearest-neighbour look-up
 
 
@@ -20,8 +24,8 @@ class NoiseField:
 
     Attributes
     ----------
-    table : (64 * 64 * 64,) float32
-        One period of the field, raveled.
+    table : (65 * 65 * 65,) float32
+        One period of the field and its first samples once more, raveled.
     scale : tuple of float
         Table samples per mm along u, v and s.
     offset : tuple of float
@@ -47,16 +51,12 @@ class NoiseField:
 
     def _interpolated(self, i: Floats, j: Floats, k: Floats) -> Floats:
         low = [x.astype(np.int32) for x in (i, j, k)]
-        wi, wj, wk = (x - n for x, n in zip((i, j, k), low, strict=True))
-        planes = []
-        for di in (0, 1):
-            lines = []
-            for dj in (0, 1):
-                near = self.table.take(_index(low[0] + di, low[1] + dj, low[2]))
-                far = self.table.take(_index(low[0] + di, low[1] + dj, low[2] + 1))
-                lines.append(_between(near, far, wk))
-            planes.append(_between(lines[0], lines[1], wj))
-        return _between(planes[0], planes[1], wi).astype(np.float32, copy=False)
+        wi, wj, wk = (x - n.astype(np.float32) for x, n in zip((i, j, k), low, strict=True))
+        index = _index(*low)
+        corners = [self.table[step:].take(index) for step in _CORNERS]
+        lines = [_between(corners[n], corners[n + 1], wk) for n in (0, 2, 4, 6)]
+        planes = [_between(lines[n], lines[n + 1], wj) for n in (0, 2)]
+        return _between(planes[0], planes[1], wi)
 
 
 def _between(low: Floats, high: Floats, weight: Floats) -> Floats:
@@ -69,12 +69,12 @@ def _between(low: Floats, high: Floats, weight: Floats) -> Floats:
 def _index(
     i: npt.NDArray[np.int32], j: npt.NDArray[np.int32], k: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
-    """Index into a raveled periodic table."""
+    """Index into a raveled table of the samples (i, j, k), periodic."""
     i, j, k = i & (_SIZE - 1), j & (_SIZE - 1), k & (_SIZE - 1)
-    i <<= 12
-    j <<= 6
-    i |= j
-    i |= k
+    i *= _PITCH * _PITCH
+    j *= _PITCH
+    i += j
+    i += k
     return i
 
 
@@ -88,7 +88,7 @@ def _table(rng: np.random.Generator) -> Floats:
     smooth = ndimage.gaussian_filter(white, _STEPS / 2, mode="wrap")
     smooth -= smooth.mean()
     smooth /= smooth.std()
-    return np.ascontiguousarray(smooth.ravel(), dtype=np.float32)
+    return np.pad(smooth, (0, _PITCH - _SIZE), mode="wrap").ravel().astype(np.float32)
 
 
 def field(
