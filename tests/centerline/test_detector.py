@@ -134,10 +134,3 @@ def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
     back = detector.load(tmp_path / "d.npz")
     np.testing.assert_array_equal(back.weights, weights)
     assert (back.limit, back.version, back.training["seed"]) == (0.25, "7", 3)
-
-
-def test_the_shipped_detector_says_what_it_was_trained_on() -> None:
-    shipped = detector.shipped()
-    assert shipped.weights.shape == (577,)
-    assert {"version", "seed", "scans", "software"} <= shipped.training.keys()
-    assert detector._FILE.stat().st_size < 300_000
