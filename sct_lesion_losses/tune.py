@@ -68,6 +68,7 @@ def run(
     data: Path,
     settings: Settings = Settings(),
     *,
+    command: str | None = None,
     report: Report | None = None,
 ) -> Choice:
     """Sweep the threshold over a cohort and write curve and operating point into the bundle.
@@ -81,6 +82,8 @@ def run(
         ``thr-optimization`` choose the threshold and those of ``unseen`` are measured; else every
         scan chooses and none is measured.
     settings : Settings
+    command : str, optional
+        The command line that tunes like this, for the model card; see `schema.command_line`.
     report : callable, optional
 
     Returns
@@ -117,6 +120,8 @@ def run(
     changes: dict[str, object] = {"operating_point": operating_point(choice, bearing)}
     uses = [use(j, choice.threshold) for j in judged(unseen, len(tuning))]
     changes["metrics"] = reached(uses) if uses else {}
+    if command is not None:
+        changes["provenance"] = loaded.info.provenance.followed_by(command)
     info = loaded.info.model_copy(update=changes)
     info = BundleInfo.model_validate(info.model_dump())
     store.save(loaded.folder, info, loaded.network, loaded.weights, card.text(info), overwrite=True)

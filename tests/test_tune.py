@@ -33,7 +33,7 @@ def split_table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(split_table):
     bundle = split_table.parent.with_name("small")
-    choice = tune.run(bundle, split_table)
+    choice = tune.run(bundle, split_table, command="sct_tune_lesion -bundle small -i split.tsv")
     return choice, store.load(bundle)
 
 
@@ -93,3 +93,9 @@ def test_report_hears_of_every_scan(tuned, tmp_path):
     heard = []
     tune.run(bundle.folder, fresh, report=lambda *now: heard.append(now))
     assert heard == [(1, 2), (2, 2)]
+
+
+def test_the_card_repeats_the_command_that_tuned(tuned):
+    _, bundle = tuned
+    assert bundle.info.provenance.commands[-1] == "sct_tune_lesion -bundle small -i split.tsv"
+    assert "sct_tune_lesion -bundle small" in (bundle.folder / "card.md").read_text("utf-8")

@@ -202,6 +202,12 @@ class Provenance(Record):
                 raise ValueError(f"command {command!r} holds an absolute path; keep base names")
         return commands
 
+    def followed_by(self, command: str) -> Provenance:
+        """Return this with a command line at the end, in place of an earlier one of its program."""
+        program = command.split()[0]
+        kept = [line for line in self.commands if line.split()[0] != program]
+        return self.model_copy(update={"commands": (*kept, command)})
+
 
 class BundleInfo(Record):
     """All that is known of a trained model, but its weights: the contents of `bundle.json`."""

@@ -134,12 +134,12 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check and rewrite the command line, then let click convert the values."""
-        words = pairs(args, self._names())
-        ctx.meta[_TYPED] = tuple(words)  # click consumes the list
-        if words == ["--help"]:
+        given = pairs(args, self._names())
+        ctx.meta[_TYPED] = tuple(given)  # click consumes the list
+        if given == ["--help"]:
             click.echo(self.get_help(ctx))
             ctx.exit()
-        return super().parse_args(ctx, words)
+        return super().parse_args(ctx, given)
 
     def options(self) -> list[Option]:
         """Return the options in the order of their declaration."""
@@ -155,13 +155,13 @@ class Command(click.Command):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the mandatory options, the others in brackets."""
-        words = [p.metavar or f"<{p.name}>" for p in self.params if isinstance(p, click.Argument)]
+        shown = [p.metavar or f"<{p.name}>" for p in self.params if isinstance(p, click.Argument)]
         for o in self.options():
             text = f"{o.opts[0]} {o.metavar}"
-            words.append(text if o.required else f"[{text}]")
+            shown.append(text if o.required else f"[{text}]")
         start = f"usage: {self.name} "
         # An option and its value stay on one line: textwrap does not break at this space.
-        text = " ".join(word.replace(" ", "\xa0") for word in [*words, "[-h]"])
+        text = " ".join(word.replace(" ", "\xa0") for word in [*shown, "[-h]"])
         lines = textwrap.wrap(
             text,
             width=formatter.width,
@@ -254,10 +254,15 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
         return _say(name, describe(error), getattr(error, "exit_status", FAILED))
 
 
+def words() -> tuple[str, ...]:
+    """Return what was typed for the running command, one value an option."""
+    given: tuple[str, ...] = click.get_current_context().meta[_TYPED]
+    return given
+
+
 def typed() -> list[tuple[str, str]]:
     """Return what was typed for the running command, as pairs of option and value."""
-    words = click.get_current_context().meta[_TYPED]
-    return list(zip(words[::2], words[1::2], strict=True))
+    return list(zip(words()[::2], words()[1::2], strict=True))
 
 
 def leave(main: Callable[[], int]) -> NoReturn:

@@ -206,7 +206,7 @@ def _segment(
     for image, outputs in jobs:
         mine = dataclasses.replace(settings, command=talk.command_line(name, typed(), image))
         try:
-            with talk.progress_bar(image.name, verbosity > 0) as progress:
+            with talk.progress_bar(image.name, verbosity > 0, unit="patch") as progress:
                 result = segment.run(image, mine, outputs, progress)
         except Exception as error:
             if len(jobs) == 1:

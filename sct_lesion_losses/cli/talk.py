@@ -78,8 +78,16 @@ def _folders(args: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def progress_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(
+    label: str, shown: bool = True, unit: str = "scan"
+) -> Iterator[Callable[[int, int], None] | None]:
     """Progress on stderr, only where that is a terminal.
+
+    Parameters
+    ----------
+    label, unit : str
+        What is done, and what is counted.
+    shown : bool
 
     Yields
     ------
@@ -91,7 +99,7 @@ def progress_bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int]
         return
     from tqdm import tqdm
 
-    with tqdm(desc=label, file=sys.stderr, leave=False, unit="patch") as bar:
+    with tqdm(desc=label, file=sys.stderr, leave=False, unit=unit) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total, bar.n = total, done

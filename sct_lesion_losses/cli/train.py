@@ -26,6 +26,7 @@ from sct_lesion_losses.cli.common import (
     int_range,
     leave,
     option,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def train_lesion(
         import keras  # noqa: F401 - TensorFlow's libraries announce themselves when loaded
     from sct_lesion_losses import train
     from sct_lesion_losses.augment import Augmentation
+    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
     from sct_lesion_losses.model.recipe import study
 
@@ -155,7 +157,7 @@ def train_lesion(
         **{name: value for name, value in changes.items() if value is not None},
         augmentation=Augmentation(shift_mm=shift_mm or 0.0, intensity=intensity or 0.0),
     )
-    about = train.About(name=folder.resolve().name, commands=(_command_line(),))
+    about = train.About(name=folder.resolve().name, commands=(command_line([NAME, *words()]),))
     if data_text is not None:
         about = replace(about, data=data_text)
     with _progress(recipe.epochs, verbosity > 0) as report:
@@ -171,12 +173,6 @@ def train_lesion(
             )
         )
     return 0
-
-
-def _command_line() -> str:
-    from sct_lesion_losses.bundle.schema import command_line
-
-    return command_line([NAME, *sys.argv[1:]])
 
 
 def _prepare_tensorflow(threads: int | None) -> None:

@@ -19,6 +19,7 @@ from sct_lesion_losses.cli.common import (
     execute,
     leave,
     option,
+    words,
 )
 
 NAME = "sct_tune_lesion"
@@ -65,9 +66,16 @@ logger = logging.getLogger(__name__)
 def tune_lesion(bundle: str, data: Path, verbosity: int, **settings: Any) -> int:
     """Tune, and print the threshold."""
     from sct_lesion_losses import tune
+    from sct_lesion_losses.bundle.schema import command_line
 
     with talk.progress_bar("tuning", verbosity > 0) as progress:
-        choice_made = tune.run(bundle, data, tune.Settings(**settings), report=progress)
+        choice_made = tune.run(
+            bundle,
+            data,
+            tune.Settings(**settings),
+            command=command_line([NAME, *words()]),
+            report=progress,
+        )
     low, high = choice_made.interval
     logger.info(
         "threshold %g (95 %% interval %g to %g): %s %.3f over %d scans of %d subjects",

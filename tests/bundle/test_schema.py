@@ -297,3 +297,10 @@ def test_the_document_is_what_others_parse() -> None:
 """
         in text
     )
+
+
+def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
+    trained = schema.Provenance(data="Three scans.", commands=("sct_train_lesion -i d",))
+    once = trained.followed_by("sct_tune_lesion -i a")
+    again = once.followed_by("sct_tune_lesion -i b")
+    assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
