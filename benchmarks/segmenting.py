@@ -36,7 +36,7 @@ def main() -> None:
     patches = prepared.normalise(prepare.stacked_patches(prepared.values))
     network = engine.load(bundle.network, given.engine)
     command = [
-        *(sys.executable, "-m", "sct_lesion_losses.cli.segment", "-i", str(given.i)),
+        *(str(Path(sys.executable).with_name("sct_deepseg_lesion_tuned")), "-i", str(given.i)),
         *("-centerline", "file", "-file_centerline", str(given.file_centerline)),
         *("-bundle", given.bundle, "-engine", given.engine, "-v", "0"),
     ]
