@@ -51,7 +51,6 @@ def centerline(
     file: Path | None = None,
     brain: bool = True,
     as_sct: bool = False,
-    image_path: Path | None = None,
 ) -> Centerline:
     """Find the cord's centerline.
 
@@ -71,8 +70,6 @@ def centerline(
     as_sct : bool
         Take the centres of mass of a file as SCT's lesion model does, to the last bit; the line is
         then on the grid of that model.
-    image_path : Path, optional
-        File of the scan, for messages.
 
     Returns
     -------
@@ -91,22 +88,19 @@ def centerline(
     chosen = _chosen(method, contrast, file)
     sct_contrast = _OPTIC_CONTRASTS[contrast]
     if chosen == "file" and file is not None:
-        line = _from_file(file, grid, as_sct)
-    elif chosen == "svm":
+        return _from_file(file, grid, as_sct)
+    if chosen == "svm":
         line = _svm(image, grid, sct_contrast)
         if contrast in _CHECKED_CONTRASTS:
             _check_cord(image, grid, refuse=method == "auto")
-    elif chosen == "viewer":
-        line = _viewer(image, grid)
-    elif chosen == "cnn":
+        return line
+    if chosen == "viewer":
+        return _viewer(image, grid)
+    if chosen == "cnn":
         network = sct_optic.ctr_model(sct_contrast)
         name = "cnn (SCT's network, best path computed here)"
-        line = cnn(image, grid, network, sct_contrast, brain, name)
-    else:
-        line = detect(image, grid)
-    scan = f"{image_path.name}: " if image_path else ""
-    logger.info("%scenterline by %s; %s", scan, line.method, coverage(line))
-    return line
+        return cnn(image, grid, network, sct_contrast, brain, name)
+    return detect(image, grid)
 
 
 def coverage(line: Centerline) -> str:

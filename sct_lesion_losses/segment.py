@@ -139,7 +139,9 @@ def run(
             file=settings.centerline_file,
             brain=settings.brain,
             as_sct=settings.bundle == "sct",
-            image_path=image,
+        )
+        logger.info(
+            "%s: centerline by %s; %s", image.name, centerline.method, locate.coverage(centerline)
         )
         threshold: float | None = bundle.threshold
         if settings.threshold is not None:
