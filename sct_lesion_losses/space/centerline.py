@@ -111,7 +111,8 @@ class Centerline:
             No slice of `grid` is covered.
         """
         scale, offset = axis_mapping(self.grid, grid)
-        source = scale[2] * np.arange(grid.shape[2]) + offset[2]
+        # Rounded, so that the stored order of the axes does not decide between two slices.
+        source = np.round(scale[2] * np.arange(grid.shape[2]) + offset[2], 6)
         nearest = np.clip(np.floor(source + 0.5).astype(int), 0, self.grid.shape[2] - 1)
         known = np.flatnonzero(self.covered)
         xy = np.full((grid.shape[2], 2), np.nan)

@@ -31,12 +31,17 @@ class CordTube:
         First voxel of each window; a window may reach beyond the grid.
     width : int
         Side of the window, voxels.
+    extent : (float, float), optional
+        Where the tube begins and ends along z, in slices of the grid; from half a slice below the
+        first to half a slice above the last by default. Slices of another grid belong to the tube
+        where their centre lies between the two.
     """
 
     grid: Grid
     first: int
     starts: npt.NDArray[np.intp]
     width: int = WIDTH_VOX
+    extent: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         starts = np.array(self.starts, dtype=np.intp)
@@ -63,8 +68,12 @@ class CordTube:
         """
         line = centerline.filled().on(grid)
         slices = np.flatnonzero(line.covered)
-        starts = np.floor(line.xy[slices]).astype(np.intp) - (width // 2 - 1)
-        return cls(grid, int(slices[0]), starts, width)
+        # Rounded, so that the stored order of the axes does not decide between two voxels.
+        starts = np.floor(np.round(line.xy[slices], 6)).astype(np.intp) - (width // 2 - 1)
+        scale, offset = axis_mapping(grid, centerline.grid)
+        known = np.flatnonzero(centerline.covered)[[0, -1]] + (-0.5, 0.5)
+        low, high = scale[2] * known + offset[2]
+        return cls(grid, int(slices[0]), starts, width, (float(low), float(high)))
 
     @property
     def length(self) -> int:
@@ -120,7 +129,8 @@ class CordTube:
         Returns
         -------
         (X, Y, Z) float32
-            Linear interpolation between the voxels of the tube and the zeros around it.
+            Linear interpolation between the voxels of the tube and the zeros beside it; above
+            and below, the outermost slices hold as far as the tube's `extent`.
         """
         if tube_values.shape != (self.width, self.width, self.length):
             raise GeometryError(
@@ -130,39 +140,30 @@ class CordTube:
         region, region_grid = self._framed(tube_values)
         result = np.zeros(onto.shape, np.float32)
         scale, offset = axis_mapping(region_grid, onto)
+        reach = [(0.0, n - 1.0) for n in region.shape[:2]] + [self._reach()]
         box = []
-        for k in range(3):
-            # Voxels of `onto` whose centre lies on the region.
-            low = int(np.ceil(-offset[k] / scale[k] - 1e-6))
-            high = int(np.floor((region.shape[k] - 1 - offset[k]) / scale[k] + 1e-6))
+        for k, (first, last) in enumerate(reach):
+            # Voxels of `onto` whose centre lies between `first` and `last` of the region.
+            low = int(np.ceil((first - offset[k]) / scale[k] - 1e-6))
+            high = int(np.floor((last - offset[k]) / scale[k] + 1e-6))
             box.append(slice(max(low, 0), min(high + 1, onto.shape[k])))
         inside = (box[0], box[1], box[2])
         if all(part.stop > part.start for part in inside):
             result[inside] = values(region, region_grid, onto, inside)
         return result
 
-    def _framed(self, tube_values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Grid]:
-        """Values on the bounding box, one voxel of zeros around it, with the box's grid.
+    def _reach(self) -> tuple[float, float]:
+        """Where the tube begins and ends along z, counted from its first slice."""
+        low, high = self.extent or (self.first - 0.5, self.first + self.length - 0.5)
+        return low - self.first, high - self.first
 
-        The frame ends at the first and last slice of the grid: there the outermost value holds
-        over the rest of the native slice, as in `cut`.
-        """
+    def _framed(self, tube_values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Grid]:
+        """Values on the bounding box, one voxel of zeros beside it, with the box's grid."""
         box = self.box
-        at_bottom = self.first == 0
-        at_top = self.first + self.length == self.grid.shape[2]
-        before, after = int(not at_bottom), int(not at_top)
-        if at_top:
-            after = 1  # native centres up to one working voxel beyond: the edge value holds
-        size = (
-            box[0].stop - box[0].start + 2,
-            box[1].stop - box[1].start + 2,
-            self.length + before + after,
-        )
+        size = (box[0].stop - box[0].start + 2, box[1].stop - box[1].start + 2, self.length)
         region = np.zeros(size, np.float32)
         for k, (x, y) in enumerate(self.starts - (box[0].start - 1, box[1].start - 1)):
-            region[x : x + self.width, y : y + self.width, before + k] = tube_values[:, :, k]
-        if at_top:
-            region[:, :, -1] = region[:, :, -2]
+            region[x : x + self.width, y : y + self.width, k] = tube_values[:, :, k]
         corner = np.eye(4)
-        corner[:3, 3] = box[0].start - 1, box[1].start - 1, self.first - before
+        corner[:3, 3] = box[0].start - 1, box[1].start - 1, self.first
         return region, Grid(size, self.grid.affine @ corner)

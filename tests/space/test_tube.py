@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from geometry import grids
-from hypothesis import given, settings
+from geometry import AXIS_ORDERS, affine_of, grids
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from sct_lesion_losses.errors import GeometryError
+from sct_lesion_losses.errors import CenterlineError, GeometryError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 from sct_lesion_losses.space.tube import CordTube
@@ -31,7 +31,6 @@ def test_uncut_puts_every_voxel_back(stored: Grid, seed: int) -> None:
     assert not back[~inside].any()
 
 
-@settings(deadline=None)
 @given(grids(), st.integers(0, 2**32 - 1))
 def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed: int) -> None:
     grid, _ = stored.to_rpi()
@@ -82,3 +81,42 @@ def test_values_of_another_shape_are_refused() -> None:
     tube = CordTube(grid, 0, np.zeros((4, 2), int), width=8)
     with pytest.raises(GeometryError, match="expected values of shape"):
         tube.uncut(np.zeros((8, 8, 3)), grid)
+
+
+@given(grids(min_side=6), st.data())
+def test_every_covered_slice_keeps_its_values_and_no_other_has_any(
+    stored: Grid, data: st.DataObject
+) -> None:
+    grid, _ = stored.to_rpi()
+    nx, ny, nz = grid.shape
+    low = data.draw(st.integers(0, nz - 1))
+    high = data.draw(st.integers(low, nz - 1))
+    covered = np.zeros(nz, bool)
+    covered[low : high + 1] = True
+    middle = np.where(covered[:, None], ((nx - 1) / 2, (ny - 1) / 2), np.nan)
+    line, work = Centerline(grid, middle), grid.resampled((0.5, 0.5, 0.5))
+    try:
+        tube = CordTube.around(line, work)
+    except CenterlineError:  # less than a slice of the working grid
+        reject()
+    back = tube.uncut(np.ones((48, 48, tube.length), np.float32), grid)
+    centre = back[(nx - 1) // 2, (ny - 1) // 2]
+    np.testing.assert_allclose(centre[covered], 1, atol=1e-5)
+    assert not back[:, :, ~covered].any()
+
+
+@pytest.mark.parametrize("tilt_deg", [(0.0, 0.0, 0.0), (7.0, -11.0, 4.0)])
+def test_the_stored_order_of_the_axes_moves_no_window(tilt_deg: tuple[float, float, float]) -> None:
+    # One world, stored in 48 ways: voxels of 1 mm, 40 in each direction, a centerline of whole
+    # voxels, which fall on the border between two voxels of the working grid.
+    found = []
+    for axes, signs in AXIS_ORDERS:
+        affine = affine_of(axes, signs, (1.0, 1.0, 1.0), tilt_deg)
+        ends = affine[:3, :3] @ np.full(3, 39.0)
+        corner = affine_of((0, 1, 2), (1, 1, 1), (1.0, 1.0, 1.0), tilt_deg)[:3, :3] @ np.full(3, 39)
+        affine[:3, 3] = (corner - ends) / 2 + (3.21, -17.3, 88.7)
+        grid, _ = Grid((40, 40, 40), affine).to_rpi()
+        line = Centerline(grid, np.column_stack([np.arange(40) // 2 + 10, np.full(40, 21)]))
+        found.append(CordTube.around(line, grid.resampled((0.5, 0.5, 0.5))).starts)
+    for starts in found[1:]:
+        np.testing.assert_array_equal(starts, found[0])
