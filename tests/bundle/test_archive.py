@@ -229,7 +229,7 @@ def test_an_archive_cut_short_is_refused(members: Members, tmp_path: Path, into:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_changed_bytes_are_refused_or_change_nothing(
     make_files: MakeFiles, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

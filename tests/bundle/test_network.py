@@ -241,7 +241,7 @@ def test_a_network_cut_short_anywhere_is_refused(network: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_changed_bytes_are_accepted_or_refused(network: bytes, data: st.DataObject) -> None:
     changed = bytearray(network)
     for _ in range(data.draw(st.integers(1, 4))):

@@ -90,13 +90,13 @@ def infos(draw: st.DrawFn) -> schema.BundleInfo:
 
 
 @given(infos())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_reading_what_was_written_gives_the_same_info(info: schema.BundleInfo) -> None:
     assert document.parse(document.dump(info)) == info
 
 
 @given(infos())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_writing_what_was_read_gives_the_same_bytes(info: schema.BundleInfo) -> None:
     text = document.dump(info)
     assert document.dump(document.parse(text)) == text

@@ -23,7 +23,7 @@ def total(
     spacing_mm=st.tuples(*[st.floats(0.2, 5)] * 3),
     smoothness=st.floats(0, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_other_path_is_better(
     seed: int, spacing_mm: tuple[float, float, float], smoothness: float
 ) -> None:

@@ -50,7 +50,7 @@ def test_pixels_are_a_millimetre_and_nothing_shifts(size_mm: float) -> None:
     st.tuples(st.floats(0, 300), st.floats(0, 300)),
     st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pixels_and_voxels_are_inverse(
     point: tuple[float, float], size_mm: tuple[float, float]
 ) -> None:

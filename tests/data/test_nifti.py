@@ -139,9 +139,7 @@ def test_all_48_axis_orders_come_back_bit_for_bit(
         )
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles=st.tuples(*[st.floats(-0.8, 0.8)] * 3),
     spacing=st.tuples(*[st.floats(0.1, 10)] * 3),

@@ -126,7 +126,7 @@ def test_the_label_belongs_to_the_stored_grid_of_a_thick_slice(axial: PhantomSca
 
 
 @given(st.sampled_from(ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int, z: int) -> None:
     rpi = Grid((x, y, z), np.array([[-2, 0, 0, 5], [0, 3, 0, -7], [0, 0, 4, 1], [0, 0, 0, 1.0]]))
     array = np.arange(x * y * z).reshape(x, y, z)

@@ -548,7 +548,7 @@ def test_outputs_carry_no_text_of_the_input(field: str, name: str, tmp_path: Pat
         assert struct.unpack("<I", content[4:8]) == (0,)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4
