@@ -21,7 +21,7 @@ from sct_lesion_losses.cli.common import (
 )
 
 NAME = "sct_simulate_lesion"
-SUBJECTS = {"tiny": 6, "demo": 6, "study": 108, "wide": 108}
+SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 logger = logging.getLogger(__name__)
 
 

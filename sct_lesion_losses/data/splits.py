@@ -65,6 +65,12 @@ def assign(
             f"the share of lesion-free subjects to train on is {rules.lesion_free_in_training}, "
             "expected 0 to 1"
         )
+    if unknown := set(rules.unseen_sites) - {scan.site for scan in scans}:
+        there = ", ".join(sorted({scan.site for scan in scans if scan.site})) or "none"
+        raise DataError(
+            f"no scan is from the unseen site {', '.join(sorted(unknown))}; the cohort's sites: "
+            f"{there}"
+        )
     groups: dict[str, list[CohortScan]] = {}
     for scan in scans:
         groups.setdefault(scan.subject, []).append(scan)
@@ -107,6 +113,18 @@ def _dealt(
         part = max(behind, key=lambda name: behind[name])
         held[part] += sizes[subject]
         dealt[subject] = part
+    return _none_empty(dealt)
+
+
+def _none_empty(dealt: dict[str, str]) -> dict[str, str]:
+    """Give every part a subject, as far as there are any: training first, unseen last."""
+    needed = list(SHARES)[: len(dealt)]
+    for part in needed:
+        members = {name: [s for s in dealt if dealt[s] == name] for name in SHARES}
+        if not members[part]:
+            spare = [own[-1] for name, own in members.items() if own and name not in needed]
+            largest = max(members.values(), key=len)
+            dealt = {**dealt, (spare or largest)[-1]: part}
     return dealt
 
 
@@ -116,11 +134,17 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
     Raises
     ------
     DataError
-        Only some scans have a split, or a subject is in two parts.
+        Only some scans have a split, a subject is in two parts, or the rules do not fit: they
+        name a site that the cohort has not, or ask for another split than the table's.
     """
     given = [scan for scan in scans if scan.split]
     if not given:
         return assign(scans, {scan.scan: load_mm3(scan) for scan in scans}, rules)
+    if rules != Rules():
+        raise DataError(
+            "the cohort's table holds a split, which rules for a new one would not change; leave "
+            "out the split seed, the lesion-free share and the unseen sites, or the column split"
+        )
     if len(given) < len(scans):
         raise DataError(
             f"{len(scans) - len(given)} of {len(scans)} scans have no split; give all or none"

@@ -28,8 +28,6 @@ from sct_lesion_losses.phantom.sites import SITES
 from sct_lesion_losses.space.grid import Grid
 
 SCANS_PER_SUBJECT = 161 / 108  # of the study
-STUDY_SUBJECTS = 108
-DEMO_SUBJECTS = 6
 TRUTH_COLUMNS = (
     "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
     "section_share", "intensity_ratio", "volume_mm3", "labelled",

@@ -136,3 +136,31 @@ def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
 def test_a_share_out_of_range_is_refused():
     with pytest.raises(DataError, match="expected 0 to 1"):
         splits.assign(*made([[1.0]]), Rules(lesion_free_in_training=2))
+
+
+@given(st.integers(4, 30), st.integers(0, 20))
+def test_four_subjects_with_lesions_leave_no_part_empty(subjects, seed):
+    scans, load = made([[10.0]] * subjects)
+    assert all(splits.counts(splits.assign(scans, load, Rules(seed))).values())
+
+
+@pytest.mark.parametrize(
+    ("subjects", "parts"),
+    [(1, {"training"}), (2, {"training", "validation"}),
+     (3, {"training", "validation", "thr-optimization"})],
+)  # fmt: skip
+def test_fewer_subjects_are_for_training_first(subjects, parts):
+    scans, load = made([[10.0]] * subjects)
+    assert {scan.split for scan in splits.assign(scans, load)} == parts
+
+
+def test_an_unseen_site_that_nobody_is_from_is_refused():
+    scans, load = made([[10.0]] * 8, sites="AB")
+    with pytest.raises(DataError, match="unseen site C; the cohort's sites: A, B"):
+        splits.assign(scans, load, Rules(unseen_sites=("A", "C")))
+
+
+def test_rules_for_a_split_that_the_table_holds_are_refused():
+    scans = [replace(scan, split="training") for scan in made([[1.0], [1.0]])[0]]
+    with pytest.raises(DataError, match="table holds a split"):
+        splits.of(scans, Rules(seed=4))
