@@ -13,20 +13,18 @@ embedded   the detector that this package carries
 from __future__ import annotations
 
 import logging
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.centerline.cnn import cnn
 from sct_lesion_losses.centerline.detector import detect, shows_cord
 from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.data import nifti
-from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError
+from sct_lesion_losses.data.nifti import Scan
+from sct_lesion_losses.errors import CenterlineError, GeometryError, UsageError
+from sct_lesion_losses.sct import centerline as sct_centerline
 from sct_lesion_losses.sct import install
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import optic as sct_optic
@@ -38,8 +36,6 @@ logger = logging.getLogger(__name__)
 METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
 _OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
 _CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
-_COMMAND = "sct_get_centerline"
-_NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
 
 
 def centerline(
@@ -88,19 +84,18 @@ def centerline(
     chosen = _chosen(method, contrast, file)
     sct_contrast = _OPTIC_CONTRASTS[contrast]
     if chosen == "file" and file is not None:
-        return _from_file(file, grid, as_sct)
+        return _from_mask(nifti.read_mask(file), grid, f"file ({file.name})", as_sct)
+    if chosen == "viewer":
+        return _by_command(image, grid, "viewer", ["-method", "viewer"])
+    if chosen == "embedded":
+        return detect(image, grid)
     if chosen == "svm":
         line = _svm(image, grid, sct_contrast)
-        if contrast in _CHECKED_CONTRASTS:
-            _check_cord(image, grid, refuse=method == "auto")
-        return line
-    if chosen == "viewer":
-        return _viewer(image, grid)
-    if chosen == "cnn":
-        network = sct_optic.ctr_model(sct_contrast)
-        name = "cnn (SCT's network, best path computed here)"
-        return cnn(image, grid, network, sct_contrast, brain, name)
-    return detect(image, grid)
+    else:
+        line = _cnn(image, grid, sct_contrast, brain)
+    if contrast in _CHECKED_CONTRASTS:
+        _refuse_without_cord(image, grid)
+    return line
 
 
 def coverage(line: Centerline) -> str:
@@ -135,82 +130,46 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
 
 def _svm(image: npt.NDArray[Any], grid: Grid, contrast: str) -> Centerline:
     installation = install.require()
-    if _has_command(installation):
-        arguments = ["-method", "optic", "-c", contrast]
-        return _by_command(installation, image, grid, arguments, f"svm (SCT's {_COMMAND})")
+    if sct_centerline.is_installed(installation):
+        return _by_command(image, grid, "svm", ["-method", "optic", "-c", contrast])
     name = "svm (OptiC computed here with SCT's weights)"
     return optic(image, grid, sct_optic.weights(contrast), name)
 
 
-def _check_cord(image: npt.NDArray[Any], grid: Grid, refuse: bool) -> None:
-    """Say that a scan shows no cord: OptiC itself draws a line through anything."""
-    if shows_cord(image, grid):
-        return
-    text = "no spinal cord was recognised in the scan, the line may follow something else"
-    if refuse:
-        raise CenterlineError(
-            f"{text}; check the scan and its contrast (-c). Where it does show the cord, use "
-            "-centerline svm, or file"
-        )
-    logger.warning("%s; look at it before using the result", text)
-
-
-def _viewer(image: npt.NDArray[Any], grid: Grid) -> Centerline:
-    installation = install.require()
-    if not _has_command(installation):
-        raise SctError(
-            f"-centerline viewer opens SCT's viewer, and {_COMMAND} was not found in SCT's bin "
-            "folder nor on the PATH; install SCT whole (https://spinalcordtoolbox.com), or use "
-            "-centerline auto, embedded or file"
-        )
-    return _by_command(
-        installation, image, grid, ["-method", "viewer"], f"viewer (SCT's {_COMMAND})"
-    )
-
-
-def _has_command(installation: install.Installation) -> bool:
-    return installation.bin is not None and (installation.bin / _COMMAND).exists()
+def _cnn(image: npt.NDArray[Any], grid: Grid, contrast: str, brain: bool) -> Centerline:
+    name = "cnn (SCT's network, best path computed here)"
+    return cnn(image, grid, sct_optic.ctr_model(contrast), contrast, brain, name)
 
 
 def _by_command(
-    installation: install.Installation,
-    image: npt.NDArray[Any],
-    grid: Grid,
-    arguments: list[str],
-    method: str,
+    image: npt.NDArray[Any], grid: Grid, method: str, arguments: list[str]
 ) -> Centerline:
-    """Centerline by SCT's own command, on a copy of the scan as it was read and repaired."""
-    with tempfile.TemporaryDirectory(prefix="sct_lesion_losses_") as folder:
-        scan, result = Path(folder) / "scan.nii", Path(folder) / "scan_centerline.nii.gz"
-        known = image if image.dtype.name in _NIFTI_TYPES else image.astype(np.float32)
-        copy = nib.Nifti1Image(known, grid.affine)
-        copy.set_sform(grid.affine, code=1)
-        copy.set_qform(grid.affine, code=1)
-        nib.save(copy, scan)
-        installation.run(
-            [_COMMAND, "-i", scan.name, *arguments, "-o", result.name, "-v", "0"], Path(folder)
+    drawn = sct_centerline.get(install.require(), image, grid, arguments)
+    return _from_mask(drawn, grid, f"{method} (SCT's {sct_centerline.COMMAND})")
+
+
+def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
+    """Refuse a scan that shows no cord: SCT's methods draw a line through anything."""
+    if not shows_cord(image, grid):
+        raise CenterlineError(
+            "no spinal cord was recognised in the scan, the line may follow something else; check "
+            "the scan and its contrast (-c). Where it does show the cord, give its course with "
+            "-centerline viewer or file"
         )
-        if not result.exists():
-            raise SctError(
-                f"{_COMMAND} wrote no centerline; run it by hand on the scan, then give "
-                "its output with -centerline file"
-            )
-        return replace(_from_file(result, grid), method=method)
 
 
-def _from_file(file: Path, grid: Grid, as_sct: bool = False) -> Centerline:
+def _from_mask(mask: Scan, grid: Grid, method: str, as_sct: bool = False) -> Centerline:
     """Centerline of a mask on the grid of the scan, in any axis order; gaps are bridged."""
-    mask = nifti.read_mask(file)
     rpi, _ = grid.to_rpi()
     own, reorientation = mask.grid.to_rpi()
+    name = mask.path.name
     if not own.matches(rpi, tolerance_mm=min(rpi.spacing_mm) / 10):
         raise GeometryError(
-            f"{file.name}: its grid ({_described(own)}) is not the scan's ({_described(rpi)}); "
+            f"{name}: its grid ({_described(own)}) is not the scan's ({_described(rpi)}); "
             "draw it on the scan, or resample it with `sct_register_multimodal -identity 1`"
         )
     if not mask.array.any():
-        raise CenterlineError(f"{file.name}: the mask is empty; draw the cord or its centerline")
-    method = f"file ({file.name})"
+        raise CenterlineError(f"{name}: the mask is empty; draw the cord or its centerline")
     if as_sct:
         return sct_lesion.centerline(mask.array, mask.grid, method)
     line = Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
@@ -218,7 +177,7 @@ def _from_file(file: Path, grid: Grid, as_sct: bool = False) -> Centerline:
     bridged = int(whole.covered.sum() - line.covered.sum())
     if bridged:
         logger.warning(
-            "%s: %d slices between others have no point; they are interpolated", file.name, bridged
+            "%s: %d slices between others have no point; they are interpolated", name, bridged
         )
     return whole
 

@@ -137,19 +137,14 @@ def test_methods_of_sct_without_sct_are_refused(image: np.ndarray, grid: Grid, m
 
 @pytest.mark.sct
 @pytest.mark.usefixtures("sct_dir")
-def test_without_a_cord_auto_refuses_and_svm_warns(
-    image: np.ndarray,
-    grid: Grid,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("method", ["auto", "svm", "cnn", "embedded"])
+def test_a_volume_without_a_cord_is_refused_whatever_the_method(
+    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(locate, "shows_cord", lambda *_: False)
-    with pytest.raises(CenterlineError, match="no spinal cord was recognised"):
-        locate.centerline(image, grid, "auto")
-    locate.centerline(image, grid, "svm")
-    assert "no spinal cord was recognised" in caplog.text
+    noise = np.random.default_rng(0).normal(500, 100, (60, 70, 30)).astype(np.float32)
+    with pytest.raises(CenterlineError, match=r"no spinal cord was (recognised|found)"):
+        locate.centerline(noise, Grid(noise.shape, np.diag([-1.0, 1.0, 3.0, 1.0])), method)
 
 
 @pytest.mark.parametrize("method", ["file", "auto"])

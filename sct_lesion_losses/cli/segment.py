@@ -193,6 +193,8 @@ def _segment(
     if out is not None and (len(images) > 1 or images[0].is_dir()):
         raise UsageError("-o names one mask: for several scans, use -ofolder")
     _imply_file(values)
+    if values["centerline"] == "file" and (len(images) > 1 or images[0].is_dir()):
+        raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
     from sct_lesion_losses import segment
 

@@ -185,6 +185,8 @@ def test_names_that_meet_are_refused_before_any_work(
         (["-i", "a.nii", "-sct_rule", "1"], "-bundle sct"),
         (["-i", "a.nii", "-centerline", "file"], "-file_centerline"),
         (["-i", "a.nii", "-centerline", "svm", "-file_centerline", "c.nii"], "not svm"),
+        (["-i", "a.nii", "b.nii", "-file_centerline", "c.nii"], "belongs to one scan"),
+        (["-i", ".", "-file_centerline", "c.nii"], "belongs to one scan"),
         (["-i", "a.nii", "-centerline", "optic"], "is not one of"),
         (["-i", "a.nii", "-precision", "float16"], "is not one of"),
     ],
