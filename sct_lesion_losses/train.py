@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
 import subprocess
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from sct_lesion_losses import __version__, intensity, locate, prepare
-from sct_lesion_losses.bundle import schema, store
+from sct_lesion_losses.bundle import document, schema, store
+from sct_lesion_losses.bundle.verify import INFO as BUNDLE_FILE
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti, splits
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.model import export, fitting
 from sct_lesion_losses.model.batches import TrainingTube
 from sct_lesion_losses.model.recipe import Recipe
@@ -31,6 +34,7 @@ from sct_lesion_losses.space.tube import CordTube
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
+LOCK = ".lock"
 
 logger = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float32]
@@ -59,6 +63,12 @@ class _RawTube:
     lesion: npt.NDArray[np.bool_]
     content: str
 
+    @property
+    def seen(self) -> str:
+        """Hash of what a network sees of the scan: intensities and lesion mask in the tube."""
+        lesion = np.packbits(self.lesion)
+        return cohorts.content_hash(self.values) + hashlib.sha256(lesion.tobytes()).hexdigest()[:32]
+
     def inner(self, margin: int) -> FloatArray:
         """Return the 48 x 48 window that a network sees in use, without the margin for shifts."""
         end = self.values.shape[0] - margin
@@ -73,6 +83,7 @@ def run(
     about: About = About(),
     rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
     resume: bool = False,
+    force: bool = False,
     report: fitting.Report | None = None,
 ) -> Path:
     """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
@@ -92,6 +103,8 @@ def run(
         How to split a cohort that comes without a split.
     resume : bool
         Go on after the last finished epoch of an earlier call.
+    force : bool
+        Start anew where a bundle or a training is there already; refused otherwise.
     report : callable, optional
         Told of every step; see `model.fitting.fit`.
 
@@ -105,41 +118,66 @@ def run(
     DataError
         There are no training or validation scans, or no lesions among them.
     TrainingError
-        See `model.fitting.fit`.
+        A bundle or a training is there already; else see `model.fitting.fit`.
+    UsageError
+        What `about` says cannot be written into a bundle.
+    OutputError
+        The folder cannot be written, or another training is writing it.
     """
-    began = time.monotonic()
-    work = folder.with_name(folder.name + WORK_SUFFIX)
-    work.mkdir(parents=True, exist_ok=True)
+    folder = folder.absolute()
+    draft = _draft(recipe, about)
+    store.check_target(folder, draft.name)
+    with _work_folder(folder, resume, force) as work:
+        return _run(data, folder, work, recipe, draft, rules, resume, report)
+
+
+def _run(
+    data: Path,
+    folder: Path,
+    work: Path,
+    recipe: Recipe,
+    draft: schema.BundleInfo,
+    rules: splits.Rules,
+    resume: bool,
+    report: fitting.Report | None,
+) -> Path:
     scans = splits.of(cohorts.read(data), rules)
-    cohorts.write(scans, work / SPLIT_TABLE)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
     training, validation = splits.part(scans, "training"), splits.part(scans, "validation")
-    margin = round(recipe.augmentation.shift_mm / prepare.SPACING_MM)
+    margin = _margin(recipe)
     raw = {scan.scan: raw_tube(scan, margin) for scan in (*training, *validation)}
     _require_lesions("training", [raw[s.scan] for s in training])
     _require_lesions("validation", [raw[s.scan] for s in validation])
     landmarks = intensity.fit(prepare.stacked_patches(raw[s.scan].inner(margin)) for s in training)
     hashes = {scan: tube.content for scan, tube in raw.items()}
-    split_hash = splits.split_hash([*training, *validation], hashes)
+    used = [*training, *validation]
+    data_hash = splits.split_hash(used, {scan: tube.seen for scan, tube in raw.items()})
+    if resume:
+        fitting.resumable(recipe, work, data_hash=data_hash)
+    cohorts.write(scans, work / SPLIT_TABLE)
     fitted = fitting.fit(
         [standardised(raw[s.scan], landmarks, margin) for s in training],
         [standardised(raw[s.scan], landmarks, margin) for s in validation],
         recipe,
         work,
-        data_hash=split_hash,
+        data_hash=data_hash,
         resume=resume,
         report=report,
     )
-    info = _info(fitted, recipe, landmarks, about, (time.monotonic() - began) / 60).model_copy(
-        update={"split_hash": split_hash, "seeds": {"training": recipe.seed, "split": rules.seed}}
-    )
-    provenance = info.provenance.model_copy(
+    provenance = draft.provenance.model_copy(
         update={
             "scans": splits.counts(scans),
             "trained_on": tuple(sorted(hashes.values())),
         }
     )
-    info = schema.BundleInfo.model_validate(info.model_copy(update={"provenance": provenance}))
+    facts = {
+        "preparation": _preparation(landmarks),
+        "split_hash": splits.split_hash(used, hashes),
+        "seeds": {"training": recipe.seed, "split": rules.seed},
+        "provenance": provenance,
+        **_trained(fitted, recipe),
+    }
+    info = schema.BundleInfo.model_validate(draft.model_copy(update=facts))
     network = export.to_onnx(fitted.model, info.metadata())
     weights = export.to_safetensors(fitted.model)
     store.save(folder, info, network, weights, card.text(info), overwrite=True)
@@ -180,34 +218,50 @@ def _require_lesions(part: str, tubes: Sequence[_RawTube]) -> None:
         )
 
 
-def _info(
-    fitted: fitting.Fitted,
-    recipe: Recipe,
-    landmarks: intensity.Landmarks,
-    about: About,
-    minutes: float,
-) -> schema.BundleInfo:
+def _draft(recipe: Recipe, about: About) -> schema.BundleInfo:
+    """Bundle as far as it is known before the training, which must not fail for a name."""
+    try:
+        return schema.BundleInfo(
+            name=about.name,
+            version=about.version,
+            loss=schema.Loss(name=recipe.loss, numbers=_numbers(recipe)),
+            preparation=_preparation(intensity.Landmarks((0.0, 50.0, 100.0), (0.0, 1.0, 2.0))),
+            network=schema.Architecture(filters=recipe.filters, levels=len(recipe.filters)),
+            packages=_packages(),
+            git_commit=_git_commit(),
+            provenance=schema.Provenance(data=about.data, commands=about.commands),
+            intended_use=about.intended_use,
+            limits=about.limits,
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"the bundle cannot be described so: {document.problems(error)}; choose another "
+            "folder name or description, without absolute paths"
+        ) from error
+
+
+def _preparation(landmarks: intensity.Landmarks) -> schema.StudyPreparation:
+    return schema.StudyPreparation(percentiles=landmarks.percentiles, landmarks=landmarks.values)
+
+
+def _trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
+    """Fields of a bundle that are known once it is trained."""
     progress, augmentation = fitted.progress, recipe.augmentation
+    shift_mm = _margin(recipe) * prepare.SPACING_MM
     words = {
         "mirrors": augmentation.mirrors,
         "90-degree rotations": augmentation.rotations,
-        f"centerline moved by up to {augmentation.shift_mm:g} mm": augmentation.shift_mm > 0,
+        f"centerline moved by up to {shift_mm:g} mm": shift_mm > 0,
         "gamma, bias, blur and noise": augmentation.intensity > 0,
     }
-    return schema.BundleInfo(
-        name=about.name,
-        version=about.version,
-        created=date.today(),
-        loss=schema.Loss(name=recipe.loss, numbers=_numbers(recipe)),
-        preparation=schema.StudyPreparation(
-            percentiles=landmarks.percentiles, landmarks=landmarks.values
-        ),
-        network=schema.Architecture(
+    return {
+        "created": date.today(),
+        "network": schema.Architecture(
             filters=recipe.filters,
             levels=len(recipe.filters),
             parameters=fitted.model.count_params(),
         ),
-        recipe=schema.Recipe(
+        "recipe": schema.Recipe(
             optimiser=recipe.optimiser,
             rate=recipe.rate,
             batch_size=recipe.batch_size,
@@ -219,19 +273,50 @@ def _info(
             augmentations=tuple(name for name, used in words.items() if used),
             precision=recipe.precision,
             backend=fitting.backend(),
-            device="cpu",
-            minutes=minutes,
+            device=fitting.device(),
+            minutes=sum(line.seconds for line in progress.history) / 60,
         ),
-        packages=_packages(),
-        git_commit=_git_commit(),
-        history=tuple(
+        "history": tuple(
             schema.Epoch(epoch=e.epoch, loss=e.loss, val_loss=e.val_loss, rate=e.rate)
             for e in progress.history
         ),
-        provenance=schema.Provenance(data=about.data, commands=about.commands),
-        intended_use=about.intended_use,
-        limits=about.limits,
-    )
+    }
+
+
+def _margin(recipe: Recipe) -> int:
+    """Voxels that a tube is wider on each side, for windows that are moved."""
+    return round(recipe.augmentation.shift_mm / prepare.SPACING_MM)
+
+
+@contextmanager
+def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
+    """Folder of the training's state, locked; refused where another training would be lost."""
+    work = folder.with_name(folder.name + WORK_SUFFIX)
+    checkpoint = (work / fitting.CHECKPOINT).exists()
+    if checkpoint and not (resume or force):
+        raise TrainingError(
+            f"{work} holds a training already; go on with it by -resume 1, lose it by -force 1, "
+            "or train into a new folder"
+        )
+    if (folder / BUNDLE_FILE).exists() and not (checkpoint or force):
+        raise TrainingError(
+            f"{folder} holds a bundle already, and no training to go on with; lose it by "
+            "-force 1, or train into a new folder"
+        )
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / LOCK, timeout=0)
+        with lock:
+            yield work
+    except Timeout as error:
+        raise OutputError(
+            f"{folder}: another training is writing this bundle; wait for it to end, or train "
+            "into a new folder"
+        ) from error
+    except PermissionError as error:
+        raise OutputError(
+            f"{work}: cannot write here ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _numbers(recipe: Recipe) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 from small_cohort import write_cohort
 
 from sct_lesion_losses import prepare, train
@@ -13,7 +16,13 @@ from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti, splits
-from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.errors import (
+    BundleError,
+    DataError,
+    OutputError,
+    TrainingError,
+    UsageError,
+)
 from sct_lesion_losses.model.recipe import study
 from sct_lesion_losses.space.centerline import Centerline
 
@@ -83,6 +92,83 @@ def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):
     longer = replace(FAST, epochs=3)
     train.run(cohort, folder, longer, about=train.About(name="small"), resume=True)
     assert [line.epoch for line in store.load(folder).info.history] == [1, 2, 3]
+
+
+def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
+    before = (trained / "bundle.json").read_bytes()
+    with pytest.raises(TrainingError, match=r"holds a training already.*-resume 1.*-force 1"):
+        train.run(cohort, trained, FAST, about=train.About(name="small"))
+    assert (trained / "bundle.json").read_bytes() == before
+    alone = tmp_path / "small"
+    shutil.copytree(trained, alone)
+    with pytest.raises(TrainingError, match=r"holds a bundle already.*-force 1"):
+        train.run(cohort, alone, FAST, about=train.About(name="small"), resume=True)
+
+
+def test_force_starts_anew(cohort, tmp_path):
+    folder, about = tmp_path / "small", train.About(name="small")
+    train.run(cohort, folder, FAST, about=about)
+    train.run(cohort, folder, replace(FAST, epochs=1), about=about, force=True)
+    assert store.load(folder).info.recipe.epochs_run == 1
+
+
+def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
+    work = tmp_path / ("small" + train.WORK_SUFFIX)
+    work.mkdir()
+    with (
+        FileLock(work / train.LOCK),
+        pytest.raises(OutputError, match="another training is writing"),
+    ):
+        train.run(cohort, tmp_path / "small", FAST, about=train.About(name="small"))
+
+
+def test_resuming_with_other_labels_is_refused_and_changes_nothing(tmp_path):
+    data, folder, about = tmp_path / "data", tmp_path / "small", train.About(name="small")
+    write_cohort(data, subjects=8)
+    train.run(data, folder, FAST, about=about)
+    table = tmp_path / "small.training" / train.SPLIT_TABLE
+    before = table.read_text()
+    trained_on = splits.part(cohorts.read(table), "training")[0]
+    image = nib.load(trained_on.lesion_mask)
+    moved = np.roll(np.asarray(image.dataobj), 6, axis=2)
+    nib.save(nib.Nifti1Image(moved, image.affine), trained_on.lesion_mask)
+    with pytest.raises(TrainingError, match="belongs to another training"):
+        train.run(data, folder, replace(FAST, epochs=3), about=about, resume=True)
+    assert table.read_text() == before
+
+
+def test_resuming_for_fewer_epochs_is_refused(cohort, tmp_path):
+    folder, about = tmp_path / "small", train.About(name="small")
+    train.run(cohort, folder, FAST, about=about)
+    with pytest.raises(TrainingError, match="has 2 epochs, 1 were asked for"):
+        train.run(cohort, folder, replace(FAST, epochs=1), about=about, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "about", "error", "said"),
+    [
+        ("_my bundle", train.About(name="_my bundle"), UsageError, "name is '_my bundle'"),
+        ("b", train.About(name="b", commands=("x -i /data/ms",)), UsageError, "absolute path"),
+        ("sct", train.About(name="sct"), BundleError, "choose another name"),
+        ("full", train.About(name="full"), BundleError, "not a bundle's"),
+    ],
+)
+def test_what_cannot_become_a_bundle_is_refused_before_a_scan_is_read(
+    folder, about, error, said, tmp_path
+):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    with pytest.raises(error, match=said):
+        train.run(tmp_path / "no cohort", tmp_path / folder, FAST, about=about)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_the_time_of_every_call_is_counted_and_the_device_named(cohort, trained):
+    recipe = store.load(trained).info.recipe
+    assert recipe.device == "cpu"
+    log = (trained.with_name("small.training") / "training.csv").read_text().splitlines()
+    seconds = [float(line.split(",")[-1]) for line in log[1:]]
+    assert recipe.minutes == pytest.approx(sum(seconds) / 60)
 
 
 def test_a_cohort_without_lesions_in_training_is_refused(tmp_path):

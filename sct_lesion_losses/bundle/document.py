@@ -44,8 +44,14 @@ def parse(text: bytes, where: str = "bundle.json") -> BundleInfo:
     try:
         return BundleInfo.model_validate_json(text, strict=True)
     except ValidationError as error:
-        problems = "; ".join(_problem(dict(item)) for item in error.errors(include_url=False)[:5])
-        raise BundleError(f"{where}: {problems}; get the bundle again or retrain it") from error
+        raise BundleError(
+            f"{where}: {problems(error)}; get the bundle again or retrain it"
+        ) from error
+
+
+def problems(error: ValidationError) -> str:
+    """First five problems of a description that does not fit the schema, in one line."""
+    return "; ".join(_problem(dict(item)) for item in error.errors(include_url=False)[:5])
 
 
 def _schema_version(text: bytes, where: str) -> object:

@@ -37,7 +37,7 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / LOCK, timeout=LOCK_SECONDS):
             _recover(folder)
-            _check_replaceable(folder, overwrite)
+            check_replaceable(folder, overwrite)
             with _temporary(folder) as new:
                 for name, content in files.items():
                     _write(new / name, content)
@@ -60,7 +60,13 @@ def set_aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.previous"
 
 
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that is there, unless it is a bundle and may be replaced, or is empty.
+
+    Raises
+    ------
+    BundleError
+    """
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():

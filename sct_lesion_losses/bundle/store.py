@@ -12,13 +12,14 @@ from pathlib import Path
 
 from sct_lesion_losses.bundle import document, verify
 from sct_lesion_losses.bundle.metadata import with_metadata
-from sct_lesion_losses.bundle.publish import publish, set_aside
+from sct_lesion_losses.bundle.publish import check_replaceable, publish, set_aside
 from sct_lesion_losses.bundle.schema import BundleInfo, SctPreparation, StudyPreparation
 from sct_lesion_losses.errors import BundleError
 
 PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
 PERSONAL = "~/.local/share/sct_lesion_losses/bundles"
 VARIABLE = "SCT_LESION_BUNDLES"
+SCT_NAME = "sct"
 _TRIES = 5
 _PAUSE_SECONDS = 0.02
 
@@ -173,6 +174,7 @@ def save(
         The folder cannot be written; a bundle that was there still is.
     """
     target = Path(folder)
+    check_target(target, info.name)
     files = {
         verify.INFO: document.dump(info),
         verify.NETWORK: with_metadata(network, info.metadata()),
@@ -183,6 +185,21 @@ def save(
     verify.check(files, str(target))
     publish(target, files, overwrite=overwrite)
     return Bundle(info, files[verify.NETWORK], target, weights)
+
+
+def check_target(folder: str | Path, name: str) -> None:
+    """Refuse a folder that a bundle of that name could not replace, before any work is done.
+
+    Raises
+    ------
+    BundleError
+        It holds other files, or the name is the one under which SCT's own model is known.
+    """
+    if name == SCT_NAME:
+        raise BundleError(
+            f"{folder}: {SCT_NAME} names the toolbox's own lesion model; choose another name"
+        )
+    check_replaceable(Path(folder), overwrite=True)
 
 
 def _read(folder: Path) -> Bundle:

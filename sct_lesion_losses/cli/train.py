@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -16,7 +17,6 @@ from sct_lesion_losses.cli.common import (
     FILE,
     FLOAT,
     FOLDER,
-    INT,
     SWITCH,
     TEXT,
     Kind,
@@ -28,6 +28,7 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
+from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
     from sct_lesion_losses.model.fitting import Report
@@ -81,8 +82,8 @@ _COUNT = int_range(1)
 @option(
     "-shift",
     "shift_mm",
-    FLOAT,
-    "Move the centerline by up to this, in mm, as augmentation.",
+    Kind("<float>", click.FloatRange(0, 10)),
+    "Move the centerline by up to this, in mm (whole voxels of 0.5 mm), as augmentation.",
     shown="0",
 )
 @option(
@@ -106,9 +107,13 @@ _COUNT = int_range(1)
     "Lesion probability that the untrained network starts from; 0.02 saves many steps.",
     shown="0.5",
 )
-@option("-seed", "seed", INT, "Seed of weights, patches and augmentation.", default=0)
+@option("-seed", "seed", int_range(0), "Seed of weights, patches and augmentation.", default=0)
 @option(
-    "-split_seed", "split_seed", INT, "Seed of the split, where the cohort has none.", default=0
+    "-split_seed",
+    "split_seed",
+    int_range(0),
+    "Seed of the split, where the cohort has none.",
+    default=0,
 )
 @option(
     "-lesion_free",
@@ -125,6 +130,13 @@ _COUNT = int_range(1)
     "Go on after the last finished epoch of an interrupted training.",
     default=False,
 )
+@option(
+    "-force",
+    "force",
+    SWITCH,
+    "Start anew, and lose the bundle or the training that is there already.",
+    default=False,
+)
 @option("-threads", "threads", _COUNT, "Threads to compute with.", shown="all cores")
 @option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
 def train_lesion(
@@ -137,6 +149,7 @@ def train_lesion(
     lesion_free: float,
     unseen_sites: tuple[str, ...],
     resume: bool,
+    force: bool,
     threads: int | None,
     data_text: str | None,
     verbosity: int,
@@ -144,9 +157,7 @@ def train_lesion(
 ) -> int:
     """Train and print the folder of the bundle."""
     _prepare_tensorflow(threads)
-    with _native_stderr_closed():
-        import keras  # noqa: F401 - TensorFlow's libraries announce themselves when loaded
-    from sct_lesion_losses import train
+    train = _loaded()
     from sct_lesion_losses.augment import Augmentation
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
@@ -169,10 +180,24 @@ def train_lesion(
                 about=about,
                 rules=Rules(split_seed, lesion_free, unseen_sites),
                 resume=resume,
+                force=force,
                 report=report,
             )
         )
     return 0
+
+
+def _loaded() -> ModuleType:
+    """Load Keras with what trains, without what compiled libraries announce."""
+    try:
+        with _native_stderr_closed():
+            from sct_lesion_losses import train
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"training needs {error.name}, which is not installed: "
+            "pip install 'sct_lesion_losses[train]'"
+        ) from error
+    return train
 
 
 def _prepare_tensorflow(threads: int | None) -> None:

@@ -20,7 +20,7 @@ from sct_lesion_losses.files import write_text
 from sct_lesion_losses.model import checkpoint as checkpoints
 from sct_lesion_losses.model import unet
 from sct_lesion_losses.model.batches import PatchBatches, TrainingTube
-from sct_lesion_losses.model.checkpoint import EpochLine, Progress
+from sct_lesion_losses.model.checkpoint import Checkpoint, EpochLine, Progress
 from sct_lesion_losses.model.recipe import Recipe, differences
 
 CHECKPOINT = "checkpoint.npz"
@@ -51,6 +51,12 @@ class Fitted:
 def backend() -> str:
     """Name the backend that Keras runs on: ``tensorflow``, ``jax`` or ``torch``."""
     return str(keras.backend.backend())
+
+
+def device() -> str:
+    """Name the kind of device that Keras computes on: ``gpu`` where there is one, else ``cpu``."""
+    kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
+    return next((kind for kind in ("gpu", "cuda", "tpu") if kind in kinds), "cpu")
 
 
 def loss_numbers(recipe: Recipe) -> dict[str, Any]:
@@ -113,11 +119,11 @@ def fit(
         The checkpoint belongs to another recipe or other scans, or a loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    stored = resumable(recipe, folder, data_hash=data_hash) if resume else None
     model = compiled(recipe)
-    settings = {"recipe": recipe.to_dict(), "data": data_hash}
-    keeper = _Keeper(folder, settings, recipe, report)
-    if resume and (folder / CHECKPOINT).exists():
-        keeper.go_on(model)
+    keeper = _Keeper(folder, _settings(recipe, data_hash), recipe, report)
+    if stored is not None:
+        keeper.go_on(model, stored)
     epoch = keeper.progress.epoch
     batches = PatchBatches(
         training,
@@ -149,6 +155,45 @@ def fit(
     return Fitted(model, keeper.progress)
 
 
+def resumable(recipe: Recipe, folder: Path, *, data_hash: str = "") -> Checkpoint | None:
+    """Checkpoint in a folder that a training by this recipe on these scans may go on from.
+
+    Returns
+    -------
+    Checkpoint or None
+        None where the folder has none.
+
+    Raises
+    ------
+    TrainingError
+        It belongs to another recipe or other scans, or has more epochs than are asked for.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    stored = checkpoints.load(path)
+    before, now = stored.settings, _settings(recipe, data_hash)
+    changed = differences(
+        {**before["recipe"], "data": before["data"], "epochs": None},
+        {**now["recipe"], "data": now["data"], "epochs": None},
+    )
+    if changed:
+        raise TrainingError(
+            f"{path} belongs to another training ({'; '.join(changed)}); give the settings and "
+            "the scans it was started with, or train into a new folder"
+        )
+    if stored.progress.epoch > recipe.epochs:
+        raise TrainingError(
+            f"{path} has {stored.progress.epoch} epochs, {recipe.epochs} were asked for; ask for "
+            "at least as many, or train into a new folder"
+        )
+    return stored
+
+
+def _settings(recipe: Recipe, data_hash: str) -> dict[str, Any]:
+    return {"recipe": recipe.to_dict(), "data": data_hash}
+
+
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]
     """Halves the rate, keeps the best weights, writes log and checkpoint after each epoch."""
 
@@ -164,20 +209,8 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]
         self.progress = Progress()
         self.best_weights: checkpoints.Arrays = []
 
-    def go_on(self, model: keras.Model) -> None:
-        """Continue from the checkpoint in the folder."""
-        path = self._folder / CHECKPOINT
-        stored = checkpoints.load(path)
-        before, now = stored.settings, self._settings
-        changed = differences(
-            {**before["recipe"], "data": before["data"], "epochs": None},
-            {**now["recipe"], "data": now["data"], "epochs": None},
-        )
-        if changed:
-            raise TrainingError(
-                f"{path} belongs to another training ({'; '.join(changed)}); give the settings "
-                "it was started with, or train into a new folder"
-            )
+    def go_on(self, model: keras.Model, stored: Checkpoint) -> None:
+        """Continue from a checkpoint."""
         checkpoints.restore(stored, model)
         self.progress, self.best_weights = stored.progress, stored.best_weights
         logger.info("going on after epoch %d", self.progress.epoch)
