@@ -30,7 +30,7 @@ def part(scan: tuple[np.ndarray, Grid], box: tuple[slice, ...]) -> tuple[np.ndar
     ("stem", "mask", "limit_mm"),
     [
         ("t2/t2", "t2/t2_seg-manual", 1.0),
-        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", 1.0),
+        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", 1.5),
         ("t2s/t2s", "t2s/t2s_seg", 1.5),
     ],
 )
@@ -134,3 +134,10 @@ def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
     back = detector.load(tmp_path / "d.npz")
     np.testing.assert_array_equal(back.weights, weights)
     assert (back.limit, back.version, back.training["seed"]) == (0.25, "7", 3)
+
+
+def test_the_shipped_detector_says_what_it_was_trained_on() -> None:
+    shipped = detector.shipped()
+    assert shipped.weights.shape == (577,)
+    assert {"version", "seed", "scans", "software"} <= shipped.training.keys()
+    assert detector._FILE.stat().st_size < 300_000

@@ -9,6 +9,7 @@ import pytest
 from sct_lesion_losses import phantom
 from sct_lesion_losses.centerline import detector, training
 from sct_lesion_losses.centerline.harvest import Example
+from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.space.centerline import Centerline
 
 Maker = Callable[..., Example]
@@ -83,3 +84,12 @@ def test_the_command_trains_and_writes_a_detector(
     )
     assert highest < made.limit < lowest
     assert (made.training["scans"], made.training["seed"]) == (16, 5)
+
+
+def test_a_detector_that_tells_nothing_apart_is_not_written(
+    example: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(training, "simulated", lambda *_, **__: example(0))
+    with pytest.raises(TrainingError, match="train on more scans"):
+        training.main(["-o", str(tmp_path / "d.npz"), "-scans", "4"])
+    assert not (tmp_path / "d.npz").exists()
