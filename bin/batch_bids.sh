@@ -17,19 +17,25 @@ here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
 PATH=$PATH:$here
 
 done=0 skipped=0 failed=
-for image in "$dataset"/sub-*/anat/*_T2w.nii* "$dataset"/sub-*/ses-*/anat/*_T2w.nii*; do
-    [ -e "$image" ] || continue
+for image in "$dataset"/sub-*/anat/*_T2w.nii "$dataset"/sub-*/anat/*_T2w.nii.gz \
+    "$dataset"/sub-*/ses-*/anat/*_T2w.nii "$dataset"/sub-*/ses-*/anat/*_T2w.nii.gz; do
+    # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
+    [ -e "$image" ] || [ -L "$image" ] || continue
     folder=$results/$(dirname -- "${image#"$dataset"/}")
     name=$(basename -- "$image")
-    mask=$folder/${name%%.nii*}_lesionseg.nii${name#*.nii}
-    if [ -e "$mask" ]; then
+    stem=${name%%.nii*}
+    if [ -e "$folder/${stem}_lesionseg.nii" ] || [ -e "$folder/${stem}_lesionseg.nii.gz" ]; then
         skipped=$((skipped + 1))
-    elif sct_deepseg_lesion_tuned -i "$image" -ofolder "$folder" "$@"; then
-        done=$((done + 1))
-    else
-        failed="$failed
-  ${image#"$dataset"/}"
+        continue
     fi
+    status=0
+    sct_deepseg_lesion_tuned -i "$image" -ofolder "$folder" "$@" || status=$?
+    case $status in
+        0) done=$((done + 1)) ;;
+        2 | 130 | 143) exit "$status" ;; # wrong options; stopped
+        *) failed="$failed
+  ${image#"$dataset"/}" ;;
+    esac
 done
 echo "$done segmented, $skipped already there" >&2
 if [ -n "$failed" ]; then
@@ -37,6 +43,6 @@ if [ -n "$failed" ]; then
     exit 1
 fi
 if [ $((done + skipped)) = 0 ]; then
-    echo "error: no sub-*/[ses-*/]anat/*_T2w.nii.gz in $dataset" >&2
+    echo "error: no sub-*/[ses-*/]anat/*_T2w.nii[.gz] in $dataset" >&2
     exit 1
 fi

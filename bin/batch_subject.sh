@@ -5,7 +5,7 @@
 #
 # sct_run_batch calls it with the subject's folder ("sub-01" or "sub-01/ses-02") and sets PATH_DATA,
 # PATH_DATA_PROCESSED, PATH_RESULTS and PATH_QC. Options for sct_deepseg_lesion_tuned go into
-# LESION_OPTIONS, for example: LESION_OPTIONS="-thr 0.3 -lesions 1"
+# LESION_OPTIONS, for example: LESION_OPTIONS="-thr 0.3 -pmap 1"
 set -eu
 
 subject=$1
@@ -16,21 +16,34 @@ PATH=$PATH:$here
 # One thread a job: sct_run_batch starts as many jobs as there are processors.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS:-1}}"
 
-qc=
+# Word splitting of the options is meant.
+# shellcheck disable=SC2086
+set -- -lesions 1 ${LESION_OPTIONS:-}
 if [ -n "${PATH_QC:-}" ] && command -v sct_qc >/dev/null; then
-    qc="-qc $PATH_QC -qc-dataset $(basename -- "$PATH_DATA") -qc-subject $subject"
+    set -- "$@" -qc "$PATH_QC" -qc-dataset "$(basename -- "$PATH_DATA")" -qc-subject "$subject"
 fi
 
-found=0
-for image in "$PATH_DATA/$subject"/anat/*_T2w.nii.gz "$PATH_DATA/$subject"/anat/*_T2w.nii; do
-    [ -e "$image" ] || continue
+found=0 worst=0 before=
+for image in "$PATH_DATA/$subject"/anat/*_T2w.nii "$PATH_DATA/$subject"/anat/*_T2w.nii.gz; do
+    # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
+    [ -e "$image" ] || [ -L "$image" ] || continue
     found=1
-    # Word splitting of the options is meant.
-    # shellcheck disable=SC2086
-    sct_deepseg_lesion_tuned -i "$image" -ofolder "$PATH_RESULTS/$subject/anat" -lesions 1 \
-        $qc ${LESION_OPTIONS:-}
+    if [ "${image%.gz}" = "$before" ]; then
+        echo "error: $(basename -- "$image") is there compressed and not; remove one" >&2
+        worst=1
+        continue
+    fi
+    before=$image
+    status=0
+    sct_deepseg_lesion_tuned -i "$image" -ofolder "$PATH_RESULTS/$subject/anat" "$@" || status=$?
+    case $status in
+        0) ;;
+        130 | 143) exit "$status" ;;
+        *) worst=$status ;;
+    esac
 done
 if [ "$found" = 0 ]; then
-    echo "error: no *_T2w.nii.gz in $subject/anat" >&2
+    echo "error: no *_T2w.nii or *_T2w.nii.gz in $subject/anat" >&2
     exit 1
 fi
+exit "$worst"
