@@ -18,7 +18,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti, splits
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.errors import CenterlineError, DataError, UsageError
 from sct_lesion_losses.metrics import summary, voxel
 from sct_lesion_losses.operating_point import Choice, binarize, choose, sweep
 from sct_lesion_losses.report import card
@@ -108,18 +108,31 @@ def run(
     total = len(tuning) + len(unseen)
     network = engines.load(loaded.network, settings.engine, settings.precision)
 
+    refused = 0
+
     def judged(some: Sequence[CohortScan], done: int) -> Iterator[Judged]:
+        nonlocal refused
         for number, scan in enumerate(some, start=done + 1):
-            yield judge(loaded, network, scan, settings.centerline)
+            try:
+                yield judge(loaded, network, scan, settings.centerline)
+            except CenterlineError as error:
+                refused += 1
+                logger.warning("%s is left out: %s", scan.scan.name, error)
             if report is not None:
                 report(number, total)
 
-    curves = [sweep(j.truth, j.pmap) for j in judged(tuning, 0)]
-    choice = choose(curves, [s.subject for s in tuning], objective=settings.objective)
-    bearing = [s for s, curve in zip(tuning, curves, strict=True) if curve.n_truth > 0]
-    changes: dict[str, object] = {"operating_point": operating_point(choice, bearing)}
+    curves = [(j.scan, sweep(j.truth, j.pmap)) for j in judged(tuning, 0)]
+    choice = choose(
+        [c for _, c in curves], [s.subject for s, _ in curves], objective=settings.objective
+    )
+    bearing = [s for s, curve in curves if curve.n_truth > 0]
+    refused_tuning, refused = refused, 0
     uses = [use(j, choice.threshold) for j in judged(unseen, len(tuning))]
-    changes["metrics"] = reached(uses) if uses else {}
+    point = operating_point(choice, bearing, settings.centerline, refused_tuning)
+    changes: dict[str, object] = {
+        "operating_point": point,
+        "metrics": reached(uses, refused) if uses else {},
+    }
     if command is not None:
         changes["provenance"] = loaded.info.provenance.followed_by(command)
     info = loaded.info.model_copy(update=changes)
@@ -172,8 +185,21 @@ def judge(
     return Judged(scan, truth, pmap)
 
 
-def operating_point(choice: Choice, scans: Sequence[CohortScan]) -> OperatingPoint:
-    """Return the choice as a bundle stores it: scans and subjects numbered, not named."""
+def operating_point(
+    choice: Choice, scans: Sequence[CohortScan], centerline: str, refused: int = 0
+) -> OperatingPoint:
+    """Return the choice as a bundle stores it: scans and subjects numbered, not named.
+
+    Parameters
+    ----------
+    choice : Choice
+    scans : sequence of CohortScan
+        Those whose curves made it.
+    centerline : str
+        How the cord was found; see `Settings`.
+    refused : int
+        Scans left out because no cord was found in them.
+    """
     if choice.threshold <= 0:
         raise DataError(
             "no threshold does better than marking every voxel as lesion; the bundle has learned "
@@ -181,6 +207,8 @@ def operating_point(choice: Choice, scans: Sequence[CohortScan]) -> OperatingPoi
         )
     numbers = {s: n for n, s in enumerate(dict.fromkeys(scan.subject for scan in scans), start=1)}
     warnings = ["the optimum lies at an end of the grid"] if choice.at_end else []
+    if refused:
+        warnings.append(f"{refused} scans left out, no cord was found in them")
     return OperatingPoint(
         kind="tuned",
         threshold=choice.threshold,
@@ -201,6 +229,7 @@ def operating_point(choice: Choice, scans: Sequence[CohortScan]) -> OperatingPoi
         leave_one_out=choice.leave_one_out,
         n_scans=choice.n_scans,
         n_subjects=choice.n_subjects,
+        centerline=centerline,
         warnings=tuple(warnings),
     )
 
@@ -250,8 +279,11 @@ def use(judged: Judged, threshold: float) -> Use:
     )
 
 
-def reached(uses: Sequence[Use]) -> dict[str, Metric]:
-    """Return the bundle's `metrics`: medians over unseen scans with lesions, and shares."""
+def reached(uses: Sequence[Use], refused: int = 0) -> dict[str, Metric]:
+    """Return the bundle's `metrics`: medians over unseen scans with lesions, and shares.
+
+    `refused` scans, in which no cord was found, have no scores; their share is a metric.
+    """
     subjects = [u.subject for u in uses]
 
     def metric(
@@ -272,4 +304,8 @@ def reached(uses: Sequence[Use]) -> dict[str, Metric]:
         "lesions_found": metric(share, np.mean, "mean share of a scan's lesions marked to >= 25 %"),
         "lesion_free_unmarked": metric(clean, np.mean, "share of lesion-free scans left empty"),
     }
+    scans = len(uses) + refused
+    measured["scans_refused"] = Metric(
+        value=refused / scans, n=scans, note="share of unseen scans in which no cord was found"
+    )
     return {name: m for name, m in measured.items() if m.n}

@@ -8,7 +8,7 @@ from small_cohort import write_cohort
 from sct_lesion_losses import train, tune
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.errors import BundleError, DataError
+from sct_lesion_losses.errors import BundleError, CenterlineError, DataError
 from sct_lesion_losses.model.recipe import study
 
 
@@ -99,3 +99,21 @@ def test_the_card_repeats_the_command_that_tuned(tuned):
     _, bundle = tuned
     assert bundle.info.provenance.commands[-1] == "sct_tune_lesion -bundle small -i split.tsv"
     assert "sct_tune_lesion -bundle small" in (bundle.folder / "card.md").read_text("utf-8")
+
+
+def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=7)
+    real = tune.judge
+
+    def judge(bundle, network, scan, centerline):
+        if scan.subject == "sub-002":
+            raise CenterlineError("no spinal cord was found")
+        return real(bundle, network, scan, centerline)
+
+    monkeypatch.setattr(tune, "judge", judge)
+    choice = tune.run(bundle.folder, fresh)
+    point = store.load(bundle.folder).info.operating_point
+    assert choice.n_scans == 2
+    assert point.warnings[-1] == "1 scans left out, no cord was found in them"
+    assert point.centerline == "cohort"

@@ -43,6 +43,9 @@ class OperatingPoint(Record):
         Objective lost at the threshold - 0.05 and + 0.05.
     leave_one_out : float or None
         Leave-one-subject-out score of the choice.
+    centerline : str
+        How the cord was found in the scans: ``cohort`` by the cohort's own centerlines, else a
+        method of `-centerline`. So it was for the bundle's metrics.
     warnings : tuple of str
         What the choice was warned of, an optimum at an end of the grid for one.
     """
@@ -59,6 +62,7 @@ class OperatingPoint(Record):
     leave_one_out: Score = None
     n_scans: Count = 0
     n_subjects: Count = 0
+    centerline: str = ""
     warnings: tuple[str, ...] = ()
 
     @model_validator(mode="after")

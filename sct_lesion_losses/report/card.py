@@ -135,6 +135,9 @@ def _operating_point(point: OperatingPoint) -> str:
     minus, plus = map(_number, point.loss_at_pm_0_05)
     lines.append(f"lost 0.05 below: {minus}; 0.05 above: {plus}")
     lines.append(f"leave-one-subject-out: {_number(point.leave_one_out)}")
+    if point.centerline:
+        by = "the cohort's own" if point.centerline == "cohort" else f"`{point.centerline}`"
+        lines.append(f"centerline of the scans, here and below: {by}")
     lines += [f"warning: {warning}" for warning in point.warnings]
     return "\n\n".join([first, "\n".join(f"- {line}" for line in lines), curve(point)])
 

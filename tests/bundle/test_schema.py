@@ -292,6 +292,7 @@ def test_the_document_is_what_others_parse() -> None:
     "leave_one_out": null,
     "n_scans": 1,
     "n_subjects": 1,
+    "centerline": "",
     "warnings": []
   },
 """
