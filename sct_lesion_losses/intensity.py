@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sct_lesion_losses.errors import DataError, ImageError
 
 PERCENTILES = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
+FAR_CONTRAST = 15.0  # of 100: landmark distance at which a scan looks unlike those trained on
 FULL_SCALE = 100.0
 # Percentiles closer than this fraction of their whole range are one and the same: a slope through
 # them would be rounding noise.
@@ -173,6 +174,25 @@ def landmark_distance(values: NDArray[Any], landmarks: Landmarks) -> float:
     scaled = FULL_SCALE * (own - own[0]) / (own[-1] - own[0])
     expected = FULL_SCALE * (stored - stored[0]) / (stored[-1] - stored[0])
     return float(np.abs(scaled - expected).mean())
+
+
+def contrast_warning(values: NDArray[Any], landmarks: Landmarks) -> str | None:
+    """Say that a scan's intensities are unlike those of the training scans; None if they are not.
+
+    Parameters
+    ----------
+    values : array
+        Untouched intensities around the cord.
+    landmarks : Landmarks
+    """
+    distance = landmark_distance(values, landmarks)
+    if distance <= FAR_CONTRAST:
+        return None
+    return (
+        "intensities around the cord are unlike those of the training scans (landmark distance "
+        f"{distance:.0f} of 100): has the scan the contrast that the model was trained for, and "
+        "is the centerline on the cord?"
+    )
 
 
 def zscore(patches: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -170,15 +170,14 @@ def _from_mask(mask: Scan, grid: Grid, method: str, as_sct: bool = False) -> Cen
         )
     if not mask.array.any():
         raise CenterlineError(f"{name}: the mask is empty; draw the cord or its centerline")
-    if as_sct:
-        return sct_lesion.centerline(mask.array, mask.grid, method)
     line = Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
     whole = line.filled()
-    bridged = int(whole.covered.sum() - line.covered.sum())
-    if bridged:
-        logger.warning(
-            "%s: %d slices between others have no point; they are interpolated", name, bridged
-        )
+    gaps = int(whole.covered.sum() - line.covered.sum())
+    if gaps:
+        fate = "are left out, as SCT does" if as_sct else "are interpolated"
+        logger.warning("%s: %d slices between others have no point; they %s", name, gaps, fate)
+    if as_sct:
+        return sct_lesion.centerline(mask.array, mask.grid, method)
     return whole
 
 

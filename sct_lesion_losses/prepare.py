@@ -21,7 +21,6 @@ from sct_lesion_losses.space.tube import CordTube
 logger = logging.getLogger(__name__)
 
 SPACING_MM = 0.5  # Hussein et al. 2023, section 2.1
-FAR_CONTRAST = 15.0  # of 100: mean distance of intensity landmarks at which a scan looks unlike T2w
 
 
 class Prepared(Protocol):
@@ -155,13 +154,8 @@ def scan(
         )
     landmarks = intensity.Landmarks(preparation.percentiles, preparation.landmarks)
     patches = stacked_patches(values)
-    distance = intensity.landmark_distance(patches, landmarks)
-    if distance > FAR_CONTRAST:
-        logger.warning(
-            "intensities around the cord are unlike those of the training scans (landmark "
-            "distance %.0f of 100): is this a T2-weighted scan, and is the centerline on the cord?",
-            distance,
-        )
+    if unlike := intensity.contrast_warning(patches, landmarks):
+        logger.warning("%s", unlike)
     rpi, reorientation = grid.to_rpi()
     return StudyPrepared(
         intensity.standardise(values, landmarks, reference=patches),

@@ -52,7 +52,7 @@ def default_outputs(pmap: Path, threshold: float, folder: Path | None = None) ->
     stem, extension = nifti.stem(pmap)
     for ending in _MAP_ENDINGS:
         stem = stem.removesuffix(ending)
-    return Outputs.beside((folder or Path()) / f"{stem}_thr{threshold:g}{extension}")
+    return Outputs.beside((folder or Path()) / f"{stem}_thr{threshold!r}{extension}")
 
 
 def run(
@@ -89,8 +89,10 @@ def run(
     labels = lesion.components(mask)
     count = int(labels.max())
     load_mm3 = float(np.count_nonzero(mask)) * scan.grid.voxel_volume_mm3
+    notes = list(scan.notes)
     if not count:
-        logger.warning("%s: the mask is empty; %s", pmap.name, _peak(scan))
+        notes.append(f"the mask is empty; {_peak(scan)}")
+        logger.warning("%s: %s", pmap.name, notes[-1])
     written = [outputs.mask]
     if lesions:
         nifti.write(outputs.labels, labels, scan, np.uint16)
@@ -98,7 +100,7 @@ def run(
         table = lesion_table.write(outputs.table, found)
         written += [outputs.labels, *table]
     nifti.write(outputs.mask, mask, scan, np.uint8)
-    content = _sidecar(scan, threshold, count, load_mm3, command)
+    content = _sidecar(scan, threshold, count, load_mm3, notes, command)
     write_json(outputs.sidecar, content)
     return Result((*written, outputs.sidecar), count, load_mm3)
 
@@ -111,7 +113,7 @@ def _peak(scan: Scan) -> str:
 
 
 def _sidecar(
-    scan: Scan, threshold: float, count: int, load_mm3: float, command: str
+    scan: Scan, threshold: float, count: int, load_mm3: float, notes: list[str], command: str
 ) -> dict[str, Any]:
     """Contents of the JSON beside the mask; base names only."""
     return {
@@ -122,6 +124,6 @@ def _sidecar(
         "LesionCount": count,
         "LesionVolumeMm3": round(load_mm3, 3),
         "HighestProbability": round(float(scan.array.max()), 4),
-        "Warnings": list(scan.notes),
+        "Warnings": notes,
         "Disclaimer": "Research software, not a medical device.",
     }

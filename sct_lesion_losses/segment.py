@@ -6,8 +6,9 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.data.outputs import Outputs
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError, UsageError
 from sct_lesion_losses.metrics import lesion
 from sct_lesion_losses.operating_point import binarize
+from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
 from sct_lesion_losses.report.result import Found, Result, sidecar
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -96,6 +98,12 @@ class Settings:
                     "-sct_rule 1 keeps no p-map: leave out -thr, -pmap and -lesions, or use "
                     "-bundle sct without the rule"
                 )
+            if self.precision != "float32":
+                raise UsageError("-sct_rule 1 computes in float32, as SCT does")
+        if self.pmap_alone and (self.lesions or self.qc is not None):
+            raise UsageError(
+                "-thr 0 writes the p-map alone: leave out -lesions and -qc, or give a threshold"
+            )
         if self.centerline == "file" and self.centerline_file is None:
             raise UsageError("-centerline file needs the file: add -file_centerline <file>")
 
@@ -126,7 +134,8 @@ def run(
         The scan, the centerline or the bundle cannot be used (nothing has been written then), or
         the output folder cannot.
     """
-    with _collected_warnings() as warnings:
+    require(settings)
+    with _collected_warnings() as warnings, _named(image):
         bundle, network = opened(
             settings.bundle, settings.contrast, settings.engine, settings.precision
         )
@@ -160,18 +169,19 @@ def run(
             if threshold:
                 mask = binarize(pmap, threshold)
         found = None if mask is None else _found(mask, pmap, scan.grid)
+        written = _written(settings, outputs, mask is None)
         _say(image, bundle, threshold, found)
+        _say_stale(image, outputs, written)
     result = Result(
-        _written(settings, outputs, mask is None),
+        written,
         found,
         threshold or None,
-        bundle.threshold,
+        bundle.tuned_threshold,
         centerline.method,
         f"{network.name} {network.version}, {network.precision}",
         tuple(warnings),
     )
-    _write(scan, centerline, pmap, mask, settings, outputs, result)
-    files.write_json(outputs.sidecar, sidecar(result, bundle, settings.command))
+    _write(scan, centerline, pmap, mask, outputs, result, sidecar(result, bundle, settings.command))
     if settings.qc is not None and mask is not None:
         sct_qc.entry(
             image,
@@ -183,6 +193,14 @@ def run(
             settings.qc_subject,
         )
     return result
+
+
+def require(settings: Settings) -> None:
+    """Raise an error where something that the settings ask for is not installed."""
+    if settings.figure:
+        figure.require()
+    if settings.qc is not None:
+        sct_qc.require()
 
 
 @functools.lru_cache(maxsize=2)
@@ -212,17 +230,34 @@ def _found(mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32] | None, gr
 
 
 def _say(image: Path, bundle: Bundle, threshold: float | None, found: Found | None) -> None:
-    """Warn of an empty mask and of a threshold that is not the tuned one."""
-    if threshold and threshold != bundle.threshold:
+    """Warn of an empty mask, and of a threshold that was not tuned."""
+    tuned = bundle.tuned_threshold
+    if threshold and tuned is None:
+        logger.warning(
+            "%s: threshold %g; the bundle %r was never tuned to scans", image.name, threshold,
+            bundle.name,
+        )  # fmt: skip
+    elif threshold and threshold != tuned:
         logger.warning(
             "%s: threshold %g instead of %g, the one the bundle %r was tuned to",
             image.name,
             threshold,
-            bundle.threshold,
+            tuned,
             bundle.name,
         )
     if found is not None and not found.lesions:
         logger.warning("%s: the mask is empty%s", image.name, found.peak)
+
+
+def _say_stale(image: Path, outputs: Outputs, written: tuple[Path, ...]) -> None:
+    """Warn of files of an earlier run that stay beside the new ones and do not belong to them."""
+    stale = [path.name for path in astuple(outputs) if path not in written and path.exists()]
+    if stale:
+        logger.warning(
+            "%s: %s: from an earlier run, not of this one; remove what you do not need",
+            image.name,
+            ", ".join(stale),
+        )
 
 
 def _written(settings: Settings, outputs: Outputs, pmap_alone: bool) -> tuple[Path, ...]:
@@ -236,7 +271,7 @@ def _written(settings: Settings, outputs: Outputs, pmap_alone: bool) -> tuple[Pa
         wanted.append(outputs.centerline)
     if settings.figure:
         wanted.append(outputs.figure)
-    return (*wanted, outputs.sidecar)
+    return (*wanted, outputs.pmap_sidecar if pmap_alone else outputs.sidecar)
 
 
 def _write(
@@ -244,14 +279,12 @@ def _write(
     centerline: Centerline,
     pmap: npt.NDArray[np.float32] | None,
     mask: npt.NDArray[np.bool_] | None,
-    settings: Settings,
     outputs: Outputs,
     result: Result,
+    described: dict[str, Any],
 ) -> None:
     """Write what `result` names, the mask last: where it is, the rest is complete."""
     if outputs.figure in result.written:
-        from sct_lesion_losses.report import figure
-
         figure.draw(scan.array, scan.grid, centerline, mask, pmap, outputs.figure, result.sentence)
     if outputs.centerline in result.written:
         nifti.write(outputs.centerline, _drawn(centerline, scan.grid), scan, np.uint8)
@@ -261,6 +294,7 @@ def _write(
         lesion_table.write(outputs.table, lesion.measures(labels, pmap, scan.grid.affine))
     if outputs.pmap in result.written and pmap is not None:
         nifti.write(outputs.pmap, pmap, scan, np.float32)
+    files.write_json(result.written[-1], described)
     if mask is not None:
         nifti.write(outputs.mask, mask, scan, np.uint8)
 
@@ -274,6 +308,17 @@ def _drawn(centerline: Centerline, grid: Grid) -> npt.NDArray[np.uint8]:
     xy = np.clip(np.round(line.xy[z]).astype(int), 0, np.array(rpi.shape[:2]) - 1)
     image[xy[:, 0], xy[:, 1], z] = 1
     return np.ascontiguousarray(reorientation.undo(image))
+
+
+@contextmanager
+def _named(image: Path) -> Iterator[None]:
+    """Let an error that does not say which scan it is about begin with its name."""
+    try:
+        yield
+    except (CenterlineError, GeometryError, EngineError) as error:
+        if image.name in str(error):
+            raise
+        raise type(error)(f"{image.name}: {error}") from error
 
 
 class _Collector(logging.Handler):

@@ -251,11 +251,12 @@ class BundleInfo(Record):
 def command_line(arguments: Sequence[str]) -> str:
     """Command line as a shell would take it, with every path cut down to its base name.
 
-    >>> command_line(["/opt/bin/sct_tune_lesion", "-i", "/home/jane doe/data", "-thr", "0.3"])
-    'sct_tune_lesion -i data -thr 0.3'
+    >>> command_line(["/opt/bin/sct_tune_lesion", "-i", "/home/jane doe/data", "-o", "../x/b"])
+    'sct_tune_lesion -i data -o b'
     """
-    names = (
-        PurePath(word).name if PurePath(word).is_absolute() or word[:2] == "~/" else word
-        for word in arguments
-    )
-    return shlex.join(names)
+    return shlex.join(PurePath(word).name if _is_path(word) else word for word in arguments)
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word of a command line leads through folders; a sentence with a slash does not."""
+    return PurePath(word).is_absolute() or word[:2] == "~/" or ("/" in word and " " not in word)

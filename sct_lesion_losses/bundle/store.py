@@ -58,6 +58,12 @@ class Bundle:
         return self.info.operating_point.threshold
 
     @property
+    def tuned_threshold(self) -> float | None:
+        """The decision threshold if it was chosen on scans; None for the default of 0.5."""
+        point = self.info.operating_point
+        return point.threshold if point.kind == "tuned" else None
+
+    @property
     def preparation(self) -> StudyPreparation | SctPreparation:
         """What turns a scan into the network's input."""
         return self.info.preparation
@@ -97,7 +103,9 @@ def available() -> dict[str, Path]:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Folder of a bundle: a path that is one, else a name on the search path.
+    """Folder of a bundle: a name on the search path, else a path.
+
+    A name means the same bundle wherever it is typed; ``./tversky`` is the one in this folder.
 
     Raises
     ------
@@ -107,11 +115,14 @@ def find(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - does not fail without a home
     try:
-        if name and (path / verify.INFO).is_file():
-            return path
         known = {} if os.sep in name else available()
+        here = bool(name) and (path / verify.INFO).is_file()
         if name in known:
+            if here and not path.samefile(known[name]):
+                _LOG.warning("%s is not the folder here, which is ./%s", known[name], name)
             return known[name]
+        if here:
+            return path
         if path.suffix == ".zip" and path.is_file():
             raise BundleError(f"{name}: an archive; run sct_lesion_bundle import {path.name} first")
         if os.sep in name or (name and path.is_dir()):

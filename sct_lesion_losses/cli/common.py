@@ -53,8 +53,18 @@ class Kind:
     callback: Callable[[click.Context, click.Parameter, Any], Any] | None = None
 
 
-FILE = Kind("<file>", click.Path(path_type=Path))
-FOLDER = Kind("<folder>", click.Path(path_type=Path))
+def _utf8(_ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Refuse a file name that is not UTF-8: it could not be written into a sidecar."""
+    for path in value if isinstance(value, tuple) else (value,):
+        if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            raise click.BadParameter(
+                f"the name {str(path)!a} is not UTF-8; rename it", param=option
+            )
+    return value
+
+
+FILE = Kind("<file>", click.Path(path_type=Path), _utf8)
+FOLDER = Kind("<folder>", click.Path(path_type=Path), _utf8)
 TEXT = Kind("<str>", click.STRING)
 INT = Kind("<int>", click.INT)
 FLOAT = Kind("<float>", click.FLOAT)
@@ -214,6 +224,15 @@ class Terminated(BaseException):
     """SIGTERM arrived: unwinds the work, so that temporary files are removed."""
 
 
+_SIGTERM = threading.Event()
+
+
+def stop_if_terminated() -> None:
+    """Raise :class:`Terminated` where SIGTERM arrived and something swallowed the exception."""
+    if _SIGTERM.is_set():
+        raise Terminated
+
+
 def execute(made: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and turn whatever happens into an exit status.
 
@@ -232,6 +251,7 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
             verbosity = context.params["verbosity"]
             with context, talk.logged(verbosity, args):
                 status = made.invoke(context)
+            stop_if_terminated()
             sys.stdout.flush()
             return int(status or 0)
     except click.exceptions.Exit as leaving:
@@ -249,9 +269,14 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
         click.echo(made.get_usage(made.context_class(made, info_name=name)), err=True)
         return _say(name, error.format_message(), error.exit_code)
     except (Exception, SystemExit) as error:
+        if _SIGTERM.is_set():  # an import that it interrupts raises an error of its own
+            return _say(name, "terminated", TERMINATED)
         if verbosity >= 2:
             traceback.print_exc()
-        return _say(name, describe(error), getattr(error, "exit_status", FAILED))
+        said = describe(error)
+        if verbosity < 2:
+            said = talk.without_folders(said, args)
+        return _say(name, said, getattr(error, "exit_status", FAILED))
 
 
 def words() -> tuple[str, ...]:
@@ -292,11 +317,13 @@ def _sigterm() -> Iterator[None]:
     """Raise :class:`Terminated` on SIGTERM for the length of the block."""
 
     def stop(_signal: int, _frame: object) -> None:
+        _SIGTERM.set()
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _SIGTERM.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield

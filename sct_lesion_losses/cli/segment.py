@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,9 +26,11 @@ from sct_lesion_losses.cli.common import (
     execute,
     leave,
     option,
+    stop_if_terminated,
     typed,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.files import require_writable
 
 if TYPE_CHECKING:
     from sct_lesion_losses.data.outputs import Outputs
@@ -199,18 +202,27 @@ def _segment(
     from sct_lesion_losses import segment
 
     settings = segment.Settings(keep_centerline=not remove, **values)
-    jobs = _jobs(images, out, folder, settings.contrast)
+    jobs = _jobs(images, out, folder, settings.contrast, settings.centerline_file)
+    # What cannot be had is one error before any work, not one for every scan after it.
+    segment.require(settings)
+    for place in {outputs.mask.parent for _, outputs in jobs}:
+        require_writable(place)
     if len(jobs) > 1:
-        # A bundle or engine that cannot be used is one error, not one for every scan.
         segment.opened(settings.bundle, settings.contrast, settings.engine, settings.precision)
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
-    for image, outputs in jobs:
+    for number, (image, outputs) in enumerate(jobs, start=1):
         mine = dataclasses.replace(settings, command=talk.command_line(name, typed(), image))
+        label = image.name if len(jobs) == 1 else f"{number}/{len(jobs)} {image.name}"
+        stop_if_terminated()
         try:
-            with talk.progress_bar(image.name, verbosity > 0, unit="patch") as progress:
+            with (
+                talk.about(image.name),
+                talk.progress_bar(label, verbosity > 0, unit="patch") as progress,
+            ):
                 result = segment.run(image, mine, outputs, progress)
         except Exception as error:
+            stop_if_terminated()
             if len(jobs) == 1:
                 raise
             said = describe(error)
@@ -224,7 +236,7 @@ def _segment(
             click.echo(path)
     if verbosity and shown:
         click.echo(talk.view_hint(shown))
-    return _report(failures, len(jobs))
+    return _report(failures, len(jobs), verbosity)
 
 
 def _imply_file(values: dict[str, Any]) -> None:
@@ -237,7 +249,11 @@ def _imply_file(values: dict[str, Any]) -> None:
 
 
 def _jobs(
-    images: Sequence[Path], out: Path | None, folder: Path | None, contrast: str
+    images: Sequence[Path],
+    out: Path | None,
+    folder: Path | None,
+    contrast: str,
+    centerline: Path | None,
 ) -> list[tuple[Path, Outputs]]:
     """Pair every scan with the names of its outputs; refuse names that meet."""
     from sct_lesion_losses.data import bids, outputs
@@ -250,35 +266,39 @@ def _jobs(
             jobs += [(scan, outputs.for_bids_scan(scan, image, derivatives)) for scan in scans]
         else:
             jobs.append((image, outputs.for_scan(image, out=out, folder=folder)))
-    _check_names(jobs)
+    _check_names(jobs, centerline)
     for image in filter(Path.is_dir, images):
         bids.describe_derivatives(folder or image / bids.DERIVATIVES)
     return jobs
 
 
-def _check_names(jobs: Sequence[tuple[Path, Outputs]]) -> None:
-    """Refuse two scans with one output, and an output that is one of the scans."""
-    owners: dict[Path, Path] = {}
-    scans = {image.resolve() for image, _ in jobs}
+def _check_names(jobs: Sequence[tuple[Path, Outputs]], centerline: Path | None) -> None:
+    """Refuse two scans with one output, and an output that is one of the inputs."""
+    inputs = {os.path.realpath(image): "a scan" for image, _ in jobs}
+    if centerline is not None:
+        inputs[os.path.realpath(centerline)] = "the centerline file"
+    owners: dict[str, Path] = {}
     for image, outputs in jobs:
-        for path in {path.resolve() for path in dataclasses.astuple(outputs)}:
-            if path in scans:
-                raise UsageError(f"{path.name} would overwrite a scan; choose an -ofolder")
-            if path in owners:
+        for path in dataclasses.astuple(outputs):
+            real = os.path.realpath(path)
+            if real in inputs:
+                raise UsageError(f"{path.name} would overwrite {inputs[real]}; choose an -ofolder")
+            if real in owners:
                 raise UsageError(
-                    f"{owners[path]} and {image} would both be written to {path.name}; "
+                    f"{owners[real]} and {image} would both be written to {path.name}; "
                     "segment them one by one with an -ofolder each"
                 )
-            owners[path] = image
+            owners[real] = image
 
 
-def _report(failures: Sequence[str], count: int) -> int:
+def _report(failures: Sequence[str], count: int, verbosity: int) -> int:
     """List the scans that failed on stderr; return the exit status."""
     if not failures:
         return 0
     click.echo(f"{len(failures)} of {count} scans failed:", err=True)
     for failure in failures:
-        click.echo(f"  {' '.join(failure.split())}", err=True)
+        line = " ".join(failure.split())
+        click.echo(f"  {line if verbosity >= 2 else talk.without_folders(line)}", err=True)
     return FAILED
 
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 PACKAGE = "sct_lesion_losses"
@@ -16,20 +17,46 @@ _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\",;()]+/)+")
 
 
-class _Line(logging.Formatter):
-    """`WARNING: message`; absolute folders are cut away unless everything is to be shown."""
+_scan: ContextVar[str] = ContextVar("scan", default="")
 
-    def __init__(self, hidden: Sequence[str]) -> None:
-        super().__init__("%(levelname)s: %(message)s")
-        self._hidden = sorted(hidden, key=len, reverse=True)
+
+class _Line(logging.Formatter):
+    """`WARNING: scan: message`; absolute folders are cut away unless everything is to be shown."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__()
+        self._args = args
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.levelno == logging.INFO:
-            text = record.getMessage()
-        for folder in self._hidden:
-            text = text.replace(folder, "")
-        return _FOLDERS.sub("", text)
+        text, scan = super().format(record), _scan.get()
+        if record.levelno != logging.INFO:
+            about = f"{scan}: " if scan and scan not in text else ""
+            text = f"{record.levelname}: {about}{text}"
+        return without_folders(text, self._args)
+
+
+@contextmanager
+def about(scan: str) -> Iterator[None]:
+    """Let the warnings of the block name the scan that they are about."""
+    token = _scan.set(scan)
+    try:
+        yield
+    finally:
+        _scan.reset(token)
+
+
+def without_folders(text: str, args: Sequence[str] = ()) -> str:
+    """Cut the folders of absolute paths away, so that a log can be shared.
+
+    Parameters
+    ----------
+    text : str
+    args : sequence of str
+        The command line: the folders on it may hold spaces.
+    """
+    for folder in sorted(_folders(args), key=len, reverse=True):
+        text = text.replace(folder, "")
+    return _FOLDERS.sub("", text)
 
 
 @contextmanager
@@ -48,7 +75,7 @@ def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
     logger = logging.getLogger(PACKAGE)
     handler = logging.StreamHandler(sys.stderr)
     if verbosity < 2:
-        handler.setFormatter(_Line(_folders(args)))
+        handler.setFormatter(_Line(args))
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     level, others = logger.level, logging.getLogger("py.warnings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import sct_lesion_losses
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.files import write_json
+
+logger = logging.getLogger(__name__)
 
 DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
@@ -35,6 +38,17 @@ def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
         found = f"only {seen}" if seen else "no image in sub-*/anat or sub-*/ses-*/anat"
         raise DataError(
             f"{dataset}: no {wanted} scan, {found}; expected a BIDS folder, or give the files"
+        )
+    subjects = {path.name for path in dataset.glob("sub-*") if path.is_dir()}
+    without = sorted(subjects - {path.relative_to(dataset).parts[0] for path in scans})
+    if without:
+        logger.warning(
+            "%d of %d subjects have no %s scan: %s%s",
+            len(without),
+            len(subjects),
+            " or ".join(suffixes),
+            ", ".join(without[:5]),
+            ", …" if len(without) > 5 else "",
         )
     return scans
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,16 @@ class Outputs:
     ----------
     mask, pmap, labels, centerline : Path
         Images on the scan's grid: lesion mask, lesion probability, numbered lesions, centerline.
-    sidecar, table, columns, figure : Path
-        JSON; one row per lesion as TSV, and what its columns mean as JSON; PNG.
+    sidecar, pmap_sidecar : Path
+        JSON of the mask, and of a p-map that was made without one.
+    table, columns, figure : Path
+        One row per lesion as TSV, and what its columns mean as JSON; PNG.
     """
 
     mask: Path
     sidecar: Path
     pmap: Path
+    pmap_sidecar: Path
     labels: Path
     table: Path
     columns: Path
@@ -41,6 +45,7 @@ class Outputs:
             mask=mask,
             sidecar=folder / f"{stem}.json",
             pmap=folder / f"{stem}_pmap{extension}",
+            pmap_sidecar=folder / f"{stem}_pmap.json",
             labels=folder / f"{stem}_labels{extension}",
             table=folder / f"{stem}_lesions.tsv",
             columns=folder / f"{stem}_lesions.json",
@@ -76,7 +81,7 @@ def for_scan(image: Path, *, out: Path | None = None, folder: Path | None = None
         )
     if folder is not None:
         mask = folder / mask
-    if mask.resolve() == image.resolve():
+    if os.path.realpath(mask) == os.path.realpath(image):
         raise UsageError(f"{mask}: the mask would overwrite the scan; choose another name with -o")
     return Outputs.beside(mask)
 
@@ -90,10 +95,12 @@ def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
     name = bids.derivative_name(image, "label-L_mask")
     mask = derivatives / image.relative_to(dataset).parent / name
     plain = Outputs.beside(mask)
+    pmap = mask.with_name(bids.derivative_name(image, "label-L_probseg"))
     return Outputs(
         mask=mask,
         sidecar=plain.sidecar,
-        pmap=mask.with_name(bids.derivative_name(image, "label-L_probseg")),
+        pmap=pmap,
+        pmap_sidecar=pmap.with_name(f"{nifti.stem(pmap)[0]}.json"),
         labels=mask.with_name(bids.derivative_name(image, "label-L_dseg")),
         table=plain.table,
         columns=plain.columns,

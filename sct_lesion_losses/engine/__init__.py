@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from sct_lesion_losses.engine import onnx_runtime, open_vino
 from sct_lesion_losses.engine.network import Layout, Network
@@ -59,7 +60,8 @@ def load(
 
 
 def available_cpus() -> int:
-    """Count the CPUs this process may use: its affinity where the system has one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the CPUs this process may use: its affinity, and no more than $OMP_NUM_THREADS."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    limit = int(asked) if asked.isdecimal() and int(asked) > 0 else None
+    return min(count or 1, limit or sys.maxsize)

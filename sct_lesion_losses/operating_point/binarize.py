@@ -41,4 +41,7 @@ def binarize(pmap: NDArray[np.floating[Any]], threshold: float) -> BoolArray:
             f"the p-map holds {pmap.dtype} values, expected floating-point probabilities; "
             "was a mask given in its place?"
         )
-    return np.asarray(pmap >= pmap.dtype.type(threshold))
+    cast = pmap.dtype.type(threshold)
+    if threshold > 0 and cast == 0:  # only the threshold 0 gives everything
+        cast = np.finfo(pmap.dtype).smallest_subnormal
+    return np.asarray(pmap >= cast)

@@ -19,6 +19,7 @@ LESION_COLOUR = "#ff3b30"
 CORD_COLOUR = "#5ac8fa"
 AXIAL_SLICES = 4
 AXIAL_MM = 40.0
+SIDE_MM = 120.0
 FINE_MM = 0.5
 
 
@@ -51,15 +52,12 @@ def draw(
     OutputError
         Matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OutputError(
-            "a picture needs matplotlib: pip install 'sct_lesion_losses[report]'"
-        ) from error
+    require()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rpi, reorientation = grid.to_rpi()
-    fine = rpi.resampled((FINE_MM,) * 3)
+    fine = _around(centerline.filled().on(rpi.resampled((FINE_MM,) * 3)))
     scan = values(reorientation.apply(image), rpi, fine)
     line = centerline.filled().on(fine)
     overlay = None
@@ -80,6 +78,30 @@ def draw(
     figure.suptitle(title, color="white", fontsize=11)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def require() -> None:
+    """Raise an OutputError where pictures cannot be drawn, before any work is done."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OutputError(
+            "a picture needs matplotlib: pip install 'sct_lesion_losses[report]'"
+        ) from error
+
+
+def _around(line: Centerline) -> Grid:
+    """Part of the line's grid that the picture shows: the whole field would not fit in memory."""
+    xy = line.xy[line.covered]
+    reach = np.array([AXIAL_MM / 2, SIDE_MM / 2]) / FINE_MM
+    low = np.clip(
+        np.floor(xy.min(axis=0) - reach).astype(int), 0, np.array(line.grid.shape[:2]) - 2
+    )
+    high = np.clip(np.ceil(xy.max(axis=0) + reach).astype(int) + 1, low + 2, line.grid.shape[:2])
+    corner = np.eye(4)
+    corner[:2, 3] = low
+    width, depth = (int(n) for n in high - low)
+    return Grid((width, depth, line.grid.shape[2]), line.grid.affine @ corner)
 
 
 def _slices(overlay: npt.NDArray[np.float32] | None, line: Centerline) -> list[int]:
@@ -139,7 +161,7 @@ def _draw_side(
         axes.axhline(z, color=CORD_COLOUR, linewidth=0.6, alpha=0.7)
     y = scan.shape[1] - 1 - line.xy[line.covered, 1]
     middle = float(np.nanmean(y))
-    half = max(60 / FINE_MM, float(np.ptp(y)) / 2 + 30 / FINE_MM)
+    half = max(SIDE_MM / 2 / FINE_MM, float(np.ptp(y)) / 2 + SIDE_MM / 4 / FINE_MM)
     axes.set_xlim(max(middle - half, 0), min(middle + half, scan.shape[1] - 1))
     _letters(axes, "A", "P", "S", "I")
     axes.set_axis_off()

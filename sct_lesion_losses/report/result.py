@@ -52,8 +52,8 @@ class Result:
         None where only the p-map was asked for.
     threshold : float or None
         Applied to the p-map; None where none was.
-    tuned_threshold : float
-        The bundle's own.
+    tuned_threshold : float or None
+        The bundle's own; None where it was never tuned.
     centerline : str
         How the cord was found.
     warnings : tuple of str
@@ -63,7 +63,7 @@ class Result:
     written: tuple[Path, ...]
     found: Found | None
     threshold: float | None
-    tuned_threshold: float
+    tuned_threshold: float | None
     centerline: str
     engine: str
     warnings: tuple[str, ...]

@@ -8,6 +8,7 @@ lesions with convolutional neural networks", NeuroImage 184, 2019.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -40,6 +41,8 @@ __all__ = [
     "prepare",
     "sct_rule",
 ]
+
+logger = logging.getLogger(__name__)
 
 Contrast = Literal["t2", "t2_ax", "t2s"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
@@ -163,7 +166,10 @@ def prepare(
     rpi, reorientation = grid.to_rpi()
     crop = Crop.around(centerline, rpi)
     landmarks = intensity.Landmarks(preparation.percentiles, preparation.landmarks)
-    standard = intensity.standardise_sct(crop.cut(reorientation.apply(image)), landmarks)
+    cut = crop.cut(reorientation.apply(image))
+    if unlike := intensity.contrast_warning(cut, landmarks):
+        logger.warning("%s", unlike)
+    standard = intensity.standardise_sct(cut, landmarks)
     values = crop.refine(standard)
     missing = max(PATCH_VOX - values.shape[2], 0)
     padded = np.pad(values, ((0, 0), (0, 0), (0, missing)))

@@ -5,8 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.errors import OutputError, SctError
 from sct_lesion_losses.sct import install
+
+COMMAND = "sct_qc"
+
+
+def require() -> None:
+    """Raise an SctError where SCT, or its command for the report, is not installed."""
+    installation = install.require()
+    if installation.bin is None or not (installation.bin / COMMAND).exists():
+        raise SctError(f"-qc needs SCT's command {COMMAND}; {install.HOW_TO_INSTALL}")
 
 
 def entry(
@@ -60,7 +69,7 @@ def entry(
         ]
         (work / "report").symlink_to(folder.absolute(), target_is_directory=True)
         scan, lesions, line = (str(path.relative_to(work)) for path in linked)
-        command = ["sct_qc", "-i", scan, "-s", line, "-d", lesions, "-p", "sct_deepseg_lesion"]
+        command = [COMMAND, "-i", scan, "-s", line, "-d", lesions, "-p", "sct_deepseg_lesion"]
         command += ["-plane", plane, "-qc", "report"]
         command += ["-qc-dataset", dataset or above_dataset]
         command += ["-qc-subject", subject or above_subject]

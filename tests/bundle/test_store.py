@@ -240,13 +240,24 @@ def test_names_are_found_in_the_package_then_the_variable_then_home(
     assert store.load("a").threshold == 0.1
 
 
-def test_a_path_is_taken_before_a_name(
+def test_a_name_means_the_same_bundle_in_every_folder(
     shelves: dict[str, Path],
     put: Callable[..., store.Bundle],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     put(shelves["package"] / "a", 0.1)
+    put(tmp_path / "work" / "a", 0.9)
+    monkeypatch.chdir(tmp_path / "work")
+    assert store.load("a").threshold == 0.1
+    assert "which is ./a" in caplog.text
+    assert store.load("./a").threshold == 0.9
+
+
+def test_a_folder_here_needs_no_path_where_no_bundle_has_its_name(
+    put: Callable[..., store.Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "work" / "a", 0.9)
     monkeypatch.chdir(tmp_path / "work")
     assert store.load("a").threshold == 0.9

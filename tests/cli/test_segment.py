@@ -34,6 +34,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
 
     monkeypatch.setattr(segment, "run", run)
     monkeypatch.setattr(segment, "opened", lambda *_: None)
+    monkeypatch.setattr(segment, "require", lambda _: None)
     return calls
 
 
