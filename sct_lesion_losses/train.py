@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from sct_lesion_losses import __version__, intensity, locate, prepare
 from sct_lesion_losses.bundle import document, schema, store
+from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.bundle.verify import INFO as BUNDLE_FILE
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti, splits
@@ -82,6 +83,7 @@ def run(
     *,
     about: About = About(),
     rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
+    init: Bundle | None = None,
     resume: bool = False,
     force: bool = False,
     report: fitting.Report | None = None,
@@ -101,6 +103,8 @@ def run(
     about : About
     rules : Rules
         How to split a cohort that comes without a split.
+    init : Bundle, optional
+        Start from its weights, and keep its intensity landmarks, which its weights know.
     resume : bool
         Go on after the last finished epoch of an earlier call.
     force : bool
@@ -125,10 +129,10 @@ def run(
         The folder cannot be written, or another training is writing it.
     """
     folder = folder.absolute()
-    draft = _draft(recipe, about)
+    draft = _draft(recipe, about, init)
     store.check_target(folder, draft.name)
     with _work_folder(folder, resume, force) as work:
-        return _run(data, folder, work, recipe, draft, rules, resume, report)
+        return _run(data, folder, work, recipe, draft, rules, init, resume, report)
 
 
 def _run(
@@ -138,6 +142,7 @@ def _run(
     recipe: Recipe,
     draft: schema.BundleInfo,
     rules: splits.Rules,
+    init: Bundle | None,
     resume: bool,
     report: fitting.Report | None,
 ) -> Path:
@@ -148,10 +153,17 @@ def _run(
     raw = {scan.scan: raw_tube(scan, margin) for scan in (*training, *validation)}
     _require_lesions("training", [raw[s.scan] for s in training])
     _require_lesions("validation", [raw[s.scan] for s in validation])
-    landmarks = intensity.fit(prepare.stacked_patches(raw[s.scan].inner(margin)) for s in training)
+    if init is None:
+        inner = (raw[scan.scan].inner(margin) for scan in training)
+        landmarks = intensity.fit(prepare.stacked_patches(values) for values in inner)
+    else:
+        kept = init.preparation
+        landmarks = intensity.Landmarks(kept.percentiles, kept.landmarks)
     hashes = {scan: tube.content for scan, tube in raw.items()}
     used = [*training, *validation]
     data_hash = splits.split_hash(used, {scan: tube.seen for scan, tube in raw.items()})
+    if init is not None:
+        data_hash += f", from weights {init.weights_sha256}"
     if resume:
         fitting.resumable(recipe, work, data_hash=data_hash)
     cohorts.write(scans, work / SPLIT_TABLE)
@@ -161,13 +173,14 @@ def _run(
         recipe,
         work,
         data_hash=data_hash,
+        initial=None if init is None else init.weights,
         resume=resume,
         report=report,
     )
     provenance = draft.provenance.model_copy(
         update={
             "scans": splits.counts(scans),
-            "trained_on": tuple(sorted(hashes.values())),
+            "trained_on": tuple(sorted({*draft.provenance.trained_on, *hashes.values()})),
         }
     )
     facts = {
@@ -218,8 +231,18 @@ def _require_lesions(part: str, tubes: Sequence[_RawTube]) -> None:
         )
 
 
-def _draft(recipe: Recipe, about: About) -> schema.BundleInfo:
+def _draft(recipe: Recipe, about: About, init: Bundle | None) -> schema.BundleInfo:
     """Bundle as far as it is known before the training, which must not fail for a name."""
+    before = schema.Provenance(data="nothing")
+    ancestor = None
+    if init is not None:
+        if init.folder is None or init.info.network.filters != recipe.filters:
+            raise UsageError(
+                f"bundle {init.name}: its network has not the filters {recipe.filters} of this "
+                "training; start from a bundle of this package, of the same network"
+            )
+        before = init.info.provenance
+        ancestor = f"{init.name} {init.info.version}, weights {init.weights_sha256}"
     try:
         return schema.BundleInfo(
             name=about.name,
@@ -229,7 +252,12 @@ def _draft(recipe: Recipe, about: About) -> schema.BundleInfo:
             network=schema.Architecture(filters=recipe.filters, levels=len(recipe.filters)),
             packages=_packages(),
             git_commit=_git_commit(),
-            provenance=schema.Provenance(data=about.data, commands=about.commands),
+            provenance=schema.Provenance(
+                data=about.data,
+                commands=(*before.commands, *about.commands),
+                trained_on=before.trained_on,
+                ancestor=ancestor,
+            ),
             intended_use=about.intended_use,
             limits=about.limits,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import safetensors.numpy
 from filelock import FileLock
 from small_cohort import write_cohort
 
@@ -92,6 +93,28 @@ def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):
     longer = replace(FAST, epochs=3)
     train.run(cohort, folder, longer, about=train.About(name="small"), resume=True)
     assert [line.epoch for line in store.load(folder).info.history] == [1, 2, 3]
+
+
+def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_path):
+    first = store.load(trained)
+    still = replace(FAST, rate=1e-12, epochs=1)
+    about = train.About(name="tuned", commands=("sct_train_lesion -init small",))
+    train.run(cohort, tmp_path / "tuned", still, about=about, init=first)
+    second = store.load(tmp_path / "tuned")
+    before, after = (safetensors.numpy.load(b.weights) for b in (first, second))
+    kernels = [name for name in before if name.endswith("kernel")]
+    assert kernels
+    for name in kernels:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    assert second.preparation == first.preparation
+    assert second.info.provenance.ancestor == f"small 1.0.0, weights {first.weights_sha256}"
+    assert set(first.info.provenance.trained_on) <= set(second.info.provenance.trained_on)
+
+
+def test_a_bundle_of_another_network_is_no_start(cohort, trained, tmp_path):
+    other = replace(FAST, filters=(4, 8))
+    with pytest.raises(UsageError, match="bundle small: its network has not the filters"):
+        train.run(cohort, tmp_path / "b", other, init=store.load(trained))
 
 
 def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):

@@ -187,12 +187,15 @@ class Provenance(Record):
     trained_on : tuple of str
         Content hashes of the training and validation scans, so that a threshold is not chosen,
         nor a score reported, on a scan that the weights have seen.
+    ancestor : str or None
+        Name, version and hash of the weights of the bundle that the training started from.
     """
 
     data: str = Field(min_length=1)
     scans: Table[Count] = Field(default_factory=dict)
     commands: tuple[str, ...] = ()
     trained_on: tuple[Digest, ...] = ()
+    ancestor: str | None = None
 
     @field_validator("commands")
     @classmethod

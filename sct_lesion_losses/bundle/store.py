@@ -69,6 +69,11 @@ class Bundle:
         return self.info.preparation
 
     @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights to train on, as `MANIFEST.sha256` lists it."""
+        return hashlib.sha256(self.weights).hexdigest()
+
+    @property
     def sha256(self) -> str:
         """Hash of the network file, as `MANIFEST.sha256` lists it."""
         return hashlib.sha256(self.network).hexdigest()

@@ -124,6 +124,13 @@ _COUNT = int_range(1)
 )
 @option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True)
 @option(
+    "-init",
+    "init",
+    TEXT,
+    "Start from the weights of this bundle, a name or a folder, to fit it to scans of one's own.",
+    shown="random weights",
+)
+@option(
     "-resume",
     "resume",
     SWITCH,
@@ -148,6 +155,7 @@ def train_lesion(
     split_seed: int,
     lesion_free: float,
     unseen_sites: tuple[str, ...],
+    init: str | None,
     resume: bool,
     force: bool,
     threads: int | None,
@@ -159,6 +167,7 @@ def train_lesion(
     _prepare_tensorflow(threads)
     train = _loaded()
     from sct_lesion_losses.augment import Augmentation
+    from sct_lesion_losses.bundle import store
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
     from sct_lesion_losses.model.recipe import study
@@ -179,6 +188,7 @@ def train_lesion(
                 recipe,
                 about=about,
                 rules=Rules(split_seed, lesion_free, unseen_sites),
+                init=None if init is None else store.load(init),
                 resume=resume,
                 force=force,
                 report=report,

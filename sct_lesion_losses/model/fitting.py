@@ -18,7 +18,7 @@ from sct_lesion_losses import losses
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.files import write_text
 from sct_lesion_losses.model import checkpoint as checkpoints
-from sct_lesion_losses.model import unet
+from sct_lesion_losses.model import export, unet
 from sct_lesion_losses.model.batches import PatchBatches, TrainingTube
 from sct_lesion_losses.model.checkpoint import Checkpoint, EpochLine, Progress
 from sct_lesion_losses.model.recipe import Recipe, differences
@@ -89,6 +89,7 @@ def fit(
     folder: Path,
     *,
     data_hash: str = "",
+    initial: bytes | None = None,
     resume: bool = False,
     report: Report | None = None,
 ) -> Fitted:
@@ -103,6 +104,8 @@ def fit(
         Receives `checkpoint.npz` and `training.csv`.
     data_hash : str
         Identifies the scans and their split; a resumed training must have the same.
+    initial : bytes, optional
+        Weights to start from, as safetensors; random ones by default.
     resume : bool
         Go on after the last finished epoch in `folder`; start at the beginning where there is
         none. More epochs than before may be asked for.
@@ -124,6 +127,8 @@ def fit(
     keeper = _Keeper(folder, _settings(recipe, data_hash), recipe, report)
     if stored is not None:
         keeper.go_on(model, stored)
+    elif initial is not None:
+        export.import_weights(model, initial)
     epoch = keeper.progress.epoch
     batches = PatchBatches(
         training,

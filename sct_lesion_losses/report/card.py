@@ -69,7 +69,10 @@ def _summary(info: BundleInfo) -> str:
 
 def _trained_on(info: BundleInfo) -> str:
     counted = ", ".join(f"{n} {part}" for part, n in info.provenance.scans.items())
-    return info.provenance.data + (f"\n\nScans: {counted}." if counted else "")
+    lines = [info.provenance.data, f"Scans: {counted}." if counted else ""]
+    if info.provenance.ancestor is not None:
+        lines.append(f"The training started from the weights of {info.provenance.ancestor}.")
+    return "\n\n".join(line for line in lines if line)
 
 
 def _preparation(preparation: StudyPreparation | SctPreparation) -> str:
