@@ -38,6 +38,7 @@ class Placement:
     nifti2: bool
 
 
+@np.errstate(invalid="ignore")  # a signalling NaN in the header; what comes of it is checked
 def placed(
     raw: Any, shape: tuple[int, int, int], name: str, notes: list[str]
 ) -> tuple[Matrix, Placement]:

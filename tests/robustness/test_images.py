@@ -15,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sct_lesion_losses.data import nifti
@@ -549,6 +549,7 @@ def test_outputs_carry_no_text_of_the_input(field: str, name: str, tmp_path: Pat
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@example(changes=[(81, b"\x00\x00\x00\x00\x00\x81\x7f")])  # a signalling NaN in pixdim
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4
