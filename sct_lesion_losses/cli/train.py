@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from sct_lesion_losses.model.fitting import Report
 
 NAME = "sct_train_lesion"
+# Those of `losses.LOSSES`, whose import would load Keras for the help.
+LOSSES = (
+    *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
+    *("dice_bce", "hytver", "asymmetric_focal_tversky"),
+)
 _SHARE = Kind("<float>", click.FloatRange(0, 1))
 _COUNT = int_range(1)
 
@@ -53,10 +58,18 @@ _COUNT = int_range(1)
     mandatory=True,
 )
 @option("-ofolder", "folder", FOLDER, "Bundle to write.", mandatory=True)
-@option("-loss", "loss", choice("tversky"), "Loss function.", default="tversky")
+@option("-loss", "loss", choice(*LOSSES), "Loss function.", default="tversky")
+@option(
+    "-loss_numbers",
+    "loss_numbers",
+    TEXT,
+    "Numbers of the loss, fn_weight=0.8 for example.",
+    shown="those of its paper",
+    many=True,
+)
 @option("-epochs", "epochs", _COUNT, "Epochs of training.", shown="300")
 @option("-batch", "batch_size", _COUNT, "Patches per step.", shown="8")
-@option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001")
+@option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo")
 @option(
     "-patience",
     "patience",
@@ -150,6 +163,7 @@ def train_lesion(
     data: Path,
     folder: Path,
     loss: str,
+    loss_numbers: tuple[str, ...],
     shift_mm: float | None,
     intensity: float | None,
     split_seed: int,
@@ -164,6 +178,7 @@ def train_lesion(
     **changes: Any,
 ) -> int:
     """Train and print the folder of the bundle."""
+    numbers = dict(_number(word) for word in loss_numbers)
     _prepare_tensorflow(threads)
     train = _loaded()
     from sct_lesion_losses.augment import Augmentation
@@ -174,6 +189,7 @@ def train_lesion(
 
     recipe = study(
         loss,
+        loss_numbers=numbers,
         **{name: value for name, value in changes.items() if value is not None},
         augmentation=Augmentation(shift_mm=shift_mm or 0.0, intensity=intensity or 0.0),
     )
@@ -195,6 +211,19 @@ def train_lesion(
             )
         )
     return 0
+
+
+def _number(word: str) -> tuple[str, float | bool | str]:
+    """Name and value of ``fn_weight=0.8``, ``squared=True`` or ``pooling=sample``."""
+    name, equals, value = word.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise UsageError(f"-loss_numbers {word}: expected name=value, fn_weight=0.8 for example")
+    if value in ("True", "False"):
+        return name, value == "True"
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
 
 
 def _loaded() -> ModuleType:

@@ -13,9 +13,38 @@ from typing import Any
 import keras
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.losses.tversky import Tversky, tversky
+from sct_lesion_losses.losses.compound import Combo, DiceBce, Hytver, combo, dice_bce, hytver
+from sct_lesion_losses.losses.cross_entropy import bce
+from sct_lesion_losses.losses.dice import (
+    Dice,
+    GeneralizedDice,
+    LogCoshDice,
+    dice,
+    generalized_dice,
+    log_cosh_dice,
+)
+from sct_lesion_losses.losses.tversky import (
+    AsymmetricFocalTversky,
+    FocalTversky,
+    Tversky,
+    asymmetric_focal_tversky,
+    focal_tversky,
+    tversky,
+)
 
-LOSSES: dict[str, type[keras.losses.Loss]] = {"tversky": Tversky}
+LOSSES: dict[str, type[keras.losses.Loss]] = {
+    "bce": keras.losses.BinaryCrossentropy,
+    "dice": Dice,
+    "combo": Combo,
+    "log_cosh_dice": LogCoshDice,
+    "generalized_dice": GeneralizedDice,
+    "tversky": Tversky,
+    "focal_tversky": FocalTversky,
+    # beyond the study
+    "dice_bce": DiceBce,
+    "hytver": Hytver,
+    "asymmetric_focal_tversky": AsymmetricFocalTversky,
+}
 
 
 def get(name: str, **numbers: Any) -> keras.losses.Loss:
@@ -45,4 +74,26 @@ def get(name: str, **numbers: Any) -> keras.losses.Loss:
         raise UsageError(f"loss {name}: {error}") from None
 
 
-__all__ = ["LOSSES", "Tversky", "get", "tversky"]
+__all__ = [
+    "LOSSES",
+    "AsymmetricFocalTversky",
+    "Combo",
+    "Dice",
+    "DiceBce",
+    "FocalTversky",
+    "GeneralizedDice",
+    "Hytver",
+    "LogCoshDice",
+    "Tversky",
+    "asymmetric_focal_tversky",
+    "bce",
+    "combo",
+    "dice",
+    "dice_bce",
+    "focal_tversky",
+    "generalized_dice",
+    "get",
+    "hytver",
+    "log_cosh_dice",
+    "tversky",
+]

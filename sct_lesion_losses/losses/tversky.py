@@ -1,12 +1,14 @@
-"""The Tversky loss: false negatives and false positives weighted apart."""
+"""Tversky losses: false negatives and false positives weighted apart."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+from keras import ops
 
 from sct_lesion_losses.losses.counts import Pooling, Tensor, counts, per_sample, probabilities
+from sct_lesion_losses.losses.pooled import Pooled
+
+_LEAST = 1e-7  # of what is raised to an exponent below 1
 
 
 def tversky(
@@ -57,33 +59,107 @@ def tversky(
     return per_sample(1 - index, p)
 
 
+def focal_tversky(
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    exponent: float = 0.75,
+    fn_weight: float = 0.7,
+    fp_weight: float = 0.3,
+    smooth: float = 1.0,
+    pooling: Pooling = "batch",
+    from_logits: bool = False,
+) -> Tensor:
+    """Focal Tversky loss, L^e of the Tversky loss L.
+
+    L is raised to 1e-7 at least: the slope of a root is infinite at 0.
+
+    Parameters
+    ----------
+    y_true, y_pred, fn_weight, fp_weight, smooth, pooling, from_logits
+        See `tversky`.
+    exponent : float
+        e; the study's gamma of 0.75, which the paper writes as 1/γ with γ = 4/3.
+
+    Returns
+    -------
+    (B,) tensor
+
+    References
+    ----------
+    Abraham & Khan 2018, "A novel focal Tversky loss function with improved attention U-Net for
+    lesion segmentation", equation 5.
+    """
+    loss = tversky(
+        y_true,
+        y_pred,
+        fn_weight=fn_weight,
+        fp_weight=fp_weight,
+        smooth=smooth,
+        pooling=pooling,
+        from_logits=from_logits,
+    )
+    return ops.maximum(loss, _LEAST) ** exponent
+
+
+def asymmetric_focal_tversky(
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    fn_weight: float = 0.7,
+    gamma: float = 0.75,
+    pooling: Pooling = "batch",
+    from_logits: bool = False,
+) -> Tensor:
+    """Asymmetric focal Tversky loss, [(1 − TI_background) + (1 − TI_lesion)^(1 − γ)] / 2.
+
+    Only the rare class, lesion, is focused on. In each class what is missed of it weighs
+    `fn_weight`, what is falsely given to it the rest to 1.
+
+    Parameters
+    ----------
+    y_true, y_pred, pooling, from_logits
+        See `tversky`.
+    fn_weight : float
+        The paper's δ.
+    gamma : float
+        In [0, 1).
+
+    Returns
+    -------
+    (B,) tensor
+
+    References
+    ----------
+    Yeung et al. 2022, "Unified focal loss: Generalising Dice and cross entropy-based losses to
+    handle class imbalanced medical image segmentation", section 3.
+    """
+    g, p = probabilities(y_true, y_pred, from_logits=from_logits)
+
+    def loss(truth: Tensor, found: Tensor) -> Tensor:
+        tp, fn, fp = counts(truth, found, pooling)
+        index = (tp + _LEAST) / (tp + fn_weight * fn + (1 - fn_weight) * fp + _LEAST)
+        return ops.maximum(1 - index, _LEAST)
+
+    return per_sample((loss(1 - g, 1 - p) + loss(g, p) ** (1 - gamma)) / 2, p)
+
+
 @keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class Tversky(keras.losses.Loss):  # type: ignore[misc]
+class Tversky(Pooled):
     """`tversky` as a Keras loss; see there for the numbers."""
 
-    def __init__(
-        self,
-        fn_weight: float = 0.7,
-        fp_weight: float = 0.3,
-        smooth: float = 1.0,
-        pooling: Pooling = "batch",
-        from_logits: bool = False,
-        name: str = "tversky",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name, **kwargs)
-        self.numbers: dict[str, Any] = {
-            "fn_weight": fn_weight,
-            "fp_weight": fp_weight,
-            "smooth": smooth,
-            "pooling": pooling,
-            "from_logits": from_logits,
-        }
+    function = staticmethod(tversky)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Loss of each sample, (B,)."""
-        return tversky(y_true, y_pred, **self.numbers)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what Keras needs to build the same loss again."""
-        return {**super().get_config(), **self.numbers}
+@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+class FocalTversky(Pooled):
+    """`focal_tversky` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(focal_tversky)
+
+
+@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+class AsymmetricFocalTversky(Pooled):
+    """`asymmetric_focal_tversky` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(asymmetric_focal_tversky)

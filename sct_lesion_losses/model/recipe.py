@@ -84,6 +84,10 @@ class Recipe:
         return plain
 
 
+# What the study sets apart for a loss; Hussein et al. 2023, section 2.4.
+_OF_LOSS: dict[str, dict[str, Any]] = {"combo": {"optimiser": "adadelta", "rate": 1.0}}
+
+
 def study(loss: str = "tversky", **changes: Any) -> Recipe:
     """Return the study's recipe for a loss, with the entries named in `changes` replaced.
 
@@ -104,7 +108,7 @@ def study(loss: str = "tversky", **changes: Any) -> Recipe:
         raise UsageError(
             f"recipe: unknown entry {', '.join(unknown)}; choose from {', '.join(sorted(known))}"
         )
-    return Recipe(loss=loss, **changes)
+    return Recipe(loss=loss, **_OF_LOSS.get(loss, {}) | changes)
 
 
 def from_dict(plain: dict[str, Any]) -> Recipe:

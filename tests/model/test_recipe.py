@@ -17,6 +17,11 @@ def test_defaults_are_the_study_s():
     assert recipe.augmentation == Augmentation(mirrors=True, rotations=True)
 
 
+def test_combo_is_trained_by_adadelta_with_a_rate_of_1():
+    assert (study("combo").optimiser, study("combo").rate) == ("adadelta", 1.0)
+    assert study("combo", rate=0.1).rate == 0.1
+
+
 def test_a_recipe_comes_back_from_json():
     recipe = study(epochs=3, filters=(4, 8), augmentation=Augmentation(shift_mm=3))
     assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe

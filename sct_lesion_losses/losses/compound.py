@@ -1,0 +1,151 @@
+"""Sums of a loss voxel by voxel and a loss of overlap."""
+
+from __future__ import annotations
+
+import keras
+
+from sct_lesion_losses.losses.counts import Pooling, Tensor
+from sct_lesion_losses.losses.cross_entropy import bce, weighted
+from sct_lesion_losses.losses.dice import dice
+from sct_lesion_losses.losses.pooled import Pooled
+from sct_lesion_losses.losses.tversky import tversky
+
+
+def combo(
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    cross_entropy_share: float = 0.5,
+    fn_weight: float = 0.5,
+    smooth: float = 1.0,
+    pooling: Pooling = "batch",
+    from_logits: bool = False,
+) -> Tensor:
+    """Combo loss, a·CE − (1 − a)·DSC; it can be negative.
+
+    CE is the mean of −[b·g ln p + (1 − b)(1 − g) ln(1 − p)], DSC the Dice coefficient. The code
+    published with the paper has the sign of the background term wrong and rewards false lesion;
+    this is the paper's formula.
+
+    Parameters
+    ----------
+    y_true, y_pred, pooling, from_logits
+        See `tversky`.
+    cross_entropy_share : float
+        a, in [0, 1].
+    fn_weight : float
+        b, in [0, 1]: the weight of missed lesion in the cross-entropy.
+    smooth : float
+        s of the Dice coefficient.
+
+    Returns
+    -------
+    (B,) tensor
+
+    References
+    ----------
+    Taghanaki et al. 2019, "Combo loss: Handling input and output imbalance in multi-organ
+    segmentation", equation 3.
+    """
+    a = cross_entropy_share
+    entropy = weighted(y_true, y_pred, fn_weight, pooling=pooling, from_logits=from_logits)
+    loss = dice(y_true, y_pred, smooth=smooth, pooling=pooling, from_logits=from_logits)
+    return a * entropy - (1 - a) * (1 - loss)
+
+
+def dice_bce(
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    smooth: float = 1.0,
+    pooling: Pooling = "batch",
+    from_logits: bool = False,
+) -> Tensor:
+    """Sum of the Dice loss and the binary cross-entropy, as nnU-Net trains.
+
+    Parameters
+    ----------
+    y_true, y_pred, smooth, pooling, from_logits
+        See `dice`.
+
+    Returns
+    -------
+    (B,) tensor
+
+    References
+    ----------
+    Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical
+    image segmentation".
+    """
+    region = dice(y_true, y_pred, smooth=smooth, pooling=pooling, from_logits=from_logits)
+    return region + bce(y_true, y_pred, pooling=pooling, from_logits=from_logits)
+
+
+def hytver(
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    cross_entropy_share: float = 0.5,
+    cross_entropy_fn_weight: float = 0.5,
+    fn_weight: float = 0.7,
+    smooth: float = 1.0,
+    pooling: Pooling = "batch",
+    from_logits: bool = False,
+) -> Tensor:
+    """HyTver loss, c·CE + (1 − c)·Tversky loss, with the cross-entropy of `combo`.
+
+    Parameters
+    ----------
+    y_true, y_pred, smooth, pooling, from_logits
+        See `tversky`.
+    cross_entropy_share : float
+        c, in [0, 1].
+    cross_entropy_fn_weight : float
+        Weight of missed lesion in the cross-entropy; that of false lesion is the rest to 1.
+    fn_weight : float
+        Weight of missed lesion in the Tversky loss; that of false lesion is the rest to 1.
+
+    Returns
+    -------
+    (B,) tensor
+
+    References
+    ----------
+    Perera et al. 2025, "HyTver: A novel loss function for longitudinal multiple sclerosis lesion
+    segmentation", arXiv 2508.17639.
+    """
+    c = cross_entropy_share
+    entropy = weighted(
+        y_true, y_pred, cross_entropy_fn_weight, pooling=pooling, from_logits=from_logits
+    )
+    region = tversky(
+        y_true,
+        y_pred,
+        fn_weight=fn_weight,
+        fp_weight=1 - fn_weight,
+        smooth=smooth,
+        pooling=pooling,
+        from_logits=from_logits,
+    )
+    return c * entropy + (1 - c) * region
+
+
+@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+class Combo(Pooled):
+    """`combo` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(combo)
+
+
+@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+class DiceBce(Pooled):
+    """`dice_bce` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(dice_bce)
+
+
+@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+class Hytver(Pooled):
+    """`hytver` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(hytver)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sct_lesion_losses import losses
+from sct_lesion_losses.cli import train
+from sct_lesion_losses.cli.train import main
+
+
+def test_the_help_offers_every_loss() -> None:
+    assert tuple(losses.LOSSES) == train.LOSSES
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-loss", "dise"], "is not one of"),
+        (["-loss_numbers", "0.8"], "expected name=value"),
+        (["-loss_numbers", "alpha=0.8"], "loss tversky: expected numbers out of fn_weight"),
+        (["-loss_numbers", "fn_weight="], "expected name=value"),
+        (["-seed", "-1"], "not in the range"),
+        (["-shift", "-1"], "not in the range"),
+        (["-rate", "0"], "rate is 0.0"),
+    ],
+)
+def test_wrong_settings_give_2_and_leave_nothing(
+    args: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", "cohort", "-ofolder", str(tmp_path / "b"), *args]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cohort_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", str(tmp_path / "cohort"), "-ofolder", str(tmp_path / "b")]) == 1
+    assert "cohort: no such BIDS folder or TSV table" in capsys.readouterr().err
