@@ -45,6 +45,8 @@ class Settings:
         Also report what the tuned bundle reaches on the cohort's unseen scans.
     engine, precision : str
         See `engine.load`.
+    limits : tuple of str
+        Sentences to add to the bundle's limits: where the measured scans showed it to fail.
     """
 
     objective: str = "median_v_f1"
@@ -52,6 +54,7 @@ class Settings:
     measure: bool = True
     engine: str = "auto"
     precision: str = "float32"
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,7 @@ def run(
     changes: dict[str, object] = {
         "operating_point": point,
         "metrics": reached(uses, refused) if uses else {},
+        "limits": tuple(dict.fromkeys((*loaded.info.limits, *settings.limits))),
     }
     if command is not None:
         changes["provenance"] = loaded.info.provenance.followed_by(command)

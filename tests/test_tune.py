@@ -33,7 +33,9 @@ def split_table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(split_table):
     bundle = split_table.parent.with_name("small")
-    choice = tune.run(bundle, split_table, command="sct_tune_lesion -bundle small -i split.tsv")
+    settings = tune.Settings(limits=("it knows bright blocks only",))
+    command = "sct_tune_lesion -bundle small -i split.tsv"
+    choice = tune.run(bundle, split_table, settings, command=command)
     return choice, store.load(bundle)
 
 
@@ -99,6 +101,13 @@ def test_the_card_repeats_the_command_that_tuned(tuned):
     _, bundle = tuned
     assert bundle.info.provenance.commands[-1] == "sct_tune_lesion -bundle small -i split.tsv"
     assert "sct_tune_lesion -bundle small" in (bundle.folder / "card.md").read_text("utf-8")
+
+
+def test_limits_are_added_to_the_card(tuned):
+    _, bundle = tuned
+    assert bundle.info.limits[-1] == "it knows bright blocks only"
+    assert len(bundle.info.limits) > 1
+    assert "- it knows bright blocks only" in (bundle.folder / "card.md").read_text("utf-8")
 
 
 def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch):

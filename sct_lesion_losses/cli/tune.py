@@ -63,6 +63,13 @@ logger = logging.getLogger(__name__)
     "Inference engine. auto: openvino where it is installed.",
     default="auto",
 )
+@option(
+    "-limits",
+    "limits",
+    TEXT,
+    "Sentences on where the bundle fails, for its model card.",
+    many=True,
+)
 def tune_lesion(bundle: str, data: Path, verbosity: int, **settings: Any) -> int:
     """Tune, and print the threshold."""
     from sct_lesion_losses import tune
