@@ -37,7 +37,7 @@ NAME = "sct_train_lesion"
 # Those of `losses.LOSSES`, whose import would load Keras for the help.
 LOSSES = (
     *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
-    *("dice_bce", "hytver", "asymmetric_focal_tversky"),
+    *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
 )
 _SHARE = Kind("<float>", click.FloatRange(0, 1))
 _COUNT = int_range(1)

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.losses.blob import Blob, blob
 from sct_lesion_losses.losses.compound import Combo, DiceBce, Hytver, combo, dice_bce, hytver
 from sct_lesion_losses.losses.cross_entropy import bce
 from sct_lesion_losses.losses.dice import (
@@ -44,6 +45,7 @@ LOSSES: dict[str, type[keras.losses.Loss]] = {
     "dice_bce": DiceBce,
     "hytver": Hytver,
     "asymmetric_focal_tversky": AsymmetricFocalTversky,
+    "blob": Blob,
 }
 
 
@@ -77,6 +79,7 @@ def get(name: str, **numbers: Any) -> keras.losses.Loss:
 __all__ = [
     "LOSSES",
     "AsymmetricFocalTversky",
+    "Blob",
     "Combo",
     "Dice",
     "DiceBce",
@@ -87,6 +90,7 @@ __all__ = [
     "Tversky",
     "asymmetric_focal_tversky",
     "bce",
+    "blob",
     "combo",
     "dice",
     "dice_bce",
