@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from sct_lesion_losses import files
 from sct_lesion_losses.errors import OutputError
@@ -20,6 +21,7 @@ CORD_COLOUR = "#5ac8fa"
 AXIAL_SLICES = 4
 AXIAL_MM = 40.0
 SIDE_MM = 120.0
+APART_MM = 4.0  # axial slices nearer to each other look alike
 FINE_MM = 0.5
 
 
@@ -75,6 +77,8 @@ def draw(
     _draw_side(parts["side"], scan, overlay, line, slices, window)
     for place, z in enumerate(slices):
         _draw_axial(parts[str(place)], scan, overlay, line, z, window)
+    for place in range(len(slices), AXIAL_SLICES):
+        parts[str(place)].set_axis_off()
     figure.suptitle(title, color="white", fontsize=11)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
@@ -105,17 +109,20 @@ def _around(line: Centerline) -> Grid:
 
 
 def _slices(overlay: npt.NDArray[np.float32] | None, line: Centerline) -> list[int]:
-    """Axial slices worth a look: through the largest lesions, or evenly along the cord."""
+    """Axial slices worth a look: through the largest lesions, then evenly along the cord."""
     covered = np.flatnonzero(line.covered)
-    chosen: list[int] = []
+    wanted: list[int] = []
     if overlay is not None and (overlay >= 0.5).any():
         labels = lesion.components(overlay >= 0.5)
-        for label in range(1, min(int(labels.max()), AXIAL_SLICES) + 1):
-            areas = (labels == label).sum(axis=(0, 1))
-            chosen.append(int(np.argmax(areas)))
-    spread = np.linspace(covered[0], covered[-1], AXIAL_SLICES + 2)[1:-1]
-    chosen += [int(z) for z in spread][: AXIAL_SLICES - len(chosen)]
-    return sorted(chosen, reverse=True)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            areas = (labels[box] == label).sum(axis=(0, 1))
+            wanted.append(int(box[2].start + np.argmax(areas)))
+    wanted += np.linspace(covered[0], covered[-1], 2 * AXIAL_SLICES + 1)[1:-1].astype(int).tolist()
+    chosen: list[int] = []
+    for z in wanted:
+        if all(abs(z - other) * FINE_MM >= APART_MM for other in chosen):
+            chosen.append(z)
+    return sorted(chosen[:AXIAL_SLICES], reverse=True)
 
 
 def _window(scan: npt.NDArray[np.float32], line: Centerline) -> tuple[float, float]:
