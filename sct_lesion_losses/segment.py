@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.data.outputs import Outputs
-from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError, UsageError
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import lesion
+from sct_lesion_losses.notices import collected_warnings, named
 from sct_lesion_losses.operating_point import binarize
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
@@ -135,7 +135,7 @@ def run(
         the output folder cannot.
     """
     require(settings)
-    with _collected_warnings() as warnings, _named(image):
+    with collected_warnings() as warnings, named(image):
         bundle, network = opened(
             settings.bundle, settings.contrast, settings.engine, settings.precision
         )
@@ -308,37 +308,3 @@ def _drawn(centerline: Centerline, grid: Grid) -> npt.NDArray[np.uint8]:
     xy = np.clip(np.round(line.xy[z]).astype(int), 0, np.array(rpi.shape[:2]) - 1)
     image[xy[:, 0], xy[:, 1], z] = 1
     return np.ascontiguousarray(reorientation.undo(image))
-
-
-@contextmanager
-def _named(image: Path) -> Iterator[None]:
-    """Let an error that does not say which scan it is about begin with its name."""
-    try:
-        yield
-    except (CenterlineError, GeometryError, EngineError) as error:
-        if image.name in str(error):
-            raise
-        raise type(error)(f"{image.name}: {error}") from error
-
-
-class _Collector(logging.Handler):
-    """Keeps the text of every warning."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-
-@contextmanager
-def _collected_warnings() -> Iterator[list[str]]:
-    """Collect what the package warns of, for the sidecar."""
-    collector = _Collector()
-    package = logging.getLogger("sct_lesion_losses")
-    package.addHandler(collector)
-    try:
-        yield collector.texts
-    finally:
-        package.removeHandler(collector)

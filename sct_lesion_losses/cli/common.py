@@ -22,13 +22,11 @@ stderr, with the traceback at `-v 2`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import textwrap
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +35,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.arguments import HELP, Names, pairs
+from sct_lesion_losses.cli.stopping import Terminated, sigterm, stop_if_terminated, terminated
 from sct_lesion_losses.errors import LesionError
 
 GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
@@ -220,19 +219,6 @@ def command(name: str, help: str) -> Callable[[Callable[..., int | None]], Comma
     return wrap
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived: unwinds the work, so that temporary files are removed."""
-
-
-_SIGTERM = threading.Event()
-
-
-def stop_if_terminated() -> None:
-    """Raise :class:`Terminated` where SIGTERM arrived and something swallowed the exception."""
-    if _SIGTERM.is_set():
-        raise Terminated
-
-
 def execute(made: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and turn whatever happens into an exit status.
 
@@ -246,7 +232,7 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
     name = made.name or ""
     verbosity = 1
     try:
-        with _sigterm():
+        with sigterm():
             context = made.make_context(name, list(args))
             verbosity = context.params["verbosity"]
             with context, talk.logged(verbosity, args):
@@ -269,7 +255,7 @@ def execute(made: Command, argv: Sequence[str] | None = None) -> int:
         click.echo(made.get_usage(made.context_class(made, info_name=name)), err=True)
         return _say(name, error.format_message(), error.exit_code)
     except (Exception, SystemExit) as error:
-        if _SIGTERM.is_set():  # an import that it interrupts raises an error of its own
+        if terminated():  # an import that it interrupts raises an error of its own
             return _say(name, "terminated", TERMINATED)
         if verbosity >= 2:
             traceback.print_exc()
@@ -310,22 +296,3 @@ def _say(name: str, message: str, status: int) -> int:
     with suppress(OSError):
         click.echo(f"{name}: error: {' '.join(message.split())}", err=True)
     return status
-
-
-@contextmanager
-def _sigterm() -> Iterator[None]:
-    """Raise :class:`Terminated` on SIGTERM for the length of the block."""
-
-    def stop(_signal: int, _frame: object) -> None:
-        _SIGTERM.set()
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _SIGTERM.clear()
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

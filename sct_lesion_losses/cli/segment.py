@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -26,14 +25,10 @@ from sct_lesion_losses.cli.common import (
     execute,
     leave,
     option,
-    stop_if_terminated,
     typed,
 )
+from sct_lesion_losses.cli.stopping import stop_if_terminated
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.files import require_writable
-
-if TYPE_CHECKING:
-    from sct_lesion_losses.data.outputs import Outputs
 
 logger = logging.getLogger(__name__)
 
@@ -200,20 +195,19 @@ def _segment(
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
     from sct_lesion_losses import segment
+    from sct_lesion_losses.cli import jobs
 
     settings = segment.Settings(keep_centerline=not remove, **values)
-    jobs = _jobs(images, out, folder, settings.contrast, settings.centerline_file)
+    scans = jobs.of(images, out, folder, settings.contrast, settings.centerline_file)
     # What cannot be had is one error before any work, not one for every scan after it.
     segment.require(settings)
-    for place in {outputs.mask.parent for _, outputs in jobs}:
-        require_writable(place)
-    if len(jobs) > 1:
+    if len(scans) > 1:
         segment.opened(settings.bundle, settings.contrast, settings.engine, settings.precision)
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
-    for number, (image, outputs) in enumerate(jobs, start=1):
+    for number, (image, outputs) in enumerate(scans, start=1):
         mine = dataclasses.replace(settings, command=talk.command_line(name, typed(), image))
-        label = image.name if len(jobs) == 1 else f"{number}/{len(jobs)} {image.name}"
+        label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
         stop_if_terminated()
         try:
             with (
@@ -223,7 +217,7 @@ def _segment(
                 result = segment.run(image, mine, outputs, progress)
         except Exception as error:
             stop_if_terminated()
-            if len(jobs) == 1:
+            if len(scans) == 1:
                 raise
             said = describe(error)
             named = said.startswith(f"{image}:")
@@ -236,7 +230,7 @@ def _segment(
             click.echo(path)
     if verbosity and shown:
         click.echo(talk.view_hint(shown))
-    return _report(failures, len(jobs), verbosity)
+    return _report(failures, len(scans), verbosity)
 
 
 def _imply_file(values: dict[str, Any]) -> None:
@@ -246,49 +240,6 @@ def _imply_file(values: dict[str, Any]) -> None:
         values["centerline"] = "auto" if file is None else "file"
     elif file is not None and chosen != "file":
         raise UsageError(f"-file_centerline goes with -centerline file, not {chosen}")
-
-
-def _jobs(
-    images: Sequence[Path],
-    out: Path | None,
-    folder: Path | None,
-    contrast: str,
-    centerline: Path | None,
-) -> list[tuple[Path, Outputs]]:
-    """Pair every scan with the names of its outputs; refuse names that meet."""
-    from sct_lesion_losses.data import bids, outputs
-
-    jobs: list[tuple[Path, Outputs]] = []
-    for image in images:
-        if image.is_dir():
-            derivatives = folder or image / bids.DERIVATIVES
-            scans = bids.find_scans(image, bids.SUFFIXES[contrast])
-            jobs += [(scan, outputs.for_bids_scan(scan, image, derivatives)) for scan in scans]
-        else:
-            jobs.append((image, outputs.for_scan(image, out=out, folder=folder)))
-    _check_names(jobs, centerline)
-    for image in filter(Path.is_dir, images):
-        bids.describe_derivatives(folder or image / bids.DERIVATIVES)
-    return jobs
-
-
-def _check_names(jobs: Sequence[tuple[Path, Outputs]], centerline: Path | None) -> None:
-    """Refuse two scans with one output, and an output that is one of the inputs."""
-    inputs = {os.path.realpath(image): "a scan" for image, _ in jobs}
-    if centerline is not None:
-        inputs[os.path.realpath(centerline)] = "the centerline file"
-    owners: dict[str, Path] = {}
-    for image, outputs in jobs:
-        for path in dataclasses.astuple(outputs):
-            real = os.path.realpath(path)
-            if real in inputs:
-                raise UsageError(f"{path.name} would overwrite {inputs[real]}; choose an -ofolder")
-            if real in owners:
-                raise UsageError(
-                    f"{owners[real]} and {image} would both be written to {path.name}; "
-                    "segment them one by one with an -ofolder each"
-                )
-            owners[real] = image
 
 
 def _report(failures: Sequence[str], count: int, verbosity: int) -> int:

@@ -1,0 +1,162 @@
+"""What a trained bundle says of itself: its description before and after the training."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sct_lesion_losses import __version__, intensity, prepare
+from sct_lesion_losses.bundle import document, schema
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.model import fitting
+from sct_lesion_losses.model.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class About:
+    """What only a person can say of a bundle; it goes into `bundle.json` and the model card."""
+
+    name: str = "mine"
+    version: str = "1.0.0"
+    data: str = "scans of the user's own"
+    intended_use: str = "research on T2-weighted spinal cord MRI of people with multiple sclerosis"
+    limits: tuple[str, ...] = (
+        "not a medical device; its masks need the eye of an expert",
+        "trained for T2-weighted scans of the spinal cord; other contrasts are out of its reach",
+    )
+    commands: tuple[str, ...] = ()
+
+
+def draft(recipe: Recipe, about: About, init: Bundle | None) -> schema.BundleInfo:
+    """Bundle as far as it is known before the training, which must not fail for a name."""
+    before = schema.Provenance(data="nothing")
+    ancestor = None
+    if init is not None:
+        if init.folder is None or init.info.network.filters != recipe.filters:
+            raise UsageError(
+                f"bundle {init.name}: its network has not the filters {recipe.filters} of this "
+                "training; start from a bundle of this package, of the same network"
+            )
+        before = init.info.provenance
+        ancestor = f"{init.name} {init.info.version}, weights {init.weights_sha256}"
+    try:
+        return schema.BundleInfo(
+            name=about.name,
+            version=about.version,
+            loss=schema.Loss(name=recipe.loss, numbers=_numbers(recipe)),
+            preparation=preparation(intensity.Landmarks((0.0, 50.0, 100.0), (0.0, 1.0, 2.0))),
+            network=schema.Architecture(filters=recipe.filters, levels=len(recipe.filters)),
+            packages=_packages(),
+            git_commit=_git_commit(),
+            provenance=schema.Provenance(
+                data=about.data,
+                commands=(*before.commands, *about.commands),
+                trained_on=before.trained_on,
+                ancestor=ancestor,
+            ),
+            intended_use=about.intended_use,
+            limits=about.limits,
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"the bundle cannot be described so: {document.problems(error)}; choose another "
+            "folder name or description, without absolute paths"
+        ) from error
+
+
+def preparation(landmarks: intensity.Landmarks) -> schema.StudyPreparation:
+    """Describe the study's preparation with these landmarks."""
+    return schema.StudyPreparation(percentiles=landmarks.percentiles, landmarks=landmarks.values)
+
+
+def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
+    """Fields of a bundle that are known once it is trained."""
+    progress, augmentation = fitted.progress, recipe.augmentation
+    shift_mm = margin(recipe) * prepare.SPACING_MM
+    words = {
+        "mirrors": augmentation.mirrors,
+        "90-degree rotations": augmentation.rotations,
+        f"centerline moved by up to {shift_mm:g} mm": shift_mm > 0,
+        "gamma, bias, blur and noise": augmentation.intensity > 0,
+    }
+    return {
+        "created": date.today(),
+        "network": schema.Architecture(
+            filters=recipe.filters,
+            levels=len(recipe.filters),
+            parameters=fitted.model.count_params(),
+        ),
+        "recipe": schema.Recipe(
+            optimiser=recipe.optimiser,
+            rate=recipe.rate,
+            batch_size=recipe.batch_size,
+            epochs_planned=recipe.epochs,
+            epochs_run=progress.epoch,
+            best_epoch=progress.best_epoch,
+            patience=recipe.patience,
+            rate_factor=recipe.rate_factor,
+            augmentations=tuple(name for name, used in words.items() if used),
+            precision=recipe.precision,
+            backend=fitting.backend(),
+            device=fitting.device(),
+            minutes=sum(line.seconds for line in progress.history) / 60,
+        ),
+        "history": tuple(
+            schema.Epoch(epoch=e.epoch, loss=e.loss, val_loss=e.val_loss, rate=e.rate)
+            for e in progress.history
+        ),
+    }
+
+
+def margin(recipe: Recipe) -> int:
+    """Voxels that a tube is wider on each side, for windows that are moved."""
+    return round(recipe.augmentation.shift_mm / prepare.SPACING_MM)
+
+
+def _numbers(recipe: Recipe) -> dict[str, Any]:
+    """All the numbers of the recipe's loss, defaults included."""
+    return {
+        name: value
+        for name, value in fitting.loss_numbers(recipe).items()
+        if isinstance(value, bool | int | float | str)
+    }
+
+
+def _packages() -> dict[str, str]:
+    names = ("numpy", "scipy", "nibabel", "keras", "onnx", "tensorflow", "tensorflow-cpu", "jax")
+    installed = {"python": platform.python_version(), "sct_lesion_losses": __version__}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this package runs from; None where it is not one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = [
+        "git",
+        "-C",
+        str(here),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
