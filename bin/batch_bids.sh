@@ -21,6 +21,11 @@ for image in "$dataset"/sub-*/anat/*_T2w.nii "$dataset"/sub-*/anat/*_T2w.nii.gz 
     "$dataset"/sub-*/ses-*/anat/*_T2w.nii "$dataset"/sub-*/ses-*/anat/*_T2w.nii.gz; do
     # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
     [ -e "$image" ] || [ -L "$image" ] || continue
+    if [ "${image%.gz}" != "$image" ] && [ -e "${image%.gz}" ]; then
+        failed="$failed
+  ${image#"$dataset"/} (it is there compressed and not; remove one)"
+        continue
+    fi
     folder=$results/$(dirname -- "${image#"$dataset"/}")
     name=$(basename -- "$image")
     stem=${name%%.nii*}

@@ -5,7 +5,7 @@
 #
 # sct_run_batch calls it with the subject's folder ("sub-01" or "sub-01/ses-02") and sets PATH_DATA,
 # PATH_DATA_PROCESSED, PATH_RESULTS and PATH_QC. Options for sct_deepseg_lesion_tuned go into
-# LESION_OPTIONS, for example: LESION_OPTIONS="-thr 0.3 -pmap 1"
+# LESION_OPTIONS, in place of its default: LESION_OPTIONS="-lesions 1"
 set -eu
 
 subject=$1
@@ -18,32 +18,31 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${ITK_GLOBAL_DEFAULT_NUMBER_OF_THREAD
 
 # Word splitting of the options is meant.
 # shellcheck disable=SC2086
-set -- -lesions 1 ${LESION_OPTIONS:-}
+set -- ${LESION_OPTIONS--lesions 1}
 if [ -n "${PATH_QC:-}" ] && command -v sct_qc >/dev/null; then
     set -- "$@" -qc "$PATH_QC" -qc-dataset "$(basename -- "$PATH_DATA")" -qc-subject "$subject"
 fi
 
-found=0 worst=0 before=
+found=0 failed=0
 for image in "$PATH_DATA/$subject"/anat/*_T2w.nii "$PATH_DATA/$subject"/anat/*_T2w.nii.gz; do
     # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
     [ -e "$image" ] || [ -L "$image" ] || continue
     found=1
-    if [ "${image%.gz}" = "$before" ]; then
+    if [ "${image%.gz}" != "$image" ] && [ -e "${image%.gz}" ]; then
         echo "error: $(basename -- "$image") is there compressed and not; remove one" >&2
-        worst=1
+        failed=1
         continue
     fi
-    before=$image
     status=0
     sct_deepseg_lesion_tuned -i "$image" -ofolder "$PATH_RESULTS/$subject/anat" "$@" || status=$?
     case $status in
         0) ;;
         130 | 143) exit "$status" ;;
-        *) worst=$status ;;
+        *) failed=1 ;;
     esac
 done
 if [ "$found" = 0 ]; then
     echo "error: no *_T2w.nii or *_T2w.nii.gz in $subject/anat" >&2
     exit 1
 fi
-exit "$worst"
+exit "$failed"

@@ -7,6 +7,7 @@
     ├── ImageError            an image file cannot be read, or is not a scan
     ├── GeometryError         a grid, field of view or patch layout cannot be used
     ├── CenterlineError       no centerline, or one that does not fit the scan
+    │   └── NoCordError       the scan shows no spinal cord
     ├── BundleError           a model bundle is missing, damaged or refused
     ├── EngineError           the inference engine cannot run the network
     ├── SctError              the Spinal Cord Toolbox is missing or its command failed
@@ -43,6 +44,10 @@ class GeometryError(LesionError):
 
 class CenterlineError(LesionError):
     """No centerline was found, or the one given does not fit the scan."""
+
+
+class NoCordError(CenterlineError):
+    """The scan shows no spinal cord."""
 
 
 class BundleError(LesionError):

@@ -23,7 +23,7 @@ from sct_lesion_losses.centerline.detector import detect, shows_cord
 from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
-from sct_lesion_losses.errors import CenterlineError, GeometryError, UsageError
+from sct_lesion_losses.errors import CenterlineError, GeometryError, NoCordError, UsageError
 from sct_lesion_losses.sct import centerline as sct_centerline
 from sct_lesion_losses.sct import install
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -76,8 +76,10 @@ def centerline(
     ------
     UsageError
         The method, the contrast or the combination of both with `file` is unknown.
+    NoCordError
+        The scan shows no cord.
     CenterlineError
-        No cord was found, or the file does not fit the scan.
+        The file does not fit the scan.
     SctError
         The method needs a part of SCT that is missing, or its command failed.
     """
@@ -130,7 +132,7 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
 
 def _svm(image: npt.NDArray[Any], grid: Grid, contrast: str) -> Centerline:
     installation = install.require()
-    if sct_centerline.is_installed(installation):
+    if installation.has(sct_centerline.COMMAND):
         return _by_command(image, grid, "svm", ["-method", "optic", "-c", contrast])
     name = "svm (OptiC computed here with SCT's weights)"
     return optic(image, grid, sct_optic.weights(contrast), name)
@@ -151,7 +153,7 @@ def _by_command(
 def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
     """Refuse a scan that shows no cord: SCT's methods draw a line through anything."""
     if not shows_cord(image, grid):
-        raise CenterlineError(
+        raise NoCordError(
             "no spinal cord was recognised in the scan, the line may follow something else; check "
             "the scan and its contrast (-c). Where it does show the cord, give its course with "
             "-centerline viewer or file"

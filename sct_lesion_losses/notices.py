@@ -5,20 +5,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError
 
+_scan: ContextVar[str] = ContextVar("scan", default="")
+
 
 @contextmanager
-def named(image: Path) -> Iterator[None]:
-    """Let an error that does not say which scan it is about begin with its name."""
+def about(scan: Path) -> Iterator[None]:
+    """Let the errors and the log lines of the block say which scan they are about.
+
+    An error about its cord, its grid or its p-map begins with the scan's name, unless it holds it;
+    `with_scan` does the same for a line of the log.
+    """
+    token = _scan.set(scan.name)
     try:
         yield
     except (CenterlineError, GeometryError, EngineError) as error:
-        if image.name in str(error):
+        if scan.name in str(error):
             raise
-        raise type(error)(f"{image.name}: {error}") from error
+        raise type(error)(f"{scan.name}: {error}") from error
+    finally:
+        _scan.reset(token)
+
+
+def with_scan(text: str) -> str:
+    """Text of a log line, behind the name of the scan that is at work if it does not hold it."""
+    scan = _scan.get()
+    return f"{scan}: {text}" if scan and scan not in text else text
 
 
 class _Collector(logging.Handler):

@@ -52,7 +52,7 @@ def default_outputs(pmap: Path, threshold: float, folder: Path | None = None) ->
     stem, extension = nifti.stem(pmap)
     for ending in _MAP_ENDINGS:
         stem = stem.removesuffix(ending)
-    return Outputs.beside((folder or Path()) / f"{stem}_thr{threshold!r}{extension}")
+    return Outputs.beside((folder or Path()) / f"{stem}_thr{float(threshold)!r}{extension}")
 
 
 def run(

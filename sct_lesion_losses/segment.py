@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses import engine as engines
-from sct_lesion_losses import files, locate, predict
+from sct_lesion_losses import files, locate, notices, predict
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import nifti
@@ -21,7 +21,6 @@ from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.data.outputs import Outputs
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import lesion
-from sct_lesion_losses.notices import collected_warnings, named
 from sct_lesion_losses.operating_point import binarize
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
@@ -128,17 +127,21 @@ def run(
     progress : callable, optional
         Called with the number of patches done and of all.
 
+    Returns
+    -------
+    Result
+
     Raises
     ------
     LesionError
         The scan, the centerline or the bundle cannot be used (nothing has been written then), or
-        the output folder cannot.
+        the output folder cannot; or SCT's report fails, after the mask was written.
     """
     require(settings)
-    with collected_warnings() as warnings, named(image):
-        bundle, network = opened(
-            settings.bundle, settings.contrast, settings.engine, settings.precision
-        )
+    bundle, network = opened(
+        settings.bundle, settings.contrast, settings.engine, settings.precision
+    )
+    with notices.collected_warnings() as warnings, notices.about(image):
         scan = nifti.read(image)
         centerline = locate.centerline(
             scan.array,
@@ -149,9 +152,7 @@ def run(
             brain=settings.brain,
             as_sct=settings.bundle == "sct",
         )
-        logger.info(
-            "%s: centerline by %s; %s", image.name, centerline.method, locate.coverage(centerline)
-        )
+        logger.info("centerline by %s; %s", centerline.method, locate.coverage(centerline))
         threshold: float | None = bundle.threshold
         if settings.threshold is not None:
             threshold = settings.threshold
@@ -169,11 +170,11 @@ def run(
             if threshold:
                 mask = binarize(pmap, threshold)
         found = None if mask is None else _found(mask, pmap, scan.grid)
-        written = _written(settings, outputs, mask is None)
-        _say(image, bundle, threshold, found)
-        _say_stale(image, outputs, written)
+        paths = written(settings, outputs)
+        _say(bundle, threshold, found)
+        _say_stale(outputs, paths)
     result = Result(
-        written,
+        paths,
         found,
         threshold or None,
         bundle.tuned_threshold,
@@ -229,49 +230,46 @@ def _found(mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32] | None, gr
     return Found(count, load_mm3, float(pmap[peak]), (x, y, z))
 
 
-def _say(image: Path, bundle: Bundle, threshold: float | None, found: Found | None) -> None:
+def _say(bundle: Bundle, threshold: float | None, found: Found | None) -> None:
     """Warn of an empty mask, and of a threshold that was not tuned."""
     tuned = bundle.tuned_threshold
     if threshold and tuned is None:
         logger.warning(
-            "%s: threshold %g; the bundle %r was never tuned to scans", image.name, threshold,
-            bundle.name,
-        )  # fmt: skip
+            "threshold %g; the bundle %r was never tuned to scans", threshold, bundle.name
+        )
     elif threshold and threshold != tuned:
         logger.warning(
-            "%s: threshold %g instead of %g, the one the bundle %r was tuned to",
-            image.name,
+            "threshold %g instead of %g, the one the bundle %r was tuned to",
             threshold,
             tuned,
             bundle.name,
         )
     if found is not None and not found.lesions:
-        logger.warning("%s: the mask is empty%s", image.name, found.peak)
+        logger.warning("the mask is empty%s", found.peak)
 
 
-def _say_stale(image: Path, outputs: Outputs, written: tuple[Path, ...]) -> None:
+def _say_stale(outputs: Outputs, written: tuple[Path, ...]) -> None:
     """Warn of files of an earlier run that stay beside the new ones and do not belong to them."""
     stale = [path.name for path in astuple(outputs) if path not in written and path.exists()]
     if stale:
         logger.warning(
-            "%s: %s: from an earlier run, not of this one; remove what you do not need",
-            image.name,
+            "%s: from an earlier run, not of this one; remove what you do not need",
             ", ".join(stale),
         )
 
 
-def _written(settings: Settings, outputs: Outputs, pmap_alone: bool) -> tuple[Path, ...]:
-    """Files that these settings ask for, the main one first."""
-    wanted = [] if pmap_alone else [outputs.mask]
-    if settings.pmap or pmap_alone:
+def written(settings: Settings, outputs: Outputs) -> tuple[Path, ...]:
+    """Files that these settings ask for, the main one first and the sidecar last."""
+    wanted = [] if settings.pmap_alone else [outputs.mask]
+    if settings.pmap or settings.pmap_alone:
         wanted.append(outputs.pmap)
-    if settings.lesions and not pmap_alone:
+    if settings.lesions:
         wanted += [outputs.labels, outputs.table, outputs.columns]
     if settings.keep_centerline or settings.qc is not None:
         wanted.append(outputs.centerline)
     if settings.figure:
         wanted.append(outputs.figure)
-    return (*wanted, outputs.pmap_sidecar if pmap_alone else outputs.sidecar)
+    return (*wanted, outputs.pmap_sidecar if settings.pmap_alone else outputs.sidecar)
 
 
 def _write(

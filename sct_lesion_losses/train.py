@@ -16,7 +16,7 @@ from sct_lesion_losses.bundle.verify import INFO as BUNDLE_FILE
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.description import About
-from sct_lesion_losses.errors import DataError, OutputError, TrainingError
+from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.model import export, fitting
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report import card
@@ -85,21 +85,32 @@ def run(
     draft = description.draft(recipe, about, init)
     store.check_target(folder, draft.name)
     with _work_folder(folder, resume, force) as work:
-        return _run(data, folder, work, recipe, draft, rules, init, resume, report)
+        info, model = _trained(
+            data, work, recipe, draft, rules=rules, init=init, resume=resume, report=report
+        )
+        network = export.to_onnx(model, info.metadata())
+        weights = export.to_safetensors(model)
+        store.save(folder, info, network, weights, card.text(info), overwrite=True)
+    return folder
 
 
-def _run(
+def _trained(
     data: Path,
-    folder: Path,
     work: Path,
     recipe: Recipe,
     draft: schema.BundleInfo,
+    *,
     rules: splits.Rules,
     init: Bundle | None,
     resume: bool,
     report: fitting.Report | None,
-) -> Path:
-    scans = splits.of(cohorts.read(data), rules)
+) -> tuple[schema.BundleInfo, fitting.Model]:
+    """Train in the folder `work`; the description `draft` completed, and the network."""
+    cohort = cohorts.read(data)
+    scans = splits.of(cohort, rules)
+    seeds = {"training": recipe.seed}
+    if not any(scan.split for scan in cohort):
+        seeds["split"] = rules.seed
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
     training, validation = splits.part(scans, "training"), splits.part(scans, "validation")
     margin = description.margin(recipe)
@@ -139,21 +150,18 @@ def _run(
     facts = {
         "preparation": description.preparation(landmarks),
         "split_hash": splits.split_hash(used, hashes),
-        "seeds": {"training": recipe.seed, "split": rules.seed},
+        "seeds": seeds,
         "provenance": provenance,
         **description.trained(fitted, recipe),
     }
     info = schema.BundleInfo.model_validate(draft.model_copy(update=facts))
-    network = export.to_onnx(fitted.model, info.metadata())
-    weights = export.to_safetensors(fitted.model)
-    store.save(folder, info, network, weights, card.text(info), overwrite=True)
-    return folder
+    return info, fitted.model
 
 
-def _require_lesions(part: str, tubes: Sequence[RawTube]) -> None:
-    if not tubes:
+def _require_lesions(part: str, scans: Sequence[RawTube]) -> None:
+    if not scans:
         raise DataError(f"the {part} set is empty; give more subjects, or a split of your own")
-    if not any(tube.lesion.any() for tube in tubes):
+    if not any(scan.lesion.any() for scan in scans):
         raise DataError(
             f"no scan of the {part} set holds lesions within 12 mm of its centerline; check the "
             "lesion masks and the centerlines, or give a split of your own"
@@ -163,29 +171,34 @@ def _require_lesions(part: str, tubes: Sequence[RawTube]) -> None:
 @contextmanager
 def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
     """Folder of the training's state, locked; refused where another training would be lost."""
+    if resume and force:
+        raise UsageError("-resume 1 goes on and -force 1 starts anew: choose one of them")
     work = folder.with_name(folder.name + WORK_SUFFIX)
-    checkpoint = (work / fitting.CHECKPOINT).exists()
-    if checkpoint and not (resume or force):
-        raise TrainingError(
-            f"{work} holds a training already; go on with it by -resume 1, lose it by -force 1, "
-            "or train into a new folder"
-        )
-    if (folder / BUNDLE_FILE).exists() and not (checkpoint or force):
-        raise TrainingError(
-            f"{folder} holds a bundle already, and no training to go on with; lose it by "
-            "-force 1, or train into a new folder"
-        )
+    lock = FileLock(work / LOCK, timeout=0)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / LOCK, timeout=0)
-        with lock:
-            yield work
+        lock.acquire()
     except Timeout as error:
         raise OutputError(
             f"{folder}: another training is writing this bundle; wait for it to end, or train "
             "into a new folder"
         ) from error
-    except PermissionError as error:
+    except OSError as error:
         raise OutputError(
             f"{work}: cannot write here ({error.strerror}); choose another folder"
         ) from error
+    try:
+        checkpoint = (work / fitting.CHECKPOINT).exists()
+        if checkpoint and not (resume or force):
+            raise TrainingError(
+                f"{work} holds a training already; go on with it by -resume 1, lose it by "
+                "-force 1, or train into a new folder"
+            )
+        if (folder / BUNDLE_FILE).exists() and not (checkpoint or force):
+            raise TrainingError(
+                f"{folder} holds a bundle already, and no training to go on with; lose it by "
+                "-force 1, or train into a new folder"
+            )
+        yield work
+    finally:
+        lock.release()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import intensity, locate, prepare
+from sct_lesion_losses import intensity, locate, notices, prepare
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import CohortScan
@@ -57,7 +57,8 @@ def cut(scan: CohortScan, margin: int = 0) -> RawTube:
     """
     image = nifti.read(scan.scan)
     lesion = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-    centerline = locate.centerline(image.array, image.grid, file=scan.centerline)
+    with notices.about(scan.scan):
+        centerline = locate.centerline(image.array, image.grid, file=scan.centerline)
     rpi, reorientation = image.grid.to_rpi()
     tube = prepare.cord_tube(centerline)
     wide = CordTube(tube.grid, tube.first, tube.starts - margin, tube.width + 2 * margin)

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses import engine as engines
-from sct_lesion_losses import locate, predict
+from sct_lesion_losses import locate, notices, predict
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo, OperatingPoint, ScanCurve
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti, splits
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import CenterlineError, DataError, UsageError
+from sct_lesion_losses.errors import DataError, NoCordError, UsageError
 from sct_lesion_losses.operating_point import Choice, choose, sweep
 from sct_lesion_losses.report import card, reached
 
@@ -82,7 +82,7 @@ def run(
     data : Path
         BIDS folder or TSV. Where it holds a split (`train.run` writes one), the scans of
         ``thr-optimization`` choose the threshold and those of ``unseen`` are measured; else every
-        scan chooses and none is measured.
+        scan chooses and none is measured. Scans in which no cord is found are left out, counted.
     settings : Settings
     command : str, optional
         The command line that tunes like this, for the model card; see `schema.command_line`.
@@ -117,9 +117,9 @@ def run(
         for number, scan in enumerate(some, start=done + 1):
             try:
                 yield judge(loaded, network, scan, settings.centerline)
-            except CenterlineError as error:
+            except NoCordError as error:
                 refused += 1
-                logger.warning("%s is left out: %s", scan.scan.name, error)
+                logger.warning("left out: %s", error)
             if report is not None:
                 report(number, total)
 
@@ -136,7 +136,7 @@ def run(
     point = operating_point(choice, bearing, settings.centerline, refused_tuning)
     changes: dict[str, object] = {
         "operating_point": point,
-        "metrics": reached.metrics(uses, refused) if uses else {},
+        "metrics": reached.metrics(uses, refused) if uses or refused else {},
         "limits": tuple(dict.fromkeys((*loaded.info.limits, *settings.limits))),
     }
     if command is not None:
@@ -183,11 +183,12 @@ def judge(
     """P-map of a scan by the bundle, and the untouched manual mask."""
     image = nifti.read(scan.scan)
     truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-    if centerline == AS_IN_COHORT:
-        line = locate.centerline(image.array, image.grid, file=scan.centerline)
-    else:
-        line = locate.centerline(image.array, image.grid, centerline)
-    pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
+    with notices.about(scan.scan):
+        if centerline == AS_IN_COHORT:
+            line = locate.centerline(image.array, image.grid, file=scan.centerline)
+        else:
+            line = locate.centerline(image.array, image.grid, centerline)
+        pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
     return Judged(scan, truth, pmap)
 
 
@@ -214,7 +215,7 @@ def operating_point(
     numbers = {s: n for n, s in enumerate(dict.fromkeys(scan.subject for scan in scans), start=1)}
     warnings = ["the optimum lies at an end of the grid"] if choice.at_end else []
     if refused:
-        warnings.append(f"{refused} scans left out, no cord was found in them")
+        warnings.append(f"left out, because no cord was found: {refused} of the scans")
     return OperatingPoint(
         kind="tuned",
         threshold=choice.threshold,

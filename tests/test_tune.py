@@ -8,7 +8,7 @@ from small_cohort import write_cohort
 from sct_lesion_losses import train, tune
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.errors import BundleError, CenterlineError, DataError
+from sct_lesion_losses.errors import BundleError, DataError, NoCordError
 from sct_lesion_losses.model.recipe import study
 
 
@@ -117,12 +117,12 @@ def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypa
 
     def judge(bundle, network, scan, centerline):
         if scan.subject == "sub-002":
-            raise CenterlineError("no spinal cord was found")
+            raise NoCordError("no spinal cord was found")
         return real(bundle, network, scan, centerline)
 
     monkeypatch.setattr(tune, "judge", judge)
     choice = tune.run(bundle.folder, fresh)
     point = store.load(bundle.folder).info.operating_point
     assert choice.n_scans == 2
-    assert point.warnings[-1] == "1 scans left out, no cord was found in them"
+    assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
     assert point.centerline == "cohort"

@@ -262,4 +262,6 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def _is_path(word: str) -> bool:
     """Whether a word of a command line leads through folders; a sentence with a slash does not."""
-    return PurePath(word).is_absolute() or word[:2] == "~/" or ("/" in word and " " not in word)
+    if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
+        return True
+    return "/" in word and " " not in word

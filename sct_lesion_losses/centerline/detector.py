@@ -20,7 +20,7 @@ from scipy import ndimage
 from sct_lesion_losses.centerline import hog, slabs
 from sct_lesion_losses.centerline.optic import check_field
 from sct_lesion_losses.centerline.path import best_path
-from sct_lesion_losses.errors import CenterlineError
+from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 
@@ -95,13 +95,15 @@ def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None
 
     Raises
     ------
+    NoCordError
+        The scan shows no cord.
     CenterlineError
-        The scan shows no cord, or too little of the body to see one.
+        It shows too little of the body to see one.
     """
     detector = shipped() if detector is None else detector
     pictures, pixels, seen = _searched(image, grid, detector)
     if seen < detector.limit:
-        raise CenterlineError(
+        raise NoCordError(
             f"no spinal cord was found: the evidence for one is {seen:.2f}, a cord has at least "
             f"{detector.limit:.2f}; check that the scan shows the cord in T2 or T2* contrast, or "
             "give its course with -centerline file"

@@ -26,6 +26,7 @@ from sct_lesion_losses.cli.common import (
     leave,
     option,
     typed,
+    words,
 )
 from sct_lesion_losses.cli.stopping import stop_if_terminated
 from sct_lesion_losses.errors import UsageError
@@ -198,10 +199,10 @@ def _segment(
     from sct_lesion_losses.cli import jobs
 
     settings = segment.Settings(keep_centerline=not remove, **values)
-    scans = jobs.of(images, out, folder, settings.contrast, settings.centerline_file)
-    # What cannot be had is one error before any work, not one for every scan after it.
-    segment.require(settings)
-    if len(scans) > 1:
+    scans = jobs.of(images, out, folder, settings.contrast)
+    jobs.check(scans, settings)
+    jobs.describe(images, folder)
+    if len(scans) > 1:  # a bundle that cannot be used is one error, not one for every scan
         segment.opened(settings.bundle, settings.contrast, settings.engine, settings.precision)
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
@@ -210,10 +211,7 @@ def _segment(
         label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
         stop_if_terminated()
         try:
-            with (
-                talk.about(image.name),
-                talk.progress_bar(label, verbosity > 0, unit="patch") as progress,
-            ):
+            with talk.progress_bar(label, verbosity > 0, unit="patch") as progress:
                 result = segment.run(image, mine, outputs, progress)
         except Exception as error:
             stop_if_terminated()
@@ -249,7 +247,7 @@ def _report(failures: Sequence[str], count: int, verbosity: int) -> int:
     click.echo(f"{len(failures)} of {count} scans failed:", err=True)
     for failure in failures:
         line = " ".join(failure.split())
-        click.echo(f"  {line if verbosity >= 2 else talk.without_folders(line)}", err=True)
+        click.echo(f"  {line if verbosity >= 2 else talk.without_folders(line, words())}", err=True)
     return FAILED
 
 

@@ -9,15 +9,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
+
+from sct_lesion_losses import notices
 
 PACKAGE = "sct_lesion_losses"
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\",;()]+/)+")
-
-
-_scan: ContextVar[str] = ContextVar("scan", default="")
 
 
 class _Line(logging.Formatter):
@@ -28,21 +26,10 @@ class _Line(logging.Formatter):
         self._args = args
 
     def format(self, record: logging.LogRecord) -> str:
-        text, scan = super().format(record), _scan.get()
+        text = notices.with_scan(super().format(record))
         if record.levelno != logging.INFO:
-            about = f"{scan}: " if scan and scan not in text else ""
-            text = f"{record.levelname}: {about}{text}"
+            text = f"{record.levelname}: {text}"
         return without_folders(text, self._args)
-
-
-@contextmanager
-def about(scan: str) -> Iterator[None]:
-    """Let the warnings of the block name the scan that they are about."""
-    token = _scan.set(scan)
-    try:
-        yield
-    finally:
-        _scan.reset(token)
 
 
 def without_folders(text: str, args: Sequence[str] = ()) -> str:

@@ -29,6 +29,8 @@ LOG = "training.csv"
 # Called after each step: finished epochs, step of the epoch, steps per epoch, mean loss so far.
 Report = Callable[[int, int, int, float], None]
 
+Model = keras.Model
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,8 +57,10 @@ def backend() -> str:
 
 def device() -> str:
     """Name the kind of device that Keras computes on: ``gpu`` where there is one, else ``cpu``."""
+    if backend() == "torch":  # Keras lists no devices there
+        return str(keras.ops.ones(()).device.type)
     kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
-    return next((kind for kind in ("gpu", "cuda", "tpu") if kind in kinds), "cpu")
+    return next((kind for kind in ("gpu", "tpu") if kind in kinds), "cpu")
 
 
 def loss_numbers(recipe: Recipe) -> dict[str, Any]:

@@ -20,11 +20,6 @@ COMMAND = "sct_get_centerline"
 _NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
 
 
-def is_installed(installation: Installation) -> bool:
-    """Whether the command is there, or only SCT's models are."""
-    return installation.bin is not None and (installation.bin / COMMAND).exists()
-
-
 def get(installation: Installation, image: NDArray[Any], grid: Grid, arguments: list[str]) -> Scan:
     """Centerline image that the command draws on a copy of the scan as it was read and repaired.
 
@@ -38,12 +33,17 @@ def get(installation: Installation, image: NDArray[Any], grid: Grid, arguments: 
     arguments : list of str
         Options of the command, those of input and output left out.
 
+    Returns
+    -------
+    Scan
+        Its array is a mask with the line's voxels.
+
     Raises
     ------
     SctError
         The command is missing, fails, or writes nothing.
     """
-    if not is_installed(installation):
+    if not installation.has(COMMAND):
         raise SctError(
             f"{COMMAND} was not found in SCT's bin folder nor on the PATH; install SCT whole "
             "(https://spinalcordtoolbox.com), or use -centerline auto, embedded or file"

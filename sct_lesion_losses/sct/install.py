@@ -53,6 +53,10 @@ class Installation:
             return None
         return text.strip() or None
 
+    def has(self, command: str) -> bool:
+        """Whether one of SCT's commands is there, rather than only its models."""
+        return self.bin is not None and (self.bin / command).exists()
+
     def read(self, folder: str, name: str) -> bytes:
         """Contents of a file of a data set of SCT's.
 

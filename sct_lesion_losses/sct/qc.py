@@ -13,8 +13,7 @@ COMMAND = "sct_qc"
 
 def require() -> None:
     """Raise an SctError where SCT, or its command for the report, is not installed."""
-    installation = install.require()
-    if installation.bin is None or not (installation.bin / COMMAND).exists():
+    if not install.require().has(COMMAND):
         raise SctError(f"-qc needs SCT's command {COMMAND}; {install.HOW_TO_INSTALL}")
 
 

@@ -106,7 +106,7 @@ def test_a_dataset_without_scans_is_an_error(site: Site) -> None:
 def test_a_subject_is_segmented_with_options_and_a_report(site: Site) -> None:
     site.tool("sct_qc")
     scan = site.scan("sub-01/ses-1/anat/sub-01_T2w.nii.gz")
-    done = site.subject("sub-01/ses-1", LESION_OPTIONS="-thr 0.3", PATH_QC="/my qc")
+    done = site.subject("sub-01/ses-1", LESION_OPTIONS="-lesions 1 -thr 0.3", PATH_QC="/my qc")
     assert done.returncode == 0
     report = ["-qc", "/my qc", "-qc-dataset", "my data", "-qc-subject", "sub-01/ses-1"]
     folder = f"{site.results}/sub-01/ses-1/anat"
@@ -121,13 +121,21 @@ def test_a_subjects_other_scans_are_segmented_after_one_that_fails(site: Site) -
     assert len(site.called()) == 2
 
 
-def test_a_scan_that_is_there_twice_is_an_error(site: Site) -> None:
-    site.scan("sub-01/anat/sub-01_T2w.nii")
-    site.scan("sub-01/anat/sub-01_T2w.nii.gz")
-    done = site.subject("sub-01")
+@pytest.mark.parametrize("script", ["loop", "subject"])
+def test_a_scan_that_is_there_twice_is_an_error(script: str, site: Site) -> None:
+    for name in ("run-1_T2w.nii", "run-2_T2w.nii", "run-1_T2w.nii.gz"):
+        site.scan(f"sub-01/anat/sub-01_{name}")
+    done = site.loop() if script == "loop" else site.subject("sub-01")
     assert done.returncode == 1
     assert "compressed and not" in done.stderr
-    assert len(site.called()) == 1
+    assert len(site.called()) == 2
+
+
+def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site: Site) -> None:
+    site.scan("sub-01/anat/sub-01_T2w.nii.gz")
+    site.subject("sub-01")
+    site.subject("sub-01", LESION_OPTIONS="-thr 0")
+    assert [call[4:] for call in site.called()] == [["-lesions", "1"], ["-thr", "0"]]
 
 
 def test_a_subject_without_scans_is_an_error(site: Site) -> None:
