@@ -143,23 +143,11 @@ def run(
     )
     with notices.collected_warnings() as warnings, notices.about(image):
         scan = nifti.read(image)
-        centerline = locate.centerline(
-            scan.array,
-            scan.grid,
-            settings.centerline,
-            contrast=settings.contrast,
-            file=settings.centerline_file,
-            brain=settings.brain,
-            as_sct=settings.bundle == "sct",
-        )
+        centerline = _located(scan, settings)
         logger.info("centerline by %s; %s", centerline.method, locate.coverage(centerline))
-        threshold: float | None = bundle.threshold
-        if settings.threshold is not None:
-            threshold = settings.threshold
-        pmap: npt.NDArray[np.float32] | None = None
-        mask: npt.NDArray[np.bool_] | None = None
+        threshold = _threshold(settings, bundle)
+        pmap, mask = None, None
         if settings.sct_rule:
-            threshold = None
             mask = sct_lesion.sct_rule(
                 scan.array, scan.grid, centerline, settings.contrast, network
             )
@@ -167,8 +155,7 @@ def run(
             pmap = predict.pmap(
                 bundle, scan.array, scan.grid, centerline, network=network, progress=progress
             )
-            if threshold:
-                mask = binarize(pmap, threshold)
+            mask = None if threshold is None else binarize(pmap, threshold)
         found = None if mask is None else _found(mask, pmap, scan.grid)
         paths = written(settings, outputs)
         _say(bundle, threshold, found)
@@ -176,7 +163,7 @@ def run(
     result = Result(
         paths,
         found,
-        threshold or None,
+        threshold,
         bundle.tuned_threshold,
         centerline.method,
         f"{network.name} {network.version}, {network.precision}",
@@ -194,6 +181,25 @@ def run(
             settings.qc_subject,
         )
     return result
+
+
+def _located(scan: Scan, settings: Settings) -> Centerline:
+    return locate.centerline(
+        scan.array,
+        scan.grid,
+        settings.centerline,
+        contrast=settings.contrast,
+        file=settings.centerline_file,
+        brain=settings.brain,
+        as_sct=settings.bundle == "sct",
+    )
+
+
+def _threshold(settings: Settings, bundle: Bundle) -> float | None:
+    """Threshold to apply to the p-map; None where the p-map is kept, or SCT's rule cuts it."""
+    if settings.sct_rule or settings.pmap_alone:
+        return None
+    return bundle.threshold if settings.threshold is None else settings.threshold
 
 
 def require(settings: Settings) -> None:
