@@ -17,7 +17,7 @@ from sct_lesion_losses import __version__, intensity, prepare
 from sct_lesion_losses.bundle import document, schema
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.model import fitting
+from sct_lesion_losses.model import devices, fitting
 from sct_lesion_losses.model.recipe import Recipe
 
 
@@ -106,8 +106,8 @@ def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
             rate_factor=recipe.rate_factor,
             augmentations=tuple(name for name, used in words.items() if used),
             precision=recipe.precision,
-            backend=fitting.backend(),
-            device=fitting.device(),
+            backend=devices.backend(),
+            device=devices.device(),
             minutes=sum(line.seconds for line in progress.history) / 60,
         ),
         "history": tuple(

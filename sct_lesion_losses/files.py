@@ -12,6 +12,8 @@ from typing import Any
 
 from sct_lesion_losses.errors import OutputError
 
+_TEMPORARY = ".tmp-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=".tmp-", suffix=f"-{path.name}"[-40:], dir=path.parent
+            prefix=_TEMPORARY, suffix=f"-{path.name}"[-40:], dir=path.parent
         )
         os.close(handle)
     except OSError as error:
@@ -53,6 +55,12 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder that nobody else writes to."""
+    for file in folder.glob(f"{_TEMPORARY}*"):
+        file.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:

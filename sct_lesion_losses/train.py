@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,8 +19,9 @@ from sct_lesion_losses.data import splits
 from sct_lesion_losses.description import About
 from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.model import export, fitting
+from sct_lesion_losses.model.fitting import Listener, Machine, StepReport
 from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.report import card
+from sct_lesion_losses.report import card, curves
 from sct_lesion_losses.tubes import RawTube
 
 SPLIT_TABLE = "split.tsv"
@@ -39,12 +41,14 @@ def run(
     init: Bundle | None = None,
     resume: bool = False,
     force: bool = False,
-    report: fitting.Report | None = None,
+    machine: Machine = Machine(),  # noqa: B008 (frozen)
+    tensorboard: bool = False,
+    report: Callable[[StepReport], None] | None = None,
 ) -> Path:
     """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
 
-    The state of the training, its log and the split are kept beside the bundle, in the folder
-    ``<folder>.training``; `tune.run` takes its ``split.tsv``.
+    The state of the training, its log, the picture of its learning curves and the split are kept
+    beside the bundle, in the folder ``<folder>.training``; `tune.run` takes its ``split.tsv``.
 
     Parameters
     ----------
@@ -59,11 +63,15 @@ def run(
     init : Bundle, optional
         Start from its weights, and keep its intensity landmarks, which its weights know.
     resume : bool
-        Go on after the last finished epoch of an earlier call.
+        Go on where an earlier call ended or was killed.
     force : bool
         Start anew where a bundle or a training is there already; refused otherwise.
+    machine : Machine
+        How the work is laid out; see `model.fitting.Machine`.
+    tensorboard : bool
+        Write event files for TensorBoard into the folder of the training, too.
     report : callable, optional
-        Told of every step; see `model.fitting.fit`.
+        Told of every step.
 
     Returns
     -------
@@ -85,9 +93,21 @@ def run(
     draft = description.draft(recipe, about, init)
     store.check_target(folder, draft.name)
     with _work_folder(folder, resume, force) as work:
-        info, model = _trained(
-            data, work, recipe, draft, rules=rules, init=init, resume=resume, report=report
-        )
+        with curves.drawn(work, tensorboard) as after_epoch:
+            listener = Listener(epoch=after_epoch)
+            if report is not None:
+                listener = replace(listener, step=report)
+            info, model = _trained(
+                data,
+                work,
+                recipe,
+                draft,
+                rules=rules,
+                init=init,
+                resume=resume,
+                machine=machine,
+                listener=listener,
+            )
         network = export.to_onnx(model, info.metadata())
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
@@ -103,7 +123,8 @@ def _trained(
     rules: splits.Rules,
     init: Bundle | None,
     resume: bool,
-    report: fitting.Report | None,
+    machine: Machine,
+    listener: Listener,
 ) -> tuple[schema.BundleInfo, fitting.Model]:
     """Train in the folder `work`; the description `draft` completed, and the network."""
     cohort = cohorts.read(data)
@@ -139,7 +160,8 @@ def _trained(
         data_hash=data_hash,
         initial=None if init is None else init.weights,
         resume=resume,
-        report=report,
+        machine=machine,
+        listener=listener,
     )
     provenance = draft.provenance.model_copy(
         update={

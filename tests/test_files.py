@@ -59,3 +59,10 @@ def test_nan_never_enters_a_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1234-checkpoint.npz").write_bytes(b"half")
+    (tmp_path / "checkpoint.npz").write_bytes(b"whole")
+    files.remove_left_over(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]

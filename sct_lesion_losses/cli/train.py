@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from sct_lesion_losses.cli import accelerator
 from sct_lesion_losses.cli.common import (
     FILE,
     FLOAT,
@@ -31,7 +30,7 @@ from sct_lesion_losses.cli.common import (
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.model.fitting import Report
+    from sct_lesion_losses.model.fitting import StepReport
 
 NAME = "sct_train_lesion"
 # Those of `losses.LOSSES`, whose import would load Keras for the help.
@@ -109,7 +108,7 @@ _COUNT = int_range(1)
 @option(
     "-precision",
     "precision",
-    choice("float32", "mixed_bfloat16"),
+    choice("float32", "mixed_bfloat16", "mixed_float16"),
     "Precision of the network while it trains.",
     shown="float32",
 )
@@ -147,7 +146,7 @@ _COUNT = int_range(1)
     "-resume",
     "resume",
     SWITCH,
-    "Go on after the last finished epoch of an interrupted training.",
+    "Go on with a training that was interrupted; it ends as if it had not been.",
     default=False,
 )
 @option(
@@ -157,7 +156,35 @@ _COUNT = int_range(1)
     "Start anew, and lose the bundle or the training that is there already.",
     default=False,
 )
-@option("-threads", "threads", _COUNT, "Threads to compute with.", shown="all cores")
+@option(
+    "-backend",
+    "backend",
+    choice(*accelerator.BACKENDS),
+    "What Keras runs on.",
+    shown="$KERAS_BACKEND, else the first that is installed",
+)
+@option(
+    "-device",
+    "device",
+    choice(*accelerator.DEVICES),
+    "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
+    default="auto",
+)
+@option(
+    "-gpus",
+    "devices",
+    _COUNT,
+    "GPUs that share each batch. On TensorFlow every one pools the loss over its own part.",
+    default=1,
+)
+@option("-threads", "threads", _COUNT, "CPU threads to compute with.", shown="all cores")
+@option(
+    "-tensorboard",
+    "tensorboard",
+    SWITCH,
+    "Write event files for TensorBoard beside the training's log.",
+    default=False,
+)
 @option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
 def train_lesion(
     data: Path,
@@ -172,20 +199,28 @@ def train_lesion(
     init: str | None,
     resume: bool,
     force: bool,
+    backend: str | None,
+    device: str,
+    devices: int,
     threads: int | None,
+    tensorboard: bool,
     data_text: str | None,
     verbosity: int,
     **changes: Any,
 ) -> int:
     """Train and print the folder of the bundle."""
     numbers = dict(_number(word) for word in loss_numbers)
-    _prepare_tensorflow(threads)
-    train = _loaded()
+    accelerator.choose(backend, device, threads)
+    train = accelerator.training()
     from sct_lesion_losses.augment import Augmentation
     from sct_lesion_losses.bundle import store
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
+    from sct_lesion_losses.model.devices import require
+    from sct_lesion_losses.model.fitting import Machine
     from sct_lesion_losses.model.recipe import study
+
+    require(device)
 
     recipe = study(
         loss,
@@ -207,6 +242,8 @@ def train_lesion(
                 init=None if init is None else store.load(init),
                 resume=resume,
                 force=force,
+                machine=Machine(devices=devices),
+                tensorboard=tensorboard,
                 report=report,
             )
         )
@@ -226,44 +263,9 @@ def _number(word: str) -> tuple[str, float | bool | str]:
         return name, value
 
 
-def _loaded() -> ModuleType:
-    """Load Keras with what trains, without what compiled libraries announce."""
-    try:
-        with _native_stderr_closed():
-            from sct_lesion_losses import train
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"training needs {error.name}, which is not installed: "
-            "pip install 'sct_lesion_losses[train]'"
-        ) from error
-    return train
-
-
-def _prepare_tensorflow(threads: int | None) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if threads is not None:
-        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 @contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Swallow what compiled libraries write to stderr, whatever log level they are given."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-@contextmanager
-def _progress(epochs: int, shown: bool) -> Iterator[Report | None]:
-    """One bar over all steps, with the loss, on stderr where that is a terminal."""
+def _progress(epochs: int, shown: bool) -> Iterator[Callable[[StepReport], None] | None]:
+    """One bar over all steps, with loss, rate and time left, on stderr where that is a terminal."""
     if not (shown and sys.stderr.isatty()):
         yield None
         return
@@ -271,11 +273,17 @@ def _progress(epochs: int, shown: bool) -> Iterator[Report | None]:
 
     with tqdm(desc="training", file=sys.stderr, leave=False, unit="step") as bar:
 
-        def update(epoch: int, step: int, steps: int, loss: float) -> None:
-            if not bar.total:
-                bar.total, bar.initial = epochs * steps, epoch * steps
-            bar.n = epoch * steps + step
-            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{loss:.4f}")
+        def update(now: StepReport) -> None:
+            done = now.epoch * now.steps + now.step
+            if not bar.total:  # the time left is reckoned from here
+                bar.reset(epochs * now.steps)
+                bar.initial = done - 1
+            bar.n = done
+            bar.set_postfix(
+                epoch=f"{now.epoch + 1}/{epochs}",
+                loss=f"{now.loss:.4f}",
+                rate=f"{now.rate:.2g}",
+            )
 
         yield update
 

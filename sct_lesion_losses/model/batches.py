@@ -36,6 +36,7 @@ class TrainingTube:
 
     values: NDArray[np.float32]
     lesion: NDArray[np.bool_]
+    name: str = ""
 
     @property
     def margin(self) -> int:
@@ -175,6 +176,11 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         for row, number in enumerate(numbers % len(self._plan)):
             patches[row], lesions[row] = self._patch(self._plan[number], rng)
         return zscore(patches)[..., None], lesions[..., None]
+
+    def scans(self, index: int) -> list[str]:
+        """Names of the scans that the patches of a batch come from."""
+        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        return [self._tubes[self._plan[n].tube].name for n in numbers % len(self._plan)]
 
     def _patch(
         self, place: Place, rng: np.random.Generator

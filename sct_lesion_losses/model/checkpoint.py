@@ -1,4 +1,4 @@
-"""The state of a training on disk, written after every epoch and never half."""
+"""The state of a training on disk, never half written."""
 
 from __future__ import annotations
 
@@ -14,51 +14,17 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.files import replacing
+from sct_lesion_losses.model.progress import EpochLine, Progress, Steps
 
 Arrays = list[NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class EpochLine:
-    """One line of the training history: losses of an epoch (from 1), its rate and its seconds."""
-
-    epoch: int
-    loss: float
-    val_loss: float
-    rate: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training has come.
-
-    Attributes
-    ----------
-    history : tuple of EpochLine
-        Finished epochs.
-    best_epoch : int
-        Epoch of the best validation loss so far, from 1; 0 before the first.
-    best_loss : float
-        That loss.
-    waited : int
-        Epochs since the last better validation loss or the last change of rate.
-    """
-
-    history: tuple[EpochLine, ...] = ()
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    waited: int = 0
-
-    @property
-    def epoch(self) -> int:
-        """Finished epochs."""
-        return len(self.history)
+_GROUPS = ("weights", "best_weights", "optimiser")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that a training needs to go on after its last finished epoch.
+    """All that a training needs to go on after its last step.
+
+    Random numbers need no state: those of a batch follow from the seed, the epoch and the step.
 
     Attributes
     ----------
@@ -66,7 +32,8 @@ class Checkpoint:
         Recipe and data the training belongs to, as plain values.
     progress : Progress
     weights, best_weights, optimiser : list of array
-        Network after the last epoch and after the best one, and the optimiser's variables.
+        Network after the last step and after the best epoch (empty before the first), and the
+        optimiser's variables, its rate among them.
     """
 
     settings: dict[str, Any]
@@ -74,6 +41,11 @@ class Checkpoint:
     weights: Arrays = field(default_factory=list)
     best_weights: Arrays = field(default_factory=list)
     optimiser: Arrays = field(default_factory=list)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(np.isfinite(array).all() for array in self.weights)
 
 
 def of(
@@ -85,7 +57,7 @@ def of(
         progress,
         weights=model.get_weights(),
         best_weights=best_weights,
-        optimiser=[np.asarray(v.value) for v in model.optimizer.variables],
+        optimiser=[v.numpy() for v in model.optimizer.variables],
     )
 
 
@@ -107,7 +79,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the checkpoint so that a reader sees the old one or the new one, nothing between."""
     arrays = {
         f"{group}/{number:04d}": array
-        for group in ("weights", "best_weights", "optimiser")
+        for group in _GROUPS
         for number, array in enumerate(getattr(checkpoint, group))
     }
     text = json.dumps({"settings": checkpoint.settings, "progress": asdict(checkpoint.progress)})
@@ -128,12 +100,14 @@ def load(path: Path) -> Checkpoint:
             state = json.loads(str(stored["state"]))
             groups = {
                 group: [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
-                for group in ("weights", "best_weights", "optimiser")
+                for group in _GROUPS
             }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        plain = state["progress"]
+        history = tuple(EpochLine(**line) for line in plain.pop("history"))
+        steps = Steps(**plain.pop("steps"))
+        progress = Progress(history=history, steps=steps, **plain)
+        return Checkpoint(state["settings"], progress, **groups)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise TrainingError(
             f"{path}: no readable checkpoint ({error}); start the training anew"
         ) from error
-    plain = state["progress"]
-    history = tuple(EpochLine(**line) for line in plain.pop("history"))
-    return Checkpoint(state["settings"], Progress(history=history, **plain), **groups)

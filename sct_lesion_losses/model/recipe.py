@@ -40,6 +40,8 @@ class Recipe:
         That factor.
     epochs : int
         Epochs of training.
+    early_stop : int or None
+        Epochs without a better validation loss after which the training ends; None never does.
     patches_per_epoch : int or None
         Patches drawn for an epoch; None shows every training patch once.
     lesion_share : float or None
@@ -66,6 +68,7 @@ class Recipe:
     patience: int = 15
     rate_factor: float = 0.5
     epochs: int = 300
+    early_stop: int | None = None
     patches_per_epoch: int | None = None
     lesion_share: float | None = None
     validation_patches: int | None = None
@@ -135,6 +138,7 @@ def _check(recipe: Recipe) -> None:
         "patience": recipe.patience >= 1,
         "rate_factor": 0 < recipe.rate_factor < 1,
         "epochs": recipe.epochs >= 1,
+        "early_stop": recipe.early_stop is None or recipe.early_stop >= 1,
         "prior": 0 < recipe.prior < 1,
         "patches_per_epoch": recipe.patches_per_epoch is None or recipe.patches_per_epoch >= 1,
         "lesion_share": recipe.lesion_share is None or 0 <= recipe.lesion_share <= 1,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.model import checkpoint, fitting
 from sct_lesion_losses.model.batches import TrainingTube
-from sct_lesion_losses.model.checkpoint import EpochLine, Progress
+from sct_lesion_losses.model.fitting import Listener, Machine, StepReport
+from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, study
 
 FAST = {
@@ -28,7 +31,8 @@ def tube(seed: int) -> TrainingTube:
     rng = np.random.default_rng(seed)
     lesion = np.zeros((48, 48, 60), bool)
     lesion[10:30, 12:30, 8:40] = True
-    return TrainingTube((rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32), lesion)
+    values = (rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32)
+    return TrainingTube(values, lesion, f"scan{seed}")
 
 
 def fit(folder, recipe: Recipe, **kwargs) -> fitting.Fitted:
@@ -80,8 +84,31 @@ def test_resuming_with_other_scans_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     recipe = study(**FAST, epochs=1, loss_numbers={"smooth": float("nan")})
-    with pytest.raises(TrainingError, match="batch 1 of epoch 1"):
+    with pytest.raises(TrainingError, match=r"batch 1 of epoch 1 \(patches of scan\d.*nothing was"):
         fit(tmp_path, recipe)
+
+
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
+    every_step = Machine(keep_every_s=0)
+    fit(tmp_path, study(**FAST, epochs=1), machine=every_step)
+    good = (tmp_path / fitting.CHECKPOINT).read_bytes()
+    wild = study(**FAST | {"optimiser": "adadelta", "rate": 1e38}, epochs=3)
+    with pytest.raises(TrainingError, match=r"not a number|the loss is"):
+        fit(tmp_path / "wild", wild, machine=every_step)
+    kept = checkpoint.load(tmp_path / "wild" / fitting.CHECKPOINT)
+    assert kept.finite
+    assert (tmp_path / fitting.CHECKPOINT).read_bytes() == good
+
+
+def test_a_training_ends_early_where_nothing_gets_better(tmp_path, caplog):
+    # With this much smoothing the loss is 0 whatever happens: only epoch 1 is a best one.
+    recipe = study(**FAST, epochs=9, early_stop=2, loss_numbers={"smooth": 1e30})
+    with caplog.at_level(logging.INFO):
+        assert fit(tmp_path, recipe).progress.epoch == 3
+    assert "stopped: 2 epochs without a better one" in caplog.messages
+    assert fit(tmp_path, recipe, resume=True).progress.epoch == 3
+    longer = replace(recipe, early_stop=3)
+    assert fit(tmp_path, longer, resume=True).progress.epoch == 4
 
 
 def test_rate_is_halved_after_patience_epochs_without_improvement(tmp_path):
@@ -89,14 +116,6 @@ def test_rate_is_halved_after_patience_epochs_without_improvement(tmp_path):
     recipe = study(**FAST, epochs=4, patience=1, loss_numbers={"smooth": 1e30})
     history = fit(tmp_path, recipe).progress.history
     assert [line.rate for line in history] == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3])
-
-
-def test_progress_counts_epochs_since_the_best():
-    progress = Progress()
-    for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41], start=1):
-        progress = fitting.advanced(progress, EpochLine(epoch, loss, loss, 1e-4, 1.0))
-    assert (progress.best_epoch, progress.best_loss, progress.waited) == (2, 0.4, 2)
-    assert progress.epoch == 4
 
 
 def test_log_has_a_row_per_epoch(tmp_path):
@@ -107,10 +126,25 @@ def test_log_has_a_row_per_epoch(tmp_path):
     assert set(rows[0]) == {"epoch", "loss", "val_loss", "rate", "seconds"}
 
 
-def test_report_hears_of_every_step(tmp_path):
-    heard = []
-    fit(tmp_path, study(**FAST, epochs=2), report=lambda *now: heard.append(now[:3]))
-    assert heard == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+def test_listener_hears_of_every_step(tmp_path):
+    heard: list[StepReport] = []
+    listener = Listener(step=heard.append)
+    history = fit(tmp_path, study(**FAST, epochs=2), listener=listener).progress.history
+    assert [(now.epoch, now.step, now.steps) for now in heard] == [
+        *((0, 1, 2), (0, 2, 2)),
+        *((1, 1, 2), (1, 2, 2)),
+    ]
+    assert heard[1].loss == history[0].loss
+    assert heard[1].rate == pytest.approx(1e-2)
+
+
+def test_listener_hears_of_every_epoch(tmp_path):
+    heard: list[Progress] = []
+    progress = fit(
+        tmp_path, study(**FAST, epochs=2), listener=Listener(epoch=heard.append)
+    ).progress
+    assert [p.epoch for p in heard] == [1, 2]
+    assert heard[-1] == progress
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

@@ -1,0 +1,105 @@
+"""What Keras computes on, and how a batch is shared among several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_lesion_losses.errors import TrainingError, UsageError
+
+Array = NDArray[np.float32]
+
+# One optimiser step on a batch of patches and lesion masks; returns the loss before it.
+TrainStep = Callable[[keras.Model, Array, Array], float]
+
+
+def backend() -> str:
+    """Name the backend that Keras runs on: ``tensorflow``, ``jax`` or ``torch``."""
+    return str(keras.backend.backend())
+
+
+def device() -> str:
+    """Name the kind of device that Keras computes on: ``gpu`` where there is one, else ``cpu``."""
+    if backend() == "torch":  # Keras lists no devices there
+        return "gpu" if keras.ops.ones(()).device.type == "cuda" else "cpu"
+    kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
+    return next((kind for kind in ("gpu", "tpu") if kind in kinds), "cpu")
+
+
+def jit_compile() -> bool:
+    """Whether training steps are compiled by XLA.
+
+    On a CPU, XLA makes a TensorFlow step of the U-Net several times slower; JAX has nothing else.
+    """
+    return backend() == "jax" or (backend() == "tensorflow" and device() == "gpu")
+
+
+def whole_batch(model: keras.Model, patches: Array, lesions: Array) -> float:
+    """Take one optimiser step on one device; a `TrainStep`."""
+    return float(model.train_on_batch(patches, lesions))
+
+
+@contextmanager
+def shared_by(count: int) -> Iterator[TrainStep]:
+    """Share every batch among the first `count` devices; networks are built inside the block.
+
+    On JAX the step is that of the whole batch, computed in parts. On TensorFlow each device takes
+    the batch statistics and the loss of its own part, and the gradients are averaged: sums that a
+    loss pools over the batch are then pooled over a part.
+
+    Yields
+    ------
+    TrainStep
+
+    Raises
+    ------
+    UsageError
+        There are not so many devices, or the backend cannot share.
+    """
+    if count == 1:
+        yield whole_batch
+        return
+    if backend() == "torch":
+        raise UsageError("torch trains on one device here; share batches on TensorFlow or JAX")
+    names = [str(name) for name in keras.distribution.list_devices(device())]
+    if len(names) < count:
+        raise UsageError(
+            f"{count} {device()} devices were asked for, {backend()} sees {len(names)}"
+        )
+    if backend() == "jax":
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names[:count]))
+        try:
+            yield whole_batch
+        finally:
+            keras.distribution.set_distribution(before)
+        return
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(names[:count])
+
+    def step(model: keras.Model, patches: Array, lesions: Array) -> float:
+        def part(array: Array) -> Any:
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(array[context.replica_id_in_sync_group :: count])
+            )
+
+        model.make_train_function()
+        model.reset_metrics()
+        return float(model.train_function(iter([(part(patches), part(lesions))]))["loss"])
+
+    with strategy.scope():
+        yield step
+
+
+def require(kind: str) -> None:
+    """Raise a TrainingError where the GPU that was asked for is not there."""
+    if kind == "gpu" and device() != "gpu":
+        raise TrainingError(
+            f"{backend()} sees no GPU; install its GPU build (README, Train), or train on the CPU"
+        )

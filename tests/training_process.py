@@ -1,0 +1,56 @@
+"""A small training as a process of its own, to be killed: FOLDER KEEP_EVERY_S.
+
+Prints every step, then a hash of the final weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.model import fitting
+from sct_lesion_losses.model.batches import TrainingTube
+from sct_lesion_losses.model.recipe import study
+
+RECIPE = study(
+    filters=(4, 8),
+    batch_size=2,
+    patches_per_epoch=8,
+    validation_patches=2,
+    epochs=3,
+    rate=1e-2,
+    patience=1,
+    augmentation=Augmentation(intensity=0.5),
+)
+
+
+def tube(seed: int) -> TrainingTube:
+    """Noise with one bright block, which is the lesion."""
+    rng = np.random.default_rng(seed)
+    lesion = np.zeros((48, 48, 60), bool)
+    lesion[10:30, 12:30, 8:40] = True
+    return TrainingTube((rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32), lesion)
+
+
+def main(folder: str, keep_every_s: str) -> None:
+    fitted = fitting.fit(
+        [tube(0), tube(1)],
+        [tube(2)],
+        RECIPE,
+        Path(folder),
+        resume=True,
+        machine=fitting.Machine(keep_every_s=float(keep_every_s)),
+        listener=fitting.Listener(step=lambda now: print(now.epoch, now.step, flush=True)),  # noqa: T201
+    )
+    digest = hashlib.sha256()
+    for array in fitted.model.get_weights():
+        digest.update(array.tobytes())
+    print(digest.hexdigest())  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
