@@ -80,7 +80,11 @@ def _events(folder: Path) -> Iterator[Callable[[Progress], None]]:
     def write(progress: Progress) -> None:
         line = progress.history[-1]
         if not writers:  # what an earlier call wrote of later epochs is not shown
-            writers.append(SummaryWriter(str(folder), purge_step=line.epoch))
+            writers.append(
+                SummaryWriter(
+                    str(folder), purge_step=line.epoch, filename_suffix=f".from{line.epoch:05d}"
+                )
+            )
         writers[0].add_scalar("loss/training", line.loss, line.epoch)
         writers[0].add_scalar("loss/validation", line.val_loss, line.epoch)
         writers[0].add_scalar("rate", line.rate, line.epoch)
