@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.files import write_text
 
 SPLITS = ("training", "validation", "thr-optimization", "unseen")
+MISSING = "n/a"  # of a value in a BIDS table
 COLUMNS = ("scan", "lesion_mask", "subject", "site", "split", "centerline")
 _LESION = ("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg")
 _CENTERLINE = ("label-centerline", "centerline")
@@ -93,8 +95,20 @@ def read(data: Path) -> list[CohortScan]:
     return scans
 
 
-def write(scans: Iterable[CohortScan], path: Path) -> None:
-    """Write a cohort as a TSV that `read` takes, with paths relative to its folder."""
+def write(
+    scans: Iterable[CohortScan],
+    path: Path,
+    measures: Mapping[str, Mapping[Path, float]] = MappingProxyType({}),
+) -> None:
+    """Write a cohort as a TSV that `read` takes, with paths relative to its folder.
+
+    Parameters
+    ----------
+    scans : iterable of CohortScan
+    path : Path
+    measures : mapping of str to mapping of Path to float
+        Further columns, by the path of the scan; `read` passes over them.
+    """
     folder = path.resolve().parent
 
     def relative(file: Path | None) -> str:
@@ -102,10 +116,11 @@ def write(scans: Iterable[CohortScan], path: Path) -> None:
 
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    table.writerow(COLUMNS)
+    table.writerow((*COLUMNS, *measures))
     for s in scans:
         row = (relative(s.scan), relative(s.lesion_mask), s.subject, s.site, s.split)
-        table.writerow((*row, relative(s.centerline)))
+        measured = (f"{column[s.scan]:.6g}" for column in measures.values())
+        table.writerow((*row, relative(s.centerline), *measured))
     write_text(path, text.getvalue())
 
 
@@ -213,7 +228,9 @@ def _participants(path: Path) -> dict[str, dict[str, str]]:
         return {}
     with path.open(encoding="utf-8", newline="") as stream:
         return {
-            row["participant_id"]: {k: v or "" for k, v in row.items() if k}
+            row["participant_id"]: {
+                k: "" if v in (None, MISSING) else v for k, v in row.items() if k
+            }
             for row in csv.DictReader(stream, delimiter="\t")
             if row.get("participant_id")
         }

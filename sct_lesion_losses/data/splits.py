@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from sct_lesion_losses.data import nifti
+from sct_lesion_losses.data import lesion_load
 from sct_lesion_losses.data.cohort import SPLITS, CohortScan
 from sct_lesion_losses.errors import DataError
 
 # Scans with lesions per part: Hussein et al. 2023, section 2.2.
 SHARES = {"training": 62, "validation": 13, "thr-optimization": 14, "unseen": 26}
 _BLOCK = 8  # subjects of similar lesion load among which chance decides
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,44 @@ class Rules:
     ----------
     seed : int
         Decides among subjects of similar lesion load.
-    lesion_free_in_training : float
-        Share of the lesion-free subjects that is trained on; the study's is 0, all unseen.
+    lesion_free_in_training, lesion_free_in_tuning : float
+        Shares of the lesion-free subjects that are trained on and that take part in
+        thr-optimization, at most 1 together; the study's are 0, all unseen.
     unseen_sites : tuple of str
         Sites all of whose scans are unseen.
     """
 
     seed: int = 0
     lesion_free_in_training: float = 0.0
+    lesion_free_in_tuning: float = 0.0
     unseen_sites: tuple[str, ...] = ()
+
+
+def check(scans: Sequence[CohortScan], rules: Rules) -> None:
+    """Refuse rules that do not fit a cohort, before any mask is read.
+
+    Raises
+    ------
+    DataError
+        A share is outside 0 to 1, the shares exceed 1 together, or no scan is from an unseen site.
+    """
+    training, tuning = rules.lesion_free_in_training, rules.lesion_free_in_tuning
+    for purpose, share in (("to train on", training), ("in thr-optimization", tuning)):
+        if not 0 <= share <= 1:
+            raise DataError(
+                f"the share of lesion-free subjects {purpose} is {share:g}, expected 0 to 1"
+            )
+    if training + tuning > 1 + _ROUNDING:
+        raise DataError(
+            f"the shares of lesion-free subjects to train on, {training:g}, and in "
+            f"thr-optimization, {tuning:g}, are more than 1 together; lower one of them"
+        )
+    if unknown := set(rules.unseen_sites) - {scan.site for scan in scans}:
+        there = ", ".join(sorted({scan.site for scan in scans if scan.site})) or "none"
+        raise DataError(
+            f"no scan is from the unseen site {', '.join(sorted(unknown))}; the cohort's sites: "
+            f"{there}"
+        )
 
 
 def assign(
@@ -42,11 +74,20 @@ def assign(
     load_mm3: Mapping[Path, float],
     rules: Rules = Rules(),
 ) -> list[CohortScan]:
-    """Give every scan its part, subject by subject, balanced for lesion load.
+    """Give every scan its part, subject by subject, balanced for lesion load and site.
 
     All scans of a subject are in one part, so that nobody is trained and tested on. A subject with
     lesions in any scan takes its lesion-free scans along; subjects without lesions are unseen,
-    save the share that `rules` trains on.
+    save the shares that `rules` gives to training and to thr-optimization.
+
+    1. Subjects with lesions are sorted by load and cut into blocks of 8, shuffled by the seed.
+    2. In that order each goes to the part whose scans with lesions are furthest behind its share.
+    3. Two subjects of one block with equally many such scans change places while that brings the
+       sites nearer to the shares in every part: the sum of squared differences falls.
+    4. Lesion-free subjects are drawn by the seed, site by site in proportion.
+
+    Step 3 changes neither the sizes of the parts nor what they hold of any block of loads; it does
+    nothing where sites are not known.
 
     Parameters
     ----------
@@ -59,50 +100,47 @@ def assign(
     -------
     list of CohortScan
         The scans in their order, each with its `split`.
+
+    Raises
+    ------
+    DataError
+        See `check`.
     """
-    if not 0 <= rules.lesion_free_in_training <= 1:
-        raise DataError(
-            f"the share of lesion-free subjects to train on is {rules.lesion_free_in_training}, "
-            "expected 0 to 1"
-        )
-    if unknown := set(rules.unseen_sites) - {scan.site for scan in scans}:
-        there = ", ".join(sorted({scan.site for scan in scans if scan.site})) or "none"
-        raise DataError(
-            f"no scan is from the unseen site {', '.join(sorted(unknown))}; the cohort's sites: "
-            f"{there}"
-        )
+    check(scans, rules)
     groups: dict[str, list[CohortScan]] = {}
-    for scan in scans:
+    for scan in sorted(scans, key=lambda s: str(s.scan)):  # sums do not depend on the order given
         groups.setdefault(scan.subject, []).append(scan)
-    held_out = {
-        subject
-        for subject, own in groups.items()
-        if any(scan.site in rules.unseen_sites for scan in own)
-    }
+    sites = {name: "/".join(sorted({s.site for s in own})) for name, own in groups.items()}
+    loads = {name: sum(load_mm3[s.scan] for s in own) for name, own in groups.items()}
+    sizes = {name: sum(load_mm3[s.scan] > 0 for s in own) for name, own in groups.items()}
+    dealt = [
+        name
+        for name, own in sorted(groups.items())
+        if not any(scan.site in rules.unseen_sites for scan in own)
+    ]
+    bearing = sorted((name for name in dealt if sizes[name]), key=lambda name: (loads[name], name))
+    free = [name for name in dealt if not sizes[name]]
+
     rng = np.random.default_rng(rules.seed)
-    loads = {subject: sum(load_mm3[s.scan] for s in own) for subject, own in groups.items()}
-    bearing = sorted((s for s in groups if loads[s] > 0 and s not in held_out), key=_by(loads))
-    free = sorted(s for s in groups if loads[s] <= 0 and s not in held_out)
     parts = dict.fromkeys(groups, "unseen")
-    sizes = {s: sum(load_mm3[scan.scan] > 0 for scan in groups[s]) for s in bearing}
-    parts.update(_dealt(bearing, sizes, rng))
+    parts.update(_exchanged(bearing, _dealt(bearing, sizes, rng), sizes, sites))
+    drawn = _interleaved([free[i] for i in rng.permutation(len(free))], sites)
     trained = round(rules.lesion_free_in_training * len(free))
-    parts.update({free[i]: "training" for i in rng.permutation(len(free))[:trained]})
+    tuned = round((rules.lesion_free_in_training + rules.lesion_free_in_tuning) * len(free))
+    parts.update(dict.fromkeys(drawn[:trained], "training"))
+    parts.update(dict.fromkeys(drawn[trained:tuned], "thr-optimization"))
     return [replace(scan, split=parts[scan.subject]) for scan in scans]
 
 
-def _by(loads: Mapping[str, float]) -> Callable[[str], tuple[float, str]]:
-    return lambda subject: (loads[subject], subject)
+def _blocks(subjects: Sequence[str]) -> list[Sequence[str]]:
+    return [subjects[first : first + _BLOCK] for first in range(0, len(subjects), _BLOCK)]
 
 
 def _dealt(
     subjects: Sequence[str], sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, str]:
     """Deal subjects, in the order of their load, to whichever part is furthest behind."""
-    order: list[str] = []
-    for first in range(0, len(subjects), _BLOCK):
-        block = subjects[first : first + _BLOCK]
-        order += [block[i] for i in rng.permutation(len(block))]
+    order = [block[i] for block in _blocks(subjects) for i in rng.permutation(len(block))]
     total = sum(SHARES.values())
     held = dict.fromkeys(SHARES, 0)
     dealt: dict[str, str] = {}
@@ -128,6 +166,61 @@ def _none_empty(dealt: dict[str, str]) -> dict[str, str]:
     return dealt
 
 
+def _exchanged(
+    subjects: Sequence[str],
+    dealt: Mapping[str, str],
+    sizes: Mapping[str, int],
+    sites: Mapping[str, str],
+) -> dict[str, str]:
+    """Exchange subjects of one block and size while that brings the sites nearer to the shares."""
+    parts = dict(dealt)
+    ahead = _ahead(parts, sizes, sites)
+    pairs = [
+        (one, other)
+        for block in _blocks(subjects)
+        for one, other in combinations(block, 2)
+        if sizes[one] == sizes[other] and sites[one] != sites[other]
+    ]
+    better = True
+    while better:
+        better = False
+        for one, other in pairs:
+            here, there, size = parts[one], parts[other], sizes[one]
+            a, b = ahead[sites[one]], ahead[sites[other]]
+            # The sum of the squares of all `ahead` would fall by 2 size (left side - right side).
+            if a[here] - a[there] + b[there] - b[here] > 2 * size + _ROUNDING:
+                parts[one], parts[other] = there, here
+                a[here], a[there] = a[here] - size, a[there] + size
+                b[there], b[here] = b[there] - size, b[here] + size
+                better = True
+    return parts
+
+
+def _ahead(
+    parts: Mapping[str, str], sizes: Mapping[str, int], sites: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Count the scans with lesions that each part holds of each site beyond its share."""
+    total = sum(SHARES.values())
+    ahead = {sites[subject]: dict.fromkeys(SHARES, 0.0) for subject in parts}
+    for subject, held_by in parts.items():
+        for part in SHARES:
+            held = sizes[subject] if part == held_by else 0
+            ahead[sites[subject]][part] += held - sizes[subject] * SHARES[part] / total
+    return ahead
+
+
+def _interleaved(subjects: Sequence[str], sites: Mapping[str, str]) -> list[str]:
+    """Order subjects so that every beginning of the list holds the sites in proportion."""
+    of_site = Counter(sites[subject] for subject in subjects)
+    before: Counter[str] = Counter()
+    place = {}
+    for subject in subjects:
+        site = sites[subject]
+        place[subject] = (before[site] + 0.5) / of_site[site]
+        before[site] += 1
+    return sorted(subjects, key=lambda subject: place[subject])
+
+
 def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
     """Return the split that the cohort's table holds, else a new one by `rules`.
 
@@ -136,14 +229,18 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
     DataError
         Only some scans have a split, a subject is in two parts, or the rules do not fit: they
         name a site that the cohort has not, or ask for another split than the table's.
+    ImageError
+        A lesion mask cannot be read.
     """
     given = [scan for scan in scans if scan.split]
     if not given:
-        return assign(scans, {scan.scan: load_mm3(scan) for scan in scans}, rules)
+        check(scans, rules)
+        loads = lesion_load.measure_all(scans)
+        return assign(scans, {scan: load.volume_mm3 for scan, load in loads.items()}, rules)
     if rules != Rules():
         raise DataError(
             "the cohort's table holds a split, which rules for a new one would not change; leave "
-            "out the split seed, the lesion-free share and the unseen sites, or the column split"
+            "out the split seed, the lesion-free shares and the unseen sites, or the column split"
         )
     if len(given) < len(scans):
         raise DataError(
@@ -157,12 +254,6 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
                 "put all scans of a subject into one part"
             )
     return list(scans)
-
-
-def load_mm3(scan: CohortScan) -> float:
-    """Lesion volume of a scan by its manual mask."""
-    mask = nifti.read_mask(scan.lesion_mask)
-    return float(mask.array.sum()) * float(mask.grid.voxel_volume_mm3)
 
 
 def part(scans: Sequence[CohortScan], *names: str) -> list[CohortScan]:
