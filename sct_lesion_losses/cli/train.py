@@ -134,6 +134,13 @@ _COUNT = int_range(1)
     "Share of the lesion-free subjects to train on; the others are unseen.",
     default=0.0,
 )
+@option(
+    "-lesion_free_tuning",
+    "lesion_free_tuning",
+    _SHARE,
+    "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
+    default=0.0,
+)
 @option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True)
 @option(
     "-init",
@@ -195,6 +202,7 @@ def train_lesion(
     intensity: float | None,
     split_seed: int,
     lesion_free: float,
+    lesion_free_tuning: float,
     unseen_sites: tuple[str, ...],
     init: str | None,
     resume: bool,
@@ -238,7 +246,7 @@ def train_lesion(
                 folder,
                 recipe,
                 about=about,
-                rules=Rules(split_seed, lesion_free, unseen_sites),
+                rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
                 init=None if init is None else store.load(init),
                 resume=resume,
                 force=force,

@@ -1,0 +1,144 @@
+"""`sct_split_lesion`: which scans of a cohort are trained on, tuned on, and never seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.common import (
+    FILE,
+    SWITCH,
+    TEXT,
+    Kind,
+    command,
+    execute,
+    int_range,
+    leave,
+    option,
+)
+
+NAME = "sct_split_lesion"
+_SHARE = Kind("<float>", click.FloatRange(0, 1))
+_SWITCH_OR_NOT = Kind(
+    SWITCH.metavar,
+    SWITCH.type,
+    lambda _ctx, _option, value: None if value is None else value == "1",
+)
+logger = logging.getLogger(__name__)
+
+
+@command(
+    NAME,
+    "Split a cohort into training, validation, thr-optimization and unseen, in the proportions of "
+    "the study: all scans of a subject into one part, balanced for lesion load, and each site in "
+    "every part as far as its subjects suffice. Subjects without lesions are unseen. The same "
+    "cohort and options give the same split.",
+)
+@option(
+    "-i",
+    "data",
+    FILE,
+    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
+    "subject and, optionally, site, split, centerline.",
+    mandatory=True,
+)
+@option(
+    "-ofile",
+    "table",
+    FILE,
+    "TSV to write: the cohort with its split, and lesion number and volume of each scan. "
+    "sct_train_lesion and sct_tune_lesion take it with -i.",
+    mandatory=True,
+)
+@option("-seed", "seed", int_range(0), "Seed: another one, another split.", default=0)
+@option(
+    "-lesion_free",
+    "lesion_free",
+    _SHARE,
+    "Share of the lesion-free subjects to train on.",
+    default=0.0,
+)
+@option(
+    "-lesion_free_tuning",
+    "lesion_free_tuning",
+    _SHARE,
+    "Share of the lesion-free subjects in thr-optimization.",
+    default=0.0,
+)
+@option(
+    "-unseen_sites", "unseen_sites", TEXT, "Sites all of whose scans are to be unseen.", many=True
+)
+@option(
+    "-figure",
+    "picture",
+    _SWITCH_OR_NOT,
+    "Draw lesion number and volume of the scans of each part, as a PNG beside the TSV.",
+    shown="1 where matplotlib is installed",
+)
+@option(
+    "-resplit",
+    "resplit",
+    SWITCH,
+    "Make a new split where the cohort has one already; it is refused otherwise.",
+    default=False,
+)
+@option(
+    "-force",
+    "force",
+    SWITCH,
+    "Overwrite the TSV and the PNG that are there already.",
+    default=False,
+)
+def split_lesion(
+    data: Path,
+    table: Path,
+    seed: int,
+    lesion_free: float,
+    lesion_free_tuning: float,
+    unseen_sites: tuple[str, ...],
+    picture: bool | None,
+    resplit: bool,
+    force: bool,
+    verbosity: int,
+) -> int:
+    """Split, and print the table."""
+    from sct_lesion_losses import split
+    from sct_lesion_losses.data.splits import Rules
+    from sct_lesion_losses.errors import OutputError
+    from sct_lesion_losses.report import figure
+
+    if picture is None:
+        try:
+            figure.require()
+            picture = True
+        except OutputError as error:
+            logger.warning("no picture of the split: %s", error)
+            picture = False
+    rules = Rules(seed, lesion_free, lesion_free_tuning, unseen_sites)
+    with talk.progress_bar("reading masks", verbosity > 0) as progress:
+        written = split.run(
+            data,
+            table,
+            rules,
+            picture=picture,
+            resplit=resplit,
+            force=force,
+            report=progress,
+        )
+    click.echo(written)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return execute(split_lesion, argv)
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    leave(main)

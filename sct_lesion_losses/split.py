@@ -1,0 +1,150 @@
+"""From a cohort to its split: masks measured, subjects dealt, a table and a picture written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from sct_lesion_losses import files
+from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.data import lesion_load, splits
+from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.data.lesion_load import PartLoad, Report
+from sct_lesion_losses.errors import DataError, OutputError, UsageError
+from sct_lesion_losses.report import figure, split_figure
+from sct_lesion_losses.report.split_figure import counted
+
+TABLE_ENDING = ".tsv"
+PICTURE_ENDING = ".png"
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    data: Path,
+    table: Path,
+    rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
+    *,
+    picture: bool = False,
+    resplit: bool = False,
+    force: bool = False,
+    report: Report | None = None,
+) -> Path:
+    """Split a cohort by subject, balanced for lesion load and site.
+
+    The table holds the cohort with its column split, and the number of lesions and their volume,
+    which the split was made by, for each scan. `train.run` and `tune.run` take it.
+
+    Parameters
+    ----------
+    data : Path
+        BIDS folder or TSV; see `data.cohort.read`.
+    table : Path
+        The TSV to write.
+    rules : Rules
+    picture : bool
+        Draw lesion number and volume per part, as a PNG beside the table.
+    resplit : bool
+        Make a new split where the cohort's table holds one; refused otherwise.
+    force : bool
+        Overwrite the table and the picture that are there already; refused otherwise.
+    report : callable, optional
+        Told of every mask that is read.
+
+    Returns
+    -------
+    Path
+        `table`.
+
+    Raises
+    ------
+    UsageError
+        The table's name does not end in .tsv, or it is the cohort's own table.
+    OutputError
+        A file is there already or cannot be written, or matplotlib is not installed.
+    DataError
+        The cohort cannot be read, has a split already, holds no lesion or does not fit the rules.
+    ImageError
+        A mask cannot be read.
+    """
+    drawing = table.with_suffix(PICTURE_ENDING)
+    _require_outputs(data, table, drawing if picture else None, force)
+    scans = cohorts.read(data)
+    if not resplit:
+        _require_no_split(data, scans)
+    splits.check(scans, rules)
+    loads = lesion_load.measure_all(scans, report)
+    if not any(load.lesions for load in loads.values()):
+        raise DataError(
+            f"{data}: no mask of its {len(scans)} scans holds a lesion, so that there is nothing "
+            "to train on; check the lesion masks"
+        )
+    volumes = {scan: load.volume_mm3 for scan, load in loads.items()}
+    scans = splits.assign(scans, volumes, rules)
+    parts = lesion_load.by_part(scans, loads)
+    _say(parts)
+    with ExitStack() as stack:
+        if picture:  # it appears only behind a table that could be written
+            split_figure.draw(parts, stack.enter_context(files.replacing(drawing)))
+        numbers = {scan: float(load.lesions) for scan, load in loads.items()}
+        cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
+    if not picture and drawing.exists():
+        logger.warning("%s is a picture of an earlier split; remove it", drawing.name)
+    return table
+
+
+def _require_outputs(data: Path, table: Path, drawing: Path | None, force: bool) -> None:
+    if table.suffix != TABLE_ENDING:
+        raise UsageError(f"{table}: expected a name that ends in {TABLE_ENDING}")
+    if os.path.realpath(table) == os.path.realpath(data):
+        raise UsageError(f"{table} is the cohort's own table; give the split another name")
+    if drawing is not None:
+        figure.require()
+    for path in filter(None, (table, drawing)):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; choose another name")
+        if path.exists() and not force:
+            raise OutputError(
+                f"{path} is there already; overwrite it by -force 1, or choose another name"
+            )
+    files.require_writable(table.parent)
+
+
+def _require_no_split(data: Path, scans: Sequence[CohortScan]) -> None:
+    given = sum(bool(scan.split) for scan in scans)
+    if given:
+        raise DataError(
+            f"{data}: {given} of its {len(scans)} scans have a split already; train and tune on "
+            "it as it is, or make a new one by -resplit 1"
+        )
+
+
+def _say(parts: Sequence[PartLoad]) -> None:
+    """Log what each part holds, and warn of parts without lesions."""
+    for part in parts:
+        logger.info("%s", sentence(part))
+    without = [part.name for part in parts if not part.bearing]
+    if without:
+        logger.warning(
+            "no scan with lesions in %s: there are too few subjects with lesions for every part",
+            ", ".join(without),
+        )
+
+
+def sentence(part: PartLoad) -> str:
+    """Say what a part holds: scans, subjects, sites where known, and the load of its scans."""
+    if not part.loads:
+        return f"{part.name}: no scan"
+    held = f"{counted(len(part.loads), 'scan')} of {counted(part.subjects, 'subject')}"
+    if part.sites:
+        held += f" from {counted(part.sites, 'site')}"
+    text = f"{part.name}: {held}, {part.lesion_free} without lesions"
+    if not part.bearing:
+        return text
+    lesions = median(load.lesions for load in part.bearing)
+    volume = median(load.volume_mm3 for load in part.bearing)
+    return f"{text}; in the others a median of {lesions:g} lesions and {volume:.0f} mm³"
