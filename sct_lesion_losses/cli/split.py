@@ -55,7 +55,9 @@ logger = logging.getLogger(__name__)
     "sct_train_lesion and sct_tune_lesion take it with -i.",
     mandatory=True,
 )
-@option("-seed", "seed", int_range(0), "Seed: another one, another split.", default=0)
+@option(
+    "-seed", "seed", int_range(0), "Seed of the split: another one gives another split.", default=0
+)
 @option(
     "-lesion_free",
     "lesion_free",

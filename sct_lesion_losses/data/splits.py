@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from sct_lesion_losses.errors import DataError
 
 # Scans with lesions per part: Hussein et al. 2023, section 2.2.
 SHARES = {"training": 62, "validation": 13, "thr-optimization": 14, "unseen": 26}
-_BLOCK = 8  # subjects of similar lesion load among which chance decides
+_BLOCK = 8  # subjects of similar lesion load, among which chance and site decide
 _ROUNDING = 1e-9
 
 
@@ -82,12 +81,11 @@ def assign(
 
     1. Subjects with lesions are sorted by load and cut into blocks of 8, shuffled by the seed.
     2. In that order each goes to the part whose scans with lesions are furthest behind its share.
-    3. Two subjects of one block with equally many such scans change places while that brings the
-       sites nearer to the shares in every part: the sum of squared differences falls.
+    3. Two subjects fewer than 8 places apart, with equally many such scans, change parts while that
+       brings the parts nearer to their shares of every site: the sum of squared differences falls.
     4. Lesion-free subjects are drawn by the seed, site by site in proportion.
 
-    Step 3 changes neither the sizes of the parts nor what they hold of any block of loads; it does
-    nothing where sites are not known.
+    Step 3 leaves the sizes of the parts as they are, and does nothing where sites are not known.
 
     Parameters
     ----------
@@ -132,15 +130,14 @@ def assign(
     return [replace(scan, split=parts[scan.subject]) for scan in scans]
 
 
-def _blocks(subjects: Sequence[str]) -> list[Sequence[str]]:
-    return [subjects[first : first + _BLOCK] for first in range(0, len(subjects), _BLOCK)]
-
-
 def _dealt(
     subjects: Sequence[str], sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, str]:
     """Deal subjects, in the order of their load, to whichever part is furthest behind."""
-    order = [block[i] for block in _blocks(subjects) for i in rng.permutation(len(block))]
+    order: list[str] = []
+    for first in range(0, len(subjects), _BLOCK):
+        block = subjects[first : first + _BLOCK]
+        order += [block[i] for i in rng.permutation(len(block))]
     total = sum(SHARES.values())
     held = dict.fromkeys(SHARES, 0)
     dealt: dict[str, str] = {}
@@ -172,13 +169,13 @@ def _exchanged(
     sizes: Mapping[str, int],
     sites: Mapping[str, str],
 ) -> dict[str, str]:
-    """Exchange subjects of one block and size while that brings the sites nearer to the shares."""
+    """Exchange subjects of one size and similar load while that lessens the imbalance of sites."""
     parts = dict(dealt)
     ahead = _ahead(parts, sizes, sites)
     pairs = [
         (one, other)
-        for block in _blocks(subjects)
-        for one, other in combinations(block, 2)
+        for place, one in enumerate(subjects)
+        for other in subjects[place + 1 : place + _BLOCK]
         if sizes[one] == sizes[other] and sites[one] != sites[other]
     ]
     better = True

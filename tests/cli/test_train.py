@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_cohort import write_cohort
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.cli import train
@@ -23,6 +24,7 @@ def test_the_help_offers_every_loss() -> None:
         (["-seed", "-1"], "not in the range"),
         (["-shift", "-1"], "not in the range"),
         (["-rate", "0"], "rate is 0.0"),
+        (["-lesion_free_tuning", "2"], "not in the range"),
     ],
 )
 def test_wrong_settings_give_2_and_leave_nothing(
@@ -38,3 +40,13 @@ def test_a_cohort_that_is_not_there_is_named(
 ) -> None:
     assert main(["-i", str(tmp_path / "cohort"), "-ofolder", str(tmp_path / "b")]) == 1
     assert "cohort: no such BIDS folder or TSV table" in capsys.readouterr().err
+
+
+def test_both_lesion_free_shares_reach_the_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = write_cohort(tmp_path / "cohort", subjects=2)
+    args = ["-i", str(cohort), "-ofolder", str(tmp_path / "b")]
+    assert main([*args, "-lesion_free", "0.5", "-lesion_free_tuning", "0.6"]) == 1
+    said = capsys.readouterr().err
+    assert "to train on, 0.5, and in thr-optimization, 0.6, are more than 1 together" in said

@@ -46,6 +46,21 @@ def test_a_written_table_is_read_back(bids, tmp_path):
     assert "/" not in table.read_text().splitlines()[1].split("\t")[2]
 
 
+def test_further_columns_are_written_and_passed_over(bids, tmp_path):
+    scans = cohort.read(bids)
+    table = tmp_path / "table.tsv"
+    cohort.write(scans, table, {"lesions": {s.scan: k / 3 for k, s in enumerate(scans)}})
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert [row[-1] for row in rows] == ["lesions", "0", "0.333333", "0.666667"]
+    assert [s.name for s in cohort.read(table)] == [s.name for s in scans]
+
+
+def test_a_site_that_is_not_available_is_not_known(bids):
+    people = bids / "participants.tsv"
+    people.write_text(people.read_text().replace("sub-002\tA", "sub-002\tn/a"))
+    assert [s.site for s in cohort.read(bids)] == ["B", "", "B"]
+
+
 def table_of(bids, text: str):
     path = bids / "table.tsv"
     path.write_text(text)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +15,15 @@ from sct_lesion_losses.data import cohort, splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.data.splits import Rules
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.phantom.cohort import scans_of
+from sct_lesion_losses.phantom.scan import has_lesions
+from sct_lesion_losses.phantom.sites import SITES
 
 
-def made(loads: list[list[float]], sites: str = "A") -> tuple[list[CohortScan], dict[Path, float]]:
-    """A cohort whose subject k has a scan per number in loads[k]."""
+def made(
+    loads: list[list[float]], sites: Sequence[str] = "A"
+) -> tuple[list[CohortScan], dict[Path, float]]:
+    """A cohort whose subject k has a scan per number in loads[k]; the sites take turns."""
     scans, load = [], {}
     for k, own in enumerate(loads):
         for n, mm3 in enumerate(own):
@@ -60,6 +68,30 @@ def test_a_share_of_the_lesion_free_can_be_trained_on():
     }
 
 
+def test_another_share_of_the_lesion_free_can_be_tuned_on():
+    scans, load = made([[0.0]] * 10)
+    one = splits.assign(scans, load, Rules(lesion_free_in_training=0.3))
+    both = splits.assign(scans, load, Rules(lesion_free_in_training=0.3, lesion_free_in_tuning=0.4))
+    assert list(splits.counts(both).values()) == [3, 0, 4, 3]
+    assert splits.part(both, "training") == splits.part(one, "training")
+
+
+@given(st.integers(0, 30), st.integers(0, 10))
+def test_two_shares_that_make_1_leave_nobody_unseen(subjects, tenths):
+    scans, load = made([[0.0]] * subjects)
+    rules = Rules(0, tenths / 10, 1 - tenths / 10)
+    assert splits.counts(splits.assign(scans, load, rules))["unseen"] == 0
+
+
+def test_the_lesion_free_come_from_every_site_in_proportion():
+    # 10 subjects each of A, B, C and D: 8 to train on and 12 to tune on are 2 and 3 of each.
+    scans, load = made([[0.0]] * 40, sites="ABCD")
+    assigned = splits.assign(scans, load, Rules(3, 0.2, 0.3))
+    for part, expected in (("training", 2), ("thr-optimization", 3), ("unseen", 5)):
+        own = [scan.site for scan in splits.part(assigned, part)]
+        assert [own.count(site) for site in "ABCD"] == [expected] * 4
+
+
 def test_parts_have_the_shares_of_the_study():
     scans, load = made([[float(k + 1)] for k in range(115)])
     assert splits.counts(splits.assign(scans, load)) == {
@@ -85,11 +117,99 @@ def test_held_out_sites_are_unseen():
     assert any(s.split == "training" for s in assigned if s.site == "A")
 
 
-def test_the_order_of_the_scans_changes_nothing():
-    scans, load = made([[float(k % 7)] for k in range(40)])
-    forward = {s.scan: s.split for s in splits.assign(scans, load)}
-    backward = {s.scan: s.split for s in splits.assign(scans[::-1], load)}
-    assert forward == backward
+@given(cohorts, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_the_order_of_the_scans_changes_nothing(loads, seed, shuffler):
+    # Loads whose sum depends on its order: (0.1 + 0.2) + 0.3 > 0.1 + (0.2 + 0.3).
+    mm3 = {0.0: 0.0, 10.0: 0.1, 50.0: 0.2, 300.0: 0.3}
+    scans, load = made([[mm3[value] for value in own] for own in loads], sites="AABC")
+    rules = Rules(seed, 0.2, 0.3)
+    known = {s.scan: s.split for s in splits.assign(scans, load, rules)}
+    shuffler.shuffle(scans)
+    assert {s.scan: s.split for s in splits.assign(scans, load, rules)} == known
+
+
+def test_the_split_of_a_seed_stays_what_it_is():
+    scans, load = made([[float(max(k - 3, 0))] for k in range(20)])
+    assigned = splits.assign(scans, load, Rules(seed=7, lesion_free_in_training=0.5))
+    assert [scan.split[0] for scan in assigned] == list("tuuttttutvutttttvtut")
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 10.0, 50.0]), max_size=2), min_size=8, max_size=60),
+    st.integers(0, 5),
+)
+def test_parts_are_within_the_scans_of_one_subject_of_their_shares(loads, seed):
+    scans, load = made([[300.0, *own] for own in loads], sites="ABC")
+    bearing = [scan for scan in splits.assign(scans, load, Rules(seed)) if load[scan.scan] > 0]
+    largest = max(sum(s.subject == scan.subject for s in bearing) for scan in bearing)
+    counts = splits.counts(bearing)
+    for part, share in splits.SHARES.items():
+        assert abs(counts[part] - len(bearing) * share / 115) <= largest
+
+
+def imbalance(assigned: list[CohortScan], sites: dict[str, str], load: dict[Path, float]) -> float:
+    """Sum over parts and sites of squared scans with lesions beyond or below the share."""
+    bearing = [scan for scan in assigned if load[scan.scan] > 0]
+    total = 0.0
+    for site in set(sites.values()):
+        own = [scan.split for scan in bearing if sites[scan.subject] == site]
+        for part, share in splits.SHARES.items():
+            total += (own.count(part) - len(own) * share / 115) ** 2
+    return total
+
+
+@given(cohorts, st.integers(1, 6), st.integers(0, 3))
+def test_knowing_the_sites_never_makes_their_shares_worse(loads, n_sites, seed):
+    scans, load = made(loads, sites="ABCDEF"[:n_sites])
+    sites = {scan.subject: scan.site for scan in scans}
+    blind = splits.assign([replace(scan, site="") for scan in scans], load, Rules(seed))
+    aware = splits.assign(scans, load, Rules(seed))
+    assert imbalance(aware, sites, load) <= imbalance(blind, sites, load) + 1e-6
+
+
+@given(cohorts, st.integers(0, 3))
+def test_knowing_the_sites_leaves_the_sizes_of_the_parts(loads, seed):
+    scans, load = made(loads, sites="ABC")
+    bearing = {scan.scan for scan in scans if load[scan.scan] > 0}
+    counts = [
+        splits.counts([s for s in splits.assign(some, load, Rules(seed)) if s.scan in bearing])
+        for some in (scans, [replace(scan, site="") for scan in scans])
+    ]
+    assert counts[0] == counts[1]
+
+
+def study(seed: int) -> tuple[list[CohortScan], dict[Path, float]]:
+    """Subjects, scans and sites of the simulated study, with loads as wide as patients'."""
+    rng = np.random.default_rng(seed)
+    loads = [
+        list(rng.lognormal(5, 1) * has_lesions(seed, k) * rng.lognormal(0, 0.3, len(scans_of(k))))
+        for k in range(108)
+    ]
+    return made(loads, sites=[SITES[(k + seed) % len(SITES)].name for k in range(len(SITES))])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cohort_of_the_study_is_balanced_for_load_and_site(seed):
+    scans, load = study(seed)
+    assigned = splits.assign(scans, load, Rules(seed))
+    bearing = [scan for scan in assigned if load[scan.scan] > 0]
+    counts = splits.counts(bearing)
+    for part, share in splits.SHARES.items():
+        assert abs(counts[part] - len(bearing) * share / 115) < 2
+    medians = [median(load[s.scan] for s in splits.part(bearing, part)) for part in cohort.SPLITS]
+    assert max(medians) < 2 * min(medians)
+    subjects = {scan.subject: scan for scan in bearing}.values()
+    sites = [scan.site for scan in subjects]
+    trained = {scan.site for scan in splits.part(bearing, "training")}
+    assert trained >= {site for site in sites if sites.count(site) >= 4}
+    # Subjects have one or two scans, so that a site may lack or exceed its share by two of them.
+    for site in set(sites):
+        own = [scan for scan in bearing if scan.site == site]
+        for part, share in splits.SHARES.items():
+            assert abs(splits.counts(own)[part] - len(own) * share / 115) < 2
+    blind = splits.assign([replace(scan, site="") for scan in scans], load, Rules(seed))
+    of = {scan.subject: scan.site for scan in scans}
+    assert imbalance(assigned, of, load) < imbalance(blind, of, load) / 4
 
 
 def test_the_seed_changes_the_split():
@@ -131,9 +251,23 @@ def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
     assert splits.split_hash(moved, hashes) != known
 
 
-def test_a_share_out_of_range_is_refused():
-    with pytest.raises(DataError, match="expected 0 to 1"):
-        splits.assign(*made([[1.0]]), Rules(lesion_free_in_training=2))
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (Rules(lesion_free_in_training=2), "to train on is 2, expected 0 to 1"),
+        (Rules(lesion_free_in_tuning=-0.1), "in thr-optimization is -0.1, expected 0 to 1"),
+        (Rules(0, 0.7, 0.4), "train on, 0.7, and in thr-optimization, 0.4, are more than 1"),
+    ],
+)
+def test_shares_out_of_range_are_refused(rules, said):
+    with pytest.raises(DataError, match=said):
+        splits.assign(*made([[1.0]]), rules)
+
+
+def test_rules_that_do_not_fit_are_refused_before_a_mask_is_read():
+    scans, _ = made([[1.0]] * 4)
+    with pytest.raises(DataError, match="unseen site X"):
+        splits.of(scans, Rules(unseen_sites=("X",)))  # the masks are not there
 
 
 @given(st.integers(4, 30), st.integers(0, 20))

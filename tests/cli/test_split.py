@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_cohort import write_cohort
+
+from sct_lesion_losses import split
+from sct_lesion_losses.cli.split import main
+from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.data.splits import Rules
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=6, lesion_free=2)
+
+
+def test_the_command_prints_the_table_and_logs_the_parts(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "out" / "split.tsv"
+    assert main(["-i", str(cohort), "-ofile", str(table)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{table}\n"
+    assert [line.partition(":")[0] for line in err.splitlines()] == list(cohorts.SPLITS)
+    assert sorted(path.name for path in table.parent.iterdir()) == ["split.png", "split.tsv"]
+
+
+def test_every_option_reaches_the_split(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = split.run(cohort, tmp_path / "given.tsv")
+    args = (
+        f"-i {given} -ofile {tmp_path}/split.tsv -seed 5 -lesion_free 0.5 -lesion_free_tuning 0.5 "
+        "-unseen_sites B -figure 0 -resplit 1 -v 0"
+    )
+    assert main(args.split()) == 0
+    rules = Rules(5, 0.5, 0.5, ("B",))
+    expected = split.run(cohort, tmp_path / "expected.tsv", rules)
+    assert (tmp_path / "split.tsv").read_text() == expected.read_text()
+    assert not (tmp_path / "split.png").exists()
+    assert main([*args.split(), "-force", "0"]) == 1
+    assert "split.tsv is there already" in capsys.readouterr().err
+    assert main([*args.split(), "-force", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [([], 0, "WARNING: no picture of the split"), (["-figure", "1"], 1, "error: a picture needs")],
+)
+def test_without_matplotlib_the_picture_is_left_out_unless_asked_for(
+    asked: list[str],
+    status: int,
+    said: str,
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    table = tmp_path / "split.tsv"
+    assert main(["-i", str(cohort), "-ofile", str(table), *asked]) == status
+    err = capsys.readouterr().err
+    assert said in err
+    assert "matplotlib: pip install 'sct_lesion_losses[report]'" in err
+    assert [path.name for path in tmp_path.iterdir()] == ([] if status else ["split.tsv"])
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (["-lesion_free", "1.5"], 2, "not in the range"),
+        (["-lesion_free_tuning", "-0.5"], 2, "not in the range"),
+        (["-lesion_free", "0.6", "-lesion_free_tuning", "0.6"], 1, "more than 1 together"),
+        (["-seed", "-1"], 2, "not in the range"),
+        (["-unseen_sites", "Z"], 1, "unseen site Z; the cohort's sites: A, B"),
+        (["-figure", "2"], 2, "is not one of"),
+    ],
+)
+def test_wrong_settings_are_named_and_leave_nothing(
+    args: list[str],
+    status: int,
+    said: str,
+    cohort: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["-i", str(cohort), "-ofile", str(tmp_path / "split.tsv"), *args]) == status
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_no_cohort(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["-i", str(tmp_path / "empty"), "-ofile", str(tmp_path / "split.tsv")]) == 1
+    assert "no T2w scan" in capsys.readouterr().err
+
+
+def test_splitting_loads_no_keras(cohort: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom sct_lesion_losses.cli.split import main\n"
+        "assert main() == 0\nprint({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules))"
+    )
+    args = ["-i", str(cohort), "-ofile", str(tmp_path / "split.tsv")]
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"

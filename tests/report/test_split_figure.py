@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import struct
+import sys
+import xml.dom.minidom
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.data.lesion_load import LesionLoad, PartLoad
+from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.report import split_figure
+
+
+def part(name: str, volumes: list[float], lesion_free: int = 0) -> PartLoad:
+    loads = [LesionLoad(1 + k % 4, mm3) for k, mm3 in enumerate(volumes)]
+    loads += [LesionLoad(0, 0.0)] * lesion_free
+    return PartLoad(name, subjects=len(loads), sites=1, loads=tuple(loads))
+
+
+PARTS = [
+    part("training", [5.0, 20.0, 40.0, 80.0, 160.0, 900.0]),
+    part("validation", [33.0]),
+    part("thr-optimization", []),
+    part("unseen", [50.0, 70.0], lesion_free=3),
+]
+
+
+def test_a_png_is_drawn_wide_enough_for_print(tmp_path: Path) -> None:
+    split_figure.draw(PARTS, tmp_path / "split.png")
+    content = (tmp_path / "split.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert struct.unpack(">II", content[16:24]) == (2160, 1050)  # 7.2 x 3.5 inch at 300 dpi
+
+
+def test_an_svg_is_drawn_where_the_name_ends_so(tmp_path: Path) -> None:
+    split_figure.draw(PARTS, tmp_path / "split.SVG")
+    root = xml.dom.minidom.parse(str(tmp_path / "split.SVG")).documentElement
+    assert root is not None
+    assert root.tagName == "svg"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_same_parts_give_the_same_file(ending: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        split_figure.draw(PARTS, tmp_path / f"{name}.{ending}")
+    one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    "volumes", [[], [7.0], [7.0] * 6, [1e-3, 1e6, 10.0, 20.0, 30.0], list(np.linspace(1, 9, 3000))]
+)
+def test_any_load_can_be_drawn(volumes: list[float], tmp_path: Path) -> None:
+    split_figure.draw([part("training", volumes, lesion_free=1)], tmp_path / "split.png")
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"ends in \.png or \.svg"):
+        split_figure.draw(PARTS, tmp_path / "split.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
+        split_figure.draw(PARTS, tmp_path / "split.png")
+
+
+def test_labels_count_scans_subjects_and_the_lesion_free() -> None:
+    assert [split_figure.label(p) for p in PARTS] == [
+        "training\n6 scans, 6 subjects",
+        "validation\n1 scan, 1 subject",
+        "thr-optimization\n0 scans, 0 subjects",
+        "unseen\n5 scans, 5 subjects\n3 without lesions",
+    ]
+
+
+def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:
+    values = np.array([1.0, 4.0, 8.0, 16.0, 100.0])
+    # Quartiles 4, 8, 16. Linear: from 4 - 18 to 16 + 18. Logarithmic: from 4 / 8 to 16 * 8.
+    assert split_figure.box(values, logarithmic=False) == (1.0, 4.0, 8.0, 16.0, 16.0)
+    assert split_figure.box(values, logarithmic=True) == (1.0, 4.0, 8.0, 16.0, 100.0)
