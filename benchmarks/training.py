@@ -115,8 +115,8 @@ def _recipe(given: argparse.Namespace) -> Any:
 
 def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
+    from sct_lesion_losses.data.drawing import TrainingTube
     from sct_lesion_losses.model import fitting
-    from sct_lesion_losses.model.batches import TrainingTube
 
     tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
     listener = fitting.Listener(step=Turns(given.steps))

@@ -12,7 +12,7 @@ from sct_lesion_losses import intensity, locate, notices, prepare
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.model.batches import TrainingTube
+from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.space.tube import CordTube
 
 FloatArray = npt.NDArray[np.float32]

@@ -12,7 +12,7 @@ import safetensors.numpy
 from filelock import FileLock
 from small_cohort import write_cohort
 
-from sct_lesion_losses import prepare, train, tubes
+from sct_lesion_losses import train
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort as cohorts
@@ -25,7 +25,6 @@ from sct_lesion_losses.errors import (
     UsageError,
 )
 from sct_lesion_losses.model.recipe import study
-from sct_lesion_losses.space.centerline import Centerline
 
 FAST = study(
     filters=(2, 4),
@@ -65,26 +64,6 @@ def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
     assert sorted(known) == sorted(
         cohorts.content_hash(nifti.read(scan.scan).array) for scan in used
     )
-
-
-def test_the_inner_window_of_a_training_tube_is_what_a_network_sees_in_use(cohort):
-    scan = cohorts.read(cohort)[3]
-    raw = tubes.cut(scan, margin=4)
-    image = nifti.read(scan.scan)
-    mask = nifti.read_mask(scan.centerline)
-    rpi, reorientation = image.grid.to_rpi()
-    line = Centerline.from_mask(reorientation.apply(mask.array), rpi)
-    _, expected = prepare.tube_values(image.array, image.grid, line)
-    assert raw.values.shape[:2] == (56, 56)
-    assert np.array_equal(raw.inner(4), expected)
-
-
-def test_lesion_mask_lies_on_the_bright_block_of_the_tube(cohort):
-    scan = cohorts.read(cohort)[3]
-    raw = tubes.cut(scan)
-    # The scan is at 0.5 mm already: the block of 8 x 8 x 16 voxels is sampled as it is.
-    assert raw.lesion.sum() == 8 * 8 * 16
-    assert raw.values[raw.lesion].min() > raw.values[~raw.lesion].mean()
 
 
 def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.model import fitting
-from sct_lesion_losses.model.batches import TrainingTube
 from sct_lesion_losses.model.recipe import study
 
 RECIPE = study(

@@ -15,11 +15,12 @@ from typing import Any
 import keras
 
 from sct_lesion_losses import losses
+from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.files import remove_left_over
 from sct_lesion_losses.model import checkpoint as checkpoints
 from sct_lesion_losses.model import devices, export, unet
-from sct_lesion_losses.model.batches import Batch, PatchBatches, TrainingTube
+from sct_lesion_losses.model.batches import Batch, PatchBatches
 from sct_lesion_losses.model.checkpoint import Checkpoint
 from sct_lesion_losses.model.progress import (
     EpochLine,

@@ -9,9 +9,9 @@ import pytest
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.model import checkpoint, fitting
-from sct_lesion_losses.model.batches import TrainingTube
 from sct_lesion_losses.model.fitting import Listener, Machine, StepReport
 from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, study
