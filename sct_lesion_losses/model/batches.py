@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,9 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.intensity import zscore
 from sct_lesion_losses.space.patches import PATCH_VOX
 
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+Patch = NDArray[np.float32]
+Lesion = NDArray[np.bool_]
+Batch = tuple[Any, Any]  # patches and lesion masks, arrays or tensors of the backend
 
 
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -77,22 +79,30 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return -(-len(self._plan) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self._seed, self._epoch, index])
-        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
         shape = (self._batch_size, PATCH_VOX, PATCH_VOX, PATCH_VOX)
         patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for row, number in enumerate(numbers % len(self._plan)):
-            patches[row], lesions[row] = self._patch(self._plan[number], rng)
+        for row, (_, patch, lesion) in enumerate(self._patches(index)):
+            patches[row], lesions[row] = patch, lesion
         return zscore(patches)[..., None], lesions[..., None]
+
+    def _patches(self, index: int) -> Iterator[tuple[int, Patch, Lesion]]:
+        """Tube, patch and lesion mask of each row of a batch, augmented, not yet normalised.
+
+        The arrays are views of the tube's own unless intensities are changed.
+        """
+        rng = np.random.default_rng([self._seed, self._epoch, index])
+        for place in self._rows(index):
+            yield place.tube, *self._patch(place, rng)
+
+    def _rows(self, index: int) -> list[Place]:
+        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        return [self._plan[number] for number in numbers % len(self._plan)]
 
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""
-        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
-        return [self._tubes[self._plan[n].tube].name for n in numbers % len(self._plan)]
+        return [self._tubes[place.tube].name for place in self._rows(index)]
 
-    def _patch(
-        self, place: Place, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _patch(self, place: Place, rng: np.random.Generator) -> tuple[Patch, Lesion]:
         tube = self._tubes[place.tube]
         x = y = tube.margin
         if self._augmentation is not None and tube.margin:

@@ -15,7 +15,7 @@ from sct_lesion_losses.errors import TrainingError, UsageError
 Array = NDArray[np.float32]
 
 # One optimiser step on a batch of patches and lesion masks; returns the loss before it.
-TrainStep = Callable[[keras.Model, Array, Array], float]
+TrainStep = Callable[[keras.Model, Any, Any], float]
 
 
 def backend() -> str:
@@ -39,7 +39,20 @@ def jit_compile() -> bool:
     return backend() == "jax" or (backend() == "tensorflow" and device() == "gpu")
 
 
-def whole_batch(model: keras.Model, patches: Array, lesions: Array) -> float:
+def jitted(function: Callable[..., Any]) -> Any:
+    """Compile a pure function of tensors where the backend compiles."""
+    if backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=jit_compile())
+    return function
+
+
+def whole_batch(model: keras.Model, patches: Any, lesions: Any) -> float:
     """Take one optimiser step on one device; a `TrainStep`."""
     return float(model.train_on_batch(patches, lesions))
 
@@ -83,7 +96,7 @@ def shared_by(count: int) -> Iterator[TrainStep]:
 
     strategy = tf.distribute.MirroredStrategy(names[:count])
 
-    def step(model: keras.Model, patches: Array, lesions: Array) -> float:
+    def step(model: keras.Model, patches: Any, lesions: Any) -> float:
         def part(array: Array) -> Any:
             return strategy.experimental_distribute_values_from_function(
                 lambda context: tf.constant(array[context.replica_id_in_sync_group :: count])

@@ -79,11 +79,15 @@ class Machine:
     ----------
     devices : int
         Devices that share a batch; see `devices.shared_by` for what that means on TensorFlow.
+    on_device : bool or None
+        Keep the tubes in the memory of the device and cut the patches there. By default on a
+        single GPU whose memory holds them, unless intensities are changed.
     keep_every_s : float
         Time after which the state is kept within an epoch, too.
     """
 
     devices: int = 1
+    on_device: bool | None = None
     keep_every_s: float = KEEP_EVERY_S
 
 
