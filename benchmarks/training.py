@@ -117,9 +117,10 @@ def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
     from sct_lesion_losses.data.drawing import TrainingTube
     from sct_lesion_losses.model import fitting
+    from sct_lesion_losses.model.running import Listener
 
     tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
-    listener = fitting.Listener(step=Turns(given.steps))
+    listener = Listener(step=Turns(given.steps))
     with tempfile.TemporaryDirectory() as folder:
         fitting.fit(tubes, tubes[:1], _recipe(given), Path(folder), listener=listener)
 

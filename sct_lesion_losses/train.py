@@ -18,9 +18,10 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.description import About
 from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
-from sct_lesion_losses.model import export, fitting
-from sct_lesion_losses.model.fitting import Listener, Machine, StepReport
+from sct_lesion_losses.model import export, fitting, running
 from sct_lesion_losses.model.recipe import Recipe
+from sct_lesion_losses.model.running import Listener, StepReport
+from sct_lesion_losses.model.steps import Machine
 from sct_lesion_losses.report import card, curves
 from sct_lesion_losses.tubes import RawTube
 
@@ -67,7 +68,7 @@ def run(
     force : bool
         Start anew where a bundle or a training is there already; refused otherwise.
     machine : Machine
-        How the work is laid out; see `model.fitting.Machine`.
+        How the work is laid out; see `model.Machine`.
     tensorboard : bool
         Write event files for TensorBoard into the folder of the training, too.
     report : callable, optional
@@ -210,7 +211,7 @@ def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
             f"{work}: cannot write here ({error.strerror}); choose another folder"
         ) from error
     try:
-        checkpoint = (work / fitting.CHECKPOINT).exists()
+        checkpoint = (work / running.CHECKPOINT).exists()
         if checkpoint and not (resume or force):
             raise TrainingError(
                 f"{work} holds a training already; go on with it by -resume 1, lose it by "

@@ -15,6 +15,8 @@ from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.model import fitting
 from sct_lesion_losses.model.recipe import study
+from sct_lesion_losses.model.running import Listener
+from sct_lesion_losses.model.steps import Machine
 
 RECIPE = study(
     filters=(4, 8),
@@ -43,8 +45,8 @@ def main(folder: str, keep_every_s: str) -> None:
         RECIPE,
         Path(folder),
         resume=True,
-        machine=fitting.Machine(keep_every_s=float(keep_every_s)),
-        listener=fitting.Listener(step=lambda now: print(now.epoch, now.step, flush=True)),  # noqa: T201
+        machine=Machine(keep_every_s=float(keep_every_s)),
+        listener=Listener(step=lambda now: print(now.epoch, now.step, flush=True)),  # noqa: T201
     )
     digest = hashlib.sha256()
     for array in fitted.model.get_weights():

@@ -30,7 +30,7 @@ from sct_lesion_losses.cli.common import (
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.model.fitting import StepReport
+    from sct_lesion_losses.model.running import StepReport
 
 NAME = "sct_train_lesion"
 # Those of `losses.LOSSES`, whose import would load Keras for the help.
@@ -184,6 +184,14 @@ _COUNT = int_range(1)
     "GPUs that share each batch. On TensorFlow every one pools the loss over its own part.",
     default=1,
 )
+@option(
+    "-micro_batch",
+    "micro_batch",
+    _COUNT,
+    "Patches of a batch on the device at a time, with the result of the whole batch: for small "
+    "memories. Halved by itself where the memory does not suffice.",
+    shown="all",
+)
 @option("-threads", "threads", _COUNT, "CPU threads to compute with.", shown="all cores")
 @option(
     "-tensorboard",
@@ -210,6 +218,7 @@ def train_lesion(
     backend: str | None,
     device: str,
     devices: int,
+    micro_batch: int | None,
     threads: int | None,
     tensorboard: bool,
     data_text: str | None,
@@ -225,8 +234,8 @@ def train_lesion(
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
     from sct_lesion_losses.model.devices import require
-    from sct_lesion_losses.model.fitting import Machine
     from sct_lesion_losses.model.recipe import study
+    from sct_lesion_losses.model.steps import Machine
 
     require(device)
 
@@ -250,7 +259,7 @@ def train_lesion(
                 init=None if init is None else store.load(init),
                 resume=resume,
                 force=force,
-                machine=Machine(devices=devices),
+                machine=Machine(devices, micro_batch=micro_batch),
                 tensorboard=tensorboard,
                 report=report,
             )

@@ -48,7 +48,7 @@ def jitted(function: Callable[..., Any]) -> Any:
     if backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=jit_compile())
+        return tf.function(function, jit_compile=jit_compile(), reduce_retracing=True)
     return function
 
 

@@ -1,14 +1,11 @@
-"""Training a network by a recipe: rate schedule, best weights, log, and going on where it ended."""
+"""Training a network by a recipe, from its random or given weights or where it ended."""
 
 from __future__ import annotations
 
+import gc
 import logging
-import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,76 +16,18 @@ from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.files import remove_left_over
 from sct_lesion_losses.model import checkpoint as checkpoints
-from sct_lesion_losses.model import devices, export, unet
-from sct_lesion_losses.model.batches import Batch, PatchBatches
+from sct_lesion_losses.model import devices, export, memory, steps, unet
+from sct_lesion_losses.model.batches import PatchBatches
 from sct_lesion_losses.model.checkpoint import Checkpoint
-from sct_lesion_losses.model.progress import (
-    EpochLine,
-    Progress,
-    duration,
-    seconds_left,
-    write_log,
-)
+from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, differences
-
-CHECKPOINT = "checkpoint.npz"
-LOG = "training.csv"
-KEEP_EVERY_S = 60.0  # a kill loses no more than this of a training
+from sct_lesion_losses.model.resident import ResidentBatches
+from sct_lesion_losses.model.running import CHECKPOINT, Keeper, Listener, Run, where
+from sct_lesion_losses.model.steps import Machine
 
 Model = keras.Model
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What is told of every step.
-
-    Attributes
-    ----------
-    epoch : int
-        Finished epochs.
-    step, steps : int
-        Finished steps of the epoch under way, and how many it has.
-    loss : float
-        Their mean loss.
-    rate : float
-        Learning rate.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    rate: float
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whom to tell: `step` after every step, `epoch` after every epoch."""
-
-    step: Callable[[StepReport], None] = lambda _: None
-    epoch: Callable[[Progress], None] = lambda _: None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """How the work is laid out; no entry changes the recipe.
-
-    Attributes
-    ----------
-    devices : int
-        Devices that share a batch; see `devices.shared_by` for what that means on TensorFlow.
-    on_device : bool or None
-        Keep the tubes in the memory of the device and cut the patches there. By default on a
-        single GPU whose memory holds them, unless intensities are changed.
-    keep_every_s : float
-        Time after which the state is kept within an epoch, too.
-    """
-
-    devices: int = 1
-    on_device: bool | None = None
-    keep_every_s: float = KEEP_EVERY_S
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +78,8 @@ def fit(
     data_hash: str = "",
     initial: bytes | None = None,
     resume: bool = False,
-    machine: Machine = Machine(),
-    listener: Listener = Listener(),
+    machine: Machine = Machine(),  # noqa: B008 (frozen)
+    listener: Listener = Listener(),  # noqa: B008 (frozen)
 ) -> Fitted:
     """Train by a recipe; the state is kept in `folder`, after each epoch and every minute.
 
@@ -176,7 +115,34 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder)
     stored = resumable(recipe, folder, data_hash=data_hash) if resume else None
-    shown = PatchBatches(
+    machine = steps.laid_out(
+        machine, recipe.batch_size, [*training, *validation], recipe.augmentation
+    )
+    keeper = Keeper(folder, _settings(recipe, data_hash), machine.keep_every_s)
+    while True:
+        try:
+            start = keeper.last or stored
+            return _fitted(training, validation, recipe, keeper, start, initial, machine, listener)
+        except Exception as error:
+            if not memory.exhausted(error):
+                raise
+            machine = steps.smaller(machine, recipe.batch_size)
+        gc.collect()  # here nothing holds on to the tensors of the failed step any more
+
+
+def _fitted(
+    training: Sequence[TrainingTube],
+    validation: Sequence[TrainingTube],
+    recipe: Recipe,
+    keeper: Keeper,
+    start: Checkpoint | None,
+    initial: bytes | None,
+    machine: Machine,
+    listener: Listener,
+) -> Fitted:
+    """Train from a state, else from initial weights, else from random ones."""
+    kind = ResidentBatches if machine.on_device else PatchBatches
+    shown = kind(
         training,
         recipe.batch_size,
         patches_per_epoch=recipe.patches_per_epoch,
@@ -184,31 +150,30 @@ def fit(
         augmentation=recipe.augmentation,
         seed=recipe.seed,
     )
-    judged = PatchBatches(
+    judged = kind(
         validation,
         recipe.batch_size,
         patches_per_epoch=recipe.validation_patches,
         lesion_share=None if recipe.validation_patches is None else recipe.lesion_share,
         seed=recipe.seed,
     )
-    settings = _settings(recipe, data_hash)
     with devices.shared_by(machine.devices) as train_step:
         model = compiled(recipe)
-        if stored is not None:
-            checkpoints.restore(stored, model)
-            logger.info("going on after %s", _where(stored.progress))
+        if start is not None:
+            checkpoints.restore(start, model)
+            logger.info("going on after %s", where(start.progress))
         elif initial is not None:
             export.import_weights(model, initial)
-        run = _Run(
+        run = Run(
             model,
             recipe,
             shown,
             judged,
-            train_step,
-            _Keeper(folder, settings, machine.keep_every_s),
+            steps.of(model, train_step, machine),
+            keeper,
             listener,
-            progress=Progress() if stored is None else stored.progress,
-            best_weights=[] if stored is None else stored.best_weights,
+            progress=Progress() if start is None else start.progress,
+            best_weights=[] if start is None else start.best_weights,
         )
         run.to_the_end()
     model.set_weights(run.best_weights)
@@ -256,142 +221,3 @@ def _settings(recipe: Recipe, data_hash: str) -> dict[str, Any]:
 def _compared(recipe: dict[str, Any], data_hash: str) -> dict[str, Any]:
     """Return what a resumed training must share: all settings but those that say when it ends."""
     return {**recipe, "data": data_hash, "epochs": None, "early_stop": None}
-
-
-def _where(progress: Progress) -> str:
-    done = f"step {progress.steps.done} of epoch {progress.epoch + 1}"
-    return done if progress.steps.done else f"epoch {progress.epoch}"
-
-
-class _Keeper:
-    """Writes the state of a training: after every epoch, and when it was last kept too long ago."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any], every_s: float) -> None:
-        self.folder = folder
-        self._settings = settings
-        self._every_s = every_s
-        self._kept_at = time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._kept_at >= self._every_s
-
-    def keep(self, model: keras.Model, progress: Progress, best: checkpoints.Arrays) -> None:
-        """Write the state, unless a weight is no number any more: then the last one stays.
-
-        Raises
-        ------
-        TrainingError
-            A weight is not finite.
-        """
-        state = checkpoints.of(model, self._settings, progress, best)
-        if not state.finite:
-            raise self.broken(f"a weight is not a number after {_where(progress)}")
-        checkpoints.save(state, self.folder / CHECKPOINT)
-        self._kept_at = time.monotonic()
-
-    def broken(self, what: str, scans: Sequence[str] = ()) -> TrainingError:
-        """Error for a training that cannot go on, with what is left of it."""
-        path = self.folder / CHECKPOINT
-        left = f"the last good state is in {path}" if path.exists() else "nothing was kept yet"
-        shown = f" (patches of {', '.join(dict.fromkeys(scans))})" if scans else ""
-        return TrainingError(f"{what}{shown}; {left}; lower the rate, or train in float32")
-
-
-@dataclass
-class _Run:
-    """A training under way: the one object here that changes."""
-
-    model: keras.Model
-    recipe: Recipe
-    training: PatchBatches
-    validation: PatchBatches
-    train_step: devices.TrainStep
-    keeper: _Keeper
-    listener: Listener
-    progress: Progress
-    best_weights: checkpoints.Arrays = field(default_factory=list)
-
-    def to_the_end(self) -> None:
-        """Train until all epochs are done, or the recipe's early stop."""
-        while not self._ended():
-            self._epoch()
-
-    def _ended(self) -> bool:
-        return self.progress.ended(self.recipe.epochs, self.recipe.early_stop)
-
-    def _epoch(self) -> None:
-        """Finish the epoch under way, judge it, and keep the state."""
-        self.training.go_to(self.progress.epoch)
-        began = time.monotonic()
-        for index, batch in _ahead(self.training, self.progress.steps.done):
-            self._step(index, batch, began)
-            began = time.monotonic()
-        before, steps = self.progress, self.progress.steps
-        val_loss = self._validation_loss()
-        seconds = steps.seconds + time.monotonic() - began
-        line = EpochLine(before.epoch + 1, steps.loss, val_loss, self._rate(), seconds)
-        self.progress = before.advanced(line)
-        if self.progress.best_epoch == line.epoch:
-            self.best_weights = self.model.get_weights()
-        if self.progress.waited >= self.recipe.patience:
-            self.model.optimizer.learning_rate = line.rate * self.recipe.rate_factor
-            self.progress = self.progress.without_patience()
-        self.keeper.keep(self.model, self.progress, self.best_weights)
-        write_log(self.progress, self.keeper.folder / LOG)
-        self._tell(line)
-
-    def _step(self, index: int, batch: Batch, began: float) -> None:
-        loss = self.train_step(self.model, *batch)
-        if not math.isfinite(loss):
-            raise self.keeper.broken(
-                f"the loss is {loss} at batch {index + 1} of epoch {self.progress.epoch + 1}",
-                self.training.scans(index),
-            )
-        self.progress = self.progress.stepped(loss, time.monotonic() - began)
-        if self.keeper.due:
-            self.keeper.keep(self.model, self.progress, self.best_weights)
-        done, steps = self.progress.steps, len(self.training)
-        self.listener.step(
-            StepReport(self.progress.epoch, done.done, steps, done.loss, self._rate())
-        )
-
-    def _validation_loss(self) -> float:
-        found = [float(self.model.test_on_batch(*batch)) for _, batch in _ahead(self.validation, 0)]
-        loss = math.fsum(found) / len(found)
-        if not math.isfinite(loss):
-            raise self.keeper.broken(
-                f"the validation loss is {loss} after epoch {self.progress.epoch + 1}"
-            )
-        return loss
-
-    def _rate(self) -> float:
-        return float(self.model.optimizer.learning_rate)
-
-    def _tell(self, line: EpochLine) -> None:
-        left = seconds_left(self.progress.history, self.recipe.epochs)
-        logger.info(
-            "epoch %d of %d: loss %.4f, validation %.4f%s, rate %.2g, %s%s",
-            line.epoch,
-            self.recipe.epochs,
-            line.loss,
-            line.val_loss,
-            " (best)" if self.progress.best_epoch == line.epoch else "",
-            line.rate,
-            duration(line.seconds),
-            f", {duration(left)} left" if line.epoch < self.recipe.epochs else "",
-        )
-        if line.epoch < self.recipe.epochs and self._ended():
-            logger.info("stopped: %d epochs without a better one", self.recipe.early_stop)
-        self.listener.epoch(self.progress)
-
-
-def _ahead(batches: PatchBatches, first: int) -> Iterator[tuple[int, Batch]]:
-    """Batches from the number `first` on; the next one is made while one is in use."""
-    numbers = range(first, len(batches))
-    with ThreadPoolExecutor(1) as worker:
-        coming = deque(worker.submit(batches.__getitem__, number) for number in numbers[:1])
-        for number in numbers:
-            if number + 1 in numbers:
-                coming.append(worker.submit(batches.__getitem__, number + 1))
-            yield number, coming.popleft().result()

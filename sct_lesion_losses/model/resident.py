@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -59,12 +60,11 @@ class ResidentBatches(PatchBatches):
         self._values = ops.convert_to_tensor(np.concatenate([t.values.ravel() for t in tubes]))
         lesions = np.concatenate([t.lesion.ravel() for t in tubes])
         self._lesions = ops.convert_to_tensor(lesions.astype(np.uint8))
-        self._cut = devices.jitted(_cut)
 
     def __getitem__(self, index: int) -> Batch:
         addresses = [self._address(tube, patch) for tube, patch, _ in self._patches(index)]
         tensor = ops.convert_to_tensor(np.array(addresses, np.int32))
-        patches, lesions = self._cut(self._values, self._lesions, tensor)
+        patches, lesions = _compiled()(self._values, self._lesions, tensor)
         return patches, lesions
 
     def _address(self, tube: int, patch: NDArray[np.float32]) -> tuple[int, ...]:
@@ -73,6 +73,11 @@ class ResidentBatches(PatchBatches):
         offset = patch.__array_interface__["data"][0] - start
         steps = (stride // patch.itemsize for stride in patch.strides)
         return int(self._first[tube]) + offset // patch.itemsize, *steps
+
+
+@functools.cache
+def _compiled() -> Any:
+    return devices.jitted(_cut)
 
 
 def _cut(values: Any, lesions: Any, addresses: Any) -> tuple[Any, Any]:

@@ -11,10 +11,13 @@ from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import TrainingError
-from sct_lesion_losses.model import checkpoint, fitting
-from sct_lesion_losses.model.fitting import Listener, Machine, StepReport
+from sct_lesion_losses.model import checkpoint, devices, fitting, running
 from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, study
+from sct_lesion_losses.model.running import Listener, StepReport
+from sct_lesion_losses.model.steps import Machine
+
+tf = pytest.importorskip("tensorflow")
 
 FAST = {
     "filters": (2,),
@@ -91,13 +94,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
     every_step = Machine(keep_every_s=0)
     fit(tmp_path, study(**FAST, epochs=1), machine=every_step)
-    good = (tmp_path / fitting.CHECKPOINT).read_bytes()
+    good = (tmp_path / running.CHECKPOINT).read_bytes()
     wild = study(**FAST | {"optimiser": "adadelta", "rate": 1e38}, epochs=3)
     with pytest.raises(TrainingError, match=r"not a number|the loss is"):
         fit(tmp_path / "wild", wild, machine=every_step)
-    kept = checkpoint.load(tmp_path / "wild" / fitting.CHECKPOINT)
+    kept = checkpoint.load(tmp_path / "wild" / running.CHECKPOINT)
     assert kept.finite
-    assert (tmp_path / fitting.CHECKPOINT).read_bytes() == good
+    assert (tmp_path / running.CHECKPOINT).read_bytes() == good
 
 
 def test_a_training_ends_early_where_nothing_gets_better(tmp_path, caplog):
@@ -120,7 +123,7 @@ def test_rate_is_halved_after_patience_epochs_without_improvement(tmp_path):
 
 def test_log_has_a_row_per_epoch(tmp_path):
     fit(tmp_path, study(**FAST, epochs=2))
-    with (tmp_path / fitting.LOG).open() as stream:
+    with (tmp_path / running.LOG).open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert set(rows[0]) == {"epoch", "loss", "val_loss", "rate", "seconds"}
@@ -148,6 +151,74 @@ def test_listener_hears_of_every_epoch(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
-    (tmp_path / fitting.CHECKPOINT).write_bytes(b"PK\x03\x04 but no archive")
+    (tmp_path / running.CHECKPOINT).write_bytes(b"PK\x03\x04 but no archive")
     with pytest.raises(TrainingError, match="no readable checkpoint"):
-        checkpoint.load(tmp_path / fitting.CHECKPOINT)
+        checkpoint.load(tmp_path / running.CHECKPOINT)
+
+
+def history(fitted: fitting.Fitted) -> list[tuple[float, float]]:
+    return [(line.loss, line.val_loss) for line in fitted.progress.history]
+
+
+def test_a_batch_in_parts_trains_as_the_whole_batch(tmp_path):
+    recipe = study(**FAST, epochs=2)
+    whole = fit(tmp_path / "whole", recipe)
+    parts = fit(tmp_path / "parts", recipe, machine=Machine(micro_batch=1))
+    assert np.array(history(parts)) == pytest.approx(np.array(history(whole)), rel=1e-3)
+
+
+def test_patches_cut_on_the_device_train_as_those_cut_in_memory(tmp_path):
+    recipe = study(**FAST, epochs=2)
+    outside = fit(tmp_path / "outside", recipe)
+    inside = fit(tmp_path / "inside", recipe, machine=Machine(on_device=True))
+    assert np.array(history(inside)) == pytest.approx(np.array(history(outside)), rel=1e-3)
+
+
+class SmallDevice:
+    """Takes steps of the whole batch until its memory is full, once and for all."""
+
+    def __init__(self, room_for: int) -> None:
+        self.room_for = room_for
+        self.take = devices.whole_batch
+
+    def __call__(self, model, patches, lesions) -> float:
+        if self.room_for == 0:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        self.room_for -= 1
+        return self.take(model, patches, lesions)
+
+
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_where_memory_runs_out_the_batch_is_taken_in_parts_and_nothing_else_changes(
+    steps_before, tmp_path, monkeypatch, caplog
+):
+    recipe = study(**FAST, epochs=2)
+    whole = fit(tmp_path / "whole", recipe)
+    monkeypatch.setattr(devices, "whole_batch", SmallDevice(steps_before))
+    small = fit(tmp_path / "small", recipe, machine=Machine(on_device=True, keep_every_s=0))
+    assert np.array(history(small)) == pytest.approx(np.array(history(whole)), rel=1e-3)
+    own = [r for r in caplog.records if r.name.startswith("sct_lesion_losses")]
+    assert [r.message for r in own if r.levelname == "WARNING"] == [
+        "the device has too little memory for the cohort: patches are cut outside",
+        "the device has too little memory: 1 of the 2 patches of a batch are taken at a time, with "
+        "the result of the whole batch but slower",
+    ]
+
+
+def test_other_errors_of_a_step_are_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(devices, "whole_batch", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        fit(tmp_path, study(**FAST, epochs=1))
+
+
+def test_half_precision_of_16_bits_scales_its_loss_and_goes_on_where_it_ended(tmp_path):
+    settings = FAST | {"precision": "mixed_float16"}
+    whole = fit(tmp_path / "whole", study(**settings, epochs=2))
+    fit(tmp_path / "parts", study(**settings, epochs=1))
+    parts = fit(tmp_path / "parts", study(**settings, epochs=2), resume=True)
+    assert history(parts) == history(whole)
+    assert np.isfinite(history(whole)).all()
+    assert history(whole)[1][0] < history(whole)[0][0]

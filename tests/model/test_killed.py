@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sct_lesion_losses.model import fitting
+from sct_lesion_losses.model import running
 
 SCRIPT = Path(__file__).resolve().parents[1] / "training_process.py"
 STEPS = 12  # three epochs of four
@@ -37,7 +37,7 @@ def kill_after(training: subprocess.Popen[str], steps: int, pause_s: float) -> N
 
 
 def history(folder: Path) -> list[tuple[str, ...]]:
-    with (folder / fitting.LOG).open() as stream:
+    with (folder / running.LOG).open() as stream:
         return [tuple(row.values())[:-1] for row in csv.DictReader(stream)]  # without the seconds
 
 
@@ -56,4 +56,4 @@ def test_a_training_killed_at_random_steps_ends_with_the_same_weights_to_the_bit
     assert history(in_parts) == history(tmp_path / "whole"), f"seed {seed}"
     # It went on: the last call did not begin at the beginning.
     assert len(last.splitlines()) - 1 < STEPS, f"seed {seed}"
-    assert {path.name for path in in_parts.iterdir()} == {fitting.CHECKPOINT, fitting.LOG}
+    assert {path.name for path in in_parts.iterdir()} == {running.CHECKPOINT, running.LOG}

@@ -1,0 +1,73 @@
+"""Too little memory on a device: how to know it, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from sct_lesion_losses.errors import TrainingError
+
+_TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}  # TensorFlow's, torch's
+_WORDS = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "out of memory")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error of TensorFlow, JAX or torch means that the device's memory ran out.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a training step raised. Errors that it wraps count: Keras raises some of TensorFlow's
+        anew, as a RuntimeError with the same words. A `MemoryError`, of the host, does not count.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if any(kind.__name__ in _TYPES for kind in type(seen).__mro__):
+            return True
+        if isinstance(seen, RuntimeError) and _says_so(str(seen)):  # JAX's is one
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _says_so(message: str) -> bool:
+    return any(word.lower() in message.lower() for word in _WORDS)
+
+
+def halved(micro: int) -> int:
+    """Size of the micro-batch to try where one of `micro` patches does not fit.
+
+    >>> [halved(8), halved(4), halved(3), halved(2)]
+    [4, 2, 1, 1]
+
+    Raises
+    ------
+    TrainingError
+        `micro` is 1.
+    """
+    if micro == 1:
+        raise TrainingError(
+            "a single patch does not fit into the memory of the device; close what else uses it, "
+            "train with fewer filters or in half precision, or with -device cpu"
+        )
+    return micro // 2
+
+
+def snapshot(model: keras.Model) -> Callable[[], None]:
+    """Copy the state of a compiled model to the host; what is returned puts it back.
+
+    On JAX a training step is given the arrays of weights, averages and optimiser to write over:
+    one that runs out of memory has changed nothing, but leaves them deleted.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    # An array on the host may be a view of the device's, hence the copy first.
+    arrays = [keras.ops.convert_to_numpy(keras.ops.copy(variable)) for variable in variables]
+
+    def put_back() -> None:
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    return put_back
