@@ -57,8 +57,9 @@ def halved(micro: int) -> int:
 def snapshot(model: keras.Model) -> Callable[[], None]:
     """Copy the state of a compiled model to the host; what is returned puts it back.
 
-    On JAX a training step is given the arrays of weights, averages and optimiser to write over:
-    one that runs out of memory has changed nothing, but leaves them deleted.
+    A training step that runs out of memory does not leave the state as it was. On TensorFlow its
+    forward pass may have moved the averages of normalisations; on JAX it has taken over all the
+    arrays, and what it leaves cannot be read, which may show only when the loss is read.
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)

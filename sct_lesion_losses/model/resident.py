@@ -45,7 +45,7 @@ class ResidentBatches(PatchBatches):
         if not possible(tubes, settings.get("augmentation")):
             raise UsageError(
                 "batches cannot be cut on the device where intensities are changed, nor out of "
-                f"more than {MOST_VOXELS} voxels; leave out -on_device 1"
+                f"more than {MOST_VOXELS} voxels; train with on_device=False"
             )
         tubes = [
             replace(

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.model import memory
+
+# Keras' variables do not know a keyword of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def error() -> Exception:
+    """What the backend raises where memory runs out."""
+    if keras.backend.backend() == "tensorflow":  # tries for ten seconds before it raises
+        import tensorflow as tf
+
+        return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(RuntimeError) as caught:
+        keras.ops.ones((2**50,)).block_until_ready()  # four petabytes
+    return caught.value
+
+
+def test_the_error_of_the_backend_is_recognised(error):
+    assert memory.exhausted(error)
+
+
+def test_it_is_recognised_where_keras_raises_it_anew_for_a_layer(error):
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            raise error
+
+    with pytest.raises(Exception, match="Layer") as caught:
+        Layer()(keras.ops.ones((1, 1)))
+    assert memory.exhausted(caught.value)
+
+
+def test_it_is_recognised_by_the_type_that_torch_has():
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    assert memory.exhausted(OutOfMemoryError("CUDA error"))
+
+
+def test_it_is_recognised_as_the_cause_of_another_error():
+    error = ValueError("batch 3")
+    error.__cause__ = RuntimeError("RESOURCE_EXHAUSTED: failed to allocate 2.0GiB")
+    assert memory.exhausted(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), MemoryError(), ValueError("out of memory"), OSError()]
+)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not memory.exhausted(error)
+
+
+def test_a_micro_batch_is_halved_down_to_one_patch():
+    sizes = [8]
+    while sizes[-1] > 1:
+        sizes.append(memory.halved(sizes[-1]))
+    assert sizes == [8, 4, 2, 1]
+
+
+def test_less_than_one_patch_is_refused():
+    with pytest.raises(TrainingError, match="a single patch does not fit"):
+        memory.halved(1)
+
+
+def small() -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    model.compile("adam", "mse", jit_compile=keras.backend.backend() == "jax")
+    return model
+
+
+def state(model: keras.Model) -> list[np.ndarray]:
+    variables = [*model.variables, *model.optimizer.variables]
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def test_a_snapshot_puts_back_weights_and_optimiser():
+    model, batch = small(), (np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))
+    model.train_on_batch(*batch)
+    put_back, before = memory.snapshot(model), state(model)
+    model.train_on_batch(*batch)
+    changed = sum(not np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
+    # Of 4 weights, their 8 moments, the rate, the iterations: all but the rate.
+    assert changed == 13
+    put_back()
+    assert all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="other backends keep the arrays")
+def test_a_snapshot_puts_back_what_a_step_without_memory_has_lost():
+    def petabytes(truth, found):
+        many = keras.ops.sort(keras.random.normal((2**25, 2**25), seed=0) * found[0, 0], axis=0)
+        return many[7, 7] + keras.ops.mean((truth - found) ** 2)
+
+    model, batch = small(), (np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))
+    model.compile("adam", petabytes, jit_compile=True)
+    put_back, before = memory.snapshot(model), state(model)
+    with pytest.raises(RuntimeError) as caught:
+        float(model.train_on_batch(*batch))  # raises only where the loss is read
+    assert memory.exhausted(caught.value)
+    with pytest.raises(RuntimeError):
+        state(model)
+    put_back()
+    assert all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
