@@ -129,9 +129,10 @@ def generalized_dice(
         return ops.where(size < _EMPTY, 1.0, (smallest / ops.maximum(size, _EMPTY)) ** 2)
 
     wl, wb = weight(lesion), weight(background)
-    overlap = wl * pooled_sum(g * p, pooling) + wb * pooled_sum((1 - g) * (1 - p), pooling)
+    # What both classes lack of their sizes is Σ g(1−p) + Σ (1−g)p: no difference of large sums.
+    missed = pooled_sum(g * (1 - p) + (1 - g) * p, pooling)
     sizes = wl * pooled_sum(g + p, pooling) + wb * pooled_sum(2 - g - p, pooling)
-    return per_sample(1 - 2 * overlap / sizes, p)
+    return per_sample((wl + wb) * missed / sizes, p)
 
 
 @keras.saving.register_keras_serializable(package="sct_lesion_losses")
