@@ -27,7 +27,7 @@ Weights = dict[str, NDArray[np.float32]]
 def weights_of(model: keras.Model) -> Weights:
     """Every weight of a model by ``layer/variable``, float32."""
     return {
-        f"{layer.name}/{variable.name}": np.asarray(variable.value, dtype=np.float32)
+        f"{layer.name}/{variable.name}": np.asarray(variable, dtype=np.float32)
         for layer in model.layers
         for variable in layer.weights
     }

@@ -6,6 +6,7 @@ import math
 
 import keras
 
+from sct_lesion_losses.model.initialisation import GlorotUniform
 from sct_lesion_losses.model.normalisation import BatchNormalization
 
 PATCH_VOX = 48  # Hussein et al. 2023, section 2.3
@@ -35,7 +36,8 @@ def build(
     patch_vox : int
         Side of a patch; a multiple of ``2 ** (len(filters) - 1)``.
     seed : int
-        Seed of the initial weights: two networks of the same seed are the same network.
+        Seed of the initial weights: two networks of the same seed are the same network, on every
+        backend of Keras.
     precision : str
         Keras' dtype policy of every layer but the last: ``float32``, ``mixed_bfloat16`` or
         ``mixed_float16``.
@@ -60,8 +62,8 @@ def build(
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
     policy = keras.dtype_policies.get(precision)
 
-    def start() -> keras.initializers.Initializer:
-        return keras.initializers.GlorotUniform(seed=next(seeds))
+    def start() -> GlorotUniform:
+        return GlorotUniform(next(seeds))
 
     def convolutions(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
         for step in ("a", "b"):

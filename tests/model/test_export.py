@@ -19,7 +19,9 @@ def trained_looking(filters: tuple[int, ...] = (2, 4), patch_vox: int = 8, seed:
         for variable in layer.weights:
             value = np.asarray(variable.value)
             spread = rng.uniform(0.5, 1.5, value.shape)
-            shift = rng.normal(0, 0.2, value.shape) if "variance" not in variable.name else 0.1
+            # Kernels of many inputs that are moved as far as the rest blow the activations up.
+            shift = rng.normal(0, 0.2, value.shape) if value.ndim == 1 else 0.0
+            shift = 0.1 if "variance" in variable.name else shift
             variable.assign((value * spread + shift).astype(np.float32))
     return model
 
