@@ -132,7 +132,10 @@ def _numbers(recipe: Recipe) -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    names = ("numpy", "scipy", "nibabel", "keras", "onnx", "tensorflow", "tensorflow-cpu", "jax")
+    names = (
+        *("numpy", "scipy", "nibabel", "keras", "onnx"),
+        *("tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch"),
+    )
     installed = {"python": platform.python_version(), "sct_lesion_losses": __version__}
     for name in names:
         with suppress(metadata.PackageNotFoundError):

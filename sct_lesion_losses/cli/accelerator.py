@@ -13,7 +13,7 @@ from sct_lesion_losses.errors import UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
 DEVICES = ("auto", "cpu", "gpu")
-_INSTALL = "pip install 'sct_lesion_losses[train]', or [train_jax] for JAX in place of TensorFlow"
+_INSTALL = "pip install 'sct_lesion_losses[train]', or [train-jax] for JAX in place of TensorFlow"
 
 
 def choose(backend: str | None, device: str, threads: int | None) -> None:
