@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors import SafetensorError
 
 from sct_lesion_losses.errors import BundleError
+from sct_lesion_losses.model.architecture import EPSILON
 
 OPSET = 17
 IR_VERSION = 8  # onnxruntime 1.21, and every later one, loads it
 AXES = 3
-EPSILON = 1e-3  # of keras.layers.BatchNormalization, which unet.build leaves as it is
 _KERNEL_TO_ONNX = (4, 3, 0, 1, 2)  # (k, k, k, in, out) to (out, in, k, k, k)
 
 Weights = dict[str, NDArray[np.float32]]

@@ -55,7 +55,7 @@ def loss_numbers(recipe: Recipe) -> dict[str, Any]:
 def compiled(recipe: Recipe) -> keras.Model:
     """Build the recipe's network, compiled with its loss and optimiser."""
     model = unet.build(
-        recipe.filters, seed=recipe.seed, precision=recipe.precision, prior=recipe.prior
+        recipe.network, seed=recipe.seed, precision=recipe.precision, prior=recipe.prior
     )
     optimisers = {"adam": keras.optimizers.Adam, "adadelta": keras.optimizers.Adadelta}
     optimiser = optimisers[recipe.optimiser](recipe.rate)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.model.architecture import STUDY, Architecture
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMISERS = ("adam", "adadelta")
@@ -27,6 +28,8 @@ class Recipe:
         Its arguments; those left out keep their defaults.
     filters : tuple of int
         Filters of the U-Net's levels.
+    architecture : str
+        Its kind; see `model.architecture`.
     batch_size : int
         Patches per step.
     optimiser : str
@@ -62,6 +65,7 @@ class Recipe:
     loss: str = "tversky"
     loss_numbers: dict[str, Any] = field(default_factory=dict)
     filters: tuple[int, ...] = (16, 32, 64)
+    architecture: str = STUDY
     batch_size: int = 8
     optimiser: str = "adam"
     rate: float = 1e-4
@@ -79,6 +83,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def network(self) -> Architecture:
+        """Architecture of the network."""
+        return Architecture(self.filters, self.architecture)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values, for JSON."""
@@ -145,8 +154,11 @@ def _check(recipe: Recipe) -> None:
         "validation_patches": recipe.validation_patches is None or recipe.validation_patches >= 1,
         "optimiser": recipe.optimiser in OPTIMISERS,
         "precision": recipe.precision in PRECISIONS,
-        "filters": len(recipe.filters) >= 1 and min(recipe.filters) >= 1,
     }
     for name, kept in rules.items():
         if not kept:
             raise UsageError(f"recipe: {name} is {getattr(recipe, name)!r}, which is out of range")
+    try:
+        _ = recipe.network
+    except ValueError as error:
+        raise UsageError(f"recipe: {error}") from error

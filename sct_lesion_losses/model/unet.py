@@ -6,6 +6,7 @@ import math
 
 import keras
 
+from sct_lesion_losses.model.architecture import Architecture
 from sct_lesion_losses.model.initialisation import GlorotUniform
 from sct_lesion_losses.model.normalisation import BatchNormalization
 
@@ -15,7 +16,7 @@ MOMENTUM = 0.95  # Keras' 0.99 would take hundreds of steps to follow the activa
 
 
 def build(
-    filters: tuple[int, ...] = FILTERS,
+    filters: tuple[int, ...] | Architecture = FILTERS,
     patch_vox: int = PATCH_VOX,
     *,
     seed: int = 0,
@@ -31,10 +32,10 @@ def build(
 
     Parameters
     ----------
-    filters : tuple of int
-        Filters of each level, from the finest.
+    filters : tuple of int or Architecture
+        Filters of each level, from the finest; of the study's kind where no other is named.
     patch_vox : int
-        Side of a patch; a multiple of ``2 ** (len(filters) - 1)``.
+        Side of a patch; a multiple of 2 to the power of the number of poolings.
     seed : int
         Seed of the initial weights: two networks of the same seed are the same network, on every
         backend of Keras.
@@ -55,9 +56,11 @@ def build(
     ----------
     Çiçek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation".
     """
-    if patch_vox % 2 ** (len(filters) - 1):
+    shape = filters if isinstance(filters, Architecture) else Architecture(filters)
+    widths = shape.filters
+    if patch_vox % 2 ** (len(widths) - 1):
         raise ValueError(
-            f"expected a patch side divisible by {2 ** (len(filters) - 1)}, received {patch_vox}"
+            f"expected a patch side divisible by {2 ** (len(widths) - 1)}, received {patch_vox}"
         )
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
     policy = keras.dtype_policies.get(precision)
@@ -65,8 +68,8 @@ def build(
     def start() -> GlorotUniform:
         return GlorotUniform(next(seeds))
 
-    def convolutions(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
-        for step in ("a", "b"):
+    def convolutions(x: keras.KerasTensor, first: int, second: int, name: str) -> keras.KerasTensor:
+        for step, width in (("a", first), ("b", second)):
             x = keras.layers.Conv3D(
                 width,
                 3,
@@ -82,14 +85,14 @@ def build(
 
     patches = keras.Input((patch_vox, patch_vox, patch_vox, 1), name="patches")
     x, skips = patches, []
-    for level, width in enumerate(filters[:-1]):
-        x = convolutions(x, width, f"down{level}")
+    for level, width in enumerate(widths[:-1]):
+        x = convolutions(x, shape.first(level), width, f"down{level}")
         skips.append(x)
         x = keras.layers.MaxPooling3D(2, dtype=policy, name=f"down{level}_pool")(x)
-    x = convolutions(x, filters[-1], "bottom")
+    x = convolutions(x, shape.first(-1), widths[-1], "bottom")
     for level in reversed(range(len(skips))):
         x = keras.layers.Conv3DTranspose(
-            filters[level],
+            shape.transposed(level),
             2,
             strides=2,
             kernel_initializer=start(),
@@ -97,7 +100,7 @@ def build(
             name=f"up{level}_transpose",
         )(x)
         x = keras.layers.Concatenate(dtype=policy, name=f"up{level}_concat")([skips[level], x])
-        x = convolutions(x, filters[level], f"up{level}")
+        x = convolutions(x, widths[level], widths[level], f"up{level}")
     lesion = keras.layers.Conv3D(
         1,
         1,

@@ -48,6 +48,7 @@ def test_unknown_entries_are_refused():
         ("optimiser", "sgd"),
         ("precision", "float8"),
         ("filters", ()),
+        ("architecture", "unet2d"),
     ],
 )
 def test_entries_out_of_range_are_refused(entry, value):
