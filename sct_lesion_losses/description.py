@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sct_lesion_losses import __version__, intensity, prepare
+from sct_lesion_losses import __version__, intensity, prepare, warm_start
 from sct_lesion_losses.bundle import document, schema
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import UsageError
@@ -41,20 +41,16 @@ def draft(recipe: Recipe, about: About, init: Bundle | None) -> schema.BundleInf
     before = schema.Provenance(data="nothing")
     ancestor = None
     if init is not None:
-        if init.folder is None or init.info.network.filters != recipe.filters:
-            raise UsageError(
-                f"bundle {init.name}: its network has not the filters {recipe.filters} of this "
-                "training; start from a bundle of this package, of the same network"
-            )
+        warm_start.require_same(init, recipe.network)
         before = init.info.provenance
-        ancestor = f"{init.name} {init.info.version}, weights {init.weights_sha256}"
+        ancestor = warm_start.ancestor(init)
     try:
         return schema.BundleInfo(
             name=about.name,
             version=about.version,
             loss=schema.Loss(name=recipe.loss, numbers=_numbers(recipe)),
             preparation=preparation(intensity.Landmarks((0.0, 50.0, 100.0), (0.0, 1.0, 2.0))),
-            network=schema.Architecture(filters=recipe.filters, levels=len(recipe.filters)),
+            network=_network(recipe),
             packages=_packages(),
             git_commit=_git_commit(),
             provenance=schema.Provenance(
@@ -64,7 +60,7 @@ def draft(recipe: Recipe, about: About, init: Bundle | None) -> schema.BundleInf
                 ancestor=ancestor,
             ),
             intended_use=about.intended_use,
-            limits=about.limits,
+            limits=(*about.limits, *warm_start.inherited_limits(init)),
         )
     except ValidationError as error:
         raise UsageError(
@@ -90,11 +86,7 @@ def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
     }
     return {
         "created": date.today(),
-        "network": schema.Architecture(
-            filters=recipe.filters,
-            levels=len(recipe.filters),
-            parameters=fitted.model.count_params(),
-        ),
+        "network": _network(recipe, fitted.model.count_params()),
         "recipe": schema.Recipe(
             optimiser=recipe.optimiser,
             rate=recipe.rate,
@@ -120,6 +112,15 @@ def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
 def margin(recipe: Recipe) -> int:
     """Voxels that a tube is wider on each side, for windows that are moved."""
     return round(recipe.augmentation.shift_mm / prepare.SPACING_MM)
+
+
+def _network(recipe: Recipe, parameters: int | None = None) -> schema.Architecture:
+    return schema.Architecture(
+        architecture=recipe.architecture,
+        filters=recipe.filters,
+        levels=len(recipe.filters),
+        parameters=parameters,
+    )
 
 
 def _numbers(recipe: Recipe) -> dict[str, Any]:

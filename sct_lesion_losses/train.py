@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import description, intensity, prepare, tubes
+from sct_lesion_losses import description, intensity, prepare, tubes, warm_start
 from sct_lesion_losses.bundle import schema, store
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.bundle.verify import INFO as BUNDLE_FILE
@@ -62,7 +62,9 @@ def run(
     rules : Rules
         How to split a cohort that comes without a split.
     init : Bundle, optional
-        Start from its weights, and keep its intensity landmarks, which its weights know.
+        Start from its weights, and keep its intensity landmarks, which its weights know; SCT's
+        model (`warm_start.load`) is given landmarks of the cohort. The recipe has to ask for its
+        network (`warm_start.entries`).
     resume : bool
         Go on where an earlier call ended or was killed.
     force : bool
@@ -139,12 +141,10 @@ def _trained(
     raw = {scan.scan: tubes.cut(scan, margin) for scan in (*training, *validation)}
     _require_lesions("training", [raw[s.scan] for s in training])
     _require_lesions("validation", [raw[s.scan] for s in validation])
-    if init is None:
+    landmarks = warm_start.landmarks(init)
+    if landmarks is None:
         inner = (raw[scan.scan].inner(margin) for scan in training)
         landmarks = intensity.fit(prepare.stacked_patches(values) for values in inner)
-    else:
-        kept = init.preparation
-        landmarks = intensity.Landmarks(kept.percentiles, kept.landmarks)
     hashes = {scan: tube.content for scan, tube in raw.items()}
     used = [*training, *validation]
     data_hash = splits.split_hash(used, {scan: tube.seen for scan, tube in raw.items()})

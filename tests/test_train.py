@@ -92,7 +92,9 @@ def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_pat
 
 def test_a_bundle_of_another_network_is_no_start(cohort, trained, tmp_path):
     other = replace(FAST, filters=(4, 8))
-    with pytest.raises(UsageError, match="bundle small: its network has not the filters"):
+    with pytest.raises(
+        UsageError, match="bundle small: its network is unet3d 2-4, expected unet3d 4-8"
+    ):
         train.run(cohort, tmp_path / "b", other, init=store.load(trained))
 
 

@@ -146,8 +146,16 @@ _COUNT = int_range(1)
     "-init",
     "init",
     TEXT,
-    "Start from the weights of this bundle, a name or a folder, to fit it to scans of one's own.",
+    "Start from the weights of this bundle, a name or a folder, to fit it to scans of one's own; "
+    "or from sct, the toolbox's own lesion model. The network is then that of the start.",
     shown="random weights",
+)
+@option(
+    "-c",
+    "contrast",
+    choice("t2", "t2_ax", "t2s"),
+    "With -init sct: which of the toolbox's models.",
+    shown="t2",
 )
 @option(
     "-resume",
@@ -213,6 +221,7 @@ def train_lesion(
     lesion_free_tuning: float,
     unseen_sites: tuple[str, ...],
     init: str | None,
+    contrast: str | None,
     resume: bool,
     force: bool,
     backend: str | None,
@@ -229,8 +238,8 @@ def train_lesion(
     numbers = dict(_number(word) for word in loss_numbers)
     accelerator.choose(backend, device, threads)
     train = accelerator.training()
+    from sct_lesion_losses import warm_start
     from sct_lesion_losses.augment import Augmentation
-    from sct_lesion_losses.bundle import store
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.data.splits import Rules
     from sct_lesion_losses.model.devices import require
@@ -239,10 +248,12 @@ def train_lesion(
 
     require(device)
 
+    start = warm_start.load(init, contrast)
+    given = {name: value for name, value in changes.items() if value is not None}
     recipe = study(
         loss,
         loss_numbers=numbers,
-        **{name: value for name, value in changes.items() if value is not None},
+        **{**warm_start.entries(start), **given},
         augmentation=Augmentation(shift_mm=shift_mm or 0.0, intensity=intensity or 0.0),
     )
     about = train.About(name=folder.resolve().name, commands=(command_line([NAME, *words()]),))
@@ -256,7 +267,7 @@ def train_lesion(
                 recipe,
                 about=about,
                 rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
-                init=None if init is None else store.load(init),
+                init=start,
                 resume=resume,
                 force=force,
                 machine=Machine(devices, micro_batch=micro_batch),

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sct_graph
 from small_cohort import write_cohort
 
 from sct_lesion_losses import losses
+from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli import train
 from sct_lesion_losses.cli.train import main
 
@@ -25,6 +27,9 @@ def test_the_help_offers_every_loss() -> None:
         (["-shift", "-1"], "not in the range"),
         (["-rate", "0"], "rate is 0.0"),
         (["-lesion_free_tuning", "2"], "not in the range"),
+        (["-c", "t1"], "is not one of"),
+        (["-c", "t2"], "goes with -init sct"),
+        (["-init", "tversky", "-c", "t2s"], "goes with -init sct"),
     ],
 )
 def test_wrong_settings_give_2_and_leave_nothing(
@@ -50,3 +55,28 @@ def test_both_lesion_free_shares_reach_the_split(
     assert main([*args, "-lesion_free", "0.5", "-lesion_free_tuning", "0.6"]) == 1
     said = capsys.readouterr().err
     assert "to train on, 0.5, and in thr-optimization, 0.6, are more than 1 together" in said
+
+
+def test_a_training_from_scts_model_takes_over_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scts = sct_graph.install(tmp_path / "sct", sct_graph.make((2, 4)), "t2_ax")
+    monkeypatch.setenv("SCT_DIR", str(scts))
+    cohort = write_cohort(tmp_path / "cohort", subjects=8)
+    args = ["-i", str(cohort), "-ofolder", str(tmp_path / "b"), "-init", "sct", "-c", "t2_ax"]
+    small = ["-epochs", "1", "-batch", "2", "-patches_per_epoch", "2", "-validation_patches", "2"]
+    assert main([*args, *small, "-v", "0"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'b'}\n"
+    info = store.load(tmp_path / "b").info
+    assert (info.network.architecture, info.network.filters) == ("unet3d_doubling", (2, 4))
+    assert "sct_train_lesion -i cohort -ofolder b -init sct -c t2_ax" in info.provenance.commands[0]
+
+
+def test_scts_model_that_is_damaged_stops_before_a_scan_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path / "sct", b"no model")))
+    args = ["-i", str(tmp_path / "no cohort"), "-ofolder", str(tmp_path / "b"), "-init", "sct"]
+    assert main(args) == 1
+    assert "t2_lesion.onnx is no start for a training" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sct"]
