@@ -13,6 +13,7 @@
     ├── SctError              the Spinal Cord Toolbox is missing or its command failed
     ├── DataError             a cohort, its labels or its split cannot be used
     ├── TrainingError         training cannot start or go on
+    ├── WorkerError           a worker process was killed
     └── OutputError           a result cannot be written
 
 Every message says what is wrong, where, and what to do. The library only raises; `cli.common`
@@ -68,6 +69,10 @@ class DataError(LesionError):
 
 class TrainingError(LesionError):
     """Training cannot start, or cannot go on."""
+
+
+class WorkerError(LesionError):
+    """A worker process was killed."""
 
 
 class OutputError(LesionError):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import __version__
+from sct_lesion_losses import __version__, parallel
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.files import replacing, write_json, write_text
 from sct_lesion_losses.phantom.scan import (
@@ -75,16 +73,15 @@ def make_cohort(
         A number is out of range.
     OutputError
         A file cannot be written.
+    WorkerError
+        A worker was killed.
     """
     _check(n_subjects, seed, lesion_free, jobs)
     out = Path(out)
     planned = [(subject, scan) for subject in range(n_subjects) for scan in scans_of(subject)]
     tasks = [(seed, *each, out, sites, lesion_free, preset) for each in planned]
-    rows: list[str] = []
-    for done, found in enumerate(_results(tasks, jobs), start=1):
-        rows += found
-        if progress is not None:
-            progress(done, len(tasks))
+    found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
+    rows = [row for one in found for row in one]
     _write_tables(out, n_subjects, seed, sites, lesion_free, preset, rows)
     return out
 
@@ -104,12 +101,8 @@ def _check(n_subjects: int, seed: int, lesion_free: float, jobs: int) -> None:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
 
 
-def _results(tasks: list[tuple[Any, ...]], jobs: int) -> Iterator[list[str]]:
-    if jobs == 1:
-        yield from map(_write_scan, tasks)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_write_scan, tasks)
+def _name(task: tuple[Any, ...]) -> str:
+    return _subject(task[1])
 
 
 def _write_scan(task: tuple[Any, ...]) -> list[str]:

@@ -1,0 +1,65 @@
+"""Tasks for worker processes, which import them from here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sct_lesion_losses import notices, parallel
+from sct_lesion_losses.cli.stopping import Terminated, sigterm
+from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.files import replacing
+
+
+def slower_first(number: int) -> int:
+    time.sleep(0.2 if number == 0 else 0)
+    return number * number
+
+
+def of_environment(name: str) -> str:
+    return os.environ[name]
+
+
+def warn(scan: Path) -> None:
+    with notices.about(scan):
+        logging.getLogger("sct_lesion_losses.tasks").warning("%d slices have no point", 3)
+
+
+def refuse_odd(task: tuple[int, Path]) -> None:
+    number, folder = task
+    if number % 2:
+        raise DataError(f"scan {number}: odd")
+    time.sleep(0.3)
+    (folder / str(number)).touch()
+
+
+def die_at_third(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return number
+
+
+def write_for_ever(path: Path) -> None:
+    """Write the process's number, then hang in the middle of writing the file."""
+    with replacing(path):
+        path.with_suffix(".pid").write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+def main() -> None:
+    """Start two workers that never end; a signal is to end them."""
+    folder = Path(sys.argv[1])
+    try:
+        with sigterm():
+            parallel.run(write_for_ever, [folder / "a.bin", folder / "b.bin"], 2)
+    except (Terminated, KeyboardInterrupt) as stopped:
+        sys.exit(type(stopped).__name__)
+
+
+if __name__ == "__main__":
+    main()
