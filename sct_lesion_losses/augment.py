@@ -7,13 +7,13 @@ option for training on simulated scans, whose appearance varies less than that o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,33 +39,52 @@ class Augmentation:
     intensity: float = 0.0
 
 
-def orient(
-    patch: FloatArray,
-    lesion: BoolArray,
-    rng: np.random.Generator,
-    augmentation: Augmentation = Augmentation(),
-) -> tuple[FloatArray, BoolArray]:
-    """Mirror and rotate a patch and its lesion mask alike.
+@dataclass(frozen=True)
+class Orientation:
+    """One of the ways a patch may lie.
 
-    Parameters
+    Attributes
     ----------
-    patch : (P, P, P) float32
-    lesion : (P, P, P) bool
-    rng : numpy.random.Generator
-    augmentation : Augmentation
-
-    Returns
-    -------
-    tuple of (P, P, P) array
-        Views of the arguments.
+    mirrored : tuple of 3 bool
+        Whether each axis is.
+    quarter_turns : int
+        Rotations by 90° in the axial plane afterwards, 0 to 3.
     """
+
+    mirrored: tuple[bool, bool, bool] = (False, False, False)
+    quarter_turns: int = 0
+
+    def of(self, patch: NDArray[Any]) -> NDArray[Any]:
+        """Return the patch, (P, P, P), as it shall lie; a view."""
+        return self.in_plane(self.along_cord(patch))
+
+    def along_cord(self, patch: NDArray[Any]) -> NDArray[Any]:
+        """Return the patch, (X, Y, Z), with z as it shall lie; a view."""
+        return patch[:, :, ::-1] if self.mirrored[2] else patch
+
+    def in_plane(self, patch: NDArray[Any]) -> NDArray[Any]:
+        """Return the patch, (P, P, Z), with x and y as they shall lie; a view."""
+        x, y = (slice(None, None, -1 if axis else 1) for axis in self.mirrored[:2])
+        # As np.flip and np.rot90, which take longer to find it out than a patch takes to copy.
+        patch = patch[x, y]
+        if self.quarter_turns == 1:
+            return patch[:, ::-1].swapaxes(0, 1)
+        if self.quarter_turns == 2:
+            return patch[::-1, ::-1]
+        if self.quarter_turns == 3:
+            return patch.swapaxes(0, 1)[:, ::-1]
+        return patch
+
+
+def draw_orientation(rng: np.random.Generator, augmentation: Augmentation) -> Orientation:
+    """Draw how a patch shall lie."""
+    mirrored, turns = (False, False, False), 0
     if augmentation.mirrors:
-        axes = tuple(np.flatnonzero(rng.random(3) < 0.5).tolist())
-        patch, lesion = np.flip(patch, axes), np.flip(lesion, axes)
+        x, y, z = (rng.random(3) < 0.5).tolist()
+        mirrored = (x, y, z)
     if augmentation.rotations:
-        quarter_turns = int(rng.integers(4))
-        patch, lesion = np.rot90(patch, quarter_turns), np.rot90(lesion, quarter_turns)
-    return patch, lesion
+        turns = int(rng.integers(4))
+    return Orientation(mirrored, turns)
 
 
 def shift(rng: np.random.Generator, margin: int) -> tuple[int, int]:
@@ -114,28 +133,3 @@ def vary_intensity(
         level = float(rng.uniform(0, 0.2)) * float(patch.std())
         patch = patch + np.float32(level) * grain
     return patch
-
-
-def apply(
-    patch: FloatArray,
-    lesion: BoolArray,
-    rng: np.random.Generator,
-    augmentation: Augmentation,
-) -> tuple[FloatArray, BoolArray]:
-    """One random variant of a patch and of its lesion mask.
-
-    Parameters
-    ----------
-    patch : (P, P, P) float32
-    lesion : (P, P, P) bool
-    rng : numpy.random.Generator
-    augmentation : Augmentation
-
-    Returns
-    -------
-    tuple of (P, P, P) array
-        The arguments are left as they are.
-    """
-    if augmentation.intensity > 0:
-        patch = vary_intensity(patch, rng, augmentation.intensity)
-    return orient(patch, lesion, rng, augmentation)

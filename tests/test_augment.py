@@ -1,45 +1,45 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from sct_lesion_losses import augment
-from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses.augment import Augmentation, Orientation
 
 
-def numbered(side: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """A patch whose voxels all differ, and the mask of its even voxels."""
-    patch = np.arange(side**3, dtype=np.float32).reshape(side, side, side)
-    return patch, patch % 2 == 0
+def numbered(side: int = 4) -> np.ndarray:
+    """A patch whose voxels all differ."""
+    return np.arange(side**3, dtype=np.float32).reshape(side, side, side)
 
 
-def test_mask_turns_with_its_patch():
-    patch, mask = numbered()
-    for seed in range(20):
-        turned, turned_mask = augment.orient(patch, mask, np.random.default_rng(seed))
-        assert np.array_equal(turned % 2 == 0, turned_mask)
+@pytest.mark.parametrize("mirrored", list(itertools.product((False, True), repeat=3)))
+@pytest.mark.parametrize("quarter_turns", range(4))
+def test_a_patch_is_mirrored_and_then_rotated_in_the_axial_plane(mirrored, quarter_turns):
+    patch = numbered()
+    expected = np.rot90(np.flip(patch, np.flatnonzero(mirrored)), quarter_turns)
+    assert np.array_equal(Orientation(mirrored, quarter_turns).of(patch), expected)
 
 
 def test_all_sixteen_orientations_come_up():
-    patch, mask = numbered()
     rng = np.random.default_rng(0)
-    seen = {augment.orient(patch, mask, rng)[0].tobytes() for _ in range(500)}
+    drawn = [augment.draw_orientation(rng, Augmentation()) for _ in range(500)]
     # 4 rotations and a mirror in the axial plane, times a mirror along z.
-    assert len(seen) == 16
+    assert len({orientation.of(numbered()).tobytes() for orientation in drawn}) == 16
 
 
 def test_the_axis_of_the_cord_stays_the_axis_of_the_cord():
     patch = np.broadcast_to(np.arange(4, dtype=np.float32), (4, 4, 4))
-    for seed in range(20):
-        turned, _ = augment.orient(patch, patch > 1, np.random.default_rng(seed))
-        assert np.ptp(turned, axis=(0, 1)).max() == 0
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lying = augment.draw_orientation(rng, Augmentation()).of(patch)
+        assert np.ptp(lying, axis=(0, 1)).max() == 0
 
 
 def test_without_mirrors_and_rotations_nothing_turns():
-    patch, mask = numbered()
     still = Augmentation(mirrors=False, rotations=False)
-    turned, _ = augment.apply(patch, mask, np.random.default_rng(0), still)
-    assert np.array_equal(turned, patch)
+    assert augment.draw_orientation(np.random.default_rng(0), still) == Orientation()
 
 
 def test_shifts_fill_the_margin_evenly():
@@ -72,5 +72,5 @@ def test_a_constant_patch_survives_every_change():
 
 
 def test_probability_0_changes_no_intensity():
-    patch, _ = numbered()
+    patch = numbered()
     assert augment.vary_intensity(patch, np.random.default_rng(0), 0.0) is patch

@@ -203,6 +203,24 @@ def test_zscore_of_a_patch_without_contrast_is_zero() -> None:
     np.testing.assert_array_equal(intensity.zscore(patches), np.zeros_like(patches))
 
 
+@pytest.mark.parametrize(
+    ("mean", "deviation"), [(50, 20), (50, 5.1), (50, 4.9), (1e4, 1), (0, 1e20), (1e37, 1e37)]
+)
+def test_zscore_keeps_the_precision_of_its_numbers(mean: float, deviation: float) -> None:
+    noise = np.random.default_rng(0).normal(mean, deviation, (1, 24, 24, 24)).astype(np.float32)
+    exact = noise.astype(np.float64)
+    expected = (exact - exact.mean()) / exact.std()
+    # Two roundings to float32 of numbers up to 5, and that of the mean where it is 10 deviations.
+    np.testing.assert_allclose(intensity.zscore(noise), expected, atol=2e-6)
+
+
+def test_zscore_may_write_over_its_argument() -> None:
+    patches = np.random.default_rng(0).normal(3, 0.1, (2, 8, 8, 8)).astype(np.float32)
+    expected = intensity.zscore(patches)
+    assert intensity.zscore(patches, out=patches) is patches
+    np.testing.assert_array_equal(patches, expected)
+
+
 def test_zscore_leaves_its_argument_alone() -> None:
     patches = np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2)
     before = patches.copy()

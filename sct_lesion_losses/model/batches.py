@@ -1,4 +1,4 @@
-"""Batches of patches from tubes in memory, as a `keras.utils.PyDataset`."""
+"""Batches of patches from tubes, as a `keras.utils.PyDataset`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses import augment
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import Place, TrainingTube, draw, places
+from sct_lesion_losses.data.filling import Window, filled, windows
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.intensity import zscore
-from sct_lesion_losses.space.patches import PATCH_VOX
 
 Patch = NDArray[np.float32]
 Lesion = NDArray[np.bool_]
@@ -30,7 +28,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     Parameters
     ----------
     tubes : sequence of TrainingTube
-        All scans, in memory.
+        All scans; see `data.filling` for the order in memory that is read fastest.
     batch_size : int
         Patches per batch; the last batch of an epoch is filled up from its first patches, so that
         every step has the same shape.
@@ -79,20 +77,20 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return -(-len(self._plan) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        shape = (self._batch_size, PATCH_VOX, PATCH_VOX, PATCH_VOX)
-        patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for row, (_, patch, lesion) in enumerate(self._patches(index)):
-            patches[row], lesions[row] = patch, lesion
-        return zscore(patches)[..., None], lesions[..., None]
+        return filled(self._windows(index))
+
+    def _windows(self, index: int) -> list[Window]:
+        rng = np.random.default_rng([self._seed, self._epoch, index])
+        return windows(self._tubes, self._rows(index), self._augmentation, rng)
 
     def _patches(self, index: int) -> Iterator[tuple[int, Patch, Lesion]]:
         """Tube, patch and lesion mask of each row of a batch, augmented, not yet normalised.
 
         The arrays are views of the tube's own unless intensities are changed.
         """
-        rng = np.random.default_rng([self._seed, self._epoch, index])
-        for place in self._rows(index):
-            yield place.tube, *self._patch(place, rng)
+        for place, window in zip(self._rows(index), self._windows(index), strict=True):
+            orientation = window.orientation
+            yield place.tube, orientation.of(window.values), orientation.of(window.lesion)
 
     def _rows(self, index: int) -> list[Place]:
         numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
@@ -101,18 +99,3 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""
         return [self._tubes[place.tube].name for place in self._rows(index)]
-
-    def _patch(self, place: Place, rng: np.random.Generator) -> tuple[Patch, Lesion]:
-        tube = self._tubes[place.tube]
-        x = y = tube.margin
-        if self._augmentation is not None and tube.margin:
-            x, y = augment.shift(rng, tube.margin)
-        box = (
-            slice(x, x + PATCH_VOX),
-            slice(y, y + PATCH_VOX),
-            slice(place.start, place.start + PATCH_VOX),
-        )
-        patch, lesion = tube.values[box], tube.lesion[box]
-        if self._augmentation is None:
-            return patch, lesion
-        return augment.apply(patch, lesion, rng, self._augmentation)
