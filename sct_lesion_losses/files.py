@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=_TEMPORARY, suffix=f"-{path.name}"[-40:], dir=path.parent
+            prefix=_TEMPORARY, suffix=_ending(path.name), dir=path.parent
         )
         os.close(handle)
     except OSError as error:
@@ -57,10 +59,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_left_over(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder that nobody else writes to."""
-    for file in folder.glob(f"{_TEMPORARY}*"):
-        file.unlink(missing_ok=True)
+def remove_left_over(folder: Path, target: str = "", before: float = math.inf) -> None:
+    """Remove the temporary files of killed processes, where nobody else is writing.
+
+    Parameters
+    ----------
+    folder : Path
+    target : str
+        Only those of this file; nobody else writes it at this moment.
+    before : float
+        Only those last written before this time, in seconds since 1970.
+    """
+    for file in folder.glob(f"{_TEMPORARY}*{glob.escape(_ending(target))}"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < before:
+                file.unlink()
 
 
 def require_writable(folder: Path) -> None:
@@ -84,6 +97,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object, indented, non-ASCII kept, NaN refused; whole or not at all."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def _ending(target: str) -> str:
+    """End of the temporary names of a file; a long name leaves room for the rest."""
+    return f"-{target}"[-40:] if target else ""
 
 
 def _umask() -> int:

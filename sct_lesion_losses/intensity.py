@@ -80,10 +80,51 @@ def fit(samples: Iterable[NDArray[Any]], percentiles: tuple[float, ...] = PERCEN
     DataError
         There is no sample, or one has no contrast at all.
     """
+    return average((measure(sample, percentiles) for sample in samples), percentiles)
+
+
+def measure(
+    sample: NDArray[Any], percentiles: tuple[float, ...] = PERCENTILES
+) -> NDArray[np.float64]:
+    """Percentiles of one scan, all that `average` needs of it.
+
+    Parameters
+    ----------
+    sample : ndarray
+        Any shape and unit; finite.
+    percentiles : tuple of P float
+        Strictly rising, in [0, 100].
+
+    Returns
+    -------
+    (P,) float64
+    """
+    if sample.size == 0:
+        raise ImageError("intensities: there is no voxel to take percentiles of")
+    _require_finite(sample)
+    return np.asarray(np.percentile(sample, percentiles), dtype=np.float64)
+
+
+def average(
+    measured: Iterable[NDArray[np.float64]], percentiles: tuple[float, ...] = PERCENTILES
+) -> Landmarks:
+    """Landmarks of training scans whose percentiles are known; see `fit`.
+
+    Parameters
+    ----------
+    measured : iterable of (P,) float64
+        One per scan, by `measure`.
+    percentiles : tuple of P float
+        Those that were measured.
+
+    Raises
+    ------
+    DataError
+        There is no scan, or one has no contrast at all.
+    """
     total = np.zeros(len(percentiles))
     count = 0
-    for sample in samples:
-        own = _percentiles(sample, percentiles)
+    for own in measured:
         if not own[-1] > own[0]:
             raise DataError(
                 f"intensity landmarks: sample {count} is {own[0]:g} from percentile "
@@ -118,7 +159,7 @@ def standardise(
     ndarray of float32
         The shape of `values`.
     """
-    own = _percentiles(values if reference is None else reference, landmarks.percentiles)
+    own = measure(values if reference is None else reference, landmarks.percentiles)
     x, y = _merge_ties(own, np.asarray(landmarks.values))
     data = np.asarray(values, dtype=np.float64)
     _require_finite(data)
@@ -149,7 +190,7 @@ def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.fl
         The shape of `values`.
     """
     data = np.asarray(values, dtype=np.float32)
-    x = _percentiles(data, landmarks.percentiles)
+    x = measure(data, landmarks.percentiles)
     y = np.asarray(landmarks.values)
     mapped = np.interp(data, x, y)
     below, above = data < x[0], data > x[-1]
@@ -169,7 +210,7 @@ def landmark_distance(values: NDArray[Any], landmarks: Landmarks) -> float:
         Mean absolute distance over the landmarks, 0 (the same shape) to 100; a constant scan, which
         has no shape, is at 100.
     """
-    own = _percentiles(values, landmarks.percentiles)
+    own = measure(values, landmarks.percentiles)
     if not own[-1] > own[0]:
         return FULL_SCALE
     stored = np.asarray(landmarks.values)
@@ -247,13 +288,6 @@ def _sum(values: NDArray[np.float32]) -> float:
 
 def _rises(numbers: tuple[float, ...]) -> bool:
     return bool(np.isfinite(numbers).all()) and all(a < b for a, b in pairwise(numbers))
-
-
-def _percentiles(values: NDArray[Any], percentiles: tuple[float, ...]) -> NDArray[np.float64]:
-    if values.size == 0:
-        raise ImageError("intensities: there is no voxel to take percentiles of")
-    _require_finite(values)
-    return np.asarray(np.percentile(values, percentiles), dtype=np.float64)
 
 
 def _require_finite(values: NDArray[Any]) -> None:

@@ -12,6 +12,7 @@ embedded   the detector that this package carries
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 
 from sct_lesion_losses.centerline.cnn import cnn
-from sct_lesion_losses.centerline.detector import detect, shows_cord
+from sct_lesion_losses.centerline.detector import detect, shipped, shows_cord
 from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
@@ -98,6 +99,29 @@ def centerline(
     if contrast in _CHECKED_CONTRASTS:
         _refuse_without_cord(image, grid)
     return line
+
+
+def automatic(contrast: str = "t2") -> str:
+    """Identify the method that ``auto`` stands for where no file is given, weights included.
+
+    Two calls of `centerline` find the same line in a scan where this has not changed in between.
+
+    Parameters
+    ----------
+    contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
+
+    Raises
+    ------
+    SctError
+        SCT is there without the weights that the method needs.
+    """
+    parts = [_chosen("auto", contrast, None), shipped().identity]
+    if parts[0] == "svm":
+        installation = install.require()
+        parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())
+        if installation.has(sct_centerline.COMMAND):
+            parts += [str(installation.bin), str(installation.version)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def coverage(line: Centerline) -> str:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import description, intensity, prepare, tubes, warm_start
+from sct_lesion_losses import description, intensity, tube_cache, warm_start
 from sct_lesion_losses.bundle import schema, store
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.bundle.verify import INFO as BUNDLE_FILE
@@ -22,12 +23,14 @@ from sct_lesion_losses.model import export, fitting, running
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.model.running import Listener, StepReport
 from sct_lesion_losses.model.steps import Machine
+from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card, curves
-from sct_lesion_losses.tubes import RawTube
+from sct_lesion_losses.tube_cache import CutScan, Workshop
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
 LOCK = ".lock"
+CACHE = "training_cache"
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,16 @@ def run(
     force: bool = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     tensorboard: bool = False,
+    cache: Path | None = None,
+    jobs: int = 1,
     report: Callable[[StepReport], None] | None = None,
+    prepared: Progress | None = None,
 ) -> Path:
     """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
 
     The state of the training, its log, the picture of its learning curves and the split are kept
     beside the bundle, in the folder ``<folder>.training``; `tune.run` takes its ``split.tsv``.
+    What is prepared of the scans is kept as well, for other trainings on them; see `tube_cache`.
 
     Parameters
     ----------
@@ -73,8 +80,14 @@ def run(
         How the work is laid out; see `model.Machine`.
     tensorboard : bool
         Write event files for TensorBoard into the folder of the training, too.
+    cache : Path, optional
+        Folder of prepared scans; ``training_cache`` beside the bundle by default.
+    jobs : int
+        Scans prepared at the same time.
     report : callable, optional
         Told of every step.
+    prepared : callable, optional
+        Told of every scan that is prepared, by (done, total).
 
     Returns
     -------
@@ -90,11 +103,15 @@ def run(
     UsageError
         What `about` says cannot be written into a bundle.
     OutputError
-        The folder cannot be written, or another training is writing it.
+        The folder or the cache cannot be written, or another training is writing the folder.
+    WorkerError
+        A process that prepared a scan was killed.
     """
     folder = folder.absolute()
     draft = description.draft(recipe, about, init)
     store.check_target(folder, draft.name)
+    place = folder.with_name(CACHE) if cache is None else cache
+    workshop = Workshop(place, description.margin(recipe), jobs, prepared)
     with _work_folder(folder, resume, force) as work:
         with curves.drawn(work, tensorboard) as after_epoch:
             listener = Listener(epoch=after_epoch)
@@ -109,6 +126,7 @@ def run(
                 init=init,
                 resume=resume,
                 machine=machine,
+                workshop=workshop,
                 listener=listener,
             )
         network = export.to_onnx(model, info.metadata())
@@ -127,6 +145,7 @@ def _trained(
     init: Bundle | None,
     resume: bool,
     machine: Machine,
+    workshop: Workshop,
     listener: Listener,
 ) -> tuple[schema.BundleInfo, fitting.Model]:
     """Train in the folder `work`; the description `draft` completed, and the network."""
@@ -137,25 +156,27 @@ def _trained(
         seeds["split"] = rules.seed
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
     training, validation = splits.part(scans, "training"), splits.part(scans, "validation")
-    margin = description.margin(recipe)
-    raw = {scan.scan: tubes.cut(scan, margin) for scan in (*training, *validation)}
-    _require_lesions("training", [raw[s.scan] for s in training])
-    _require_lesions("validation", [raw[s.scan] for s in validation])
+    for part, some in (("training", training), ("validation", validation)):
+        if not some:
+            raise DataError(f"the {part} set is empty; give more subjects, or a split of your own")
+    cut = tube_cache.cut([*training, *validation], workshop)
+    to_learn, to_judge = cut[: len(training)], cut[len(training) :]
+    _require_lesions("training", to_learn)
+    _require_lesions("validation", to_judge)
     landmarks = warm_start.landmarks(init)
     if landmarks is None:
-        inner = (raw[scan.scan].inner(margin) for scan in training)
-        landmarks = intensity.fit(prepare.stacked_patches(values) for values in inner)
-    hashes = {scan: tube.content for scan, tube in raw.items()}
-    used = [*training, *validation]
-    data_hash = splits.split_hash(used, {scan: tube.seen for scan, tube in raw.items()})
+        landmarks = intensity.average(np.array(scan.percentiles) for scan in to_learn)
+    hashes = {one.scan.scan: one.content for one in cut}
+    used = [one.scan for one in cut]
+    data_hash = splits.split_hash(used, {one.scan.scan: one.seen for one in cut})
     if init is not None:
         data_hash += f", from weights {init.weights_sha256}"
     if resume:
         fitting.resumable(recipe, work, data_hash=data_hash)
     cohorts.write(scans, work / SPLIT_TABLE)
     fitted = fitting.fit(
-        [tubes.standardised(raw[s.scan], landmarks, margin) for s in training],
-        [tubes.standardised(raw[s.scan], landmarks, margin) for s in validation],
+        tube_cache.standardised(to_learn, landmarks, workshop),
+        tube_cache.standardised(to_judge, landmarks, workshop),
         recipe,
         work,
         data_hash=data_hash,
@@ -181,10 +202,8 @@ def _trained(
     return info, fitted.model
 
 
-def _require_lesions(part: str, scans: Sequence[RawTube]) -> None:
-    if not scans:
-        raise DataError(f"the {part} set is empty; give more subjects, or a split of your own")
-    if not any(scan.lesion.any() for scan in scans):
+def _require_lesions(part: str, scans: Sequence[CutScan]) -> None:
+    if not any(scan.lesion_vox for scan in scans):
         raise DataError(
             f"no scan of the {part} set holds lesions within 12 mm of its centerline; check the "
             "lesion masks and the centerlines, or give a split of your own"

@@ -55,16 +55,16 @@ def cut(scan: CohortScan, margin: int = 0) -> RawTube:
     by nearest neighbour: a mask is never interpolated. Where the cohort has no centerline for the
     scan, it is found as in use.
     """
-    image = nifti.read(scan.scan)
-    lesion = nifti.read_mask(scan.lesion_mask, like=image.grid).array
     with notices.about(scan.scan):
+        image = nifti.read(scan.scan)
+        lesion = nifti.read_mask(scan.lesion_mask, like=image.grid).array
         centerline = locate.centerline(image.array, image.grid, file=scan.centerline)
-    rpi, reorientation = image.grid.to_rpi()
-    tube = prepare.cord_tube(centerline)
-    wide = CordTube(tube.grid, tube.first, tube.starts - margin, tube.width + 2 * margin)
-    values, _ = prepare.padded(wide.cut(reorientation.apply(image.array), rpi))
-    mask, _ = prepare.padded(wide.cut(reorientation.apply(lesion), rpi, order=0))
-    return RawTube(values, mask > 0.5, cohorts.content_hash(image.array))
+        rpi, reorientation = image.grid.to_rpi()
+        tube = prepare.cord_tube(centerline)
+        wide = CordTube(tube.grid, tube.first, tube.starts - margin, tube.width + 2 * margin)
+        values, _ = prepare.padded(wide.cut(reorientation.apply(image.array), rpi))
+        mask, _ = prepare.padded(wide.cut(reorientation.apply(lesion), rpi, order=0))
+        return RawTube(values, mask > 0.5, cohorts.content_hash(image.array))
 
 
 def standardised(tube: RawTube, landmarks: intensity.Landmarks, margin: int) -> TrainingTube:

@@ -6,6 +6,7 @@ on simulated scans only: HOG scores at 1 mm on axial slabs, then the best path.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ class Detector:
     def version(self) -> str:
         """Version of the weights."""
         return str(self.training["version"])
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides what it finds."""
+        learned = self.weights.tobytes() + repr(self.limit).encode()
+        return hashlib.sha256(learned).hexdigest()
 
 
 def load(path: Path = _FILE) -> Detector:

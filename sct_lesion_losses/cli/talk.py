@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from sct_lesion_losses import notices
 
@@ -106,20 +107,38 @@ def progress_bar(
     Yields
     ------
     callable or None
-        To be called with (done, total); None where nothing is to be shown.
+        To be called with (done, total), and again from the start for more work of the kind; None
+        where nothing is to be shown.
     """
     if not (shown and sys.stderr.isatty()):
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(desc=label, file=sys.stderr, leave=False, unit=unit) as bar:
+    bars: list[tqdm[NoReturn]] = []
 
-        def update(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
+    def update(done: int, total: int) -> None:
+        if not bars:
+            bars.append(
+                tqdm(
+                    desc=label,
+                    total=total,
+                    initial=done,
+                    file=sys.stderr,
+                    leave=False,
+                    unit=unit,
+                )
+            )
+        bars[0].n = done
+        bars[0].refresh()
+        if done == total:
+            bars.pop().close()
 
+    try:
         yield update
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def view_hint(shown: Sequence[tuple[Path, Path]]) -> str:

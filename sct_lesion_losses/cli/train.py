@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sct_lesion_losses.cli import accelerator
+from sct_lesion_losses.cli import accelerator, talk
 from sct_lesion_losses.cli.common import (
     FILE,
     FLOAT,
@@ -208,6 +208,14 @@ _COUNT = int_range(1)
     "Write event files for TensorBoard beside the training's log.",
     default=False,
 )
+@option(
+    "-cache",
+    "cache",
+    FOLDER,
+    "Folder where prepared scans are kept, for every training on them. It may be deleted.",
+    shown="training_cache beside the bundle",
+)
+@option("-jobs", "jobs", _COUNT, "Scans prepared at the same time.", default=1)
 @option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
 def train_lesion(
     data: Path,
@@ -230,6 +238,8 @@ def train_lesion(
     micro_batch: int | None,
     threads: int | None,
     tensorboard: bool,
+    cache: Path | None,
+    jobs: int,
     data_text: str | None,
     verbosity: int,
     **changes: Any,
@@ -259,7 +269,9 @@ def train_lesion(
     about = train.About(name=folder.resolve().name, commands=(command_line([NAME, *words()]),))
     if data_text is not None:
         about = replace(about, data=data_text)
-    with _progress(recipe.epochs, verbosity > 0) as report:
+    shown = verbosity > 0
+    preparing = talk.progress_bar("preparing", shown)
+    with preparing as prepared, _progress(recipe.epochs, shown) as report:
         click.echo(
             train.run(
                 data,
@@ -272,7 +284,10 @@ def train_lesion(
                 force=force,
                 machine=Machine(devices, micro_batch=micro_batch),
                 tensorboard=tensorboard,
+                cache=cache,
+                jobs=jobs,
                 report=report,
+                prepared=prepared,
             )
         )
     return 0
