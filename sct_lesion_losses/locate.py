@@ -118,9 +118,10 @@ def automatic(contrast: str = "t2") -> str:
     parts = [_chosen("auto", contrast, None), shipped().identity]
     if parts[0] == "svm":
         installation = install.require()
-        parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())
         if installation.has(sct_centerline.COMMAND):
             parts += [str(installation.bin), str(installation.version)]
+        else:
+            parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -66,3 +66,14 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     (tmp_path / "checkpoint.npz").write_bytes(b"whole")
     files.remove_left_over(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+def test_only_what_is_left_of_one_file_is_removed_where_it_is_named(tmp_path: Path) -> None:
+    # The temporary name of a file ends in the last 40 letters of "-" and its own name.
+    long = "f" * 32 + ".safetensors"
+    for name in (f".tmp-1234{long[-40:]}", ".tmp-1234-other.safetensors", long):
+        (tmp_path / name).touch()
+    files.remove_left_over(tmp_path, long)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-1234-other.safetensors", long]
+    files.remove_left_over(tmp_path, "other.safetensors", before=0)
+    assert (tmp_path / ".tmp-1234-other.safetensors").exists()

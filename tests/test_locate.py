@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -213,6 +214,37 @@ def test_wrong_use_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         locate.centerline(image, grid, **arguments)
+
+
+@pytest.mark.usefixtures("no_sct")
+def test_the_automatic_method_is_another_with_another_detector_or_another_sct(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = [locate.automatic(), locate.automatic()]
+    assert found[0] == found[1]
+    other = replace(locate.shipped(), limit=locate.shipped().limit + 0.001)
+    with monkeypatch.context() as patched:
+        patched.setattr(locate, "shipped", lambda: other)
+        found.append(locate.automatic())
+    for version in ("6.5", "7.1"):
+        root = fake_sct(tmp_path / version, "true")
+        (root / "spinalcordtoolbox").mkdir()
+        (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+        monkeypatch.setenv("SCT_DIR", str(root))
+        found.append(locate.automatic())
+    assert len(set(found)) == 4
+
+
+@pytest.mark.sct
+@pytest.mark.usefixtures("sct_dir")
+def test_the_automatic_method_knows_scts_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = locate.automatic()
+    assert before != locate.automatic("t1")
+    monkeypatch.delenv("SCT_DIR")
+    assert locate.automatic() != before
 
 
 def test_coverage_is_said_in_slices_and_mm() -> None:

@@ -191,3 +191,36 @@ def test_split_is_told(cohort, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         train.run(cohort, tmp_path / "small", FAST, about=train.About(name="small"))
     assert "split: 4 training, 1 validation, 1 thr-optimization, 2 unseen" in caplog.messages
+
+
+def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_path, caplog):
+    told = []
+    with caplog.at_level(logging.INFO):
+        for name in ("first", "second"):
+            about = train.About(name=name)
+            train.run(
+                cohort,
+                tmp_path / name,
+                FAST,
+                about=about,
+                jobs=2,
+                prepared=lambda *now, name=name: told.append((name, *now)),
+            )
+    cache = tmp_path / train.CACHE
+    said = [text for text in caplog.messages if text.startswith("tubes:")]
+    assert said == [
+        f"tubes: 5 cut, 0 taken from the cache {cache}",
+        f"tubes: 0 cut, 5 taken from the cache {cache}",
+    ]
+    # Cut are 4 scans to learn from and 1 to judge by, and then standardised part by part.
+    totals = (5, 4, 1)
+    assert told == [("first", n, total) for total in totals for n in range(1, total + 1)]
+    first, second = (store.load(tmp_path / name) for name in ("first", "second"))
+    assert first.weights_sha256 == second.weights_sha256
+
+
+def test_the_cache_may_lie_elsewhere(cohort, tmp_path):
+    about = train.About(name="small")
+    train.run(cohort, tmp_path / "small", FAST, about=about, cache=tmp_path / "elsewhere")
+    assert len(list((tmp_path / "elsewhere").glob("[!.]*.safetensors"))) == 10
+    assert not (tmp_path / train.CACHE).exists()

@@ -26,7 +26,7 @@ from sct_lesion_losses.files import remove_left_over
 
 LOCKS = ".locks"
 PATIENCE_S = 1800.0  # for another process at the same entry, which may be suspended
-_WAIT_SAID_AFTER_S = 2.0
+WAIT_SAID_AFTER_S = 2.0
 _ABANDONED_S = 86400.0
 _KEY = "key"
 _KEY_DIGITS = 32
@@ -120,7 +120,7 @@ class Cache:
         try:
             (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=_WAIT_SAID_AFTER_S)
+                lock.acquire(timeout=WAIT_SAID_AFTER_S)
             except Timeout:
                 logger.info("another process is at %s, waiting", self.path(key).name)
                 lock.acquire()

@@ -136,6 +136,18 @@ def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
     assert (back.limit, back.version, back.training["seed"]) == (0.25, "7", 3)
 
 
+def test_what_decides_what_a_detector_finds_is_its_identity() -> None:
+    weights = np.arange(577, dtype=np.float32)
+    one, same, other_weights, other_limit = (
+        Detector(weights, 0.25, {"version": "7"}),
+        Detector(weights.copy(), 0.25, {"version": "8"}),
+        Detector(weights + 1, 0.25, {"version": "7"}),
+        Detector(weights, 0.5, {"version": "7"}),
+    )
+    assert one.identity == same.identity
+    assert len({one.identity, other_weights.identity, other_limit.identity}) == 3
+
+
 def test_the_shipped_detector_says_what_it_was_trained_on() -> None:
     shipped = detector.shipped()
     assert shipped.weights.shape == (577,)

@@ -42,5 +42,7 @@ def test_the_progress_bar_of_a_terminal_writes_to_stderr(
         assert update is not None
         update(3, 4)
         update(4, 4)
+        update(1, 5)
     assert "4/4" in terminal.getvalue()
+    assert "1/5" in terminal.getvalue()
     assert capsys.readouterr().out == ""

@@ -1,0 +1,53 @@
+"""A process that cuts the tubes of a cohort into a cache, and says what it did.
+
+    python tube_cache_process.py COHORT CACHE [HANG]
+
+It waits for a line on stdin. HANG is the number of the entry in whose writing it says so and hangs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sct_lesion_losses import tube_cache
+from sct_lesion_losses.data import cohort, mapped
+from sct_lesion_losses.files import replacing
+
+written: list[Path] = []
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def hanging(path: Path) -> Iterator[Path]:
+    with replacing(path) as temporary:
+        written.append(path)
+        if len(written) == int(sys.argv[3]):
+            temporary.write_bytes(b"half")
+            say("writing")
+            time.sleep(600)
+        yield temporary
+
+
+def main() -> None:
+    scans = cohort.read(Path(sys.argv[1]))
+    if len(sys.argv) > 3:
+        mapped.replacing = hanging
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    say("ready")
+    sys.stdin.readline()
+    cut = tube_cache.cut(scans, tube_cache.Workshop(Path(sys.argv[2])))
+    say(json.dumps([one.seen for one in cut]))
+
+
+if __name__ == "__main__":
+    main()
