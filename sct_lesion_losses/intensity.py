@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sct_lesion_losses.errors import DataError, ImageError
 
@@ -106,13 +106,13 @@ def measure(
 
 
 def average(
-    measured: Iterable[NDArray[np.float64]], percentiles: tuple[float, ...] = PERCENTILES
+    measured: Iterable[ArrayLike], percentiles: tuple[float, ...] = PERCENTILES
 ) -> Landmarks:
     """Landmarks of training scans whose percentiles are known; see `fit`.
 
     Parameters
     ----------
-    measured : iterable of (P,) float64
+    measured : iterable of (P,) array or sequence
         One per scan, by `measure`.
     percentiles : tuple of P float
         Those that were measured.
@@ -124,7 +124,8 @@ def average(
     """
     total = np.zeros(len(percentiles))
     count = 0
-    for own in measured:
+    for one in measured:
+        own = np.asarray(one, dtype=np.float64)
         if not own[-1] > own[0]:
             raise DataError(
                 f"intensity landmarks: sample {count} is {own[0]:g} from percentile "

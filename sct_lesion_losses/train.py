@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from sct_lesion_losses import description, intensity, tube_cache, warm_start
@@ -165,7 +164,7 @@ def _trained(
     _require_lesions("validation", to_judge)
     landmarks = warm_start.landmarks(init)
     if landmarks is None:
-        landmarks = intensity.average(np.array(scan.percentiles) for scan in to_learn)
+        landmarks = intensity.average(scan.percentiles for scan in to_learn)
     hashes = {one.scan.scan: one.content for one in cut}
     used = [one.scan for one in cut]
     data_hash = splits.split_hash(used, {one.scan.scan: one.seen for one in cut})

@@ -70,7 +70,7 @@ def test_what_comes_from_the_cache_is_what_is_cut(
         assert (one.content, one.seen) == (raw.content, raw.seen)
         assert one.lesion_vox == raw.lesion.sum()
         patches = prepare.stacked_patches(raw.inner(margin))
-        assert intensity.average([np.array(one.percentiles)]) == intensity.fit([patches])
+        assert intensity.average([one.percentiles]) == intensity.fit([patches])
 
 
 def test_tubes_are_mapped_and_a_patch_lies_in_one_piece(

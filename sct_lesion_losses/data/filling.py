@@ -15,6 +15,8 @@ from sct_lesion_losses.augment import Augmentation, Orientation
 from sct_lesion_losses.data.drawing import Place, TrainingTube
 from sct_lesion_losses.space.patches import PATCH_VOX
 
+_LARGEST_KEPT_BYTES = 31 << 20  # glibc keeps 32 MiB at most
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -83,6 +85,16 @@ def filled(chosen: Sequence[Window]) -> tuple[NDArray[np.float32], NDArray[np.fl
         else:
             lesion[...] = 0
     return patches[..., None], lesions[..., None]
+
+
+def keep_freed_memory() -> None:
+    """Let the memory of a batch serve the next one.
+
+    glibc gives arrays of this size back to the system when they are freed, and gets them anew page
+    by page, which takes three times as long as filling them. Once it has seen a larger one freed,
+    it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD). Elsewhere nothing changes.
+    """
+    np.empty(_LARGEST_KEPT_BYTES, np.uint8)
 
 
 def _window(

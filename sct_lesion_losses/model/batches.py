@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import Place, TrainingTube, draw, places
-from sct_lesion_losses.data.filling import Window, filled, windows
+from sct_lesion_losses.data.filling import Window, filled, keep_freed_memory, windows
 from sct_lesion_losses.errors import DataError
 
 Patch = NDArray[np.float32]
@@ -60,6 +60,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._lesion_share = lesion_share
         self._augmentation = augmentation
         self._seed = seed
+        keep_freed_memory()
         self.go_to(0)
 
     def go_to(self, epoch: int) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -63,3 +67,31 @@ def test_a_tube_stored_slice_after_slice_and_read_only_gives_the_same_batch() ->
 def test_a_batch_without_lesions_is_all_zero() -> None:
     _, lesions = filled(windows([tube(lesion=False)], PLACES, None, np.random.default_rng(0)))
     assert not lesions.any()
+
+
+FAULTS = """
+import resource
+import numpy as np
+from sct_lesion_losses.data import filling
+from sct_lesion_losses.data.drawing import Place, TrainingTube
+
+def faults(batches):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(batches):
+        filling.filled(filling.windows([tube], [Place(0, 0, True)] * 8, None, None))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / batches
+
+tube = TrainingTube(np.ones((48, 48, 48), np.float32), np.ones((48, 48, 48), bool))
+filling.keep_freed_memory()
+faults(2)
+print(faults(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_batches_live_in_the_memory_of_those_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    # Two arrays of 8 x 442 kB have 1728 pages of 4 kB.
+    assert float(done.stdout) < 100
