@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from importlib import metadata
-from importlib.abc import MetaPathFinder
+from typing import Any
 
 BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 
@@ -42,22 +42,32 @@ def of_others(allowed: set[str]) -> set[str]:
     return {module for module, of in owners if not allowed & {normalised(name) for name in of}}
 
 
-class Absent(MetaPathFinder):
-    """Makes modules look as if they were not installed."""
+class Hiding:
+    """A finder of modules that does not find some of them."""
 
-    def __init__(self, modules: set[str]) -> None:
+    def __init__(self, finder: Any, modules: set[str]) -> None:
+        self.finder = finder
         self.modules = modules
 
-    def find_spec(self, fullname, path, target=None):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         if fullname.partition(".")[0] in self.modules:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+            return None
+        return self.finder.find_spec(fullname, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
+
+
+def hide(modules: set[str]) -> None:
+    """Make modules look as if they were not installed."""
+    sys.meta_path[:] = [Hiding(finder, modules) for finder in sys.meta_path]
 
 
 def main(written: str) -> None:
     allowed = needed("keras", "numpy", *BACKENDS[os.environ["KERAS_BACKEND"]])
     # What the interpreter loads of itself at its start needs no import any more.
-    absent = Absent(of_others(allowed | {"sct-lesion-losses"}) - sys.modules.keys())
-    sys.meta_path.insert(0, absent)
+    others = of_others(allowed | {"sct-lesion-losses"}) - sys.modules.keys()
+    hide(others)
     import keras
     import numpy as np
 
@@ -68,7 +78,7 @@ def main(written: str) -> None:
     model.compile(optimizer=keras.optimizers.Adam(0.1), loss=loss)
     x = np.linspace(-1, 1, 4 * 64, dtype="float32").reshape(4, 4, 4, 4, 1)
     history = model.fit(x, (x > 0).astype("float32"), epochs=5, verbose=0).history
-    loaded = absent.modules & {name.partition(".")[0] for name in sys.modules}
+    loaded = others & {name.partition(".")[0] for name in sys.modules}
     np.savez(written, loss=history["loss"], modules=np.array(sorted(loaded), dtype=str))
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from backends import BACKENDS
-from bare_import import Absent
+from bare_import import hide
 
 
 def main(cohort: str, folder: str, written: str) -> None:
-    sys.meta_path.insert(0, Absent({*BACKENDS} - {os.environ["KERAS_BACKEND"]}))
+    hide({*BACKENDS} - {os.environ["KERAS_BACKEND"]})
     from sct_lesion_losses import train
     from sct_lesion_losses.bundle import store
     from sct_lesion_losses.model import export, unet
@@ -42,7 +42,7 @@ def main(cohort: str, folder: str, written: str) -> None:
         written,
         history=[line.val_loss for line in bundle.info.history],
         patches=patches,
-        keras=np.asarray(model(patches, training=False)),
+        keras=model.predict(patches, verbose=0),
     )
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from backends import run
+from backends import BACKENDS, run
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])  # torch looks for the packages of tests
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_loss_trains_where_only_keras_and_numpy_are_installed(backend):
     done = run(backend, "bare_import.py")
     assert done["loss"][-1] < done["loss"][0]
