@@ -13,6 +13,8 @@ from sct_lesion_losses.errors import UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
 DEVICES = ("auto", "cpu", "gpu")
+# TensorFlow's, then JAX's, and those of what either computes with
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NUM_THREADS")
 _INSTALL = "pip install 'sct_lesion_losses[train]', or [train-jax] for JAX in place of TensorFlow"
 
 
@@ -40,8 +42,7 @@ def choose(backend: str | None, device: str, threads: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
     if threads is not None:
-        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
 
 
 def _installed(backend: str | None) -> str:

@@ -19,7 +19,7 @@ def compiled(function: Callable[..., Any], *, jit: bool) -> Callable[..., Any]:
     function : callable
         Of nested lists of tensors; it may return such lists.
     jit : bool
-        Whether TensorFlow compiles by XLA; JAX always does.
+        Whether TensorFlow compiles by XLA. JAX always does, torch computes at once.
 
     Returns
     -------
@@ -31,6 +31,10 @@ def compiled(function: Callable[..., Any], *, jit: bool) -> Callable[..., Any]:
         import jax
 
         run = jax.jit(function)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        run = torch.no_grad()(function)
     else:
         import tensorflow as tf
 
@@ -62,6 +66,15 @@ def pulled_back(
 
         value, back = jax.vjp(function, *arguments)
         return value, back(slope(value))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.enable_grad():
+            leaves = keras.tree.map_structure(lambda x: x.detach().requires_grad_(), arguments)
+            value = function(*leaves)
+        tensors = keras.tree.flatten(leaves)
+        found = torch.autograd.grad(value, tensors, slope(value.detach()))
+        return value.detach(), keras.tree.pack_sequence_as(arguments, list(found))
     import tensorflow as tf
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:

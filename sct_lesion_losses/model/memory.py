@@ -9,7 +9,7 @@ import keras
 from sct_lesion_losses.errors import TrainingError
 
 _TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}  # TensorFlow's, torch's
-_WORDS = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "out of memory")
+_WORDS = ("resource_exhausted", "oom when allocating", "out of memory", "can't allocate memory")
 
 
 def exhausted(error: BaseException) -> bool:
@@ -32,7 +32,7 @@ def exhausted(error: BaseException) -> bool:
 
 
 def _says_so(message: str) -> bool:
-    return any(word.lower() in message.lower() for word in _WORDS)
+    return any(word in message.lower() for word in _WORDS)
 
 
 def halved(micro: int) -> int:

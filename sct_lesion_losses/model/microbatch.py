@@ -128,7 +128,8 @@ def step(network: Network, patches: Array, lesions: Array, micro: int) -> float:
     descend(network.model, [ops.convert_to_tensor(weights) for weights in found.weights])
     for norm, moments in zip(network.norms, found.moments, strict=True):
         for average, new in zip((norm.moving_mean, norm.moving_variance), moments, strict=True):
-            average.assign(average * norm.momentum + new * (1 - norm.momentum))
+            share = ops.convert_to_tensor(new * (1 - norm.momentum))
+            average.assign(average * norm.momentum + share)
     return found.loss
 
 

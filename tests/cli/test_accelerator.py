@@ -13,7 +13,7 @@ from sct_lesion_losses.errors import UsageError
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables that Keras reads, put back afterwards."""
-    for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "OMP_NUM_THREADS"):
+    for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "OMP_NUM_THREADS", "NPROC"):
         monkeypatch.setenv(name, "before")
         monkeypatch.delenv(name)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -80,4 +80,5 @@ def test_other_devices_leave_the_choice_of_gpu_alone(monkeypatch):
 def test_threads_are_those_of_the_option(monkeypatch):
     installed(monkeypatch, "tensorflow")
     accelerator.choose(None, "auto", 3)
-    assert os.environ["TF_NUM_INTRAOP_THREADS"] == os.environ["OMP_NUM_THREADS"] == "3"
+    for name in ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS"):
+        assert os.environ[name] == "3"

@@ -19,7 +19,7 @@ def error() -> Exception:
 
         return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
     with pytest.raises(RuntimeError) as caught:
-        keras.ops.ones((2**50,)).block_until_ready()  # four petabytes
+        keras.ops.convert_to_numpy(keras.ops.ones((2**50,)))  # four petabytes
     return caught.value
 
 

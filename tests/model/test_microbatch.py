@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 SIDE = 8
 DEEP = (2, 4, 8)
+RATE = 256.0  # so large that the rounding of a weight is little beside what a step takes from it
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def trained(filters=(2, 4), loss="tversky", optimizer=None, precision="float32",
             return keras.layers.BatchNormalization.from_config(layer.get_config())
         return layer.__class__.from_config(layer.get_config())
 
-    optimizer = optimizer or keras.optimizers.SGD(1.0)
+    optimizer = optimizer or keras.optimizers.SGD(RATE)
     model = unet.build(filters, SIDE, precision=precision)
     reference = keras.models.clone_model(model, clone_function=own)
     put(reference.variables, values(model.variables))
@@ -67,12 +68,12 @@ def put(variables, arrays) -> None:
 
 
 def whole_batch_gradient(model: keras.Model, *examples: np.ndarray) -> list[np.ndarray]:
-    """What one step of gradient descent at rate 1 takes from the weights."""
+    """What one step of gradient descent takes from the weights, by the rate."""
     before, weights = values(model.variables), values(model.trainable_variables)
     model.train_on_batch(*examples)
     after = values(model.trainable_variables)
     put(model.variables, before)
-    return [old - new for old, new in zip(weights, after, strict=True)]
+    return [(old - new) / RATE for old, new in zip(weights, after, strict=True)]
 
 
 def apart(ones, others) -> float:
@@ -117,12 +118,13 @@ def test_it_is_that_of_the_whole_batch_for_other_losses(loss, numbers):
 
 
 def test_the_mean_gradient_of_micro_batches_is_another():
-    # What the comparisons above would miss, were the patches alike: it is a fifth off and more.
+    # Were the patches alike, nothing here could fail: it is off by two thirds of the gradient.
     _, reference = trained()
     expected = whole_batch_gradient(reference, *batch())
     images, lesions = batch()
     parts = [whole_batch_gradient(reference, images[i : i + 2], lesions[i : i + 2]) for i in (0, 2)]
-    assert apart([(a + b) / 2 for a, b in zip(*parts, strict=True)], expected) > 0.2
+    mean = [(a + b) / 2 for a, b in zip(*parts, strict=True)]
+    assert distance(mean, expected) > 0.3
 
 
 def test_weights_and_moving_averages_follow_those_of_whole_batches():
@@ -149,7 +151,7 @@ def test_the_optimiser_keeps_the_state_it_has_after_whole_batches():
 
 
 def test_steps_on_whole_batches_and_in_micro_batches_may_alternate():
-    model, reference = trained()
+    model, reference = trained(optimizer=keras.optimizers.SGD(1.0))
     network = microbatch.prepare(model)
     for _ in range(2):
         reference.train_on_batch(*batch())
