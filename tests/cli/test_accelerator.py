@@ -13,7 +13,13 @@ from sct_lesion_losses.errors import UsageError
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables that Keras reads, put back afterwards."""
-    for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "OMP_NUM_THREADS", "NPROC"):
+    for name in (
+        "KERAS_BACKEND",
+        "CUDA_VISIBLE_DEVICES",
+        "JAX_PLATFORMS",
+        "OMP_NUM_THREADS",
+        "NPROC",
+    ):
         monkeypatch.setenv(name, "before")
         monkeypatch.delenv(name)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
