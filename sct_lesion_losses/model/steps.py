@@ -11,7 +11,7 @@ import keras
 
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import TrainingTube
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.model import devices, memory, microbatch, resident
 from sct_lesion_losses.model.devices import TrainStep
 
@@ -116,6 +116,12 @@ def smaller(machine: Machine, batch_size: int) -> Machine:
     if machine.on_device:
         logger.warning("the device has too little memory for the cohort: patches are cut outside")
         return replace(machine, on_device=False)
+    if machine.devices > 1:
+        raise TrainingError(
+            f"a share of a batch of {batch_size} patches does not fit into the memory of each of "
+            f"{machine.devices} devices; give a smaller -batch, or train on one device, which "
+            "takes a batch in parts"
+        )
     micro = memory.halved(machine.micro_batch or batch_size)
     logger.warning(
         "the device has too little memory: %d of the %d patches of a batch are taken at a time, "
