@@ -48,6 +48,11 @@ class Checkpoint:
         return all(np.isfinite(array).all() for array in self.weights)
 
 
+def weights_of(model: keras.Model) -> Arrays:
+    """Copy the weights of a model; what backends return may change with the next step."""
+    return [np.array(array) for array in model.get_weights()]
+
+
 def of(
     model: keras.Model, settings: dict[str, Any], progress: Progress, best_weights: Arrays
 ) -> Checkpoint:
@@ -55,9 +60,9 @@ def of(
     return Checkpoint(
         settings,
         progress,
-        weights=model.get_weights(),
+        weights=weights_of(model),
         best_weights=best_weights,
-        optimiser=[v.numpy() for v in model.optimizer.variables],
+        optimiser=[np.array(v.numpy()) for v in model.optimizer.variables],
     )
 
 

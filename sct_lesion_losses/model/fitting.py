@@ -13,7 +13,7 @@ import keras
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.data.drawing import TrainingTube
-from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.files import remove_left_over
 from sct_lesion_losses.model import checkpoint as checkpoints
 from sct_lesion_losses.model import devices, export, memory, steps, unet
@@ -53,7 +53,19 @@ def loss_numbers(recipe: Recipe) -> dict[str, Any]:
 
 
 def compiled(recipe: Recipe) -> keras.Model:
-    """Build the recipe's network, compiled with its loss and optimiser."""
+    """Build the recipe's network, compiled with its loss and optimiser.
+
+    Raises
+    ------
+    UsageError
+        The machine cannot compute in the recipe's precision, or the loss has no such numbers.
+    """
+    on_cpu = devices.backend() == "tensorflow" and devices.device() == "cpu"
+    if on_cpu and recipe.precision == "mixed_float16" and len(recipe.filters) > 1:
+        raise UsageError(
+            "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
+            "mixed_bfloat16 or float32 there, or on a GPU"
+        )
     model = unet.build(
         recipe.network, seed=recipe.seed, precision=recipe.precision, prior=recipe.prior
     )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import keras
-
 from sct_lesion_losses.errors import TrainingError
 
 _TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}  # TensorFlow's, torch's
@@ -52,23 +48,3 @@ def halved(micro: int) -> int:
             "train with fewer filters or in half precision, or with -device cpu"
         )
     return micro // 2
-
-
-def snapshot(model: keras.Model) -> Callable[[], None]:
-    """Copy the state of a compiled model to the host; what is returned puts it back.
-
-    A training step that runs out of memory does not leave the state as it was. On TensorFlow its
-    forward pass may have moved the averages of normalisations; on JAX it has taken over all the
-    arrays, and what it leaves cannot be read, which may show only when the loss is read.
-    """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    # An array on the host may be a view of the device's, hence the copy first.
-    arrays = [keras.ops.convert_to_numpy(keras.ops.copy(variable)) for variable in variables]
-
-    def put_back() -> None:
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-
-    return put_back

@@ -9,6 +9,7 @@ from typing import Any
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.model.architecture import STUDY, Architecture
+from sct_lesion_losses.space.patches import PATCH_VOX
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMISERS = ("adam", "adadelta")
@@ -96,8 +97,9 @@ class Recipe:
         return plain
 
 
-# What the study sets apart for a loss; Hussein et al. 2023, section 2.4.
-_OF_LOSS: dict[str, dict[str, Any]] = {"combo": {"optimiser": "adadelta", "rate": 1.0}}
+# What the study sets apart for a loss, and its rates; Hussein et al. 2023, section 2.4.
+_OPTIMISER_OF_LOSS = {"combo": "adadelta"}
+_RATES = {"adam": 1e-4, "adadelta": 1.0}
 
 
 def study(loss: str = "tversky", **changes: Any) -> Recipe:
@@ -108,7 +110,7 @@ def study(loss: str = "tversky", **changes: Any) -> Recipe:
     loss : str
         Name of the loss.
     **changes
-        Entries of `Recipe`.
+        Entries of `Recipe`. The rate is that of the optimiser unless it is given.
 
     Raises
     ------
@@ -120,7 +122,9 @@ def study(loss: str = "tversky", **changes: Any) -> Recipe:
         raise UsageError(
             f"recipe: unknown entry {', '.join(unknown)}; choose from {', '.join(sorted(known))}"
         )
-    return Recipe(loss=loss, **_OF_LOSS.get(loss, {}) | changes)
+    optimiser = changes.get("optimiser", _OPTIMISER_OF_LOSS.get(loss, "adam"))
+    rate = _RATES.get(optimiser, 0.0)
+    return Recipe(loss=loss, **{"optimiser": optimiser, "rate": rate, **changes})
 
 
 def from_dict(plain: dict[str, Any]) -> Recipe:
@@ -142,6 +146,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _check(recipe: Recipe) -> None:
     rules = {
+        "optimiser": recipe.optimiser in OPTIMISERS,
+        "filters": PATCH_VOX % 2 ** (len(recipe.filters) - 1) == 0,
         "batch_size": recipe.batch_size >= 1,
         "rate": recipe.rate > 0,
         "patience": recipe.patience >= 1,
@@ -152,7 +158,6 @@ def _check(recipe: Recipe) -> None:
         "patches_per_epoch": recipe.patches_per_epoch is None or recipe.patches_per_epoch >= 1,
         "lesion_share": recipe.lesion_share is None or 0 <= recipe.lesion_share <= 1,
         "validation_patches": recipe.validation_patches is None or recipe.validation_patches >= 1,
-        "optimiser": recipe.optimiser in OPTIMISERS,
         "precision": recipe.precision in PRECISIONS,
     }
     for name, kept in rules.items():

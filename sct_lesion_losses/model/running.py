@@ -144,7 +144,7 @@ class Run:
         line = EpochLine(before.epoch + 1, steps.loss, val_loss, self._rate(), seconds)
         self.progress = before.advanced(line)
         if self.progress.best_epoch == line.epoch:
-            self.best_weights = self.model.get_weights()
+            self.best_weights = checkpoints.weights_of(self.model)
         if self.progress.waited >= self.recipe.patience:
             self.model.optimizer.learning_rate = line.rate * self.recipe.rate_factor
             self.progress = self.progress.without_patience()

@@ -9,8 +9,8 @@ import keras
 from sct_lesion_losses.model.architecture import Architecture
 from sct_lesion_losses.model.initialisation import GlorotUniform
 from sct_lesion_losses.model.normalisation import BatchNormalization
+from sct_lesion_losses.space.patches import PATCH_VOX
 
-PATCH_VOX = 48  # Hussein et al. 2023, section 2.3
 FILTERS = (16, 32, 64)  # Hussein et al. 2023, section 2.4
 MOMENTUM = 0.95  # Keras' 0.99 would take hundreds of steps to follow the activations
 

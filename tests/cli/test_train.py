@@ -2,18 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 import sct_graph
 from small_cohort import write_cohort
 
 from sct_lesion_losses import losses
+from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.cli import train
+from sct_lesion_losses.cli import recipe_options
 from sct_lesion_losses.cli.train import main
+from sct_lesion_losses.model.recipe import Recipe, study
 
 
 def test_the_help_offers_every_loss() -> None:
-    assert tuple(losses.LOSSES) == train.LOSSES
+    assert tuple(losses.LOSSES) == recipe_options.LOSSES
 
 
 @pytest.mark.parametrize(
@@ -80,3 +83,51 @@ def test_scts_model_that_is_damaged_stops_before_a_scan_is_read(
     assert main(args) == 1
     assert "t2_lesion.onnx is no start for a training" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sct"]
+
+
+def given(*args: str) -> Recipe:
+    """The recipe that a command line asks for."""
+
+    @click.command()
+    @recipe_options.of_recipe
+    def probe(**values: object) -> Recipe:
+        return recipe_options.recipe(values, {})
+
+    return probe.main([word for arg in args for word in arg.split()], standalone_mode=False)
+
+
+def test_without_options_the_recipe_is_the_study_s() -> None:
+    assert given() == study()
+    assert given("-loss combo") == study("combo")
+
+
+def test_every_entry_of_a_recipe_has_an_option() -> None:
+    found = given(
+        "-loss dice -loss_numbers squared=True -filters 8 -filters 16 -batch 4 -optimiser adadelta",
+        "-rate 0.5 -patience 3 -rate_factor 0.1 -epochs 7 -early_stop 5 -patches_per_epoch 80",
+        "-lesion_share 0.25 -validation_patches 16 -mirrors 0 -rotations 0 -shift 1.5",
+        "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3",
+    )
+    expected = Recipe(
+        loss="dice",
+        loss_numbers={"squared": True},
+        filters=(8, 16),
+        batch_size=4,
+        optimiser="adadelta",
+        rate=0.5,
+        patience=3,
+        rate_factor=0.1,
+        epochs=7,
+        early_stop=5,
+        patches_per_epoch=80,
+        lesion_share=0.25,
+        validation_patches=16,
+        augmentation=Augmentation(mirrors=False, rotations=False, shift_mm=1.5, intensity=0.5),
+        precision="mixed_bfloat16",
+        prior=0.02,
+        seed=3,
+    )
+    assert found == expected
+    plain, study_s = found.to_dict(), study().to_dict()
+    # The architecture follows from what a training starts from.
+    assert [name for name in plain if plain[name] == study_s[name]] == ["architecture"]

@@ -5,13 +5,14 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.data.drawing import TrainingTube
-from sct_lesion_losses.errors import TrainingError
-from sct_lesion_losses.model import checkpoint, devices, fitting, running
+from sct_lesion_losses.errors import TrainingError, UsageError
+from sct_lesion_losses.model import checkpoint, devices, export, fitting, running
 from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, study
 from sct_lesion_losses.model.running import Listener, StepReport
@@ -43,10 +44,17 @@ def fit(folder, recipe: Recipe, **kwargs) -> fitting.Fitted:
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
-def test_training_with_any_loss_lowers_the_validation_loss(loss, tmp_path):
+def test_training_with_any_loss_lowers_the_validation_loss_and_runs_as_onnx(loss, tmp_path):
     settings = FAST | ({"rate": 1.0} if loss == "combo" else {})
-    history = fit(tmp_path, study(loss, **settings, epochs=4)).progress.history
+    fitted = fit(tmp_path, study(loss, **settings, epochs=4))
+    history = fitted.progress.history
     assert min(line.val_loss for line in history[1:]) < history[0].val_loss
+    patches = np.random.default_rng(1).normal(size=(2, 48, 48, 48)).astype(np.float32)
+    by_keras = np.asarray(fitted.model(patches[..., None], training=False))[..., 0]
+    session = onnxruntime.InferenceSession(export.to_onnx(fitted.model, {}))
+    by_onnx = session.run(None, {"patches": patches[:, None]})[0][:, 0]
+    assert np.abs(by_keras - by_onnx).max() < 1e-5
+    assert by_keras.std() > 0.01
 
 
 def test_training_again_gives_the_same_losses(tmp_path):
@@ -222,3 +230,9 @@ def test_half_precision_of_16_bits_scales_its_loss_and_goes_on_where_it_ended(tm
     assert history(parts) == history(whole)
     assert np.isfinite(history(whole)).all()
     assert history(whole)[1][0] < history(whole)[0][0]
+
+
+@pytest.mark.skipif(devices.device() == "gpu", reason="a GPU can")
+def test_a_precision_that_a_cpu_does_not_have_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="mixed_bfloat16 or float32 there"):
+        fit(tmp_path, study(**FAST | {"filters": (2, 4), "precision": "mixed_float16"}, epochs=1))

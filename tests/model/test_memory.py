@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import TrainingError
@@ -67,44 +66,3 @@ def test_a_micro_batch_is_halved_down_to_one_patch():
 def test_less_than_one_patch_is_refused():
     with pytest.raises(TrainingError, match="a single patch does not fit"):
         memory.halved(1)
-
-
-def small() -> keras.Model:
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)])
-    model.compile("adam", "mse", jit_compile=keras.backend.backend() == "jax")
-    return model
-
-
-def state(model: keras.Model) -> list[np.ndarray]:
-    variables = [*model.variables, *model.optimizer.variables]
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def test_a_snapshot_puts_back_weights_and_optimiser():
-    model, batch = small(), (np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))
-    model.train_on_batch(*batch)
-    put_back, before = memory.snapshot(model), state(model)
-    model.train_on_batch(*batch)
-    changed = sum(not np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
-    # Of 4 weights, their 8 moments, the rate, the iterations: all but the rate.
-    assert changed == 13
-    put_back()
-    assert all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
-
-
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="other backends keep the arrays")
-def test_a_snapshot_puts_back_what_a_step_without_memory_has_lost():
-    def petabytes(truth, found):
-        many = keras.ops.sort(keras.random.normal((2**25, 2**25), seed=0) * found[0, 0], axis=0)
-        return many[7, 7] + keras.ops.mean((truth - found) ** 2)
-
-    model, batch = small(), (np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))
-    model.compile("adam", petabytes, jit_compile=True)
-    put_back, before = memory.snapshot(model), state(model)
-    with pytest.raises(RuntimeError) as caught:
-        float(model.train_on_batch(*batch))  # raises only where the loss is read
-    assert memory.exhausted(caught.value)
-    with pytest.raises(RuntimeError):
-        state(model)
-    put_back()
-    assert all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))

@@ -22,6 +22,12 @@ def test_combo_is_trained_by_adadelta_with_a_rate_of_1():
     assert study("combo", rate=0.1).rate == 0.1
 
 
+def test_another_optimiser_has_its_own_rate():
+    assert study("combo", optimiser="adam").rate == 1e-4
+    assert study("tversky", optimiser="adadelta").rate == 1.0
+    assert study("tversky", optimiser="adadelta", rate=0.5).rate == 0.5
+
+
 def test_a_recipe_comes_back_from_json():
     recipe = study(epochs=3, filters=(4, 8), augmentation=Augmentation(shift_mm=3))
     assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
@@ -48,6 +54,7 @@ def test_unknown_entries_are_refused():
         ("optimiser", "sgd"),
         ("precision", "float8"),
         ("filters", ()),
+        ("filters", (2, 4, 8, 16, 32, 64)),  # 48 voxels can be halved four times
         ("architecture", "unet2d"),
     ],
 )
