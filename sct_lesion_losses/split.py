@@ -147,4 +147,8 @@ def sentence(part: PartLoad) -> str:
         return text
     lesions = median(load.lesions for load in part.bearing)
     volume = median(load.volume_mm3 for load in part.bearing)
-    return f"{text}; in the others a median of {lesions:g} lesions and {volume:.0f} mm³"
+    return f"{text}; in the others a median of {_number(lesions)} and {volume:.0f} mm³"
+
+
+def _number(lesions: float) -> str:
+    return "1 lesion" if lesions == 1 else f"{lesions:g} lesions"

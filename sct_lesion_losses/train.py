@@ -107,6 +107,7 @@ def run(
         A process that prepared a scan was killed.
     """
     folder = folder.absolute()
+    fitting.check(recipe, machine)
     draft = description.draft(recipe, about, init)
     store.check_target(folder, draft.name)
     place = folder.with_name(CACHE) if cache is None else cache

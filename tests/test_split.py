@@ -66,11 +66,11 @@ def test_what_each_part_holds_is_told(
         split.run(cohort, tmp_path / "split.tsv")
     assert caplog.messages[1:] == [
         "validation: 1 scan of 1 subject from 1 site, 0 without lesions; in the others a median "
-        "of 1 lesions and 128 mm³",
+        "of 1 lesion and 128 mm³",
         "thr-optimization: 1 scan of 1 subject from 1 site, 0 without lesions; in the others a "
-        "median of 1 lesions and 128 mm³",
+        "median of 1 lesion and 128 mm³",
         "unseen: 3 scans of 3 subjects from 2 sites, 2 without lesions; in the others a median "
-        "of 1 lesions and 128 mm³",
+        "of 1 lesion and 128 mm³",
     ]
 
 

@@ -31,6 +31,14 @@ def device() -> str:
     return next((kind for kind in ("gpu", "tpu") if kind in kinds), "cpu")
 
 
+def described(count: int) -> str:
+    """Say what a training uses: ``the CPU``, ``a GPU`` or ``2 GPUs``."""
+    kind = device().upper()
+    if count > 1:
+        return f"{count} {kind}s"
+    return "the CPU" if kind == "CPU" else f"a {kind}"
+
+
 def jit_compile() -> bool:
     """Whether training steps are compiled by XLA.
 
@@ -72,18 +80,13 @@ def shared_by(count: int) -> Iterator[TrainStep]:
     Raises
     ------
     UsageError
-        There are not so many devices, or the backend cannot share.
+        See `require_several`.
     """
     if count == 1:
         yield whole_batch
         return
-    if backend() == "torch":
-        raise UsageError("torch trains on one device here; share batches on TensorFlow or JAX")
+    require_several(count)
     names = [str(name) for name in keras.distribution.list_devices(device())]
-    if len(names) < count:
-        raise UsageError(
-            f"{count} {device()} devices were asked for, {backend()} sees {len(names)}"
-        )
     if backend() == "jax":
         before = keras.distribution.distribution()
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names[:count]))
@@ -108,6 +111,20 @@ def shared_by(count: int) -> Iterator[TrainStep]:
 
     with strategy.scope():
         yield step
+
+
+def require_several(count: int) -> None:
+    """Raise a UsageError where batches cannot be shared by so many devices."""
+    if count == 1:
+        return
+    if backend() == "torch":
+        raise UsageError("torch trains on one device here; share batches on TensorFlow or JAX")
+    found = len(keras.distribution.list_devices(device()))
+    if found < count:
+        raise UsageError(
+            f"{count} devices were asked for, {backend()} sees {found} {device().upper()}; ask "
+            "for as many as there are"
+        )
 
 
 def require(kind: str) -> None:

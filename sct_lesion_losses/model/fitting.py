@@ -53,19 +53,7 @@ def loss_numbers(recipe: Recipe) -> dict[str, Any]:
 
 
 def compiled(recipe: Recipe) -> keras.Model:
-    """Build the recipe's network, compiled with its loss and optimiser.
-
-    Raises
-    ------
-    UsageError
-        The machine cannot compute in the recipe's precision, or the loss has no such numbers.
-    """
-    on_cpu = devices.backend() == "tensorflow" and devices.device() == "cpu"
-    if on_cpu and recipe.precision == "mixed_float16" and len(recipe.filters) > 1:
-        raise UsageError(
-            "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
-            "mixed_bfloat16 or float32 there, or on a GPU"
-        )
+    """Build the recipe's network, compiled with its loss and optimiser."""
     model = unet.build(
         recipe.network, seed=recipe.seed, precision=recipe.precision, prior=recipe.prior
     )
@@ -79,6 +67,26 @@ def compiled(recipe: Recipe) -> keras.Model:
         jit_compile=devices.jit_compile(),
     )
     return model
+
+
+def check(recipe: Recipe, machine: Machine) -> None:
+    """Refuse what this machine cannot do, before any scan is read.
+
+    Raises
+    ------
+    UsageError
+        It cannot compute in the recipe's precision or share a batch so, or the loss has no such
+        numbers.
+    """
+    loss_numbers(recipe)
+    devices.require_several(machine.devices)
+    steps.check(recipe.batch_size, machine)
+    on_cpu = devices.backend() == "tensorflow" and devices.device() == "cpu"
+    if on_cpu and recipe.precision == "mixed_float16" and len(recipe.filters) > 1:
+        raise UsageError(
+            "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
+            "mixed_bfloat16 or float32 there, or on a GPU"
+        )
 
 
 def fit(
@@ -124,6 +132,7 @@ def fit(
     TrainingError
         The checkpoint belongs to another recipe or other scans, or a loss is not finite.
     """
+    check(recipe, machine)
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder)
     stored = resumable(recipe, folder, data_hash=data_hash) if resume else None
@@ -171,6 +180,13 @@ def _fitted(
     )
     with devices.shared_by(machine.devices) as train_step:
         model = compiled(recipe)
+        logger.info(
+            "training on %s by %s, %d steps of %d patches an epoch",
+            devices.described(machine.devices),
+            devices.backend(),
+            len(shown),
+            recipe.batch_size,
+        )
         if start is not None:
             checkpoints.restore(start, model)
             logger.info("going on after %s", where(start.progress))

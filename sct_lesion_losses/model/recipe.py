@@ -147,7 +147,6 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def _check(recipe: Recipe) -> None:
     rules = {
         "optimiser": recipe.optimiser in OPTIMISERS,
-        "filters": PATCH_VOX % 2 ** (len(recipe.filters) - 1) == 0,
         "batch_size": recipe.batch_size >= 1,
         "rate": recipe.rate > 0,
         "patience": recipe.patience >= 1,
@@ -160,6 +159,11 @@ def _check(recipe: Recipe) -> None:
         "validation_patches": recipe.validation_patches is None or recipe.validation_patches >= 1,
         "precision": recipe.precision in PRECISIONS,
     }
+    if PATCH_VOX % 2 ** (len(recipe.filters) - 1):
+        raise UsageError(
+            f"recipe: filters is {recipe.filters!r}, one for each of {len(recipe.filters)} levels; "
+            f"a patch of {PATCH_VOX} voxels can be halved four times, give five at most"
+        )
     for name, kept in rules.items():
         if not kept:
             raise UsageError(f"recipe: {name} is {getattr(recipe, name)!r}, which is out of range")

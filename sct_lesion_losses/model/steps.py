@@ -75,29 +75,33 @@ def of(model: keras.Model, train_step: TrainStep, machine: Machine) -> Steps:
     )
 
 
+def check(batch_size: int, machine: Machine) -> None:
+    """Refuse entries that do not fit each other.
+
+    Raises
+    ------
+    UsageError
+        A batch is to be shared and taken in parts, or cannot be shared evenly.
+    """
+    if machine.devices > 1 and (machine.micro_batch or batch_size) < batch_size:
+        raise UsageError("a batch is either shared among devices or taken in parts, not both")
+    if batch_size % machine.devices:
+        raise UsageError(
+            f"a batch of {batch_size} patches cannot be shared by {machine.devices} devices; give "
+            "a -batch that is a multiple of -gpus"
+        )
+
+
 def laid_out(
     machine: Machine,
     batch_size: int,
     tubes: Sequence[TrainingTube],
     augmentation: Augmentation,
 ) -> Machine:
-    """Fill in what was left to the default, and check that the entries fit each other.
-
-    Raises
-    ------
-    UsageError
-        They do not.
-    """
+    """Fill in what was left to the default."""
     micro = machine.micro_batch
     if micro is not None and micro >= batch_size:
         micro = None
-    if micro is not None and machine.devices > 1:
-        raise UsageError("a batch is either shared among devices or taken in parts, not both")
-    if machine.devices > 1 and batch_size % machine.devices:
-        raise UsageError(
-            f"a batch of {batch_size} patches cannot be shared by {machine.devices} devices; give "
-            "a -batch that is a multiple of -gpus"
-        )
     on_device = machine.on_device
     if on_device is None:
         alone = machine.devices == 1 and micro is None

@@ -29,6 +29,8 @@ def test_the_help_offers_every_loss() -> None:
         (["-seed", "-1"], "not in the range"),
         (["-shift", "-1"], "not in the range"),
         (["-rate", "0"], "rate is 0.0"),
+        (["-filters", *"222222"], "can be halved four times, give five at most"),
+        (["-gpus", "99"], "99 devices were asked for"),
         (["-lesion_free_tuning", "2"], "not in the range"),
         (["-c", "t1"], "is not one of"),
         (["-c", "t2"], "goes with -init sct"),

@@ -67,7 +67,7 @@ def test_two_devices_take_the_steps_of_one(backend):
 
 def test_more_devices_than_there_are_is_refused():
     with (
-        pytest.raises(UsageError, match="99 cpu devices were asked for, tensorflow sees 1"),
+        pytest.raises(UsageError, match="99 devices were asked for, tensorflow sees 1 CPU"),
         devices.shared_by(99),
     ):
         pass
@@ -79,3 +79,11 @@ def test_a_gpu_that_is_not_there_is_missed_and_nothing_else_is():
     devices.require("cpu")
     with pytest.raises(TrainingError, match="tensorflow sees no GPU"):
         devices.require("gpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "said"), [("cpu", 1, "the CPU"), ("gpu", 1, "a GPU"), ("gpu", 2, "2 GPUs")]
+)
+def test_what_a_training_uses_is_said(kind, count, said, monkeypatch):
+    monkeypatch.setattr(devices, "device", lambda: kind)
+    assert devices.described(count) == said

@@ -43,7 +43,7 @@ def test_parts_as_large_as_the_batch_are_the_batch():
 )
 def test_what_does_not_fit_together_is_refused(machine, said):
     with pytest.raises(UsageError, match=said):
-        laid_out(machine)
+        steps.check(8, machine)
 
 
 def test_memory_is_saved_in_steps_until_nothing_is_left_to_save():
