@@ -30,6 +30,8 @@ FULL_SCALE = 100.0
 TIE = 1e-6
 # Deviation of a patch, of its mean, above which the mean's rounding to float32 does not count.
 _PLAIN_CONTRAST = 0.1
+_PLAIN_DEVIATION = 1e-12  # the squares of smaller numbers are too small for float32
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -239,46 +241,54 @@ def contrast_warning(values: NDArray[Any], landmarks: Landmarks) -> str | None:
     )
 
 
-def zscore(
-    patches: NDArray[np.float32], out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def zscore(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     """Give each patch zero mean and unit standard deviation.
 
     Parameters
     ----------
     patches : (N, 48, 48, 48) float32
         Any patch size; every patch is taken by itself.
-    out : (N, 48, 48, 48) float32, optional
-        Where the result goes, `patches` itself perhaps; a new array by default.
 
     Returns
     -------
     (N, 48, 48, 48) float32
         A patch without contrast becomes zeros.
     """
-    scaled = np.empty(patches.shape, np.float32) if out is None else out
-    for patch, into in zip(patches, scaled, strict=True):
-        _zscore_one(patch, into)
+    scaled = np.empty(patches.shape, np.float32)
+    for patch, out in zip(patches, scaled, strict=True):
+        np.multiply(out, centre(patch, out), out=out)
     return scaled
 
 
-def _zscore_one(patch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Normalise one patch: rows are summed in float32, which is fast, their sums in float64."""
+def centre(patch: NDArray[np.float32], out: NDArray[np.float32]) -> np.float32:
+    """Take the mean of a patch away; the first half of `zscore`.
+
+    Parameters
+    ----------
+    patch : (48, 48, 48) float32
+        Any patch size.
+    out : (48, 48, 48) float32
+        Where the result goes, `patch` itself perhaps.
+
+    Returns
+    -------
+    float32
+        What `out` is to be multiplied by to have unit standard deviation; 0 for a patch without
+        contrast.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # taken care of
         mean = _sum(patch) / patch.size
         if not np.isfinite(mean):
             mean = float(patch.mean(dtype=np.float64))
         np.subtract(patch, np.float32(mean), out=out)
         deviation = float(np.sqrt(_sum(np.square(out)) / patch.size))
-    if np.isfinite(deviation) and deviation > _PLAIN_CONTRAST * abs(mean):
-        out *= np.float32(1 / deviation)
-        return
-    rest, deviation = out.mean(dtype=np.float64), out.std(dtype=np.float64)
-    # A constant patch may show a deviation of the order of the mean's own rounding.
-    if deviation > np.finfo(np.float32).eps * abs(mean):
-        out[...] = (out - rest) / deviation
-    else:
-        out[...] = 0
+    if not max(_PLAIN_DEVIATION, _PLAIN_CONTRAST * abs(mean)) < deviation < np.inf:
+        out -= out.mean(dtype=np.float64).astype(np.float32)
+        deviation = float(out.std(dtype=np.float64))
+        # A constant patch may show a deviation of the order of the mean's own rounding.
+        if not deviation > max(_FLOAT32.tiny, _FLOAT32.eps * abs(mean)):
+            return np.float32(0)
+    return np.float32(1 / deviation)
 
 
 def _sum(values: NDArray[np.float32]) -> float:

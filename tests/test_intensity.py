@@ -204,7 +204,8 @@ def test_zscore_of_a_patch_without_contrast_is_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "deviation"), [(50, 20), (50, 5.1), (50, 4.9), (1e4, 1), (0, 1e20), (1e37, 1e37)]
+    ("mean", "deviation"),
+    [(50, 20), (50, 5.1), (50, 4.9), (1e4, 1), (0, 1e20), (1e37, 1e37), (0, 1e-20), (0, 1e-30)],
 )
 def test_zscore_keeps_the_precision_of_its_numbers(mean: float, deviation: float) -> None:
     noise = np.random.default_rng(0).normal(mean, deviation, (1, 24, 24, 24)).astype(np.float32)
@@ -214,11 +215,16 @@ def test_zscore_keeps_the_precision_of_its_numbers(mean: float, deviation: float
     np.testing.assert_allclose(intensity.zscore(noise), expected, atol=2e-6)
 
 
-def test_zscore_may_write_over_its_argument() -> None:
-    patches = np.random.default_rng(0).normal(3, 0.1, (2, 8, 8, 8)).astype(np.float32)
-    expected = intensity.zscore(patches)
-    assert intensity.zscore(patches, out=patches) is patches
-    np.testing.assert_array_equal(patches, expected)
+def test_a_patch_is_centred_in_place() -> None:
+    patch = np.random.default_rng(0).normal(3, 0.1, (8, 8, 8)).astype(np.float32)
+    expected = intensity.zscore(patch[None])[0]
+    scale = intensity.centre(patch, out=patch)
+    np.testing.assert_array_equal(patch * scale, expected)
+
+
+def test_what_is_too_small_to_be_scaled_has_no_contrast() -> None:
+    patches = np.random.default_rng(0).normal(0, 1e-40, (1, 8, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(intensity.zscore(patches), np.zeros_like(patches))
 
 
 def test_zscore_leaves_its_argument_alone() -> None:

@@ -77,8 +77,8 @@ def filled(chosen: Sequence[Window]) -> tuple[NDArray[np.float32], NDArray[np.fl
     for window, patch, lesion in zip(chosen, patches, lesions, strict=True):
         orientation = window.orientation
         values = _upright(orientation.along_cord(window.values))
-        intensity.zscore(values[None], out=values[None])
-        patch[...] = orientation.in_plane(values)
+        scale = intensity.centre(values, out=values)
+        np.multiply(orientation.in_plane(values), scale, out=patch)
         if window.lesion.any():
             mask = _upright(orientation.along_cord(window.lesion))
             lesion[...] = orientation.in_plane(mask)
