@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("-precision", default="float32")
     parser.add_argument("-backend", default="tensorflow")
     parser.add_argument("-torch", default="float32", help="float32, bfloat16 or none")
+    parser.add_argument("-micro_batch", type=int, help="of the package: patches at a time")
     parser.add_argument("-turns", type=int, default=8)
     parser.add_argument("-steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("-worker", choices=sorted(WORKERS))
@@ -118,11 +119,18 @@ def _package(given: argparse.Namespace) -> None:
     from sct_lesion_losses.data.drawing import TrainingTube
     from sct_lesion_losses.model import fitting
     from sct_lesion_losses.model.running import Listener
+    from sct_lesion_losses.model.steps import Machine
 
     tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
-    listener = Listener(step=Turns(given.steps))
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(tubes, tubes[:1], _recipe(given), Path(folder), listener=listener)
+        fitting.fit(
+            tubes,
+            tubes[:1],
+            _recipe(given),
+            Path(folder),
+            machine=Machine(micro_batch=given.micro_batch),
+            listener=Listener(step=Turns(given.steps)),
+        )
 
 
 def _bare(given: argparse.Namespace) -> None:
