@@ -9,10 +9,9 @@ import hashlib
 import sys
 from pathlib import Path
 
-import numpy as np
+from small_tubes import with_block as tube
 
 from sct_lesion_losses.augment import Augmentation
-from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.model import fitting
 from sct_lesion_losses.model.recipe import study
 from sct_lesion_losses.model.running import Listener
@@ -28,14 +27,6 @@ RECIPE = study(
     patience=1,
     augmentation=Augmentation(intensity=0.5),
 )
-
-
-def tube(seed: int) -> TrainingTube:
-    """Noise with one bright block, which is the lesion."""
-    rng = np.random.default_rng(seed)
-    lesion = np.zeros((48, 48, 60), bool)
-    lesion[10:30, 12:30, 8:40] = True
-    return TrainingTube((rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32), lesion)
 
 
 def main(folder: str, keep_every_s: str) -> None:

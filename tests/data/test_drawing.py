@@ -1,18 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+from small_tubes import with_voxel as tube
 
-from sct_lesion_losses.data.drawing import Place, TrainingTube, draw, places
-
-
-def tube(length: int = 60, margin: int = 0, lesion_at: int | None = None) -> TrainingTube:
-    """Noise of some length; the lesion is one voxel in the middle of a slice."""
-    side = 48 + 2 * margin
-    values = np.random.default_rng(length).normal(size=(side, side, length)).astype(np.float32)
-    lesion = np.zeros(values.shape, bool)
-    if lesion_at is not None:
-        lesion[side // 2, side // 2, lesion_at] = True
-    return TrainingTube(values, lesion)
+from sct_lesion_losses.data.drawing import Place, draw, places
 
 
 def test_places_are_every_12_slices_and_know_their_lesions():

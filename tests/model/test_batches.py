@@ -2,23 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_tubes import with_voxel as tube
 
 from sct_lesion_losses.augment import Augmentation
-from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.model.batches import PatchBatches
 
 STILL = Augmentation(mirrors=False, rotations=False)
-
-
-def tube(length: int = 60, margin: int = 0, lesion_at: int | None = None) -> TrainingTube:
-    """Noise of some length; the lesion is one voxel in the middle of a slice."""
-    side = 48 + 2 * margin
-    values = np.random.default_rng(length).normal(size=(side, side, length)).astype(np.float32)
-    lesion = np.zeros(values.shape, bool)
-    if lesion_at is not None:
-        lesion[side // 2, side // 2, lesion_at] = True
-    return TrainingTube(values, lesion)
 
 
 def test_batches_are_normalised_patches_and_their_masks():

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+from small_tubes import with_block as tube
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
-from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.model import checkpoint, devices, export, fitting, running
 from sct_lesion_losses.model.progress import Progress
@@ -28,15 +28,6 @@ FAST = {
     "rate": 1e-2,
     "augmentation": Augmentation(mirrors=True, rotations=False),
 }
-
-
-def tube(seed: int) -> TrainingTube:
-    """Noise with one bright block, which is the lesion."""
-    rng = np.random.default_rng(seed)
-    lesion = np.zeros((48, 48, 60), bool)
-    lesion[10:30, 12:30, 8:40] = True
-    values = (rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32)
-    return TrainingTube(values, lesion, f"scan{seed}")
 
 
 def fit(folder, recipe: Recipe, **kwargs) -> fitting.Fitted:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_tubes import with_block
 
-from sct_lesion_losses.data.drawing import TrainingTube
 from sct_lesion_losses.model import devices, fitting, steps
 from sct_lesion_losses.model.recipe import study
 from sct_lesion_losses.model.steps import Machine
@@ -21,28 +21,24 @@ RECIPE = study(
 )
 
 
-def tube(seed: int) -> TrainingTube:
-    """Noise with one bright block, which is the lesion."""
-    rng = np.random.default_rng(seed)
-    lesion = np.zeros((48, 48, 120), bool)
-    lesion[10:30, 12:30, 8:40] = True
-    return TrainingTube((rng.normal(size=lesion.shape) + 3 * lesion).astype(np.float32), lesion)
-
-
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_training_lowers_the_validation_loss_in_every_precision(precision, tmp_path):
     recipe = replace(RECIPE, precision=precision)
-    history = fitting.fit([tube(0), tube(1)], [tube(2)], recipe, tmp_path).progress.history
+    history = fitting.fit(
+        [with_block(0, 120), with_block(1, 120)], [with_block(2, 120)], recipe, tmp_path
+    ).progress.history
     assert history[1].val_loss < history[0].val_loss
 
 
 def test_steps_are_compiled_and_the_cohort_lies_on_the_device_by_default():
     assert devices.jit_compile()
-    assert steps.laid_out(Machine(), 8, [tube(0)], RECIPE.augmentation).on_device
+    assert steps.laid_out(Machine(), 8, [with_block(0, 120)], RECIPE.augmentation).on_device
 
 
 def test_a_batch_beyond_the_memory_is_taken_in_parts(tmp_path, caplog):
     huge = replace(RECIPE, batch_size=2048, patches_per_epoch=2048, epochs=1)
-    fitted = fitting.fit([tube(0), tube(1)], [tube(2)], huge, tmp_path)
+    fitted = fitting.fit(
+        [with_block(0, 120), with_block(1, 120)], [with_block(2, 120)], huge, tmp_path
+    )
     assert "of the 2048 patches of a batch are taken at a time" in caplog.text
     assert np.isfinite(fitted.progress.history[0].loss)
