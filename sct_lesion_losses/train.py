@@ -18,7 +18,7 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.description import About
 from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
-from sct_lesion_losses.model import export, fitting, running
+from sct_lesion_losses.model import export, fitting, resuming, running
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.model.running import Listener, StepReport
 from sct_lesion_losses.model.steps import Machine
@@ -168,18 +168,18 @@ def _trained(
         landmarks = intensity.average(scan.percentiles for scan in to_learn)
     hashes = {one.scan.scan: one.content for one in cut}
     used = [one.scan for one in cut]
-    data_hash = splits.split_hash(used, {one.scan.scan: one.seen for one in cut})
+    trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in cut]
     if init is not None:
-        data_hash += f", from weights {init.weights_sha256}"
+        trained_on.append((f"the weights of {init.name}", init.weights_sha256))
     if resume:
-        fitting.resumable(recipe, work, data_hash=data_hash)
+        resuming.resumable(recipe, work, trained_on)
     cohorts.write(scans, work / SPLIT_TABLE)
     fitted = fitting.fit(
         tube_cache.standardised(to_learn, landmarks, workshop),
         tube_cache.standardised(to_judge, landmarks, workshop),
         recipe,
         work,
-        data_hash=data_hash,
+        data=trained_on,
         initial=None if init is None else init.weights,
         resume=resume,
         machine=machine,

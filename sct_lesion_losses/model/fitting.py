@@ -13,16 +13,17 @@ import keras
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.data.drawing import TrainingTube
-from sct_lesion_losses.errors import TrainingError, UsageError
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.files import remove_left_over
 from sct_lesion_losses.model import checkpoint as checkpoints
 from sct_lesion_losses.model import devices, export, memory, steps, unet
 from sct_lesion_losses.model.batches import PatchBatches
 from sct_lesion_losses.model.checkpoint import Checkpoint
 from sct_lesion_losses.model.progress import Progress
-from sct_lesion_losses.model.recipe import Recipe, differences
+from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.model.resident import ResidentBatches
-from sct_lesion_losses.model.running import CHECKPOINT, Keeper, Listener, Run, where
+from sct_lesion_losses.model.resuming import Data, resumable, settings
+from sct_lesion_losses.model.running import Keeper, Listener, Run, where
 from sct_lesion_losses.model.steps import Machine
 
 Model = keras.Model
@@ -95,7 +96,7 @@ def fit(
     recipe: Recipe,
     folder: Path,
     *,
-    data_hash: str = "",
+    data: Data = (),
     initial: bytes | None = None,
     resume: bool = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
@@ -113,8 +114,8 @@ def fit(
     recipe : Recipe
     folder : Path
         Receives `checkpoint.npz` and `training.csv`.
-    data_hash : str
-        Identifies the scans and their split; a resumed training must have the same.
+    data : sequence of (str, str)
+        What is trained on, by name, and a hash of each; a resumed training must have the same.
     initial : bytes, optional
         Weights to start from, as safetensors; random ones by default.
     resume : bool
@@ -135,11 +136,11 @@ def fit(
     check(recipe, machine)
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder)
-    stored = resumable(recipe, folder, data_hash=data_hash) if resume else None
+    stored = resumable(recipe, folder, data) if resume else None
     machine = steps.laid_out(
         machine, recipe.batch_size, [*training, *validation], recipe.augmentation
     )
-    keeper = Keeper(folder, _settings(recipe, data_hash), machine.keep_every_s)
+    keeper = Keeper(folder, settings(recipe, data), machine.keep_every_s)
     while True:
         try:
             start = keeper.last or stored
@@ -206,46 +207,3 @@ def _fitted(
         run.to_the_end()
     model.set_weights(run.best_weights)
     return Fitted(model, run.progress)
-
-
-def resumable(recipe: Recipe, folder: Path, *, data_hash: str = "") -> Checkpoint | None:
-    """Checkpoint in a folder that a training by this recipe on these scans may go on from.
-
-    Returns
-    -------
-    Checkpoint or None
-        None where the folder has none.
-
-    Raises
-    ------
-    TrainingError
-        It belongs to another recipe or other scans, or has more epochs than are asked for.
-    """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    stored = checkpoints.load(path)
-    changed = differences(
-        _compared(stored.settings["recipe"], stored.settings["data"]),
-        _compared(recipe.to_dict(), data_hash),
-    )
-    if changed:
-        raise TrainingError(
-            f"{path} belongs to another training ({'; '.join(changed)}); give the settings and "
-            "the scans it was started with, or train into a new folder"
-        )
-    if stored.progress.epoch > recipe.epochs:
-        raise TrainingError(
-            f"{path} has {stored.progress.epoch} epochs, {recipe.epochs} were asked for; ask for "
-            "at least as many, or train into a new folder"
-        )
-    return stored
-
-
-def _settings(recipe: Recipe, data_hash: str) -> dict[str, Any]:
-    return {"recipe": recipe.to_dict(), "data": data_hash}
-
-
-def _compared(recipe: dict[str, Any], data_hash: str) -> dict[str, Any]:
-    """Return what a resumed training must share: all settings but those that say when it ends."""
-    return {**recipe, "data": data_hash, "epochs": None, "early_stop": None}

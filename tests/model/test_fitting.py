@@ -79,9 +79,9 @@ def test_resuming_with_another_rate_is_refused_and_says_so(tmp_path):
 
 
 def test_resuming_with_other_scans_is_refused(tmp_path):
-    fit(tmp_path, study(**FAST, epochs=1), data_hash="aaaa")
-    with pytest.raises(TrainingError, match="data: 'aaaa' -> 'bbbb'"):
-        fit(tmp_path, study(**FAST, epochs=2), data_hash="bbbb", resume=True)
+    fit(tmp_path, study(**FAST, epochs=1), data=[("a", "1"), ("b", "2")])
+    with pytest.raises(TrainingError, match=r"another training .b has changed.; give"):
+        fit(tmp_path, study(**FAST, epochs=2), data=[("a", "1"), ("b", "3")], resume=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
