@@ -19,6 +19,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.model import devices, fitting
 from sct_lesion_losses.model.recipe import Recipe
+from sct_lesion_losses.model.steps import Machine
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def preparation(landmarks: intensity.Landmarks) -> schema.StudyPreparation:
     return schema.StudyPreparation(percentiles=landmarks.percentiles, landmarks=landmarks.values)
 
 
-def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
+def trained(fitted: fitting.Fitted, recipe: Recipe, machine: Machine) -> dict[str, object]:
     """Fields of a bundle that are known once it is trained."""
     progress, augmentation = fitted.progress, recipe.augmentation
     shift_mm = margin(recipe) * prepare.SPACING_MM
@@ -96,10 +97,18 @@ def trained(fitted: fitting.Fitted, recipe: Recipe) -> dict[str, object]:
             best_epoch=progress.best_epoch,
             patience=recipe.patience,
             rate_factor=recipe.rate_factor,
+            stop_patience=recipe.early_stop,
+            patches_per_epoch=recipe.patches_per_epoch,
+            validation_patches=recipe.validation_patches,
+            lesion_share=recipe.lesion_share,
+            shift_mm=shift_mm,
+            intensity=augmentation.intensity,
+            prior=recipe.prior,
             augmentations=tuple(name for name, used in words.items() if used),
             precision=recipe.precision,
             backend=devices.backend(),
             device=devices.device(),
+            devices=machine.devices,
             minutes=sum(line.seconds for line in progress.history) / 60,
         ),
         "history": tuple(

@@ -111,8 +111,11 @@ def run(
     draft = description.draft(recipe, about, init)
     store.check_target(folder, draft.name)
     place = folder.with_name(CACHE) if cache is None else cache
+    _require_apart(place, folder)
     workshop = Workshop(place, description.margin(recipe), jobs, prepared)
     with _work_folder(folder, resume, force) as work:
+        if resume:
+            resuming.resumable(recipe, work)  # known before any scan is read
         with curves.drawn(work, tensorboard) as after_epoch:
             listener = Listener(epoch=after_epoch)
             if report is not None:
@@ -196,10 +199,19 @@ def _trained(
         "split_hash": splits.split_hash(used, hashes),
         "seeds": seeds,
         "provenance": provenance,
-        **description.trained(fitted, recipe),
+        **description.trained(fitted, recipe, machine),
     }
     info = schema.BundleInfo.model_validate(draft.model_copy(update=facts))
     return info, fitted.model
+
+
+def _require_apart(cache: Path, folder: Path) -> None:
+    """Raise a UsageError where the cache would lie in the bundle."""
+    if folder.resolve() in (cache.resolve(), *cache.resolve().parents):
+        raise UsageError(
+            f"{cache} would lie in the bundle {folder.name}; choose another -cache, or another "
+            "-ofolder"
+        )
 
 
 def _require_lesions(part: str, scans: Sequence[CutScan]) -> None:

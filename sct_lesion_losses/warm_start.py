@@ -72,8 +72,7 @@ def require_same(init: Bundle, wanted: Architecture) -> None:
     if (found := network(init)) != wanted:
         raise UsageError(
             f"bundle {init.name}: its network is {found}, expected {wanted} for this recipe; "
-            f"train with filters {found.filters} and architecture {found.kind}, or start from a "
-            "bundle of the other network"
+            "leave -filters out, or start from a bundle of the other network"
         )
 
 

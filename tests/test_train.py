@@ -225,3 +225,40 @@ def test_the_cache_may_lie_elsewhere(cohort, tmp_path):
     train.run(cohort, tmp_path / "small", FAST, about=about, cache=tmp_path / "elsewhere")
     assert len(list((tmp_path / "elsewhere").glob("[!.]*.safetensors"))) == 10
     assert not (tmp_path / train.CACHE).exists()
+
+
+def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
+    recipe = replace(
+        FAST,
+        epochs=3,
+        early_stop=2,
+        lesion_share=0.5,
+        prior=0.02,
+        augmentation=Augmentation(shift_mm=1.0, intensity=0.25),
+    )
+    train.run(cohort, tmp_path / "small", recipe, about=train.About(name="small"))
+    kept = store.load(tmp_path / "small").info.recipe
+    assert kept.stop_patience == 2
+    assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
+    assert (kept.lesion_share, kept.prior, kept.devices) == (0.5, 0.02, 1)
+    assert (kept.shift_mm, kept.intensity) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize("cache", ["small", "small/cache"])
+def test_a_cache_in_the_bundle_is_refused(cache, cohort, tmp_path):
+    with pytest.raises(UsageError, match="would lie in the bundle small"):
+        train.run(
+            cohort,
+            tmp_path / "small",
+            FAST,
+            about=train.About(name="small"),
+            cache=tmp_path / cache,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_recipe_is_refused_before_a_scan_is_read(cohort, tmp_path):
+    folder, about = tmp_path / "small", train.About(name="small")
+    train.run(cohort, folder, FAST, about=about)
+    with pytest.raises(TrainingError, match=r"rate: 0.01 -> 0.1"):
+        train.run(tmp_path / "gone", folder, replace(FAST, rate=0.1), about=about, resume=True)

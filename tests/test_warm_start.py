@@ -115,7 +115,7 @@ def test_another_network_is_refused_before_a_scan_is_read(
     scts: Bundle, changes: dict[str, object], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        UsageError, match=r"bundle sct: its network is unet3d_doubling 2-4, expected unet3d.*train"
+        UsageError, match=r"bundle sct: its network is unet3d_doubling 2-4, expected unet3d.*leave"
     ):
         train.run(tmp_path / "no cohort", tmp_path / "b", recipe(scts, **changes), init=scts)
     assert list(tmp_path.iterdir()) == []

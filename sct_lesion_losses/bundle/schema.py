@@ -125,6 +125,16 @@ class Recipe(Record):
         The rate is multiplied by `rate_factor` after `patience` epochs without a better `monitor`.
     stop_patience : int or None
         Epochs without a better `monitor` after which training ends; None: never.
+    patches_per_epoch, validation_patches : int or None
+        Patches drawn for an epoch, and judged after it; None: all there are.
+    lesion_share : float or None
+        Share of the drawn patches that hold lesion; None: as they come.
+    shift_mm, intensity : float or None
+        Largest shift of the centerline, and probability of each change of intensity.
+    prior : float or None
+        Lesion probability that the untrained network started from.
+    devices : int
+        Devices that shared a batch.
     minutes : float or None
         Wall time of the training.
     """
@@ -143,6 +153,13 @@ class Recipe(Record):
     precision: str = "float32"
     backend: str | None = None
     device: str | None = None
+    devices: Size = 1
+    patches_per_epoch: Size | None = None
+    validation_patches: Size | None = None
+    lesion_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    shift_mm: Annotated[float, Field(ge=0)] | None = None
+    intensity: Annotated[float, Field(ge=0, le=1)] | None = None
+    prior: Annotated[float, Field(gt=0, lt=1)] | None = None
     minutes: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")

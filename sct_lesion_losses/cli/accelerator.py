@@ -38,6 +38,7 @@ def choose(backend: str | None, device: str, threads: int | None) -> None:
     os.environ["KERAS_BACKEND"] = _installed(backend or os.environ.get("KERAS_BACKEND"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a GPU may be shared
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -49,7 +50,9 @@ def _installed(backend: str | None) -> str:
     if backend is None:
         found = [name for name in BACKENDS if importlib.util.find_spec(name)]
         if not found:
-            raise UsageError(f"training needs TensorFlow or JAX, neither is installed: {_INSTALL}")
+            raise UsageError(
+                f"training needs TensorFlow, JAX or torch, none of which is installed: {_INSTALL}"
+            )
         return found[0]
     if backend not in BACKENDS:
         raise UsageError(f"KERAS_BACKEND is {backend!r}; choose from {', '.join(BACKENDS)}")

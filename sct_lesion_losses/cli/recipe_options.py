@@ -151,6 +151,8 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     from sct_lesion_losses.model.recipe import study
 
     given = {name: value for name, value in values.items() if value not in (None, ())}
+    if start and "prior" in given:
+        raise UsageError("-prior is for random weights; with -init the start has learned its own")
     numbers = dict(_number(word) for word in given.pop("loss_numbers", ()))
     augmentation = Augmentation(
         mirrors=given.pop("mirrors"),

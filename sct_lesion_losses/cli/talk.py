@@ -10,9 +10,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sct_lesion_losses import notices
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    _Stream = logging.StreamHandler  # generic from Python 3.11 on
 
 PACKAGE = "sct_lesion_losses"
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -31,6 +38,18 @@ class _Line(logging.Formatter):
         if record.levelno != logging.INFO:
             text = f"{record.levelname}: {text}"
         return without_folders(text, self._args)
+
+
+class _BesideBars(_Stream):
+    """Writes lines above the progress bars that are shown, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get("tqdm")  # where it is not loaded there is no bar
+        if bars is None:
+            super().emit(record)
+            return
+        with bars.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def without_folders(text: str, args: Sequence[str] = ()) -> str:
@@ -61,7 +80,7 @@ def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
         verbosity 2, so that a log can be shared.
     """
     logger = logging.getLogger(PACKAGE)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _BesideBars(sys.stderr)
     if verbosity < 2:
         handler.setFormatter(_Line(args))
     else:

@@ -188,24 +188,23 @@ def train_lesion(
     shown = verbosity > 0
     preparing = talk.progress_bar("preparing", shown)
     with preparing as prepared, _progress(recipe.epochs, shown) as report:
-        click.echo(
-            train.run(
-                data,
-                folder,
-                recipe,
-                about=about,
-                rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
-                init=start,
-                resume=resume,
-                force=force,
-                machine=Machine(devices, micro_batch=micro_batch),
-                tensorboard=tensorboard,
-                cache=cache,
-                jobs=jobs,
-                report=report,
-                prepared=prepared,
-            )
+        written = train.run(
+            data,
+            folder,
+            recipe,
+            about=about,
+            rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
+            init=start,
+            resume=resume,
+            force=force,
+            machine=Machine(devices, micro_batch=micro_batch),
+            tensorboard=tensorboard,
+            cache=cache,
+            jobs=jobs,
+            report=report,
+            prepared=prepared,
         )
+    click.echo(written)
     return 0
 
 

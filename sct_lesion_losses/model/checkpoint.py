@@ -44,8 +44,8 @@ class Checkpoint:
 
     @property
     def finite(self) -> bool:
-        """Whether every weight is a number."""
-        return all(np.isfinite(array).all() for array in self.weights)
+        """Whether every weight, and every number of the optimiser, is finite."""
+        return all(np.isfinite(array).all() for array in (*self.weights, *self.optimiser))
 
 
 def weights_of(model: keras.Model) -> Arrays:
@@ -112,7 +112,7 @@ def load(path: Path) -> Checkpoint:
         steps = Steps(**plain.pop("steps"))
         progress = Progress(history=history, steps=steps, **plain)
         return Checkpoint(state["settings"], progress, **groups)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise TrainingError(
-            f"{path}: no readable checkpoint ({error}); start the training anew"
+            f"{path}: no readable checkpoint ({error}); start the training anew by -force 1"
         ) from error

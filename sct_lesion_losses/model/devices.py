@@ -131,5 +131,6 @@ def require(kind: str) -> None:
     """Raise a TrainingError where the GPU that was asked for is not there."""
     if kind == "gpu" and device() != "gpu":
         raise TrainingError(
-            f"{backend()} sees no GPU; install its GPU build (README, Train), or train on the CPU"
+            f"{backend()} sees no GPU; install its GPU build (README, Train and tune), or train on "
+            "the CPU"
         )

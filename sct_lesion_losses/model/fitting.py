@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.data.drawing import TrainingTube
@@ -19,11 +21,11 @@ from sct_lesion_losses.model import checkpoint as checkpoints
 from sct_lesion_losses.model import devices, export, memory, steps, unet
 from sct_lesion_losses.model.batches import PatchBatches
 from sct_lesion_losses.model.checkpoint import Checkpoint
-from sct_lesion_losses.model.progress import Progress
+from sct_lesion_losses.model.progress import Progress, write_log
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.model.resident import ResidentBatches
 from sct_lesion_losses.model.resuming import Data, resumable, settings
-from sct_lesion_losses.model.running import Keeper, Listener, Run, where
+from sct_lesion_losses.model.running import CHECKPOINT, LOG, Keeper, Listener, Run, where
 from sct_lesion_losses.model.steps import Machine
 
 Model = keras.Model
@@ -79,7 +81,7 @@ def check(recipe: Recipe, machine: Machine) -> None:
         It cannot compute in the recipe's precision or share a batch so, or the loss has no such
         numbers.
     """
-    loss_numbers(recipe)
+    _check_loss(recipe)
     devices.require_several(machine.devices)
     steps.check(recipe.batch_size, machine)
     on_cpu = devices.backend() == "tensorflow" and devices.device() == "cpu"
@@ -88,6 +90,22 @@ def check(recipe: Recipe, machine: Machine) -> None:
             "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
             "mixed_bfloat16 or float32 there, or on a GPU"
         )
+
+
+def _check_loss(recipe: Recipe) -> None:
+    """Raise a UsageError where the loss has no value for two voxels, lesion and none."""
+    if loss_numbers(recipe).get("from_logits"):
+        raise UsageError(
+            f"loss {recipe.loss}: from_logits is for networks without a sigmoid at their end; this "
+            "one gives probabilities, leave it out"
+        )
+    lesion = np.array([1.0, 0.0], np.float32).reshape(1, 2, 1, 1, 1)
+    try:
+        value = float(losses.get(recipe.loss, **recipe.loss_numbers)(lesion, lesion * 0.8))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"loss {recipe.loss}: {error}; change -loss_numbers") from error
+    if math.isinf(value):
+        raise UsageError(f"loss {recipe.loss}: it is {value} with {recipe.loss_numbers}")
 
 
 def fit(
@@ -137,6 +155,11 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     remove_left_over(folder)
     stored = resumable(recipe, folder, data) if resume else None
+    if stored is None:
+        if resume:
+            logger.info("no state in %s yet: starting at the beginning", folder.name)
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # given up, and not to be taken for ours
+        (folder / LOG).unlink(missing_ok=True)
     machine = steps.laid_out(
         machine, recipe.batch_size, [*training, *validation], recipe.augmentation
     )
@@ -191,6 +214,9 @@ def _fitted(
         if start is not None:
             checkpoints.restore(start, model)
             logger.info("going on after %s", where(start.progress))
+            if start.progress.history:  # a kill may have come before they were told of
+                write_log(start.progress, keeper.folder / LOG)
+                listener.epoch(start.progress)
         elif initial is not None:
             export.import_weights(model, initial)
         run = Run(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.model import checkpoint as checkpoints
+from sct_lesion_losses.model import devices
 from sct_lesion_losses.model.checkpoint import Checkpoint
 from sct_lesion_losses.model.recipe import Recipe, differences
 from sct_lesion_losses.model.running import CHECKPOINT
@@ -16,16 +18,23 @@ from sct_lesion_losses.model.running import CHECKPOINT
 Data = Sequence[tuple[str, str]]
 MOST_SHOWN = 5
 
+logger = logging.getLogger(__name__)
+
 
 def settings(recipe: Recipe, data: Data) -> dict[str, Any]:
     """Return what a checkpoint keeps of the training it belongs to."""
-    return {"recipe": recipe.to_dict(), "data": [list(entry) for entry in data]}
+    return {
+        "recipe": recipe.to_dict(),
+        "data": [list(entry) for entry in data],
+        "backend": devices.backend(),
+    }
 
 
-def resumable(recipe: Recipe, folder: Path, data: Data = ()) -> Checkpoint | None:
+def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> Checkpoint | None:
     """Checkpoint in a folder that a training by this recipe on these scans may go on from.
 
-    The number of epochs and the early stop may differ: they say when a training ends.
+    The number of epochs and the early stop may differ: they say when a training ends. Without
+    `data` only the recipe is compared.
 
     Returns
     -------
@@ -43,7 +52,8 @@ def resumable(recipe: Recipe, folder: Path, data: Data = ()) -> Checkpoint | Non
     stored = checkpoints.load(path)
     ends = {"epochs": None, "early_stop": None}
     changed = differences({**stored.settings["recipe"], **ends}, {**recipe.to_dict(), **ends})
-    changed += changed_data([(name, seen) for name, seen in stored.settings["data"]], data)
+    if data is not None:
+        changed += changed_data([(name, seen) for name, seen in stored.settings["data"]], data)
     if changed:
         raise TrainingError(
             f"{path} belongs to another training ({'; '.join(changed)}); give the settings and "
@@ -53,6 +63,13 @@ def resumable(recipe: Recipe, folder: Path, data: Data = ()) -> Checkpoint | Non
         raise TrainingError(
             f"{path} has {stored.progress.epoch} epochs, {recipe.epochs} were asked for; ask for "
             "at least as many, or train into a new folder"
+        )
+    if (before := stored.settings["backend"]) != devices.backend():
+        logger.warning(
+            "the training was begun on %s and goes on on %s: its weights will differ in rounding "
+            "from those of one that ran through",
+            before,
+            devices.backend(),
         )
     return stored
 

@@ -106,7 +106,11 @@ class Keeper:
         path = self.folder / CHECKPOINT
         left = f"the last good state is in {path}" if path.exists() else "nothing was kept yet"
         shown = f" (patches of {', '.join(dict.fromkeys(scans))})" if scans else ""
-        return TrainingError(f"{what}{shown}; {left}; lower the rate, or train in float32")
+        half = self._settings["recipe"]["precision"] != "float32"
+        wider = " or in float32" if half else ""
+        return TrainingError(
+            f"{what}{shown}; {left}; start anew by -force 1 with a lower -rate{wider}"
+        )
 
 
 @dataclass
@@ -193,7 +197,7 @@ class Run:
             f", {duration(left)} left" if line.epoch < self.recipe.epochs else "",
         )
         if line.epoch < self.recipe.epochs and self._ended():
-            logger.info("stopped: %d epochs without a better one", self.recipe.early_stop)
+            logger.info("stopped: no better epoch in the last %d", self.recipe.early_stop)
         self.listener.epoch(self.progress)
 
 

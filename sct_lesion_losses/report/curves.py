@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sct_lesion_losses import files
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.report import figure
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ TRAINING_COLOUR = "#0072b2"  # Okabe and Ito 2008, told apart by everybody
 VALIDATION_COLOUR = "#d55e00"
 RATE_COLOUR = "#666666"
 RATES_LABELLED = 4
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,9 +45,12 @@ def drawn(folder: Path, tensorboard: bool = False) -> Iterator[Callable[[Progres
 
     Raises
     ------
+    OutputError
+        Matplotlib is not installed.
     UsageError
         Event files cannot be written because tensorboardX is not installed.
     """
+    figure.require()
     last: list[Progress] = []
     drawn_at = float("-inf")
     with ExitStack() as stack:
@@ -56,15 +62,21 @@ def drawn(folder: Path, tensorboard: bool = False) -> Iterator[Callable[[Progres
             if write is not None:
                 write(progress)
             if time.monotonic() - drawn_at >= AGAIN_S:
-                draw(progress, folder / PICTURE)
+                _redraw(progress, folder / PICTURE)
                 drawn_at = time.monotonic()
                 last.clear()
 
-        try:
-            yield after_epoch
-        finally:
-            if last:
-                draw(last[0], folder / PICTURE)
+        yield after_epoch
+        if last:
+            _redraw(last[0], folder / PICTURE)
+
+
+def _redraw(progress: Progress, path: Path) -> None:
+    """Draw, but do not end a long training for a picture."""
+    try:
+        draw(progress, path)
+    except OutputError as error:
+        logger.warning("no picture of the learning curves: %s", error)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def test_the_backend_is_the_option_s_then_the_environment_s_then_the_first_there
 @pytest.mark.parametrize(
     ("there", "asked", "said"),
     [
-        ((), None, "neither is installed"),
+        ((), None, "none of which is installed"),
         (("tensorflow",), "jax", "jax is not installed: pip install"),
         (("tensorflow",), "theano", "choose from tensorflow, jax, torch"),
     ],

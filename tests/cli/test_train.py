@@ -30,6 +30,8 @@ def test_the_help_offers_every_loss() -> None:
         (["-shift", "-1"], "not in the range"),
         (["-rate", "0"], "rate is 0.0"),
         (["-filters", *"222222"], "can be halved four times, give five at most"),
+        (["-init", "tversky", "-prior", "0.1"], "-prior is for random weights"),
+        (["-loss_numbers", "from_logits=True"], "this one gives probabilities"),
         (["-gpus", "99"], "99 devices were asked for"),
         (["-lesion_free_tuning", "2"], "not in the range"),
         (["-c", "t1"], "is not one of"),

@@ -12,7 +12,7 @@ from small_tubes import with_block as tube
 from sct_lesion_losses import losses
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.errors import TrainingError, UsageError
-from sct_lesion_losses.model import checkpoint, devices, export, fitting, running
+from sct_lesion_losses.model import checkpoint, devices, export, fitting, resuming, running
 from sct_lesion_losses.model.progress import Progress
 from sct_lesion_losses.model.recipe import Recipe, study
 from sct_lesion_losses.model.running import Listener, StepReport
@@ -107,7 +107,7 @@ def test_a_training_ends_early_where_nothing_gets_better(tmp_path, caplog):
     recipe = study(**FAST, epochs=9, early_stop=2, loss_numbers={"smooth": 1e30})
     with caplog.at_level(logging.INFO):
         assert fit(tmp_path, recipe).progress.epoch == 3
-    assert "stopped: 2 epochs without a better one" in caplog.messages
+    assert "stopped: no better epoch in the last 2" in caplog.messages
     assert fit(tmp_path, recipe, resume=True).progress.epoch == 3
     longer = replace(recipe, early_stop=3)
     assert fit(tmp_path, longer, resume=True).progress.epoch == 4
@@ -149,8 +149,9 @@ def test_listener_hears_of_every_epoch(tmp_path):
     assert heard[-1] == progress
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    (tmp_path / running.CHECKPOINT).write_bytes(b"PK\x03\x04 but no archive")
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no archive"])
+def test_a_damaged_checkpoint_is_refused(content, tmp_path):
+    (tmp_path / running.CHECKPOINT).write_bytes(content)
     with pytest.raises(TrainingError, match="no readable checkpoint"):
         checkpoint.load(tmp_path / running.CHECKPOINT)
 
@@ -227,3 +228,46 @@ def test_half_precision_of_16_bits_scales_its_loss_and_goes_on_where_it_ended(tm
 def test_a_precision_that_a_cpu_does_not_have_is_refused(tmp_path):
     with pytest.raises(UsageError, match="mixed_bfloat16 or float32 there"):
         fit(tmp_path, study(**FAST | {"filters": (2, 4), "precision": "mixed_float16"}, epochs=1))
+
+
+def test_a_training_that_is_given_up_leaves_no_state_behind(tmp_path):
+    fit(tmp_path, study(**FAST, epochs=1))
+    broken = study(**FAST, epochs=1, loss_numbers={"smooth": float("nan")})
+    with pytest.raises(TrainingError, match=r"nothing was kept yet; start anew by -force 1"):
+        fit(tmp_path, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_untold_is_told_when_the_training_goes_on(tmp_path):
+    first = fit(tmp_path, study(**FAST, epochs=1))
+    (tmp_path / running.LOG).unlink()
+    heard: list[Progress] = []
+    fit(tmp_path, study(**FAST, epochs=1), resume=True, listener=Listener(epoch=heard.append))
+    assert heard == [first.progress]
+    assert (tmp_path / running.LOG).read_text().count("\n") == 2
+
+
+def test_a_training_that_is_not_there_begins_and_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path / "new", study(**FAST, epochs=1), resume=True)
+    assert "no state in new yet: starting at the beginning" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"from_logits": True}, "this one gives probabilities"),
+        ({"pooling": "foo"}, "expected pooling"),
+        ({"fn_weight": "abc"}, "change -loss_numbers"),
+    ],
+)
+def test_numbers_that_a_loss_cannot_use_are_refused(numbers, said):
+    with pytest.raises(UsageError, match=said):
+        fitting.check(study(loss_numbers=numbers), Machine())
+
+
+def test_going_on_by_another_backend_is_warned_of(tmp_path, monkeypatch, caplog):
+    fit(tmp_path, study(**FAST, epochs=1))
+    monkeypatch.setattr(devices, "backend", lambda: "jax")
+    resuming.resumable(study(**FAST, epochs=1), tmp_path)
+    assert "begun on tensorflow and goes on on jax" in caplog.text
