@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -216,15 +216,24 @@ def _progress(epochs: int, shown: bool) -> Iterator[Callable[[StepReport], None]
         return
     from tqdm import tqdm
 
-    with tqdm(desc="training", file=sys.stderr, leave=False, unit="step") as bar:
+    with ExitStack() as stack:
+        bars: list[Any] = []
 
         def update(now: StepReport) -> None:
             done = now.epoch * now.steps + now.step
-            if not bar.total:  # the time left is reckoned from here
-                bar.reset(epochs * now.steps)
-                bar.initial = done - 1
-            bar.n = done
-            bar.set_postfix(
+            if not bars:  # the time left is reckoned from here
+                total = epochs * now.steps
+                bar = tqdm(
+                    desc="training",
+                    file=sys.stderr,
+                    leave=False,
+                    unit="step",
+                    total=total,
+                    initial=done - 1,
+                )
+                bars.append(stack.enter_context(bar))
+            bars[0].n = done
+            bars[0].set_postfix(
                 epoch=f"{now.epoch + 1}/{epochs}",
                 loss=f"{now.loss:.4f}",
                 rate=f"{now.rate:.2g}",
