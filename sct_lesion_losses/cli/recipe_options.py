@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sct_lesion_losses.cli.cohort_options import SHARE
 from sct_lesion_losses.cli.common import FLOAT, SWITCH, TEXT, Kind, choice, int_range, option
 from sct_lesion_losses.errors import UsageError
 
@@ -18,7 +19,6 @@ LOSSES = (
     *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
     *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
 )
-SHARE = Kind("<float>", click.FloatRange(0, 1))
 COUNT = int_range(1)
 
 _OPTIONS = (

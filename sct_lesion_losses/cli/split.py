@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.cohort_options import COHORT, SHARE
 from sct_lesion_losses.cli.common import (
     FILE,
     SWITCH,
@@ -23,7 +24,6 @@ from sct_lesion_losses.cli.common import (
 )
 
 NAME = "sct_split_lesion"
-_SHARE = Kind("<float>", click.FloatRange(0, 1))
 _SWITCH_OR_NOT = Kind(
     SWITCH.metavar,
     SWITCH.type,
@@ -39,14 +39,7 @@ logger = logging.getLogger(__name__)
     "every part as far as its subjects suffice. Subjects without lesions are unseen. The same "
     "cohort and options give the same split.",
 )
-@option(
-    "-i",
-    "data",
-    FILE,
-    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
-    "subject and, optionally, site, split, centerline.",
-    mandatory=True,
-)
+@COHORT
 @option(
     "-ofile",
     "table",
@@ -61,14 +54,14 @@ logger = logging.getLogger(__name__)
 @option(
     "-lesion_free",
     "lesion_free",
-    _SHARE,
+    SHARE,
     "Share of the lesion-free subjects to train on.",
     default=0.0,
 )
 @option(
     "-lesion_free_tuning",
     "lesion_free_tuning",
-    _SHARE,
+    SHARE,
     "Share of the lesion-free subjects in thr-optimization.",
     default=0.0,
 )

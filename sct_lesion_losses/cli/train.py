@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from sct_lesion_losses.cli import accelerator, recipe_options, talk
+from sct_lesion_losses.cli.cohort_options import COHORT, SHARE
 from sct_lesion_losses.cli.common import (
-    FILE,
     FOLDER,
     SWITCH,
     TEXT,
@@ -25,7 +25,7 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
-from sct_lesion_losses.cli.recipe_options import COUNT, SHARE
+from sct_lesion_losses.cli.recipe_options import COUNT
 
 if TYPE_CHECKING:
     from sct_lesion_losses.model.running import StepReport
@@ -39,14 +39,7 @@ NAME = "sct_train_lesion"
     "defaults to that of the study. Its threshold stays at 0.5 until sct_tune_lesion has chosen "
     "one.",
 )
-@option(
-    "-i",
-    "data",
-    FILE,
-    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
-    "subject and, optionally, site, split, centerline.",
-    mandatory=True,
-)
+@COHORT
 @option("-ofolder", "folder", FOLDER, "Bundle to write.", mandatory=True)
 @recipe_options.of_recipe
 @option(
