@@ -17,7 +17,7 @@ class Contrast:
     bone: float = 0.65
     disc: float = 0.8
     fat: float = 1.75
-    cortex: float = 0.12  # cortical bone, ligaments, dura
+    cortex: float = 0.2  # cortical bone, ligaments, dura
     skin: float = 0.6
     gland: float = 1.0
     vessel: float = 0.15  # flowing blood
@@ -32,7 +32,7 @@ _BOUNDS = {
     "bone": (0.2, 1.1),
     "disc": (0.25, 1.4),
     "fat": (0.4, 3.0),
-    "cortex": (0.04, 0.25),
+    "cortex": (0.05, 0.3),
     "skin": (0.3, 1.2),
     "gland": (0.5, 1.6),
     "vessel": (0.05, 0.5),
@@ -60,7 +60,7 @@ def any_contrast(rng: np.random.Generator) -> Contrast:
     values["csf"] = float(rng.uniform(1.5, 4.5))
     values["gm"] = float(rng.uniform(1.0, 1.3))
     # Marrow is part fat: the two go together.
-    values["bone"] = float(np.clip(values["fat"] * rng.uniform(0.2, 0.6), 0.12, 1.2))
+    values["bone"] = float(np.clip(values["fat"] * rng.uniform(0.25, 0.75), 0.15, 1.2))
     contrast = Contrast(**values)
     if rng.random() < _FAT_SATURATED:
         return saturated(rng, contrast)

@@ -93,7 +93,8 @@ def draw_lesions(
     extent_mm : (float, float)
         Range of s that is in view.
     affected : bool
-        False: no lesion and no haze.
+        False: no lesion. Haze does not depend on it: people with multiple sclerosis and no focal
+        lesion of the cord have it too, and so it does not tell scans with lesions from others.
     bright_tail : float
         Share of lesions brighter than the range of the study's own, up to a ratio of 4.
     """
@@ -105,7 +106,7 @@ def draw_lesions(
         items=items if affected else (),
         warp=field(rng, tables[0], (2.6, 2.6, 5.0)),
         inner=field(rng, tables[1], (1.6, 1.6, 3.5)),
-        haze=haze if affected else 1.0,
+        haze=haze,
         spread=field(rng, tables[1], (5.0, 5.0, 25.0)),
     )
 

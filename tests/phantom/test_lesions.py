@@ -93,10 +93,14 @@ def test_the_rim_is_soft(drawn: list[Lesions]) -> None:
     assert share == pytest.approx([1, 0.5, 0], abs=1e-6)
 
 
-def test_a_healthy_subject_has_neither_lesions_nor_haze(body: Body) -> None:
-    lesions = draw_lesions(np.random.default_rng(0), body, EXTENT, affected=False)
-    assert lesions.items == ()
-    assert lesions.haze == 1
+def test_a_subject_without_lesions_has_the_haze_that_it_would_have_with_some(body: Body) -> None:
+    for k in range(10):
+        with_, without = (
+            draw_lesions(np.random.default_rng(k), body, EXTENT, affected=affected)
+            for affected in (True, False)
+        )
+        assert without.items == ()
+        assert without.haze == with_.haze
 
 
 def test_haze_is_there_in_some_and_never_bright(drawn: list[Lesions]) -> None:

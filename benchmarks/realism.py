@@ -1,0 +1,148 @@
+"""Simulated scans in the eyes of networks that have seen only real ones.
+
+    SCT_DIR=… python benchmarks/realism.py -n 48 -jobs 2
+
+OptiC with SCT's weights looks for the cord on scans of every site; SCT's lesion model `t2_ax`, run by SCT's
+own rule with the true centerline, looks for lesions on the scans of the axial sites. SCT_DIR is an
+installation of the Spinal Cord Toolbox, or a folder with its `data`.
+
+The contrast of a lesion is measured in the scan: its mean over the median of the cord in the same
+slices, away from every lesion. So it holds the partial volume that a thick slice mixes in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from sct_lesion_losses import engine, parallel, phantom
+from sct_lesion_losses.centerline.optic import optic
+from sct_lesion_losses.metrics.lesion import components
+from sct_lesion_losses.phantom.scan import PhantomScan
+from sct_lesion_losses.phantom.sites import SITES
+from sct_lesion_losses.sct import lesion as sct_lesion
+from sct_lesion_losses.sct import optic as sct_optic
+from sct_lesion_losses.space.centerline import Centerline
+
+NEAR_MM = 3.0
+BINS = ((0.0, 1.3), (1.3, 1.5), (1.5, 1.7), (1.7, 9.0))
+AXIAL = [k for k, site in enumerate(SITES) if site.plane == "axial"]
+OTHERS = [k for k, site in enumerate(SITES) if site.plane != "axial"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the networks saw in a scan.
+
+    Attributes
+    ----------
+    site : str
+    off_mm : distance of OptiC's line to the cord's centre, one per slice
+    lesions : of each lesion its contrast, its volume in mm³, and the share of it that is marked
+    stray : marked blobs that touch no lesion; None where the lesion model was not run
+    has_lesions : bool
+    """
+
+    site: str
+    off_mm: list[float]
+    lesions: list[tuple[float, float, float]]
+    stray: int | None
+    has_lesions: bool
+
+
+def look(task: tuple[int, int, int, bool]) -> Seen:
+    seed, subject, site, with_lesions = task
+    scan = phantom.make_scan(seed, subject, site=site, lesions=with_lesions)
+    rpi, turn = scan.grid.to_rpi()
+    truth = Centerline.from_mask(turn.apply(scan.cord), rpi)
+    found = optic(scan.image, scan.grid, sct_optic.weights("t2"), "optic")
+    both = truth.covered & found.covered
+    apart = (found.xy - truth.xy)[both] * np.array(rpi.spacing_mm[:2])
+    seen, stray = [], None
+    if site in AXIAL:
+        line = sct_lesion.centerline(scan.cord, scan.grid, "truth")
+        network = engine.load(sct_lesion.load("t2_ax").network, "onnxruntime")
+        marked = sct_lesion.sct_rule(scan.image, scan.grid, line, "t2_ax", network)
+        blobs = components(marked)
+        stray = int(blobs.max()) - len(set(np.unique(blobs[scan.lesion > 0])) - {0})
+        seen = measured(scan, marked)
+    return Seen(SITES[site].name, np.hypot(*apart.T).tolist(), seen, stray, with_lesions)
+
+
+def measured(scan: PhantomScan, marked: npt.NDArray[np.bool_]) -> list[tuple[float, float, float]]:
+    """Contrast, volume and marked share of every lesion of a scan."""
+    image, cord, lesions = scan.image.astype(float), scan.cord > 0, scan.lesion > 0
+    away = ndimage.distance_transform_edt(~lesions, scan.grid.spacing_mm) if lesions.any() else None
+    through = int(np.argmax(np.abs(scan.grid.affine[2, :3]) / scan.grid.spacing_mm))
+    labels, rows = components(lesions), []
+    for number in range(1, int(labels.max()) + 1):
+        own = labels == number
+        slices = own.any(axis=tuple(k for k in range(3) if k != through), keepdims=True)
+        near = cord & slices & (away > 1.0)
+        level = np.median(image[near if near.any() else cord & ~lesions])
+        volume = own.sum() * scan.grid.voxel_volume_mm3
+        rows.append((float(image[own].mean() / level), float(volume), float(marked[own].mean())))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-n", type=int, default=48, help="axial scans (default: 48)")
+    parser.add_argument("-others", type=int, default=40, help="other scans (default: 40)")
+    parser.add_argument("-seed", type=int, default=11)
+    parser.add_argument("-jobs", type=int, default=1)
+    options = parser.parse_args()
+    tasks = [
+        (options.seed, k, AXIAL[k % len(AXIAL)], k // len(AXIAL) % 3 != 2) for k in range(options.n)
+    ]
+    tasks += [
+        (options.seed, 1000 + k, OTHERS[k % len(OTHERS)], True) for k in range(options.others)
+    ]
+    seen = parallel.run(look, tasks, options.jobs)
+
+    off = np.concatenate([s.off_mm for s in seen])
+    print(
+        f"OptiC with SCT's weights: within {NEAR_MM:g} mm on {(off < NEAR_MM).mean():.1%} of "
+        f"{len(off)} slices, mean {off.mean():.2f} mm"
+    )
+    for name in sorted({s.site for s in seen}):
+        own = [np.array(s.off_mm) for s in seen if s.site == name]
+        lost = sum((o < NEAR_MM).mean() < 0.5 for o in own)
+        print(
+            f"  site {name}: {(np.concatenate(own) < NEAR_MM).mean():6.1%}, lost {lost} of {len(own)}"
+        )
+
+    axial = [s for s in seen if s.stray is not None]
+    rows = np.array([row for s in axial for row in s.lesions])
+    print(
+        "SCT's t2_ax on axial scans, by the contrast in the scan: lesions touched, and marked to 25 %"
+    )
+    for low, high in (*BINS, (1.5, 9.0)):
+        own = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
+        if len(own):
+            print(
+                f"  {low:.1f} to {high:.1f}: {(own[:, 2] > 0).mean():6.1%} {(own[:, 2] >= 0.25).mean():6.1%}"
+                f"   of {len(own)}, median {np.median(own[:, 1]):.0f} mm3"
+            )
+    bright = rows[rows[:, 0] >= 1.5]
+    for low, high in ((0, 30), (30, 100), (100, 1e9)):
+        own = bright[(bright[:, 1] >= low) & (bright[:, 1] < high)]
+        if len(own):
+            print(
+                f"  1.5 or more, {low} to {high:g} mm3: {(own[:, 2] > 0).mean():6.1%} of {len(own)}"
+            )
+    free = [s.stray for s in axial if not s.has_lesions]
+    print(
+        f"  blobs on lesion-free scans: mean {np.mean(free):.2f}, at most {max(free)}, n {len(free)}"
+    )
+    print(
+        f"  stray blobs on the others: mean {np.mean([s.stray for s in axial if s.has_lesions]):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
