@@ -47,6 +47,15 @@ logger = logging.getLogger(__name__)
     shown=", ".join(f"{count} for {name}" for name, count in SUBJECTS.items()),
 )
 @option("-seed", "seed", int_range(0), "Seed of the random numbers.", default=1)
+@option(
+    "-raters",
+    "raters",
+    int_range(0),
+    "Raters whose lesion masks are written beside the truth, in derivatives/rater-01 and so on: "
+    "their borders are up to half a voxel off, and they overlook the faintest 10 to 20 % of the "
+    "lesions.",
+    default=0,
+)
 @option("-jobs", "jobs", int_range(1), "Scans made at the same time.", default=1)
 def simulate_lesion(folder: Path, subjects: int | None, verbosity: int, **settings: Any) -> int:
     """Make the cohort, and print its folder."""

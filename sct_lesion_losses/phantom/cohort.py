@@ -41,6 +41,7 @@ def make_cohort(
     jobs: int = 1,
     preset: Preset = "study",
     progress: Callable[[int, int], None] | None = None,
+    raters: int = 0,
 ) -> Path:
     """Write a cohort as a BIDS folder; byte for byte the same for the same arguments.
 
@@ -61,6 +62,9 @@ def make_cohort(
         See :func:`~sct_lesion_losses.phantom.scan.make_scan`.
     progress : callable, optional
         Called with (done, total).
+    raters : int
+        Raters whose lesion masks go to ``derivatives/rater-01`` and so on, beside the truth in
+        ``derivatives/labels``.
 
     Returns
     -------
@@ -76,13 +80,13 @@ def make_cohort(
     WorkerError
         A worker was killed.
     """
-    _check(n_subjects, seed, lesion_free, jobs)
+    _check(n_subjects, seed, lesion_free, jobs, raters)
     out = Path(out)
     planned = [(subject, scan) for subject in range(n_subjects) for scan in scans_of(subject)]
-    tasks = [(seed, *each, out, sites, lesion_free, preset) for each in planned]
+    tasks = [(seed, *each, out, sites, lesion_free, preset, raters) for each in planned]
     found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
     rows = [row for one in found for row in one]
-    _write_tables(out, n_subjects, seed, sites, lesion_free, preset, rows)
+    _write_tables(out, n_subjects, seed, sites, lesion_free, preset, raters, rows)
     return out
 
 
@@ -91,11 +95,11 @@ def scans_of(subject: int) -> range:
     return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
 
 
-def _check(n_subjects: int, seed: int, lesion_free: float, jobs: int) -> None:
-    if n_subjects < 1 or jobs < 1 or seed < 0:
+def _check(n_subjects: int, seed: int, lesion_free: float, jobs: int, raters: int) -> None:
+    if n_subjects < 1 or jobs < 1 or seed < 0 or raters < 0:
         raise UsageError(
-            f"received {n_subjects} subjects, {jobs} jobs and seed {seed}; "
-            "subjects and jobs start at 1, seeds at 0"
+            f"received {n_subjects} subjects, {jobs} jobs, seed {seed} and {raters} raters; "
+            "subjects and jobs start at 1, seeds and raters at 0"
         )
     if not 0 <= lesion_free <= 1:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
@@ -107,16 +111,20 @@ def _name(task: tuple[Any, ...]) -> str:
 
 def _write_scan(task: tuple[Any, ...]) -> list[str]:
     """Make one scan and write its files; return its rows of the truth table."""
-    seed, subject, number, out, sites, lesion_free, preset = task
+    seed, subject, number, out, sites, lesion_free, preset, raters = task
     scan = make_scan(
         seed, subject, number,
         lesions=has_lesions(seed, subject, lesion_free), preset=preset, sites=sites,
+        raters=raters,
     )  # fmt: skip
     label = _subject(subject)
     session = f"ses-{number + 1:02d}" if len(scans_of(subject)) > 1 else ""
     folder = "/".join(part for part in (label, session, "anat") if part)
     stem = "_".join(part for part in (label, session, "T2w") if part)
     write_scan(scan, out / folder, out / "derivatives" / "labels" / folder, stem)
+    for rater, mask in enumerate(scan.raters, start=1):
+        drawn = out / "derivatives" / _rater(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
+        write_nifti(drawn, mask, scan.grid)
     return [
         "\t".join(
             (
@@ -195,9 +203,13 @@ def _subject(subject: int) -> str:
     return f"sub-{subject + 1:03d}"
 
 
+def _rater(number: int) -> str:
+    return f"rater-{number:02d}"
+
+
 def _write_tables(
     out: Path, n_subjects: int, seed: int, sites: int, lesion_free: float, preset: str,
-    rows: list[str],
+    raters: int, rows: list[str],
 ) -> None:  # fmt: skip
     people = ["\t".join(("participant_id", "site", "manufacturer", "sex", "age", "group"))]
     for subject in range(n_subjects):
@@ -230,12 +242,16 @@ def _write_tables(
             ],
         },
     )
-    write_json(
-        out / "derivatives" / "labels" / "dataset_description.json",
-        {
-            "Name": "Ground truth of the synthetic cohort",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "sct_lesion_losses.phantom", "Version": __version__}],
-        },
-    )
+    folders = {"labels": "Ground truth of the synthetic cohort"}
+    folders |= {_rater(k): f"Lesions of the synthetic cohort as drawn by rater {k}"
+                for k in range(1, raters + 1)}  # fmt: skip
+    for folder, name in folders.items():
+        write_json(
+            out / "derivatives" / folder / "dataset_description.json",
+            {
+                "Name": name,
+                "BIDSVersion": "1.10.0",
+                "DatasetType": "derivative",
+                "GeneratedBy": [{"Name": "sct_lesion_losses.phantom", "Version": __version__}],
+            },
+        )

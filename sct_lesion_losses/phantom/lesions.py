@@ -13,7 +13,7 @@ from sct_lesion_losses.phantom.noise import Floats, NoiseField, cover, field, ma
 _PLACES = ("lateral", "posterior", "central", "anterior", "transverse")
 _PLACE_SHARE = (0.44, 0.33, 0.12, 0.08, 0.03)
 _MEDIAN_LENGTH, _LENGTHS = 6.5, (1.8, 26.0)  # half length, mm
-_MEDIAN_RATIO, _RATIOS = 1.38, (1.12, 2.0)
+MEDIAN_RATIO, SPREAD_RATIO, _RATIOS = 1.38, 0.15, (1.12, 2.0)  # log-normal
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def _draw(
     s = _position(rng, body, extent_mm)
     place = str(rng.choice(_PLACES, p=_PLACE_SHARE))
     half = float(np.clip(_MEDIAN_LENGTH * rng.lognormal(0, 0.62), *_LENGTHS))
-    share = float(np.clip(0.12 * rng.lognormal(0, 0.55), 0.05, 0.30))
+    share = float(np.clip(0.16 * rng.lognormal(0, 0.5), 0.05, 0.30))
     if place == "transverse":
         share = float(rng.uniform(0.35, 0.6))
-    ratio = float(np.clip(_MEDIAN_RATIO * rng.lognormal(0, 0.15), *_RATIOS))
+    ratio = float(np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *_RATIOS))
     if rng.random() < bright_tail:
         ratio = float(rng.uniform(2.0, 4.0))
     lesion = Lesion(

@@ -13,6 +13,7 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom.acquisition import CORD_TOP_MM, acquire, rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
 from sct_lesion_losses.phantom.lesions import Lesion, Lesions, distance, draw_lesions
+from sct_lesion_losses.phantom.raters import rater_mask
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 from sct_lesion_losses.space.grid import Grid, Reorientation
 
@@ -62,6 +63,8 @@ class PhantomScan:
     lesions : tuple of LesionRecord
     dropped : int
         Labelled components that were too small to be kept.
+    raters : tuple of (X, Y, Z) uint8
+        What each rater marks as lesion.
     protocol : Protocol
     seed, subject, scan : int
     """
@@ -73,6 +76,7 @@ class PhantomScan:
     centerline: npt.NDArray[np.float64]
     lesions: tuple[LesionRecord, ...]
     dropped: int
+    raters: tuple[npt.NDArray[np.uint8], ...]
     protocol: Protocol
     seed: int
     subject: int
@@ -104,6 +108,7 @@ def make_scan(
     with_cord: bool = True,
     preset: Preset = "study",
     sites: int = len(SITES),
+    raters: int = 0,
 ) -> PhantomScan:
     """Make one scan; the same arguments give the same scan, to the bit.
 
@@ -122,6 +127,8 @@ def make_scan(
         at 0.8 mm, in under a second. "wide": any protocol and contrast, drawn anew per scan.
     sites : int
         Number of sites in the cohort.
+    raters : int
+        Number of raters whose masks are drawn; see `raters.rater_mask`.
 
     Returns
     -------
@@ -162,6 +169,14 @@ def make_scan(
     cord = acquired.cord >= 0.5
     label = (acquired.lesion >= 0.5) & cord
     label, dropped = _without_specks(label, grid.voxel_volume_mm3)
+    owners = _owners(body, drawn, acquired.lesion > 0, grid)
+    ratios = np.array([item.ratio for item in drawn.items])
+    drawn_by = (
+        rater_mask(
+            np.random.default_rng([seed, subject, scan, r]), acquired.lesion, cord, owners, ratios
+        )
+        for r in range(1, raters + 1)
+    )
     stored, turn = _stored(grid, protocol.orientation)
     return PhantomScan(
         image=_typed(turn.undo(acquired.signal), protocol),
@@ -169,8 +184,14 @@ def make_scan(
         lesion=np.ascontiguousarray(turn.undo(label), dtype=np.uint8),
         cord=np.ascontiguousarray(turn.undo(cord), dtype=np.uint8),
         centerline=body.cord_centre(along) if with_cord else np.empty((0, 3)),
-        lesions=_records(body, drawn, label, grid),
+        lesions=_records(drawn, owners[label], grid.voxel_volume_mm3),
         dropped=dropped,
+        raters=tuple(
+            np.ascontiguousarray(
+                turn.undo(_without_specks(mask, grid.voxel_volume_mm3)[0]), dtype=np.uint8
+            )
+            for mask in drawn_by
+        ),
         protocol=protocol,
         seed=seed,
         subject=subject,
@@ -242,12 +263,12 @@ def _without_specks(
     return label, int(count - kept.sum())
 
 
-def _records(
-    body: Body, lesions: Lesions, label: npt.NDArray[np.bool_], grid: Grid
-) -> tuple[LesionRecord, ...]:
-    """Give every labelled voxel to the lesion it lies deepest in, and count."""
-    voxels = np.argwhere(label)
-    counts = np.zeros(len(lesions.items), int)
+def _owners(
+    body: Body, lesions: Lesions, touched: npt.NDArray[np.bool_], grid: Grid
+) -> npt.NDArray[np.int32]:
+    """Index of the lesion that each touched voxel lies deepest in; -1 elsewhere."""
+    owners = np.full(touched.shape, -1, np.int32)
+    voxels = np.argwhere(touched)
     if len(voxels):
         u, v, s = (x.astype(np.float32) for x in body.coordinates(grid.to_world(voxels)))
         index = body.index(s)
@@ -255,9 +276,17 @@ def _records(
         a, b = (u - t["cord_u"]) / t["cord_ru"], (v - t["cord_v"]) / t["cord_rv"]
         radius = (t["cord_ru"] + t["cord_rv"]) * np.float32(0.5)
         depths = [distance(item, lesions, a, b, s, u, v, radius) for item in lesions.items]
-        counts = np.bincount(np.argmin(depths, axis=0), minlength=len(lesions.items))
+        owners[touched] = np.argmin(depths, axis=0)
+    return owners
+
+
+def _records(
+    lesions: Lesions, owners: npt.NDArray[np.int32], voxel_mm3: float
+) -> tuple[LesionRecord, ...]:
+    """Count the labelled voxels, whose owners are given, of each lesion."""
+    counts = np.bincount(owners, minlength=len(lesions.items))
     return tuple(
-        LesionRecord(item, k + 1, float(n * grid.voxel_volume_mm3), bool(n))
+        LesionRecord(item, k + 1, float(n * voxel_mm3), bool(n))
         for k, (item, n) in enumerate(zip(lesions.items, counts, strict=True))
     )
 

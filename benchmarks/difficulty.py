@@ -1,0 +1,211 @@
+"""Is a cohort as hard as the clinic? What trivial methods reach on it, and what the bundles do.
+
+    sct_simulate_lesion -preset study -seed 1 -ofolder study
+    python benchmarks/difficulty.py -i study -jobs 2
+    python benchmarks/difficulty.py -i split.tsv -bundle tversky bce
+
+1. A threshold inside the true cord: one multiple of the cord's median intensity for all scans, the one
+   with the best median V-F1 on these very scans, and the best of each scan, which no method knows.
+2. A classifier that sees pieces of the tube at least 15 mm away from every lesion: ridge regression on the
+   piece itself, made coarse, and on its intensities by ring and their texture; held out by subject,
+   pooled per scan. It must not tell scans with lesions from those without.
+3. Bundles on the scans of the part unseen: V-F1 tuned and at 0.5, and lesion-free scans left empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, stats
+
+from sct_lesion_losses import engine, intensity, locate, parallel, prepare, tune
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.data import cohort, nifti
+from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.errors import NoCordError
+from sct_lesion_losses.metrics import summary
+from sct_lesion_losses.report import reached
+from sct_lesion_losses.space.tube import CordTube
+
+LEVELS = np.arange(1.0, 2.6, 0.025)  # multiples of the cord's median
+PIECE, AWAY = 16, 30  # slices of 0.5 mm
+FOLDS = 6
+PENALTIES = (1e1, 1e2, 1e3, 1e4, 1e5)
+
+
+@dataclass(frozen=True, eq=False)
+class Studied:
+    """What is kept of a scan: its best scores by threshold, and its lesion-free pieces."""
+
+    subject: str
+    bearing: bool
+    f1: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32]
+
+
+def study(scan: CohortScan) -> Studied:
+    image = nifti.read(scan.scan)
+    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+    name = scan.scan.name.replace(".nii.gz", "_label-SC_seg.nii.gz")
+    cord = nifti.read_mask(scan.lesion_mask.with_name(name), like=image.grid).array
+    inside, marked = image.array[cord].astype(float), truth[cord]
+    relative = inside / np.median(inside)
+    f1 = np.full(len(LEVELS), np.nan)
+    if marked.any():
+        above = relative[:, None] >= LEVELS
+        f1 = 2 * (above & marked[:, None]).sum(0) / (above.sum(0) + marked.sum())
+    line = locate.centerline(image.array, image.grid, file=scan.centerline)
+    rpi, turn = image.grid.to_rpi()
+    tube = CordTube.around(line, rpi)
+    values = tube.cut(turn.apply(image.array).astype(np.float32))
+    lesion = tube.cut(turn.apply(truth).astype(np.float32)).max((0, 1)) > 0
+    near = ndimage.binary_dilation(lesion, iterations=AWAY) if lesion.any() else lesion
+    starts = [
+        z for z in range(0, values.shape[2] - PIECE + 1, PIECE) if not near[z : z + PIECE].any()
+    ]
+    pieces = [features(values[:, :, z : z + PIECE]) for z in starts]
+    return Studied(scan.subject, bool(marked.any()), f1, np.array(pieces, np.float32))
+
+
+def features(piece: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    piece = intensity.zscore(piece[None])[0]
+    x, y = np.ogrid[-23.5:24, -23.5:24]
+    radius = np.hypot(x, y)
+    rough = piece - ndimage.gaussian_filter(piece, 1.0)
+    rings = []
+    for low, high in ((0, 4), (4, 8), (8, 12), (12, 18), (18, 24)):
+        ring = (radius >= low) & (radius < high)
+        rings += [*np.percentile(piece[ring], (5, 25, 50, 75, 95)), piece[ring].std()]
+        rings += [rough[ring].std(), np.abs(np.diff(piece[ring], axis=1)).mean()]
+    coarse = piece.reshape(16, 3, 16, 3, 2, 8).mean((1, 3, 5))
+    return np.append(coarse.ravel(), rings).astype(np.float32)
+
+
+def pooled_scores(studied: list[Studied]) -> npt.NDArray[np.float64]:
+    """Score of each scan by a classifier that did not see its subject."""
+    owner = np.repeat(np.arange(len(studied)), [len(s.features) for s in studied])
+    values = np.concatenate([s.features for s in studied if len(s.features)]).astype(np.float64)
+    label = np.array([2.0 * s.bearing - 1 for s in studied])
+    subjects = sorted({s.subject for s in studied})
+    number = np.random.default_rng(0).permutation(len(subjects))
+    fold_of = {name: int(n) % FOLDS for name, n in zip(subjects, number, strict=True)}
+    fold = np.array([fold_of[s.subject] for s in studied])
+    scores = np.zeros(len(studied))
+    for k in range(FOLDS):
+        train = fold[owner] != k
+        inner = train & (fold[owner] != (k + 1) % FOLDS)
+        judged = fold == (k + 1) % FOLDS
+        best = max(
+            PENALTIES,
+            key=lambda p: auc(pool(ridge(values, label[owner], inner, p), owner, len(label))[judged],
+                              label[judged]),
+        )  # fmt: skip
+        held_out = fold == k
+        scores[held_out] = pool(ridge(values, label[owner], train, best), owner, len(label))[
+            held_out
+        ]
+    return scores
+
+
+def ridge(values, label, train, penalty):
+    """Return what a ridge regression, both classes counting half, gives to every piece."""
+    mean, std = values[train].mean(0), values[train].std(0) + 1e-9
+    x = (values - mean) / std
+    weight = np.where(label > 0, 0.5 / (label[train] > 0).sum(), 0.5 / (label[train] < 0).sum())
+    weight = weight * train.sum()
+    some = x[train] * weight[train, None]
+    normal = some.T @ x[train] + penalty * np.eye(x.shape[1])
+    return x @ np.linalg.solve(normal, some.T @ label[train])
+
+
+def pool(score, owner, count):
+    return np.bincount(owner, score, count) / np.maximum(np.bincount(owner, minlength=count), 1)
+
+
+def auc(scores, label):
+    right, wrong = scores[label > 0], scores[label < 0]
+    if not len(right) or not len(wrong):
+        return 0.5
+    return stats.mannwhitneyu(right, wrong).statistic / len(right) / len(wrong)
+
+
+def trivial(scans: list[CohortScan], jobs: int) -> None:
+    studied = parallel.run(study, scans, jobs)
+    bearing = [s for s in studied if s.bearing]
+    curves = np.array([s.f1 for s in bearing])
+    median = np.median(curves, axis=0)
+    best = int(np.argmax(median))
+    subjects = [s.subject for s in bearing]
+    one = summary.interval(curves[:, best].tolist(), subjects)
+    own = summary.interval(curves.max(1).tolist(), subjects)
+    print(
+        f"threshold in the true cord, {LEVELS[best]:.2f} of its median: median V-F1 "
+        f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f}), n {one.n}; to be at most 0.30"
+    )
+    print(f"  the best of each scan: {own.value:.3f} ({own.low:.3f} to {own.high:.3f})")
+    kept = [s for s in studied if len(s.features)]
+    scores, label = pooled_scores(kept), np.array([1.0 if s.bearing else -1.0 for s in kept])
+    found = auc(scores, label)
+    drawn = bootstrapped(scores, label, [s.subject for s in kept])
+    print(
+        f"classifier away from lesions: area under the ROC curve {found:.3f} "
+        f"({drawn[0]:.3f} to {drawn[1]:.3f}), {len(kept)} scans, "
+        f"{sum(len(s.features) for s in kept)} pieces; to hold 0.5"
+    )
+
+
+def bootstrapped(scores, label, subjects):
+    rng, names = np.random.default_rng(0), sorted(set(subjects))
+    rows = {n: np.flatnonzero([s == n for s in subjects]) for n in names}
+    found = []
+    for _ in range(1000):
+        chosen = np.concatenate([rows[names[i]] for i in rng.integers(len(names), size=len(names))])
+        found.append(auc(scores[chosen], label[chosen]))
+    return np.quantile(found, (0.025, 0.975))
+
+
+def bundles(scans: list[CohortScan], names: list[str]) -> None:
+    unseen = [scan for scan in scans if scan.split == "unseen"]
+    print(
+        f"bundles on {len(unseen)} unseen scans, median V-F1 tuned (interval) / at 0.5; share of lesion-free "
+        "scans left empty"
+    )
+    for name in names:
+        bundle = store.load(name)
+        network = engine.load(bundle.network, "auto")
+        uses, refused = [], 0
+        for scan in unseen:
+            try:
+                judged = tune.judge(bundle, network, scan, "embedded")
+            except NoCordError:
+                refused += 1
+                continue
+            threshold = bundle.info.operating_point.threshold
+            uses.append(reached.use(scan.subject, judged.truth, judged.pmap, threshold))
+        m = reached.metrics(uses, refused)
+        tuned, empty = m["v_f1_median"], m["lesion_free_unmarked"]
+        print(
+            f"  {name:18} {tuned.value:.3f} ({tuned.low:.3f} to {tuned.high:.3f}) / "
+            f"{m['v_f1_median_at_0.5'].value:.3f}; {empty.value:.2f}; refused {refused}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-i", type=Path, required=True, help="cohort: a folder or a TSV")
+    parser.add_argument("-bundle", nargs="*", default=[], help="bundles; the TSV then has a split")
+    parser.add_argument("-jobs", type=int, default=1)
+    options = parser.parse_args()
+    scans = cohort.read(options.i)
+    if options.bundle:
+        bundles(scans, options.bundle)
+    else:
+        trivial(scans, options.jobs)
+
+
+if __name__ == "__main__":
+    main()
