@@ -1,12 +1,16 @@
 """Distance of every centerline method to the centre of the cord mask, and its time.
 
     python benchmarks/centerline.py SHARED
+    python benchmarks/centerline.py COHORT [jobs]
 
-SHARED holds data/sct_testing_data (real scans with cord masks) and data/sct (SCT's weights).
+SHARED holds data/sct_testing_data (real scans with cord masks) and data/sct (SCT's weights). COHORT
+is a simulated one that the embedded detector was not trained on, for example of
+`sct_simulate_lesion -preset wide -n 100 -seed 9`; the detector alone looks at its scans.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -15,9 +19,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from sct_lesion_losses import locate
+from sct_lesion_losses import locate, parallel
 from sct_lesion_losses.centerline.detector import detect
-from sct_lesion_losses.errors import LesionError
+from sct_lesion_losses.errors import LesionError, NoCordError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 
@@ -39,6 +43,41 @@ def errors_mm(line: Centerline, mask: np.ndarray, grid: Grid) -> np.ndarray:
     truth = Centerline.from_mask(reorientation.apply(mask), rpi)
     apart = (line.xy - truth.xy)[truth.covered & line.covered]
     return np.hypot(*(apart * line.grid.spacing_mm[:2]).T)
+
+
+def look(scan: Path) -> tuple[str, str, np.ndarray | None]:
+    """Plane and stored orientation of a simulated scan, and how far off the detector is."""
+    image, grid = load(scan)
+    protocol = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
+    plane = protocol["SimulationProtocol"]["plane"]
+    try:
+        line = detect(image, grid)
+    except NoCordError:
+        return plane, grid.orientation, None
+    mask, mask_grid = load(labels_of(scan))
+    return plane, grid.orientation, errors_mm(line, mask, mask_grid)
+
+
+def labels_of(scan: Path) -> Path:
+    cohort = next(p for p in scan.parents if (p / "dataset_description.json").exists())
+    name = scan.name.replace(".nii.gz", "_label-SC_seg.nii.gz")
+    return cohort / "derivatives" / "labels" / scan.relative_to(cohort).with_name(name)
+
+
+def simulated(cohort: Path, jobs: int) -> None:
+    scans = sorted(cohort.glob("sub-*/**/*_T2w.nii.gz"))
+    seen = parallel.run(look, scans, jobs)
+    groups = {"all": seen}
+    for at in (0, 1):
+        groups |= {key: [s for s in seen if s[at] == key] for key in sorted({s[at] for s in seen})}
+    print("scans              number refused  slices  mean mm  beyond 5 mm  worst scan's mean mm")
+    for name, some in groups.items():
+        found = [e for *_, e in some if e is not None]
+        e = np.concatenate(found)
+        print(
+            f"{name:18} {len(some):6} {len(some) - len(found):7} {len(e):7} {e.mean():8.2f} "
+            f"{(e > 5).mean():11.2%} {max(f.mean() for f in found):10.2f}"
+        )
 
 
 def main(shared: Path) -> None:
@@ -71,4 +110,8 @@ def main(shared: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    if (folder / "dataset_description.json").exists():
+        simulated(folder, int((sys.argv[2:] or ["1"])[0]))
+    else:
+        main(folder)

@@ -4,11 +4,12 @@
     python benchmarks/difficulty.py -i study -jobs 2
     python benchmarks/difficulty.py -i split.tsv -bundle tversky bce
 
-1. A threshold inside the true cord: one multiple of the cord's median intensity for all scans, the one
-   with the best median V-F1 on these very scans, and the best of each scan, which no method knows.
-2. A classifier that sees pieces of the tube at least 15 mm away from every lesion: ridge regression on the
-   piece itself, made coarse, and on its intensities by ring and their texture; held out by subject,
-   pooled per scan. It must not tell scans with lesions from those without.
+1. A threshold inside the true cord: one multiple of the cord's median intensity for all scans, the
+   one with the best median V-F1 on these very scans, and the best of each scan, which no method
+   knows.
+2. A classifier that sees pieces of the tube at least 15 mm away from every lesion: ridge regression
+   on the piece itself, made coarse, and on its intensities by ring and their texture; held out by
+   subject, pooled per scan. It must not tell scans with lesions from those without.
 3. Bundles on the scans of the part unseen: V-F1 tuned and at 0.5, and lesion-free scans left empty.
 """
 
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from sct_lesion_losses import engine, intensity, locate, parallel, prepare, tune
+from sct_lesion_losses import engine, intensity, locate, parallel, tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort, nifti
 from sct_lesion_losses.data.cohort import CohortScan
@@ -99,11 +100,12 @@ def pooled_scores(studied: list[Studied]) -> npt.NDArray[np.float64]:
         train = fold[owner] != k
         inner = train & (fold[owner] != (k + 1) % FOLDS)
         judged = fold == (k + 1) % FOLDS
-        best = max(
-            PENALTIES,
-            key=lambda p: auc(pool(ridge(values, label[owner], inner, p), owner, len(label))[judged],
-                              label[judged]),
-        )  # fmt: skip
+
+        def skill(penalty, inner=inner, judged=judged):
+            pooled = pool(ridge(values, label[owner], inner, penalty), owner, len(label))
+            return auc(pooled[judged], label[judged])
+
+        best = max(PENALTIES, key=skill)
         held_out = fold == k
         scores[held_out] = pool(ridge(values, label[owner], train, best), owner, len(label))[
             held_out
@@ -171,8 +173,8 @@ def bootstrapped(scores, label, subjects):
 def bundles(scans: list[CohortScan], names: list[str]) -> None:
     unseen = [scan for scan in scans if scan.split == "unseen"]
     print(
-        f"bundles on {len(unseen)} unseen scans, median V-F1 tuned (interval) / at 0.5; share of lesion-free "
-        "scans left empty"
+        f"bundles on {len(unseen)} unseen scans: median V-F1 tuned (interval) / at 0.5; share of "
+        "lesion-free scans left empty"
     )
     for name in names:
         bundle = store.load(name)

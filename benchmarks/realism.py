@@ -2,9 +2,9 @@
 
     SCT_DIR=… python benchmarks/realism.py -n 48 -jobs 2
 
-OptiC with SCT's weights looks for the cord on scans of every site; SCT's lesion model `t2_ax`, run by SCT's
-own rule with the true centerline, looks for lesions on the scans of the axial sites. SCT_DIR is an
-installation of the Spinal Cord Toolbox, or a folder with its `data`.
+OptiC with SCT's weights looks for the cord on scans of every site; SCT's lesion model `t2_ax`, run
+by SCT's own rule with the true centerline, looks for lesions on the scans of the axial sites.
+SCT_DIR is an installation of the Spinal Cord Toolbox, or a folder with its `data`.
 
 The contrast of a lesion is measured in the scan: its mean over the median of the cord in the same
 slices, away from every lesion. So it holds the partial volume that a thick slice mixes in.
@@ -104,44 +104,41 @@ def main() -> None:
     ]
     seen = parallel.run(look, tasks, options.jobs)
 
+    report_cord(seen)
+    report_lesions([s for s in seen if s.stray is not None])
+
+
+def report_cord(seen: list[Seen]) -> None:
     off = np.concatenate([s.off_mm for s in seen])
-    print(
-        f"OptiC with SCT's weights: within {NEAR_MM:g} mm on {(off < NEAR_MM).mean():.1%} of "
-        f"{len(off)} slices, mean {off.mean():.2f} mm"
-    )
+    near = (off < NEAR_MM).mean()
+    print(f"OptiC with SCT's weights: within {NEAR_MM:g} mm on {near:.1%} of {len(off)} slices")
     for name in sorted({s.site for s in seen}):
         own = [np.array(s.off_mm) for s in seen if s.site == name]
         lost = sum((o < NEAR_MM).mean() < 0.5 for o in own)
-        print(
-            f"  site {name}: {(np.concatenate(own) < NEAR_MM).mean():6.1%}, lost {lost} of {len(own)}"
-        )
+        near = (np.concatenate(own) < NEAR_MM).mean()
+        print(f"  site {name}: {near:6.1%}, lost {lost} of {len(own)}")
 
-    axial = [s for s in seen if s.stray is not None]
+
+def report_lesions(axial: list[Seen]) -> None:
     rows = np.array([row for s in axial for row in s.lesions])
-    print(
-        "SCT's t2_ax on axial scans, by the contrast in the scan: lesions touched, and marked to 25 %"
-    )
-    for low, high in (*BINS, (1.5, 9.0)):
-        own = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
-        if len(own):
-            print(
-                f"  {low:.1f} to {high:.1f}: {(own[:, 2] > 0).mean():6.1%} {(own[:, 2] >= 0.25).mean():6.1%}"
-                f"   of {len(own)}, median {np.median(own[:, 1]):.0f} mm3"
-            )
-    bright = rows[rows[:, 0] >= 1.5]
-    for low, high in ((0, 30), (30, 100), (100, 1e9)):
-        own = bright[(bright[:, 1] >= low) & (bright[:, 1] < high)]
-        if len(own):
-            print(
-                f"  1.5 or more, {low} to {high:g} mm3: {(own[:, 2] > 0).mean():6.1%} of {len(own)}"
-            )
+    contrast, volume, share = rows.T
+    print("SCT's t2_ax on axial scans: lesions touched, and marked to 25 %")
+    chosen = {
+        f"contrast {low} to {high}": (contrast >= low) & (contrast < high) for low, high in BINS
+    }
+    bright = contrast >= 1.5
+    chosen["contrast 1.5 or more"] = bright
+    chosen["  under 30 mm3"] = bright & (volume < 30)
+    chosen["  30 to 100 mm3"] = bright & (volume >= 30) & (volume < 100)
+    chosen["  100 mm3 or more"] = bright & (volume >= 100)
+    for name, some in chosen.items():
+        if some.any():
+            touched, marked = (share[some] > 0).mean(), (share[some] >= 0.25).mean()
+            print(f"  {name:22} {touched:6.1%} {marked:6.1%} of {some.sum()}")
     free = [s.stray for s in axial if not s.has_lesions]
-    print(
-        f"  blobs on lesion-free scans: mean {np.mean(free):.2f}, at most {max(free)}, n {len(free)}"
-    )
-    print(
-        f"  stray blobs on the others: mean {np.mean([s.stray for s in axial if s.has_lesions]):.2f}"
-    )
+    others = [s.stray for s in axial if s.has_lesions]
+    print(f"  blobs on {len(free)} lesion-free scans: mean {np.mean(free):.2f}, most {max(free)}")
+    print(f"  stray blobs on {len(others)} others: mean {np.mean(others):.2f}, most {max(others)}")
 
 
 if __name__ == "__main__":

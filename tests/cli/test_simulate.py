@@ -16,6 +16,17 @@ def test_the_command_prints_the_folder_it_made(
     assert (out / "sub-001" / "anat" / "sub-001_T2w.nii.gz").is_file()
 
 
+def test_raters_have_folders_of_their_own_beside_the_truth(tmp_path: Path) -> None:
+    assert main(["-ofolder", str(tmp_path), "-preset", "tiny", "-n", "1", "-raters", "2"]) == 0
+    folders = sorted(path.name for path in (tmp_path / "derivatives").iterdir())
+    assert folders == ["labels", "rater-01", "rater-02"]
+    for folder in folders:
+        derived = tmp_path / "derivatives" / folder
+        mask = derived / "sub-001" / "anat" / "sub-001_T2w_label-lesion_seg.nii.gz"
+        assert mask.is_file()
+        assert (derived / "dataset_description.json").is_file()
+
+
 def test_no_subjects_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-ofolder", "x", "-n", "0"]) == 2
     assert "-n" in capsys.readouterr().err
