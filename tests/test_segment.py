@@ -18,7 +18,7 @@ from geometry import affine_of
 from sct_lesion_losses import phantom, predict, segment
 from sct_lesion_losses.data import outputs
 from sct_lesion_losses.errors import CenterlineError, UsageError
-from sct_lesion_losses.phantom.cohort import centerline_mask, write_nifti
+from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
 from sct_lesion_losses.space.grid import Grid
 
 PRIVATE = b"DOE^JANE"

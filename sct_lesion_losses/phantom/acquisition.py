@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
 from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.canal import RADIUS_MM, canal
+from sct_lesion_losses.phantom.kspace import ghosts, noisy, through_k_space
 from sct_lesion_losses.phantom.lesions import Lesions
 from sct_lesion_losses.phantom.noise import Floats
 from sct_lesion_losses.phantom.sites import Protocol
@@ -19,7 +19,6 @@ from sct_lesion_losses.space.grid import Grid
 
 _NODE_MM = 6.0  # spacing of the lattice on which cord coordinates are computed exactly
 _CHUNK = 1 << 16  # points painted at a time: their arrays stay in the processor's cache
-_MARGIN = 10  # pixels mirrored at the borders before the Fourier transform
 _CANAL_TOP_MM = 24.0  # above it the canal belongs to the head
 CORD_TOP_MM = 3.0  # upper end of the cord's mask: the edge of C1
 
@@ -127,10 +126,10 @@ def acquire(
         fine, cord[k], lesion[k], pulse = _slice(
             body, lesions, protocol, frame, k, shape, with_column
         )
-        clean = _through_k_space(fine, protocol, shape[1:])
-        clean += _ghosts(pulse, protocol)
+        clean = through_k_space(fine, protocol, shape[1:])
+        clean += ghosts(pulse, protocol)
         sensitivity = field[k] * _coil(protocol, frame, k, shape)
-        signal[k] = _noisy(rng, clean * sensitivity, protocol)
+        signal[k] = noisy(rng, clean * sensitivity, protocol)
         signal[k] /= sensitivity ** np.float32(protocol.normalised)
     back = np.argsort(order)
     return Acquired(*(np.ascontiguousarray(a.transpose(*back)) for a in (signal, cord, lesion)))
@@ -268,30 +267,6 @@ def _halved(fine: Floats) -> Floats:
     return fine
 
 
-def _through_k_space(fine: Floats, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
-    """Keep the acquired centre of k-space and return the image on its pixels."""
-    sizes = [fft.next_fast_len(n + 2 * _MARGIN) for n in shape]
-    pads = [(2 * _MARGIN, 2 * (m - n - _MARGIN)) for m, n in zip(sizes, shape, strict=True)]
-    spectrum = fft.fft2(np.pad(fine, pads, mode="symmetric"))
-    for axis in range(2):
-        keep = np.fft.fftfreq(sizes[axis], 1 / sizes[axis]).astype(int)
-        spectrum = spectrum.take(keep, axis=axis)  # negative frequencies count from the end
-    spectrum *= _window(protocol, tuple(sizes)) / 4
-    image = fft.ifft2(spectrum).real
-    cut = tuple(slice(_MARGIN, _MARGIN + n) for n in shape)
-    return np.ascontiguousarray(image[cut], dtype=np.float32)
-
-
-def _window(protocol: Protocol, shape: tuple[int, ...]) -> Floats:
-    """Weight of every k-space sample: 0 where nothing is acquired, less at the edges."""
-    factors = []
-    for n, share in zip(shape, protocol.matrix, strict=True):
-        f = np.abs(np.fft.fftfreq(n)) / (0.5 * share)
-        taper = 1 - protocol.smooth * 0.6 * np.clip(f, 0, 1) ** 2
-        factors.append(np.where(f <= 1, taper, 0))
-    return np.outer(*factors).astype(np.float32)
-
-
 def _field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
     """Smooth bias, (slices, rows, columns): a random polynomial and the ends of the coil."""
     axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
@@ -316,25 +291,4 @@ def _coil(protocol: Protocol, frame: _Frame, k: int, shape: tuple[int, ...]) -> 
         under = np.clip((v - 42) / 12, 0, 1)
         decay *= 1 - np.float32(1 - protocol.band) * under
     result: Floats = np.maximum(decay, np.float32(0.02)).astype(np.float32)
-    return result
-
-
-def _ghosts(pulse: Floats, protocol: Protocol) -> Floats:
-    """Faint copies of the pulsating fluid along the phase-encoding axis."""
-    if protocol.ghost == 0:
-        return np.zeros_like(pulse)
-    # Along the body in sagittal scans, front to back in axial ones: the second axis in plane.
-    axis = 1
-    step = int(pulse.shape[axis] * (0.13 + 2.5 * protocol.ghost))
-    copies = np.roll(pulse, step, axis) + np.roll(pulse, -step, axis)
-    return np.float32(protocol.ghost * protocol.contrast.csf) * copies
-
-
-def _noisy(rng: np.random.Generator, clean: Floats, protocol: Protocol) -> Floats:
-    """Magnitude of the signal with complex noise of the acquired frequencies only."""
-    white = rng.standard_normal((2, *clean.shape), dtype=np.float32)
-    window = _window(protocol, clean.shape)
-    noise = fft.ifft2(fft.fft2(white[0] + 1j * white[1]) * window)
-    noise *= np.float32(1 / (protocol.snr * np.sqrt((window**2).mean())))
-    result: Floats = np.abs(clean + noise).astype(np.float32)
     return result

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
 from sct_lesion_losses import __version__, parallel
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.files import replacing, write_json, write_text
+from sct_lesion_losses.files import write_json, write_text
+from sct_lesion_losses.phantom.files import write_nifti, write_scan
 from sct_lesion_losses.phantom.scan import (
     LESION_FREE,
     PhantomScan,
@@ -23,13 +20,30 @@ from sct_lesion_losses.phantom.scan import (
     make_scan,
 )
 from sct_lesion_losses.phantom.sites import SITES
-from sct_lesion_losses.space.grid import Grid
 
 SCANS_PER_SUBJECT = 161 / 108  # of the study
 TRUTH_COLUMNS = (
     "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
     "section_share", "intensity_ratio", "volume_mm3", "labelled",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One scan to make, and what holds for the whole cohort."""
+
+    subject: int
+    scan: int
+    seed: int
+    out: Path
+    sites: int
+    lesion_free: float
+    preset: Preset
+    raters: int
+
+    @property
+    def session(self) -> str:
+        return f"ses-{self.scan + 1:02d}" if len(scans_of(self.subject)) > 1 else ""
 
 
 def make_cohort(
@@ -82,8 +96,11 @@ def make_cohort(
     """
     _check(n_subjects, seed, lesion_free, jobs, raters)
     out = Path(out)
-    planned = [(subject, scan) for subject in range(n_subjects) for scan in scans_of(subject)]
-    tasks = [(seed, *each, out, sites, lesion_free, preset, raters) for each in planned]
+    tasks = [
+        _Task(subject, scan, seed, out, sites, lesion_free, preset, raters)
+        for subject in range(n_subjects)
+        for scan in scans_of(subject)
+    ]
     found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
     rows = [row for one in found for row in one]
     _write_tables(out, n_subjects, seed, sites, lesion_free, preset, raters, rows)
@@ -105,98 +122,43 @@ def _check(n_subjects: int, seed: int, lesion_free: float, jobs: int, raters: in
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
 
 
-def _name(task: tuple[Any, ...]) -> str:
-    return _subject(task[1])
+def _name(task: _Task) -> str:
+    return _subject(task.subject)
 
 
-def _write_scan(task: tuple[Any, ...]) -> list[str]:
+def _write_scan(task: _Task) -> list[str]:
     """Make one scan and write its files; return its rows of the truth table."""
-    seed, subject, number, out, sites, lesion_free, preset, raters = task
     scan = make_scan(
-        seed, subject, number,
-        lesions=has_lesions(seed, subject, lesion_free), preset=preset, sites=sites,
-        raters=raters,
-    )  # fmt: skip
-    label = _subject(subject)
-    session = f"ses-{number + 1:02d}" if len(scans_of(subject)) > 1 else ""
-    folder = "/".join(part for part in (label, session, "anat") if part)
-    stem = "_".join(part for part in (label, session, "T2w") if part)
-    write_scan(scan, out / folder, out / "derivatives" / "labels" / folder, stem)
+        task.seed,
+        task.subject,
+        task.scan,
+        lesions=has_lesions(task.seed, task.subject, task.lesion_free),
+        preset=task.preset,
+        sites=task.sites,
+        raters=task.raters,
+    )
+    label = _subject(task.subject)
+    folder = "/".join(part for part in (label, task.session, "anat") if part)
+    stem = "_".join(part for part in (label, task.session, "T2w") if part)
+    derivatives = task.out / "derivatives"
+    write_scan(scan, task.out / folder, derivatives / "labels" / folder, stem)
     for rater, mask in enumerate(scan.raters, start=1):
-        drawn = out / "derivatives" / _rater(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
+        drawn = derivatives / _rater(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
         write_nifti(drawn, mask, scan.grid)
+    return _truth_rows(scan, label, task.session or "n/a", f"{folder}/{stem}.nii.gz")
+
+
+def _truth_rows(scan: PhantomScan, label: str, session: str, path: str) -> list[str]:
     return [
         "\t".join(
             (
-                label, session or "n/a", f"{folder}/{stem}.nii.gz", str(r.number), r.lesion.level,
-                r.lesion.place, f"{r.lesion.s_mm:.2f}", f"{r.lesion.half_length_mm:.2f}",
-                f"{r.lesion.share:.3f}", f"{r.lesion.ratio:.3f}", f"{r.volume_mm3:.1f}",
-                str(int(r.labelled)),
+                label, session, path, str(r.number), r.lesion.level, r.lesion.place,
+                f"{r.lesion.s_mm:.2f}", f"{r.lesion.half_length_mm:.2f}", f"{r.lesion.share:.3f}",
+                f"{r.lesion.ratio:.3f}", f"{r.volume_mm3:.1f}", str(int(r.labelled)),
             )
         )
         for r in scan.lesions
     ]  # fmt: skip
-
-
-def write_scan(scan: PhantomScan, raw: Path, labels: Path, stem: str) -> Path:
-    """Write a scan, its sidecar and its labels; return the path of the scan."""
-    slope = 0.5 if scan.protocol.dtype == "int16-scaled" else None
-    path = raw / f"{stem}.nii.gz"
-    write_nifti(path, scan.image, scan.grid, slope)
-    write_json(raw / f"{stem}.json", _sidecar(scan))
-    write_nifti(labels / f"{stem}_label-lesion_seg.nii.gz", scan.lesion, scan.grid)
-    write_nifti(labels / f"{stem}_label-SC_seg.nii.gz", scan.cord, scan.grid)
-    write_nifti(labels / f"{stem}_label-centerline.nii.gz", centerline_mask(scan), scan.grid)
-    return path
-
-
-def write_nifti(
-    path: Path, array: npt.NDArray[Any], grid: Grid, slope: float | None = None
-) -> None:
-    """Write a compressed NIfTI file without time stamp; `slope` is stored, not applied."""
-    image = nib.Nifti1Image(array, grid.affine)
-    image.set_sform(grid.affine, 1)
-    image.set_qform(grid.affine, 1)
-    image.header.set_xyzt_units("mm", "sec")
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0.0)
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
-
-
-def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
-    """One voxel on the cord's centre in each axial slice, (X, Y, Z), in stored orientation."""
-    mask = np.zeros(scan.grid.shape, np.uint8)
-    if not len(scan.centerline):
-        return mask
-    grid, turn = scan.grid.to_rpi()
-    points = grid.to_voxel(scan.centerline)
-    points = points[np.argsort(points[:, 2])]
-    z = np.arange(grid.shape[2])
-    z = z[(z >= points[0, 2] - 0.5) & (z <= points[-1, 2] + 0.5)]
-    xy = [np.interp(z, points[:, 2], points[:, k]) for k in range(2)]
-    x, y = (
-        np.clip(np.round(a).astype(int), 0, n - 1) for a, n in zip(xy, grid.shape, strict=False)
-    )
-    turn.apply(mask)[x, y, z] = 1
-    return mask
-
-
-def _sidecar(scan: PhantomScan) -> dict[str, Any]:
-    p = scan.protocol
-    return {
-        "Modality": "MR",
-        "Manufacturer": p.manufacturer,
-        "MagneticFieldStrength": p.tesla,
-        "InstitutionName": f"Site {p.site}",
-        "SliceThickness": round(p.slice_mm, 3),
-        "SpacingBetweenSlices": round(p.slice_mm + p.gap_mm, 3),
-        "MRAcquisitionType": "3D" if p.plane == "3d" else "2D",
-        "Simulated": True,
-        "SimulationProtocol": asdict(p),
-        "SimulationSeed": [scan.seed, scan.subject, scan.scan],
-        "DroppedComponents": scan.dropped,
-    }
 
 
 def _subject(subject: int) -> str:

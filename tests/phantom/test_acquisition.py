@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom import acquisition
+from sct_lesion_losses.phantom import acquisition, kspace
 from sct_lesion_losses.phantom.anatomy import make_body
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 
@@ -33,7 +33,7 @@ def test_doubling_keeps_the_pixels() -> None:
 def test_a_smooth_image_passes_k_space_unharmed(protocol: Protocol) -> None:
     x = np.linspace(0, 3, 80, dtype=np.float32)
     fine = np.sin(x)[:, None] + np.cos(x)[None]
-    image = acquisition._through_k_space(fine, protocol, (40, 40))
+    image = kspace.through_k_space(fine, protocol, (40, 40))
     assert image[3:-3, 3:-3] == pytest.approx(fine[::2, ::2][3:-3, 3:-3], abs=0.01)
 
 
@@ -41,7 +41,7 @@ def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
     cut = replace(protocol, matrix=(0.6, 1.0))
     fine = np.zeros((160, 40), np.float32)
     fine[80:] = 1.0
-    image = acquisition._through_k_space(fine, cut, (80, 20))
+    image = kspace.through_k_space(fine, cut, (80, 20))
     # Gibbs: an overshoot of about 9 % of the step, and a second wave of the other sign.
     assert 0.05 < image[40:60, 10].max() - 1 < 0.13
     assert image[42:60, 10].min() < 0.99
@@ -49,14 +49,14 @@ def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
 
 def test_noise_has_the_level_asked_for(protocol: Protocol) -> None:
     clean = np.full((100, 100), 1.0, np.float32)
-    noisy = acquisition._noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
+    noisy = kspace.noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
     assert noisy.std() == pytest.approx(1 / 12, rel=0.1)
     assert noisy.min() > 0
 
 
 def test_noise_in_air_is_that_of_a_magnitude(protocol: Protocol) -> None:
     clean = np.zeros((100, 100), np.float32)
-    noisy = acquisition._noisy(np.random.default_rng(0), clean, replace(protocol, snr=10.0))
+    noisy = kspace.noisy(np.random.default_rng(0), clean, replace(protocol, snr=10.0))
     assert noisy.mean() == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import make_cohort, make_scan
-from sct_lesion_losses.phantom.cohort import centerline_mask, scans_of, write_nifti
+from sct_lesion_losses.phantom.cohort import scans_of
+from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
 from sct_lesion_losses.space.grid import Grid
 
 

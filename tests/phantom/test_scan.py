@@ -8,8 +8,10 @@ from scipy import ndimage
 
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import PhantomScan, make_scan
-from sct_lesion_losses.phantom.scan import SMALLEST_MM3, _stored, has_lesions
+from sct_lesion_losses.phantom.scan import has_lesions
 from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES
+from sct_lesion_losses.phantom.storage import stored_grid
+from sct_lesion_losses.phantom.truth import SMALLEST_MM3
 from sct_lesion_losses.space.grid import Grid
 
 
@@ -130,7 +132,7 @@ def test_the_label_belongs_to_the_stored_grid_of_a_thick_slice(axial: PhantomSca
 def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int, z: int) -> None:
     rpi = Grid((x, y, z), np.array([[-2, 0, 0, 5], [0, 3, 0, -7], [0, 0, 4, 1], [0, 0, 0, 1.0]]))
     array = np.arange(x * y * z).reshape(x, y, z)
-    stored, turn = _stored(rpi, orientation)
+    stored, turn = stored_grid(rpi, orientation)
     assert stored.orientation == orientation
     kept = turn.undo(array)
     assert kept.shape == stored.shape
