@@ -11,6 +11,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.common import (
+    FILE,
     FOLDER,
     choice,
     command,
@@ -57,13 +58,27 @@ logger = logging.getLogger(__name__)
     default=0,
 )
 @option("-jobs", "jobs", int_range(1), "Scans made at the same time.", default=1)
-def simulate_lesion(folder: Path, subjects: int | None, verbosity: int, **settings: Any) -> int:
+@option(
+    "-figure",
+    "picture",
+    FILE,
+    "PNG to draw: at most 16 of the scans beside their labels, on one sheet. Needs matplotlib.",
+)
+def simulate_lesion(
+    folder: Path, subjects: int | None, picture: Path | None, verbosity: int, **settings: Any
+) -> int:
     """Make the cohort, and print its folder."""
+    from sct_lesion_losses.data import cohort
     from sct_lesion_losses.phantom import make_cohort
+    from sct_lesion_losses.report import contact_sheet
 
+    if picture is not None:
+        contact_sheet.check(picture)
     count = subjects or SUBJECTS[settings["preset"]]
     with talk.progress_bar("simulating", verbosity > 0) as progress:
         made = make_cohort(count, out=folder, progress=progress, **settings)
+    if picture is not None:
+        contact_sheet.draw(cohort.read(made), picture)
     click.echo(made)
     return 0
 

@@ -124,6 +124,11 @@ def write(
     write_text(path, text.getvalue())
 
 
+def cord_mask(scan: CohortScan) -> Path | None:
+    """Find the cord mask of a scan, beside its lesion mask under the names of BIDS labels."""
+    return _label(scan.lesion_mask.parent, scan.name, _CORD)
+
+
 def content_hash(array: NDArray[Any]) -> str:
     """Hash of a scan's voxels, the same whatever its file is called or compressed with.
 

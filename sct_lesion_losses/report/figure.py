@@ -163,7 +163,7 @@ def _draw_side(
         beside = [
             overlay[np.clip(x + k, 0, scan.shape[0] - 1), :, rows] for k in range(-reach, reach + 1)
         ]
-        _outline(axes, np.max(beside, axis=0)[:, ::-1])
+        outline(axes, np.max(beside, axis=0)[:, ::-1])
     for z in slices:
         axes.axhline(z, color=CORD_COLOUR, linewidth=0.6, alpha=0.7)
     y = scan.shape[1] - 1 - line.xy[line.covered, 1]
@@ -185,7 +185,7 @@ def _draw_axial(
     """Draw one axial slice around the cord, the patient's right on the left."""
     axes.imshow(scan[:, :, z].T, cmap="gray", origin="lower", vmin=window[0], vmax=window[1])
     if overlay is not None:
-        _outline(axes, overlay[:, :, z].T)
+        outline(axes, overlay[:, :, z].T)
     nearest = int(np.argmin(np.abs(np.flatnonzero(line.covered) - z)))
     x, y = line.xy[np.flatnonzero(line.covered)[nearest]]
     half = AXIAL_MM / 2 / FINE_MM
@@ -199,10 +199,29 @@ def _draw_axial(
     axes.set_yticks([])
 
 
-def _outline(axes: Any, overlay: npt.NDArray[np.float32]) -> None:
-    """Outline where the overlay reaches one half."""
+def outline(
+    axes: Any,
+    overlay: npt.NDArray[np.float32],
+    colour: str = LESION_COLOUR,
+    width: float = 1.1,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
+    """Outline where the overlay reaches one half.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    overlay : (H, W) float32
+        Mask or probability, its first row at the bottom.
+    colour : str
+    width : float
+        Of the line, in points.
+    extent : (left, right, bottom, top), optional
+        Outer edges of the pixels, as given to `imshow`; pixel numbers where left out.
+    """
     if overlay.max() >= 0.5 and min(overlay.shape) > 1:
-        axes.contour(overlay, levels=[0.5], colors=LESION_COLOUR, linewidths=1.1)
+        where = {} if extent is None else {"extent": extent, "origin": "lower"}
+        axes.contour(overlay, levels=[0.5], colors=colour, linewidths=width, **where)
 
 
 def _letters(axes: Any, left: str, right: str, top: str, bottom: str) -> None:

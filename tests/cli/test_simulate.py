@@ -35,3 +35,19 @@ def test_no_subjects_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str])
 def test_the_help_names_the_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-h"]) == 0
     assert "{tiny,demo,study,wide}" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_is_drawn_where_asked_for(tmp_path: Path) -> None:
+    out, picture = tmp_path / "cohort", tmp_path / "sheet.png"
+    args = ["-preset", "tiny", "-n", "1", "-figure", str(picture)]
+    assert main(["-ofolder", str(out), *args]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_cohort_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cohort"
+    assert main(["-ofolder", str(out), "-figure", "sheet.tiff"]) == 1
+    assert "ends in .png" in capsys.readouterr().err
+    assert not out.exists()
