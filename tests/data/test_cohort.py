@@ -34,6 +34,14 @@ def test_a_scan_without_a_mask_is_left_out_and_named(bids, caplog):
     assert "sub-002_T2w.nii.gz: no lesion mask" in caplog.text
 
 
+def test_the_cord_mask_lies_beside_the_lesion_mask(bids):
+    first, second = cohort.read(bids)[:2]
+    beside = second.lesion_mask.with_name("sub-002_T2w_label-SC_seg.nii.gz")
+    beside.touch()
+    assert cohort.cord_mask(second) == beside
+    assert cohort.cord_mask(first) is None
+
+
 def test_a_written_table_is_read_back(bids, tmp_path):
     scans = cohort.read(bids)
     (tmp_path / "elsewhere").mkdir()
