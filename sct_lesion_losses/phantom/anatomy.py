@@ -226,6 +226,9 @@ def _column(
     own = np.argmin(np.abs(along[:, None] - centres[None]), axis=1)
     marrow = 1 + 0.06 * rng.standard_normal(len(centres))
     water = np.clip(rng.normal(1, 0.35, len(inner)), 0.3, 1.8)
+    # The spinous processes differ from one vertebra to the next.
+    longer, taller = rng.normal(1, 0.13, len(centres)), rng.normal(1, 0.14, len(centres))
+    leaning, aside = rng.normal(0, 0.07, len(centres)), rng.normal(0, 1.1, len(centres))
     return {
         "level": level,
         # mm inside the disc, negative in the vertebra
@@ -237,6 +240,10 @@ def _column(
         "width": _knots(level, _BODY_WIDTH) * rng.normal(1, 0.06),
         "spinous": _knots(level, _SPINOUS) * rng.normal(1, 0.1),
         "tilt": _knots(level, _SPINOUS_TILT) * rng.normal(1, 0.15),
+        "process_length": longer[own],
+        "process_height": taller[own],
+        "process_lean": leaning[own],
+        "process_aside": aside[own],
     }
 
 
@@ -249,7 +256,7 @@ def _numbers(rng: np.random.Generator) -> dict[str, float]:
         "chest_rl": u(140, 190),
         "nape": u(6, 22),  # subcutaneous fat behind, mm
         "septa": u(0.05, 0.22),
-        "deep_fat": u(0.6, 1.9),
+        "deep_fat": u(1.0, 2.1),
         "airway_u": u(6, 10),
         "airway_v": u(4, 8),
         "airway_gap": u(5, 11),

@@ -61,7 +61,7 @@ def _contrast(csf: float, fat: float, muscle: float, bone: float, disc: float) -
 
 SITES: tuple[Site, ...] = (
     Site("A", "Siemens", 3.0, "sagittal", 0.55, 2.8, 0.10, (_C, _C, _CT), 0.80, 14, 320, "int16",
-         "PIR", _contrast(2.9, 1.8, 0.45, 0.54, 0.8)),
+         "PIR", _contrast(3.3, 1.8, 0.45, 0.54, 0.8)),
     Site("B", "Siemens", 1.5, "sagittal", 0.62, 3.0, 0.10, (_C, _CT), 0.75, 11, 260, "int16",
          "PSR", _contrast(3.1, 1.7, 0.50, 0.58, 0.9)),
     Site("C", "Philips", 3.0, "sagittal", 0.45, 2.7, 0.05, (_C, _CT, _T), 0.70, 12, 900,
@@ -69,7 +69,7 @@ SITES: tuple[Site, ...] = (
     Site("D", "GE", 3.0, "sagittal", 0.47, 3.0, 0.15, (_CT, _T), 0.65, 13, 1500, "int16",
          "AIL", _contrast(2.7, 1.9, 0.53, 0.60, 0.6)),
     Site("E", "GE", 1.5, "sagittal", 0.70, 2.9, 0.12, (_C,), 0.80, 10, 700, "uint16",
-         "ASR", _contrast(2.5, 1.8, 0.47, 0.62, 0.75)),
+         "ASR", _contrast(2.9, 1.8, 0.47, 0.62, 0.75)),
     Site("F", "Philips", 1.5, "sagittal", 0.60, 2.75, 0.0, (_C, _T), 0.90, 9, 420,
          "float32", "PIR", _contrast(2.7, 1.9, 0.41, 0.50, 1.1)),
     Site("G", "Siemens", 3.0, "sagittal", 0.68, 2.5, 0.0, (_C, _CT), 1.0, 16, 180, "int16",

@@ -252,15 +252,38 @@ def _arches(
     bone = np.float32(c.bone) * marrow * (1 + np.float32(0.1) * grain)
     ridge = np.abs(u) - np.float32(5)
     strip = np.maximum(ridge, np.maximum(-back + 5, back - length - 8))
-    streak = body.noise["streaks"](u, v, s)
-    mixed = np.where(streak > 0.1, np.float32(c.fat * 0.9), np.float32(c.muscle))
+    streak = body.noise["streaks"](u, v, s) + np.float32(0.7) * body.noise["septa_fine"](u, v, s)
+    mixed = np.float32(c.muscle) + np.clip(np.float32(0.45) + np.float32(0.4) * streak, 0, 1) * (
+        np.float32(c.fat * 0.9 - c.muscle)
+    )
     paint(value, cover(strip, edge_mm + 0.5) * np.float32(0.9), mixed)
-    thick = np.float32(2.0) + np.float32(1.6) * np.clip((back - length + 5) / 6, 0, 1)
-    process = np.maximum(np.abs(u) - thick, tall - np.float32(5.0) + np.float32(0.02) * back)
-    process = np.maximum(process, np.maximum(np.float32(4.5) - back, back - length - 4))
+    process = _spinous(body, u, v, s, shifted, back, length)
     solid = np.minimum(lamina, process)
     paint(value, cover(solid - np.float32(0.4), edge_mm), np.float32(c.cortex))
     paint(value, cover(solid + np.float32(1.0), edge_mm), bone)
+
+
+def _spinous(
+    body: Body, u: Floats, v: Floats, s: Floats, shifted: Floats, back: Floats, length: Floats
+) -> Floats:
+    """Signed distance to the spinous processes: rounded, with a club at the end, none alike."""
+    names = ("middle", "process_length", "process_height", "process_lean", "process_aside")
+    middle, longer, taller, lean, aside = _tables(body, shifted, *names)
+    rough = body.noise["pockets"](u * np.float32(1.6), v * np.float32(1.6), s * np.float32(3.0))
+    end = length * longer - back  # mm before the tip
+    club = np.clip(1 - end / 8, 0, 1)
+    half = (np.float32(4.2) + np.float32(1.3) * club) * taller + np.float32(0.7) * rough
+    thick = np.float32(2.0) + np.float32(1.6) * club
+    beside = u - aside * np.clip(back / 20, 0, 1)
+    outside = (
+        np.abs(beside) - thick,
+        np.abs(middle + lean * np.maximum(back, 0)) - half + np.float32(0.02) * back,
+        np.maximum(np.float32(4.5) - back, -end - np.float32(4)),
+    )
+    rounding = np.float32(2.0)
+    squares = sum(np.square(np.maximum(x + rounding, 0)) for x in outside)
+    result: Floats = np.sqrt(np.asarray(squares, np.float32)) - rounding
+    return result
 
 
 def _vertebrae(
@@ -306,8 +329,10 @@ def _skin(
     d, some = depth[chosen], value[chosen]
     behind: Floats = np.clip(np.float32(0.4) - v[chosen] * np.float32(0.025), 0.25, 1)
     layer = np.float32(body.numbers["nape"]) * behind
-    strand = np.abs(body.noise["streaks"](u[chosen], v[chosen], s[chosen])) < 0.12
-    fat = np.float32(c.fat) * (1 - np.float32(0.25) * strand.astype(np.float32))
+    where = [x[chosen] for x in (u, v, s)]
+    strand = np.clip(1 - np.abs(body.noise["streaks"](*where)) * np.float32(4), 0, 1)
+    lobule = body.noise["septa"](*where)
+    fat = np.float32(c.fat) * (1 - np.float32(0.2) * strand + np.float32(0.05) * lobule)
     paint(some, cover(-d - layer, edge_mm + 0.3), fat)
     paint(some, cover(-d - np.float32(1.8), edge_mm + 0.3), np.float32(c.skin))
     some *= cover(d, edge_mm + 0.2)
