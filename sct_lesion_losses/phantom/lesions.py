@@ -167,11 +167,11 @@ def _shaped(rng: np.random.Generator, lesion: Lesion) -> Lesion:
     else:
         angle = float(rng.uniform(-np.pi, np.pi))
     # Part of a peripheral lesion's shape falls outside the cord; the wedge loses some more.
-    visible = 0.95 if lesion.place in ("central", "transverse") else 0.62
+    visible = 0.95 if lesion.place in ("central", "transverse") else 0.77
     radial = float(np.sqrt(share / visible * aspect))
     tangential = float(np.sqrt(share / visible / aspect))
     if lesion.place in ("lateral", "posterior", "anterior"):
-        centre = float(1.0 - radial * rng.uniform(0.35, 0.75))
+        centre = float(1.0 - radial * rng.uniform(0.95, 1.3))
     elif lesion.place == "central":
         centre = float(rng.uniform(0, 0.2))
     else:
