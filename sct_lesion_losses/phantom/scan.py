@@ -21,7 +21,8 @@ from sct_lesion_losses.space.grid import Grid
 Preset = Literal["tiny", "demo", "study", "wide"]
 
 LESION_FREE = 0.286  # share of subjects without lesions: 46 of 161 scans
-_GOLDEN = 0.6180339887498949
+_GOLDEN, _TURN = 0.6180339887498949, 0.33
+_DRAWS = 5  # until a scan that shall have lesions has one that is large enough to be labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,13 @@ class PhantomScan:
 
 
 def has_lesions(seed: int, subject: int, lesion_free: float = LESION_FREE) -> bool:
-    """Whether a subject has lesions; the share holds for every run of consecutive subjects."""
-    return ((subject + 1) * _GOLDEN + seed * 0.381) % 1.0 >= lesion_free
+    """Whether a subject has lesions; the share holds at every site, and in every run of subjects.
+
+    The golden ratio spreads consecutive subjects evenly; every 13th of them, all of one site, would
+    change but slowly, so each round of the sites is turned on.
+    """
+    rounds = subject // len(SITES)
+    return ((subject + 1) * _GOLDEN + rounds * _TURN + seed * 0.381) % 1.0 >= lesion_free
 
 
 def make_scan(
@@ -138,13 +144,17 @@ def make_scan(
     along = _in_view(body, grid)
     affected = has_lesions(seed, subject) if lesions is None else lesions
     extent = (float(along[0]), float(along[-1])) if len(along) else (-60.0, -50.0)
-    drawn = draw_lesions(
-        streams[1], body, extent,
-        affected=affected and with_cord, bright_tail=0.06 if preset == "wide" else 0.0,
-    )  # fmt: skip
-    acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
-    rating = tuple(np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
-    truth = label(body, drawn, acquired, grid, rating)
+    affected = affected and with_cord
+    for _ in range(_DRAWS):
+        drawn = draw_lesions(
+            streams[1], body, extent,
+            affected=affected, bright_tail=0.06 if preset == "wide" else 0.0,
+        )  # fmt: skip
+        acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
+        rating = (np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
+        truth = label(body, drawn, acquired, grid, tuple(rating))
+        if truth.lesion.any() or not affected:
+            break
     stored, turn = stored_grid(grid, protocol.orientation)
 
     def as_stored(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

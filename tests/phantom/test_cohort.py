@@ -11,6 +11,7 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import make_cohort, make_scan
 from sct_lesion_losses.phantom.cohort import scans_of
 from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
+from sct_lesion_losses.phantom.scan import has_lesions
 from sct_lesion_losses.space.grid import Grid
 
 
@@ -75,6 +76,10 @@ def test_108_subjects_have_161_scans() -> None:
     counts = [len(scans_of(k)) for k in range(108)]
     assert sum(counts) == 161
     assert set(counts) == {1, 2}
+
+
+def test_46_of_the_161_scans_are_of_subjects_without_lesions() -> None:
+    assert sum(len(scans_of(k)) for k in range(108) if not has_lesions(1, k)) == 46
 
 
 def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:

@@ -163,6 +163,21 @@ def test_28_percent_of_the_subjects_have_no_lesions(seed: int) -> None:
     assert free / 108 == pytest.approx(0.286, abs=0.02)
 
 
+def test_every_site_has_its_share_of_subjects_without_lesions() -> None:
+    for seed in (0, 1, 2):
+        of_site = [(subject + seed) % len(SITES) for subject in range(130)]
+        free = [not has_lesions(seed, subject) for subject in range(130)]
+        counts = np.bincount(of_site, free, len(SITES))
+        # 10 subjects a site, 2.86 of them without lesions on average.
+        assert counts.min() >= 1
+        assert counts.max() <= 5
+
+
+def test_a_scan_that_shall_have_lesions_has_a_labelled_one() -> None:
+    for subject in range(12):
+        assert tiny(subject=subject, lesions=True, scan=7).lesion.any()
+
+
 def test_a_wrong_preset_or_site_is_refused() -> None:
     with pytest.raises(UsageError, match="expected tiny, demo, study or wide"):
         make_scan(0, preset="huge")  # type: ignore[arg-type]
