@@ -8,12 +8,16 @@ SCT_DIR is an installation of the Spinal Cord Toolbox, or a folder with its `dat
 
 The contrast of a lesion is measured in the scan: its mean over the median of the cord in the same
 slices, away from every lesion. So it holds the partial volume that a thick slice mixes in.
+
+With -real FOLDER (of SCT's testing data) the lesion model first answers the same question on real
+scans: ellipsoids painted into healthy cords.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +25,21 @@ from scipy import ndimage
 
 from sct_lesion_losses import engine, parallel, phantom
 from sct_lesion_losses.centerline.optic import optic
+from sct_lesion_losses.data import nifti
 from sct_lesion_losses.metrics.lesion import components
 from sct_lesion_losses.phantom.scan import PhantomScan
 from sct_lesion_losses.phantom.sites import SITES
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import optic as sct_optic
 from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.grid import Grid
 
 NEAR_MM = 3.0
+REAL = {
+    "t2/t2": "t2/t2_seg-manual",
+    "t2/t2_fake_lesion": "t2/t2_fake_lesion_sc_seg",
+    "t2s/t2s": "t2s/t2s_seg",
+}
 BINS = ((0.0, 1.3), (1.3, 1.5), (1.5, 1.7), (1.7, 9.0))
 AXIAL = [k for k, site in enumerate(SITES) if site.plane == "axial"]
 OTHERS = [k for k, site in enumerate(SITES) if site.plane != "axial"]
@@ -95,7 +106,10 @@ def main() -> None:
     parser.add_argument("-others", type=int, default=40, help="other scans (default: 40)")
     parser.add_argument("-seed", type=int, default=11)
     parser.add_argument("-jobs", type=int, default=1)
+    parser.add_argument("-real", type=Path, help="folder of SCT's testing data")
     options = parser.parse_args()
+    if options.real:
+        report_painted(options.real)
     tasks = [
         (options.seed, k, AXIAL[k % len(AXIAL)], k // len(AXIAL) % 3 != 2) for k in range(options.n)
     ]
@@ -105,7 +119,53 @@ def main() -> None:
     seen = parallel.run(look, tasks, options.jobs)
 
     report_cord(seen)
-    report_lesions([s for s in seen if s.stray is not None])
+    if axial := [s for s in seen if s.stray is not None]:
+        report_lesions(axial)
+
+
+def report_painted(folder: Path) -> None:
+    network = engine.load(sct_lesion.load("t2_ax").network, "onnxruntime")
+    print(
+        "SCT's t2_ax on ellipsoids of 3.6 × 3.6 × 18 mm painted into real scans: touched, of 8 each"
+    )
+    for name, mask in REAL.items():
+        image, cord = (
+            nifti.read(folder / f"{name}.nii.gz"),
+            nifti.read_mask(folder / f"{mask}.nii.gz"),
+        )
+        grid, turn = image.grid.to_rpi()
+        values, inside = turn.apply(image.array).astype(np.float32), turn.apply(cord.array)
+        line = sct_lesion.centerline(inside, grid, "truth")
+        for ratio in (1.3, 1.5, 1.7):
+            rng = np.random.default_rng(0)
+            touched = 0
+            for _ in range(8):
+                share = ellipsoid(rng, inside, grid)
+                brighter = values * (1 + (ratio - 1) * share)
+                marked = sct_lesion.sct_rule(brighter, grid, line, "t2_ax", network)
+                touched += bool(marked[share >= 0.5].any())
+            print(f"  {name:18} {ratio:.1f} times: {touched}")
+
+
+def ellipsoid(
+    rng: np.random.Generator, cord: npt.NDArray[np.bool_], grid: Grid
+) -> npt.NDArray[np.float32]:
+    """Share of brightness of a lesion 1.5 to 3 mm beside the middle of a slice of the cord."""
+    slices = np.flatnonzero(cord.any((0, 1)))[2:-2]
+    z = rng.choice(slices)
+    spacing = np.array(grid.spacing_mm)
+    angle, off = rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 3.0)
+    middle = (
+        np.argwhere(cord[:, :, z]).mean(0)
+        + off * np.array([np.cos(angle), np.sin(angle)]) / spacing[:2]
+    )
+    axes = np.ogrid[tuple(slice(n) for n in cord.shape)]
+    scaled = [
+        (a - c) * s / r
+        for a, c, s, r in zip(axes, (*middle, z), spacing, (1.8, 1.8, 9.0), strict=True)
+    ]
+    distance = np.sqrt(sum(np.square(x) for x in scaled))
+    return (np.clip((1.15 - distance) / 0.3, 0, 1) * cord).astype(np.float32)
 
 
 def report_cord(seen: list[Seen]) -> None:
