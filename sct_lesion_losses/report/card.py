@@ -21,6 +21,8 @@ from sct_lesion_losses.bundle.schema import (
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 _UNDEFINED = "-"
+_EPOCHS = 25  # rows of the training's curves, about
+_WIDE = 40  # characters of the longest bar
 
 
 def text(info: BundleInfo) -> str:
@@ -115,7 +117,33 @@ def _training(recipe: Recipe, history: tuple[Epoch, ...]) -> str:
         lines.append(f"loss {loss}, validation loss {val_loss} at that epoch")
     if recipe.minutes is not None:
         lines.append(f"{recipe.minutes:.0f} minutes on {recipe.device or 'an unnamed device'}")
-    return "\n".join(f"- {line}" for line in lines)
+    listed = "\n".join(f"- {line}" for line in lines)
+    return f"{listed}\n\n{learning(history)}" if history else listed
+
+
+def learning(history: tuple[Epoch, ...]) -> str:
+    """Return the training's curves as a text table with a bar for the validation loss.
+
+    At most about 25 epochs, evenly apart; the last and the best, marked by `*`, are among them. The
+    bar's length is the share of the largest validation loss shown.
+    """
+    known = [line for line in history if line.val_loss is not None]
+    best = min(known, key=lambda line: line.val_loss or 0.0, default=None)
+    step = -(-len(history) // _EPOCHS)
+    shown = [
+        line
+        for k, line in enumerate(history)
+        if k % step == 0 or line is history[-1] or line is best
+    ]
+    top = max((line.val_loss for line in shown if line.val_loss is not None), default=0.0)
+    rows = ["epoch    loss  validation    rate"]
+    for line in shown:
+        share = line.val_loss / top if line.val_loss is not None and top > 0 else 0.0
+        rate = _UNDEFINED if line.rate is None else f"{line.rate:.2g}"
+        mark = "*" if line is best else ""
+        row = f"{line.epoch:>5}  {_number(line.loss):>6}  {_number(line.val_loss):>10}  {rate:>6}  "
+        rows.append(f"{row}{'█' * round(max(share, 0.0) * _WIDE)} {mark}".rstrip())
+    return "```\n" + "\n".join(rows) + "\n```"
 
 
 def _operating_point(point: OperatingPoint) -> str:

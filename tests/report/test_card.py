@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sct_lesion_losses.bundle.schema import BundleInfo
+from sct_lesion_losses.bundle.schema import BundleInfo, Epoch
 from sct_lesion_losses.report import card
 
 POINT: dict[str, Any] = {
@@ -116,6 +116,40 @@ def test_the_curve_is_a_table_with_the_choice_marked() -> None:
         "     0.35            -           -          -\n"
         "```"
     )
+
+
+def epochs(*val_losses: float | None) -> tuple[Epoch, ...]:
+    return tuple(
+        Epoch(epoch=k, loss=0.5, val_loss=value, rate=1e-3)
+        for k, value in enumerate(val_losses, start=1)
+    )
+
+
+def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked() -> None:
+    # Bars of 40 characters at most: 0.8 is the largest, 0.4 is half of it.
+    assert card.learning(epochs(0.8, 0.4, 0.6)).splitlines() == [
+        "```",
+        "epoch    loss  validation    rate",
+        "    1   0.500       0.800   0.001  " + "█" * 40,
+        "    2   0.500       0.400   0.001  " + "█" * 20 + " *",
+        "    3   0.500       0.600   0.001  " + "█" * 30,
+        "```",
+    ]
+
+
+def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch() -> None:
+    values = [1.0 + 0.001 * k for k in range(300)]
+    values[100] = 0.2
+    rows = card.learning(epochs(*values)).splitlines()[2:-1]
+    # Every 12th of 300 from the first is 25 rows; epochs 101 and 300 come on top.
+    assert len(rows) == 27
+    assert [row.split()[0] for row in rows if row.endswith("*")] == ["101"]
+    assert rows[-1].split()[0] == "300"
+
+
+def test_a_validation_loss_that_was_not_measured_has_no_bar() -> None:
+    rows = card.learning(epochs(None, -0.2)).splitlines()[2:-1]
+    assert rows == ["    1   0.500           -   0.001", "    2   0.500      -0.200   0.001   *"]
 
 
 def test_an_untuned_threshold_is_said() -> None:
