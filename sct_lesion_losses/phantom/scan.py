@@ -128,15 +128,10 @@ def make_scan(
         raise UsageError(f"sites are numbered 0 to {len(SITES) - 1}, received {site} of {sites}")
     body = make_body(np.random.default_rng([seed, subject]))
     streams = np.random.default_rng([seed, subject, scan]).spawn(4)
-    if preset == "wide" and site is None:
-        protocol = any_protocol(streams[0])
-    else:
-        number = (subject + seed) % sites if site is None else site
-        protocol = draw_protocol(streams[0], SITES[number])
-    if preset == "tiny":
-        protocol = framing.tiny(protocol)
-    elif preset == "wide":
-        protocol = framing.cropped(streams[3], protocol)
+    home = (subject + seed) % sites
+    protocol = _protocol(
+        streams[0], streams[3], preset, home if site is None else site, site is None
+    )
     with_column = True
     if not with_cord:
         protocol, with_column = framing.elsewhere(streams[3], protocol)
@@ -174,6 +169,17 @@ def make_scan(
         subject=subject,
         scan=scan,
     )
+
+
+def _protocol(
+    rng: np.random.Generator, framer: np.random.Generator, preset: Preset, site: int, free: bool
+) -> Protocol:
+    """Protocol and field of view of a preset; `free` lets "wide" draw any protocol."""
+    anywhere = preset == "wide" and free
+    protocol = any_protocol(rng) if anywhere else draw_protocol(rng, SITES[site])
+    if preset == "tiny":
+        return framing.tiny(protocol)
+    return framing.cropped(framer, protocol) if preset == "wide" else protocol
 
 
 def _in_view(body: Body, grid: Grid) -> npt.NDArray[np.float64]:
