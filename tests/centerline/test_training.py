@@ -39,6 +39,13 @@ def test_the_limit_lies_nearer_to_the_scans_without_a_cord() -> None:
     assert training.limit_between([-2, -1], [3, 5]) == 0
 
 
+def test_a_scan_without_a_cord_is_refused_if_need_be_along_with_one_in_twenty() -> None:
+    with_cord = [-2.0, *np.linspace(3, 5, 19)]
+    assert training.limit_between([-2, -1], with_cord) == 0
+    with pytest.raises(TrainingError, match="2 of 20 .* than -1.00"):
+        training.limit_between([-2, -1], [-3.0, *with_cord[:-1]])
+
+
 def test_classes_count_alike_whatever_their_numbers() -> None:
     rng = np.random.default_rng(0)
     right = rng.normal(0.2, 0.1, (20, 576)).astype(np.float32)
@@ -84,6 +91,7 @@ def test_the_command_trains_and_writes_a_detector(
     )
     assert highest < made.limit < lowest
     assert (made.training["scans"], made.training["seed"]) == (16, 5)
+    assert made.training["held_out_refused"] == 0
 
 
 def test_a_detector_that_tells_nothing_apart_is_not_written(
