@@ -66,7 +66,7 @@ def draft(recipe: Recipe, about: About, init: Bundle | None) -> schema.BundleInf
     except ValidationError as error:
         raise UsageError(
             f"the bundle cannot be described so: {document.problems(error)}; choose another "
-            "folder name or description, without absolute paths"
+            "folder name, version (1.0.0) or description, without absolute paths"
         ) from error
 
 

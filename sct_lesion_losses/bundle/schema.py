@@ -271,6 +271,8 @@ class BundleInfo(Record):
 def command_line(arguments: Sequence[str]) -> str:
     """Command line as a shell would take it, with every path cut down to its base name.
 
+    ``./b`` stays: as a bundle it is another one than ``b``.
+
     >>> command_line(["/opt/bin/sct_tune_lesion", "-i", "/home/jane doe/data", "-o", "../x/b"])
     'sct_tune_lesion -i data -o b'
     """
@@ -279,6 +281,8 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def _is_path(word: str) -> bool:
     """Whether a word of a command line leads through folders; a sentence with a slash does not."""
+    if word.startswith("./") and word.count("/") == 1:
+        return False
     if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
         return True
     return "/" in word and " " not in word

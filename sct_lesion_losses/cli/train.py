@@ -139,6 +139,9 @@ NAME = "sct_train_lesion"
 )
 @option("-jobs", "jobs", COUNT, "Scans prepared at the same time.", default=1)
 @option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
+@option(
+    "-bundle_version", "version", TEXT, "Version of the bundle, numbers with dots.", default="1.0.0"
+)
 def train_lesion(
     data: Path,
     folder: Path,
@@ -159,6 +162,7 @@ def train_lesion(
     cache: Path | None,
     jobs: int,
     data_text: str | None,
+    version: str,
     verbosity: int,
     **entries: Any,
 ) -> int:
@@ -175,7 +179,7 @@ def train_lesion(
 
     start = warm_start.load(init, contrast)
     recipe = recipe_options.recipe(entries, warm_start.entries(start))
-    about = train.About(name=folder.resolve().name, commands=(command_line([NAME, *words()]),))
+    about = train.About(folder.resolve().name, version, commands=(command_line([NAME, *words()]),))
     if data_text is not None:
         about = replace(about, data=data_text)
     shown = verbosity > 0

@@ -232,6 +232,12 @@ def test_a_command_line_keeps_base_names_only() -> None:
     schema.Provenance(data="x", commands=(line,))
 
 
+def test_a_command_line_tells_a_bundle_here_from_a_packaged_one() -> None:
+    line = schema.command_line(["sct_tune_lesion", "-bundle", "./dice", "-i", "./jane/split.tsv"])
+    assert line == "sct_tune_lesion -bundle ./dice -i split.tsv"
+    schema.Provenance(data="x", commands=(line,))
+
+
 def test_an_info_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         make_info().name = "other"

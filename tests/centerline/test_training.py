@@ -42,7 +42,7 @@ def test_the_limit_lies_nearer_to_the_scans_without_a_cord() -> None:
 def test_a_scan_without_a_cord_is_refused_if_need_be_along_with_one_in_twenty() -> None:
     with_cord = [-2.0, *np.linspace(3, 5, 19)]
     assert training.limit_between([-2, -1], with_cord) == 0
-    with pytest.raises(TrainingError, match="2 of 20 .* than -1.00"):
+    with pytest.raises(TrainingError, match=r"2 of 20 .* than -1\.00"):
         training.limit_between([-2, -1], [-3.0, *with_cord[:-1]])
 
 

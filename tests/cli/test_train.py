@@ -37,6 +37,7 @@ def test_the_help_offers_every_loss() -> None:
         (["-c", "t1"], "is not one of"),
         (["-c", "t2"], "goes with -init sct"),
         (["-init", "tversky", "-c", "t2s"], "goes with -init sct"),
+        (["-bundle_version", "new"], "version is 'new'"),
     ],
 )
 def test_wrong_settings_give_2_and_leave_nothing(
@@ -72,9 +73,10 @@ def test_a_training_from_scts_model_takes_over_its_network(
     cohort = write_cohort(tmp_path / "cohort", subjects=8)
     args = ["-i", str(cohort), "-ofolder", str(tmp_path / "b"), "-init", "sct", "-c", "t2_ax"]
     small = ["-epochs", "1", "-batch", "2", "-patches_per_epoch", "2", "-validation_patches", "2"]
-    assert main([*args, *small, "-v", "0"]) == 0
+    assert main([*args, *small, "-bundle_version", "2.1", "-v", "0"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'b'}\n"
     info = store.load(tmp_path / "b").info
+    assert info.version == "2.1"
     assert (info.network.architecture, info.network.filters) == ("unet3d_doubling", (2, 4))
     assert "sct_train_lesion -i cohort -ofolder b -init sct -c t2_ax" in info.provenance.commands[0]
 
