@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ TRUTH_COLUMNS = (
     "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
     "section_share", "intensity_ratio", "volume_mm3", "labelled",
 )  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,12 @@ def make_cohort(
         for scan in scans_of(subject)
     ]
     found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
+    if bare := [task for task, one in zip(tasks, found, strict=True) if one and not _labelled(one)]:
+        logger.warning(
+            "no lesion of %d of the scans with lesions is large enough to be labelled (%s first)",
+            len(bare),
+            _name(bare[0]),
+        )
     rows = [row for one in found for row in one]
     _write_tables(out, n_subjects, seed, sites, lesion_free, preset, raters, rows)
     return out
@@ -159,6 +168,10 @@ def _truth_rows(scan: PhantomScan, label: str, session: str, path: str) -> list[
         )
         for r in scan.lesions
     ]  # fmt: skip
+
+
+def _labelled(rows: list[str]) -> bool:
+    return any(row.endswith("\t1") for row in rows)
 
 
 def _subject(subject: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.phantom import cohort as phantom_cohort
 from sct_lesion_losses.phantom import make_cohort, make_scan
 from sct_lesion_losses.phantom.cohort import scans_of
 from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
-from sct_lesion_losses.phantom.scan import has_lesions
+from sct_lesion_losses.phantom.scan import PhantomScan, has_lesions
 from sct_lesion_losses.space.grid import Grid
 
 
@@ -98,6 +100,19 @@ def test_the_centerline_mask_has_one_voxel_in_each_slice() -> None:
     mask = turn.apply(centerline_mask(scan))
     assert (mask.sum(axis=(0, 1)) == 1).all()
     assert (turn.apply(scan.cord)[mask > 0] == 1).all()
+
+
+def test_a_scan_whose_lesions_are_all_too_small_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def small(*args: object, **options: object) -> PhantomScan:
+        made = make_scan(*args, **options)
+        return replace(made, lesions=tuple(replace(r, labelled=False) for r in made.lesions))
+
+    monkeypatch.setattr(phantom_cohort, "make_scan", small)
+    make_cohort(2, 0, tmp_path, lesion_free=0.0, preset="tiny")
+    assert "no lesion of 2 of the scans" in caplog.text
+    assert "(sub-001 first)" in caplog.text
 
 
 def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
