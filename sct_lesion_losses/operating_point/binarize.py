@@ -41,7 +41,15 @@ def binarize(pmap: NDArray[np.floating[Any]], threshold: float) -> BoolArray:
             f"the p-map holds {pmap.dtype} values, expected floating-point probabilities; "
             "was a mask given in its place?"
         )
-    cast = pmap.dtype.type(threshold)
-    if threshold > 0 and cast == 0:  # only the threshold 0 gives everything
-        cast = np.finfo(pmap.dtype).smallest_subnormal
-    return np.asarray(pmap >= cast)
+    return np.asarray(pmap >= compared(np.float64(threshold), pmap.dtype))
+
+
+def compared(
+    thresholds: np.float64 | NDArray[np.float64], dtype: np.dtype[Any]
+) -> NDArray[np.floating[Any]]:
+    """Cast thresholds to what the voxels of a map of this dtype are compared with."""
+    cast = np.asarray(thresholds).astype(dtype)
+    lost = (cast == 0) & (thresholds > 0)
+    if lost.any():  # only the threshold 0 gives everything
+        cast = np.where(lost, np.finfo(dtype).smallest_subnormal, cast)
+    return cast

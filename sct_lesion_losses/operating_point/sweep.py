@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sct_lesion_losses.errors import GeometryError, UsageError
+from sct_lesion_losses.operating_point.binarize import compared
 
 THRESHOLDS = tuple(k / 20 for k in range(21))  # Hussein et al. 2023, section 2.5
 
@@ -62,6 +63,29 @@ class Curve:
         return np.asarray(self.tp / np.maximum(self.tp + self.fp, 1), dtype=np.float64)
 
 
+def checked(
+    truth: NDArray[Any], pmap: NDArray[np.floating[Any]], thresholds: ArrayLike
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Return the manual mask as bool and the thresholds as an array, if a sweep can use them.
+
+    Raises
+    ------
+    GeometryError
+        The shapes differ.
+    UsageError
+        The thresholds do not rise, or are outside [0, 1].
+    """
+    cuts = np.asarray(thresholds, dtype=np.float64)
+    if truth.shape != pmap.shape:
+        raise GeometryError(
+            f"the mask has shape {truth.shape} and the p-map {pmap.shape}, expected one grid; "
+            "threshold the p-map on the mask's own grid"
+        )
+    if cuts.size == 0 or cuts[0] < 0 or cuts[-1] > 1 or (np.diff(cuts) <= 0).any():
+        raise UsageError(f"thresholds are {cuts.tolist()}, expected rising numbers from 0 to 1")
+    return truth.astype(bool, copy=False), cuts
+
+
 def sweep(
     truth: NDArray[np.bool_],
     pmap: NDArray[np.floating[Any]],
@@ -89,16 +113,8 @@ def sweep(
     UsageError
         The thresholds do not rise, or are outside [0, 1].
     """
-    cuts = np.asarray(thresholds, dtype=np.float64)
-    if truth.shape != pmap.shape:
-        raise GeometryError(
-            f"the mask has shape {truth.shape} and the p-map {pmap.shape}, expected one grid; "
-            "threshold the p-map on the mask's own grid"
-        )
-    if cuts.size == 0 or cuts[0] < 0 or cuts[-1] > 1 or (np.diff(cuts) <= 0).any():
-        raise UsageError(f"thresholds are {cuts.tolist()}, expected rising numbers from 0 to 1")
-    lesion = truth.astype(bool, copy=False)
-    native = cuts.astype(pmap.dtype)
+    lesion, cuts = checked(truth, pmap, thresholds)
+    native = compared(cuts, pmap.dtype)
     everything = int(np.count_nonzero(native <= 0))
     above = pmap > 0  # most of a p-map is exactly 0: outside the tube
     passed = np.searchsorted(native, pmap[above], side="right")

@@ -33,6 +33,14 @@ def test_one_pass_counts_what_binarize_and_score_count(truth, pmap):
             assert curve.precision[k] == pytest.approx(score.precision)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_threshold_that_rounds_to_0_still_leaves_the_zeros_out(dtype):
+    pmap = np.array([0, 0.5], dtype)
+    curve = sweep(np.array([False, True]), pmap, (1e-300, 0.5))
+    assert binarize(pmap, 1e-300).tolist() == [False, True]
+    assert (curve.tp.tolist(), curve.fp.tolist()) == ([1, 1], [0, 0])
+
+
 @pytest.mark.parametrize("number", range(7))  # 7 and 8 are lesion-free
 def test_f1_is_that_of_the_oracle(testing_data, number):
     with np.load(testing_data / "oracles" / "threshold_inputs.npz") as stored:
