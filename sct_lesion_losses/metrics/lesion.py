@@ -1,19 +1,36 @@
-"""Lesions of a mask: connected components, and what is measured on each."""
+"""Lesions of a mask: what is measured on each, and how well a prediction finds them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses.errors import GeometryError
+from sct_lesion_losses.metrics import detection
+from sct_lesion_losses.metrics.components import (
+    CONNECTIVITY,
+    Connectivity,
+    bounding_box,
+    components,
+)
+from sct_lesion_losses.metrics.detection import Preset
+from sct_lesion_losses.metrics.overlap import overlap
 
-Connectivity = Literal[6, 18, 26]
-CONNECTIVITY: Connectivity = 18  # what sct_analyze_lesion counts
-_RANK = {6: 1, 18: 2, 26: 3}
+__all__ = [
+    "CONNECTIVITY",
+    "Connectivity",
+    "Lesion",
+    "LesionScore",
+    "components",
+    "measures",
+    "score",
+    "voxel_volume_mm3",
+]
 
 
 @dataclass(frozen=True)
@@ -49,36 +66,36 @@ class Lesion:
         return self.highest_probability
 
 
-def components(
-    mask: npt.NDArray[Any], connectivity: Connectivity = CONNECTIVITY
-) -> npt.NDArray[np.int32]:
-    """Label the connected components of a mask, the largest as 1.
+@dataclass(frozen=True)
+class LesionScore:
+    """Lesion-wise scores of one scan; see `score`.
 
-    Components of one size keep the order of their first voxels.
-
-    Parameters
+    Attributes
     ----------
-    mask : (X, Y, Z) bool, or {0, 1}
-    connectivity : 6, 18 or 26
-        Neighbours of a voxel: by faces; also by edges; also by corners.
-
-    Returns
-    -------
-    (X, Y, Z) int32
-        0 outside; 1, 2, … inside.
+    preset : Preset
+        The rule that decided.
+    n_truth, n_predicted : int
+        Lesions of the manual mask and of the prediction.
+    detected : int
+        Lesions of the manual mask that the prediction finds.
+    correct : int
+        Predicted lesions that are found by the manual mask.
+    truth_mm3, predicted_mm3 : float
+        Volumes of both masks, with the lesions that are too small for the preset.
+    sensitivity, precision, f1 : float
+        L-sensitivity, L-precision and L-F1; NaN where the manual mask has no lesion.
     """
-    found = np.asarray(mask, dtype=bool)
-    labels = np.zeros(found.shape, dtype=np.int32)
-    box = _bounding_box(found)
-    if box is None:
-        return labels
-    structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
-    part, count = ndimage.label(found[box], structure=structure)
-    sizes = np.bincount(part.ravel(), minlength=count + 1)[1:]
-    rank = np.zeros(count + 1, dtype=np.int32)
-    rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
-    labels[box] = rank[part]
-    return labels
+
+    preset: Preset
+    n_truth: int
+    n_predicted: int
+    detected: int
+    correct: int
+    truth_mm3: float
+    predicted_mm3: float
+    sensitivity: float
+    precision: float
+    f1: float
 
 
 def measures(
@@ -133,13 +150,67 @@ def measures(
     return lesions
 
 
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """Smallest box that holds a mask; None for an empty one."""
-    sides = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        if where.size == 0:
-            return None
-        sides.append(slice(int(where[0]), int(where[-1]) + 1))
-    return sides[0], sides[1], sides[2]
+def score(
+    truth: npt.NDArray[np.bool_],
+    prediction: npt.NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    preset: str | Preset = "paper",
+) -> LesionScore:
+    """Lesion-wise sensitivity, precision and F1 of a prediction.
+
+    Parameters
+    ----------
+    truth, prediction : (X, Y, Z) bool
+        Manual mask and predicted mask on the native grid.
+    spacing_mm : 3 float
+        Of that grid.
+    preset : str or Preset
+        A key of `detection.PRESETS`, or numbers of one's own.
+
+    Returns
+    -------
+    LesionScore
+        Scores are NaN where the manual mask has no lesion, 0 where only the prediction has none.
+
+    Raises
+    ------
+    GeometryError
+        The masks are not on one grid of three axes, or the spacing is none.
+    UsageError
+        No preset has this name.
+    """
+    rule = detection.find(preset)
+    if truth.shape != prediction.shape or truth.ndim != 3:
+        raise GeometryError(
+            f"the manual mask has shape {truth.shape} and the prediction {prediction.shape}, "
+            "expected one grid of three axes"
+        )
+    voxel_mm3 = voxel_volume_mm3(spacing_mm)
+    truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
+    box = bounding_box(truth | prediction) or (slice(0), slice(0), slice(0))
+    truth, prediction = truth[box], prediction[box]
+    table = overlap(components(truth, rule.connectivity), components(prediction, rule.connectivity))
+    table = detection.counted(table, rule, voxel_mm3)
+    found, correct = detection.detected(table, rule)
+    counts = len(found), len(correct), int(found.sum()), int(correct.sum())
+    return LesionScore(
+        rule,
+        *counts,
+        np.count_nonzero(truth) * voxel_mm3,
+        np.count_nonzero(prediction) * voxel_mm3,
+        *detection.scores(*counts),
+    )
+
+
+def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel.
+
+    Raises
+    ------
+    GeometryError
+        The spacing is not three positive numbers.
+    """
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(f"the spacing is {spacing.tolist()} mm, expected 3 positive numbers")
+    return float(spacing.prod())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses.metrics.lesion import components
+from sct_lesion_losses.metrics.components import components
 
 FOUND = 0.25  # share of a lesion that must be covered; Hussein et al. 2023, section 2.6
 BOOTSTRAPS = 2000
