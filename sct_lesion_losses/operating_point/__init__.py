@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from sct_lesion_losses.operating_point.binarize import binarize
 from sct_lesion_losses.operating_point.choose import Choice, choose
+from sct_lesion_losses.operating_point.lesion_sweep import LesionCurve, sweep_lesions
 from sct_lesion_losses.operating_point.sweep import THRESHOLDS, Curve, sweep
 
-__all__ = ["THRESHOLDS", "Choice", "Curve", "binarize", "choose", "sweep"]
+__all__ = [
+    "THRESHOLDS",
+    "Choice",
+    "Curve",
+    "LesionCurve",
+    "binarize",
+    "choose",
+    "sweep",
+    "sweep_lesions",
+]
