@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from sct_lesion_losses import engine, intensity, locate, parallel, tune
+from sct_lesion_losses import engine, intensity, judged, locate, parallel
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort, nifti
 from sct_lesion_losses.data.cohort import CohortScan
@@ -203,12 +203,12 @@ def bundles(scans: list[CohortScan], names: list[str]) -> None:
         uses, refused = [], 0
         for scan in unseen:
             try:
-                judged = tune.judge(bundle, network, scan, "embedded")
+                seen = judged.judge(bundle, network, scan, "embedded")
             except NoCordError:
                 refused += 1
                 continue
             threshold = bundle.info.operating_point.threshold
-            uses.append(reached.use(scan.subject, judged.truth, judged.pmap, threshold))
+            uses.append(reached.use(scan.subject, seen.truth, seen.pmap, threshold))
         m = reached.metrics(uses, refused)
         tuned, empty = m["v_f1_median"], m["lesion_free_unmarked"]
         print(

@@ -7,22 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from sct_lesion_losses import engine as engines
-from sct_lesion_losses import locate, notices, predict
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo, OperatingPoint, ScanCurve
-from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data import nifti, splits
+from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError, UsageError
+from sct_lesion_losses.judged import AS_IN_COHORT, Judged, judge, refuse_known
 from sct_lesion_losses.operating_point import Choice, choose, sweep
 from sct_lesion_losses.report import card, reached
-
-AS_IN_COHORT = "cohort"
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +48,6 @@ class Settings:
     engine: str = "auto"
     precision: str = "float32"
     limits: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """A scan's manual mask and the bundle's p-map of it, on the scan's own grid."""
-
-    scan: CohortScan
-    truth: npt.NDArray[np.bool_]
-    pmap: npt.NDArray[np.float32]
 
 
 def run(
@@ -159,37 +144,6 @@ def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortSca
             "without the column split, all of whose scans then choose the threshold"
         )
     return tuning, splits.part(checked, "unseen")
-
-
-def refuse_known(bundle: Bundle, scans: Sequence[CohortScan]) -> None:
-    """Raise a DataError if the bundle was trained on one of the scans, whatever its name now."""
-    known = set(bundle.info.provenance.trained_on)
-    seen = [
-        scan.scan.name
-        for scan in scans
-        if known and cohorts.content_hash(nifti.read(scan.scan).array) in known
-    ]
-    if seen:
-        raise DataError(
-            f"bundle {bundle.name} was trained on {len(seen)} of these scans ({seen[0]} first), "
-            "which would flatter every threshold; give other scans, or the split.tsv that the "
-            "training wrote beside the bundle"
-        )
-
-
-def judge(
-    bundle: Bundle, network: engines.Network, scan: CohortScan, centerline: str = AS_IN_COHORT
-) -> Judged:
-    """P-map of a scan by the bundle, and the untouched manual mask."""
-    image = nifti.read(scan.scan)
-    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-    with notices.about(scan.scan):
-        if centerline == AS_IN_COHORT:
-            line = locate.centerline(image.array, image.grid, file=scan.centerline)
-        else:
-            line = locate.centerline(image.array, image.grid, centerline)
-        pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
-    return Judged(scan, truth, pmap)
 
 
 def operating_point(
