@@ -1,30 +1,32 @@
 """Distance of every centerline method to the centre of the cord mask, and its time.
 
     python benchmarks/centerline.py SHARED
-    python benchmarks/centerline.py COHORT [jobs]
+    python benchmarks/centerline.py COHORT -jobs 2
 
 SHARED holds data/sct_testing_data (real scans with cord masks) and data/sct (SCT's weights). COHORT
 is a simulated one that the embedded detector was not trained on, for example of
-`sct_simulate_lesion -preset wide -n 100 -seed 9`; the detector alone looks at its scans.
+`sct_simulate_lesion -preset wide -n 100 -seed 9`; the detector alone looks at its scans, and at
+-without simulated scans of other parts of the body, which it is to refuse.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from sct_lesion_losses import locate, parallel
-from sct_lesion_losses.centerline.detector import detect
+from sct_lesion_losses import locate, parallel, phantom
+from sct_lesion_losses.centerline.detector import detect, shows_cord
 from sct_lesion_losses.errors import LesionError, NoCordError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 
+SEED = 9  # of the scans without a cord; the detector was trained on 0 and held to 1
 SCANS = (
     ("t2/t2", "t2/t2_seg-manual", "t2"),
     ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2"),
@@ -72,12 +74,26 @@ def simulated(cohort: Path, jobs: int) -> None:
         groups |= {key: [s for s in seen if s[at] == key] for key in sorted({s[at] for s in seen})}
     print("scans              number refused  slices  mean mm  beyond 5 mm  worst scan's mean mm")
     for name, some in groups.items():
-        found = [e for *_, e in some if e is not None]
+        found = [e for *_, e in some if e is not None and len(e)]
+        if not found:
+            print(f"{name:18} {len(some):6} {len(some):7}")
+            continue
         e = np.concatenate(found)
         print(
             f"{name:18} {len(some):6} {len(some) - len(found):7} {len(e):7} {e.mean():8.2f} "
             f"{(e > 5).mean():11.2%} {max(f.mean() for f in found):10.2f}"
         )
+
+
+def refused(number: int) -> bool:
+    """Whether the detector refuses a simulated scan without a cord."""
+    scan = phantom.make_scan(SEED, number, preset="wide", with_cord=False)
+    return not shows_cord(scan.image, scan.grid)
+
+
+def without_cord(number: int, jobs: int) -> None:
+    told = parallel.run(refused, range(number), jobs)
+    print(f"without a cord     {number:6} {sum(told):7}")
 
 
 def main(shared: Path) -> None:
@@ -110,8 +126,13 @@ def main(shared: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    if (folder / "dataset_description.json").exists():
-        simulated(folder, int((sys.argv[2:] or ["1"])[0]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="SHARED or COHORT")
+    parser.add_argument("-jobs", type=int, default=1, help="with COHORT: scans at a time")
+    parser.add_argument("-without", type=int, default=100, help="scans without a cord")
+    options = parser.parse_args()
+    if (options.folder / "dataset_description.json").exists():
+        simulated(options.folder, options.jobs)
+        without_cord(options.without, options.jobs)
     else:
-        main(folder)
+        main(options.folder)

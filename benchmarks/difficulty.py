@@ -2,6 +2,7 @@
 
     sct_simulate_lesion -preset study -seed 1 -ofolder study
     python benchmarks/difficulty.py -i study -jobs 2
+    sct_split_lesion -i study -ofile split.tsv -unseen_sites C L -seed 1
     python benchmarks/difficulty.py -i split.tsv -bundle tversky bce
 
 1. A threshold inside the true cord: one multiple of the cord's median intensity for all scans, the
@@ -12,7 +13,8 @@
    subject, pooled per scan. It must not tell scans with lesions from those without. A scan without
    lesions leaves out what another scan's lesions would cover, counted from the top of the cord:
    lesions prefer the neck, and the level of a piece would give it away.
-3. Bundles on the scans of the part unseen: V-F1 tuned and at 0.5, and lesion-free scans left empty.
+3. Bundles on the scans of the part unseen, with the embedded centerline: V-F1 tuned and at 0.5, on
+   the sites that no training saw, and P-specificity.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ from sct_lesion_losses import engine, intensity, judged, locate, parallel
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort, nifti
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import NoCordError
-from sct_lesion_losses.metrics import summary
-from sct_lesion_losses.report import reached
+from sct_lesion_losses.errors import DataError, NoCordError
+from sct_lesion_losses.metrics import summary, voxel
+from sct_lesion_losses.metrics.patient import proportion
+from sct_lesion_losses.operating_point import binarize
 from sct_lesion_losses.space.tube import CordTube
 
 LEVELS = np.arange(1.0, 2.6, 0.025)  # multiples of the cord's median
@@ -59,7 +62,9 @@ class Studied:
 def study(scan: CohortScan) -> Studied:
     image = nifti.read(scan.scan)
     truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-    cord = nifti.read_mask(cohort.cord_mask(scan), like=image.grid).array
+    if (mask := cohort.cord_mask(scan)) is None:
+        raise DataError(f"{scan.scan}: no cord mask beside the lesion mask")
+    cord = nifti.read_mask(mask, like=image.grid).array
     inside, marked = image.array[cord].astype(float), truth[cord]
     relative = inside / np.median(inside)
     f1 = np.full(len(LEVELS), np.nan)
@@ -80,7 +85,7 @@ def study(scan: CohortScan) -> Studied:
     )
 
 
-def lesion_free(studied: list[Studied]) -> list[Studied]:
+def away_from_lesions(studied: list[Studied]) -> list[Studied]:
     """Keep the pieces away from lesions; scans without any take the lesions of another scan."""
     patterns = [s.near for s in studied if s.bearing]
     rng = np.random.default_rng(0)
@@ -170,7 +175,7 @@ def trivial(scans: list[CohortScan], jobs: int) -> None:
         f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f}), n {one.n}; to be at most 0.30"
     )
     print(f"  the best of each scan: {own.value:.3f} ({own.low:.3f} to {own.high:.3f})")
-    kept = lesion_free(studied)
+    kept = away_from_lesions(studied)
     scores, label = pooled_scores(kept), np.array([1.0 if s.bearing else -1.0 for s in kept])
     found = auc(scores, label)
     drawn = bootstrapped(scores, label, [s.subject for s in kept])
@@ -192,36 +197,64 @@ def bootstrapped(scores, label, subjects):
 
 
 def bundles(scans: list[CohortScan], names: list[str]) -> None:
+    """Print what every bundle does on the unseen scans; a refused scan counts as one left empty."""
     unseen = [scan for scan in scans if scan.split == "unseen"]
+    seen_sites = {scan.site for scan in scans if scan.split != "unseen"}
+    held_out = sorted({scan.site for scan in unseen} - seen_sites)
     print(
-        f"bundles on {len(unseen)} unseen scans: median V-F1 tuned (interval) / at 0.5; share of "
-        "lesion-free scans left empty"
+        f"bundles on {len(unseen)} unseen scans, sites {' and '.join(held_out) or 'none'} seen by "
+        "no training: median V-F1 tuned (interval), on those sites, and at 0.5; P-specificity "
+        "(share of lesion-free scans in which nothing is marked)"
     )
     for name in names:
         bundle = store.load(name)
         network = engine.load(bundle.network, "auto")
-        uses, refused = [], 0
-        for scan in unseen:
-            try:
-                seen = judged.judge(bundle, network, scan, "embedded")
-            except NoCordError:
-                refused += 1
-                continue
-            threshold = bundle.info.operating_point.threshold
-            uses.append(reached.use(scan.subject, seen.truth, seen.pmap, threshold))
-        m = reached.metrics(uses, refused)
-        tuned, empty = m["v_f1_median"], m["lesion_free_unmarked"]
+        measured = [(scan, measure(bundle, network, scan)) for scan in unseen]
+        with_lesions = [(scan, m) for scan, m in measured if m.bearing]
+        subjects = [scan.subject for scan, _ in with_lesions]
+        f1 = summary.interval([m.f1 for _, m in with_lesions], subjects)
+        away = [m.f1 for scan, m in with_lesions if scan.site in held_out]
+        at_half = np.median([m.f1_at_half for _, m in with_lesions])
+        free = [m for _, m in measured if not m.bearing]
+        empty = proportion(sum(not m.marked for m in free), len(free))
         print(
-            f"  {name:18} {tuned.value:.3f} ({tuned.low:.3f} to {tuned.high:.3f}) / "
-            f"{m['v_f1_median_at_0.5'].value:.3f}; {empty.value:.2f}; refused {refused}"
+            f"  {name:18} {f1.value:.3f} ({f1.low:.3f} to {f1.high:.3f}) of {f1.n}; "
+            f"{np.median(away) if away else np.nan:.3f} of {len(away)}; {at_half:.3f}; "
+            f"{empty.value:.2f} ({empty.low:.2f} to {empty.high:.2f}) of {empty.n}; "
+            f"refused {sum(m.refused for _, m in measured)}"
         )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a bundle does on one scan, tuned and at 0.5."""
+
+    bearing: bool
+    f1: float = 0.0
+    f1_at_half: float = 0.0
+    marked: bool = False
+    refused: bool = False
+
+
+def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> Measured:
+    try:
+        seen = judged.judge(bundle, network, scan, "embedded")
+    except NoCordError:
+        return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)
+    tuned, half = (
+        voxel.score(seen.truth, binarize(seen.pmap, threshold))
+        for threshold in (bundle.threshold, 0.5)
+    )
+    return Measured(tuned.n_truth > 0, tuned.f1, half.f1, tuned.n_predicted > 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-i", type=Path, required=True, help="cohort: a folder or a TSV")
-    parser.add_argument("-bundle", nargs="*", default=[], help="bundles; the TSV then has a split")
-    parser.add_argument("-jobs", type=int, default=1)
+    parser.add_argument(
+        "-bundle", nargs="*", default=[], help="bundles; the cohort then has a split"
+    )
+    parser.add_argument("-jobs", type=int, default=1, help="scans at a time; without -bundle")
     options = parser.parse_args()
     scans = cohort.read(options.i)
     if options.bundle:

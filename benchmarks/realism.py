@@ -1,6 +1,6 @@
 """Simulated scans in the eyes of networks that have seen only real ones.
 
-    SCT_DIR=… python benchmarks/realism.py -n 48 -jobs 2
+    SCT_DIR=… python benchmarks/realism.py -jobs 2
 
 OptiC with SCT's weights looks for the cord on scans of every site; SCT's lesion model `t2_ax`, run
 by SCT's own rule with the true centerline, looks for lesions on the scans of the axial sites.
@@ -27,6 +27,7 @@ from sct_lesion_losses import engine, parallel, phantom
 from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.metrics.lesion import components
+from sct_lesion_losses.metrics.patient import proportion
 from sct_lesion_losses.phantom.scan import PhantomScan
 from sct_lesion_losses.phantom.sites import SITES
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -102,8 +103,8 @@ def measured(scan: PhantomScan, marked: npt.NDArray[np.bool_]) -> list[tuple[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-n", type=int, default=48, help="axial scans (default: 48)")
-    parser.add_argument("-others", type=int, default=40, help="other scans (default: 40)")
+    parser.add_argument("-n", type=int, default=144, help="axial scans (default: 144)")
+    parser.add_argument("-others", type=int, default=30, help="other scans (default: 30)")
     parser.add_argument("-seed", type=int, default=11)
     parser.add_argument("-jobs", type=int, default=1)
     parser.add_argument("-real", type=Path, help="folder of SCT's testing data")
@@ -174,15 +175,15 @@ def report_cord(seen: list[Seen]) -> None:
     print(f"OptiC with SCT's weights: within {NEAR_MM:g} mm on {near:.1%} of {len(off)} slices")
     for name in sorted({s.site for s in seen}):
         own = [np.array(s.off_mm) for s in seen if s.site == name]
-        lost = sum((o < NEAR_MM).mean() < 0.5 for o in own)
-        near = (np.concatenate(own) < NEAR_MM).mean()
+        lost = sum(not len(o) or (o < NEAR_MM).mean() < 0.5 for o in own)
+        near = (np.concatenate([*own, []]) < NEAR_MM).mean()
         print(f"  site {name}: {near:6.1%}, lost {lost} of {len(own)}")
 
 
 def report_lesions(axial: list[Seen]) -> None:
-    rows = np.array([row for s in axial for row in s.lesions])
+    rows = np.array([row for s in axial for row in s.lesions]).reshape(-1, 3)
     contrast, volume, share = rows.T
-    print("SCT's t2_ax on axial scans: lesions touched, and marked to 25 %")
+    print("SCT's t2_ax on axial scans: lesions touched (95 % interval), and marked to 25 %")
     chosen = {
         f"contrast {low} to {high}": (contrast >= low) & (contrast < high) for low, high in BINS
     }
@@ -193,12 +194,17 @@ def report_lesions(axial: list[Seen]) -> None:
     chosen["  100 mm3 or more"] = bright & (volume >= 100)
     for name, some in chosen.items():
         if some.any():
-            touched, marked = (share[some] > 0).mean(), (share[some] >= 0.25).mean()
-            print(f"  {name:22} {touched:6.1%} {marked:6.1%} of {some.sum()}")
-    free = [s.stray for s in axial if not s.has_lesions]
-    others = [s.stray for s in axial if s.has_lesions]
-    print(f"  blobs on {len(free)} lesion-free scans: mean {np.mean(free):.2f}, most {max(free)}")
-    print(f"  stray blobs on {len(others)} others: mean {np.mean(others):.2f}, most {max(others)}")
+            touched = proportion(int((share[some] > 0).sum()), int(some.sum()))
+            interval = f"({touched.low:.0%} to {touched.high:.0%})"
+            marked = (share[some] >= 0.25).mean()
+            print(f"  {name:22} {touched.value:6.1%} {interval} {marked:6.1%} of {some.sum()}")
+    for name, with_lesions in (("blobs on lesion-free", False), ("stray blobs on the other", True)):
+        counts = np.array([s.stray for s in axial if s.has_lesions == with_lesions], int)
+        if counts.size:
+            print(
+                f"  {name} scans: mean {counts.mean():.2f}; at most one on "
+                f"{(counts <= 1).sum()} of {counts.size}, most {counts.max()}"
+            )
 
 
 if __name__ == "__main__":

@@ -268,21 +268,26 @@ class BundleInfo(Record):
         }
 
 
+_OF_BUNDLES = ("-bundle", "-init")
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """Command line as a shell would take it, with every path cut down to its base name.
 
-    ``./b`` stays: as a bundle it is another one than ``b``.
+    A bundle that was given by its folder is written ``./b``: ``b`` alone is a name, which may mean
+    a packaged one.
 
-    >>> command_line(["/opt/bin/sct_tune_lesion", "-i", "/home/jane doe/data", "-o", "../x/b"])
-    'sct_tune_lesion -i data -o b'
+    >>> command_line(["/opt/bin/sct_tune_lesion", "-bundle", "x/b", "-i", "/home/jane doe/data"])
+    'sct_tune_lesion -bundle ./b -i data'
     """
-    return shlex.join(PurePath(word).name if _is_path(word) else word for word in arguments)
+    return shlex.join(
+        ("./" if option in _OF_BUNDLES else "") + PurePath(word).name if _is_path(word) else word
+        for option, word in zip(("", *arguments), arguments, strict=False)
+    )
 
 
 def _is_path(word: str) -> bool:
     """Whether a word of a command line leads through folders; a sentence with a slash does not."""
-    if word.startswith("./") and word.count("/") == 1:
-        return False
     if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
         return True
     return "/" in word and " " not in word

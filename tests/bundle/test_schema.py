@@ -233,9 +233,12 @@ def test_a_command_line_keeps_base_names_only() -> None:
 
 
 def test_a_command_line_tells_a_bundle_here_from_a_packaged_one() -> None:
-    line = schema.command_line(["sct_tune_lesion", "-bundle", "./dice", "-i", "./jane/split.tsv"])
-    assert line == "sct_tune_lesion -bundle ./dice -i split.tsv"
-    schema.Provenance(data="x", commands=(line,))
+    for folder in ("./dice", "bundles/dice", "/home/jane/dice"):
+        line = schema.command_line(["sct_tune_lesion", "-bundle", folder, "-i", "jane/split.tsv"])
+        assert line == "sct_tune_lesion -bundle ./dice -i split.tsv"
+        schema.Provenance(data="x", commands=(line,))
+    line = schema.command_line(["sct_tune_lesion", "-bundle", "dice"])
+    assert line == "sct_tune_lesion -bundle dice"
 
 
 def test_an_info_cannot_be_changed() -> None:
