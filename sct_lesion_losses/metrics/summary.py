@@ -84,7 +84,7 @@ def lesions_found(
 def interval(
     values: Sequence[float],
     subjects: Sequence[Hashable],
-    statistic: Callable[[NDArray[np.float64]], Any] = np.median,
+    statistic: Callable[..., Any] = np.median,
     *,
     bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
@@ -98,7 +98,7 @@ def interval(
     subjects : sequence of N hashable
         Whose scan each is.
     statistic : callable
-        From a (n,) array to a number.
+        `np.median`, or another that takes an array and an axis, as it does.
     bootstraps, seed : int
 
     Returns
@@ -110,15 +110,24 @@ def interval(
     if not kept:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     numbers = np.array([v for v, _ in kept], dtype=np.float64)
-    owners = list(dict.fromkeys(s for _, s in kept))
-    rows = [np.flatnonzero([s == owner for _, s in kept]) for owner in owners]
+    owners: dict[Hashable, list[int]] = {}
+    for row, (_, subject) in enumerate(kept):
+        owners.setdefault(subject, []).append(row)
+    counts = np.array([len(rows) for rows in owners.values()])
+    scans = np.full((len(owners), counts.max()), -1)  # of each subject, filled up with -1
+    for subject_scans, rows in zip(scans, owners.values(), strict=True):
+        subject_scans[: len(rows)] = rows
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(bootstraps):
-        chosen = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        drawn.append(statistic(numbers[chosen]))
+    chosen = rng.integers(len(owners), size=(bootstraps, len(owners)))
+    sizes = counts[chosen].sum(axis=1)
+    drawn = np.empty(bootstraps)
+    for size in np.unique(sizes):  # resamplings of as many scans are one array
+        alike = sizes == size
+        resampled = scans[chosen[alike]]
+        rows_of_scans = resampled[resampled >= 0].reshape(-1, size)
+        drawn[alike] = statistic(numbers[rows_of_scans], axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(float(statistic(numbers)), float(low), float(high), len(numbers))
+    return Interval(float(statistic(numbers, axis=0)), float(low), float(high), len(numbers))
 
 
 def spread(values: ArrayLike) -> Spread:

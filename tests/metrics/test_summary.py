@@ -76,6 +76,21 @@ def test_scans_of_one_subject_carry_no_spread():
     assert (found.low, found.high) == (found.value, found.value)
 
 
+@pytest.mark.parametrize("statistic", [np.median, np.mean])
+def test_an_interval_is_that_of_drawing_subjects_one_resampling_after_the_other(statistic):
+    subjects = ["a", "b", "a", "c", "d", "d", "d"]
+    values = np.random.default_rng(1).uniform(size=7)
+    rows = {s: [k for k, owner in enumerate(subjects) if owner == s] for s in "abcd"}
+    rng = np.random.default_rng(5)
+    drawn = []
+    for _ in range(300):
+        chosen = [row for k in rng.integers(4, size=4) for row in rows["abcd"[k]]]
+        drawn.append(statistic(values[chosen]))
+    found = interval(values, subjects, statistic, bootstraps=300, seed=5)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
+    assert found.value == pytest.approx(statistic(values))
+
+
 def test_no_scan_gives_nan():
     found = interval([float("nan")], ["a"])
     assert found.n == 0
