@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scan_rows import bearing, lesion_free
+
+from sct_lesion_losses.metrics.comparison import between_bundles, between_thresholds
+from sct_lesion_losses.metrics.scan_score import MEASURES, ScanScore, tuned, untuned
+
+
+def scans(
+    bundle: str, threshold: float | None, is_tuned: bool, v_f1: list[float]
+) -> list[ScanScore]:
+    rows = [
+        bearing(f"s{k}", bundle, threshold, is_tuned, {"V-F1": value}, subject=f"p{k // 2}")
+        for k, value in enumerate(v_f1)
+    ]
+    return [*rows, lesion_free("free", bundle, threshold, is_tuned)]
+
+
+def test_thresholds_are_compared_on_every_measure_of_every_bundle() -> None:
+    rows = scans("a", 0.5, False, [0.1, 0.2, 0.3, 0.4]) + scans(
+        "a", 0.3, True, [0.2, 0.4, 0.6, 0.9]
+    )
+    rows += scans("b", 0.5, False, [0.1] * 4) + scans("b", 0.2, True, [0.1] * 4)
+    found = between_thresholds(untuned(rows), tuned(rows))
+    keys = [(c.first, c.second, c.measure) for c in found]
+    assert keys == [(name, name, measure) for name in "ab" for measure in MEASURES]
+    one = found[0]
+    assert (one.measure, one.thresholds, one.difference.n) == ("V-F1", (0.5, 0.3), 4)
+    assert one.difference.value == pytest.approx(0.25)  # the median of 0.1, 0.2, 0.3, 0.5
+    assert one.test.p == 2 / 2**4
+    assert one.p_holm == 1  # 12 tests times 0.125, capped
+    assert found[6].test.p == found[6].p_holm == 1  # b does not change
+
+
+def test_a_bundle_at_one_threshold_only_is_left_out() -> None:
+    rows = scans("a", 0.5, False, [0.1]) + scans("b", None, True, [0.3])
+    assert between_thresholds(untuned(rows), tuned(rows)) == ()
+
+
+def test_bundles_are_compared_on_the_scans_that_both_have() -> None:
+    rows = scans("a", 0.3, True, [0.1, 0.2, 0.3]) + scans("b", 0.2, True, [0.3, 0.3])
+    rows += scans("c", 0.1, True, [0.3])
+    found = between_bundles(tuned(rows), ["V-F1"])
+    assert [(c.first, c.second) for c in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [c.difference.n for c in found] == [2, 1, 1]
+    assert found[0].difference.value == pytest.approx(0.15)
+    assert [c.test.n for c in found] == [2, 1, 0]
+
+
+def test_bundles_without_a_common_scan_with_lesions_do_not_count_for_the_correction() -> None:
+    rows = [bearing(f"s{k}", "a", 0.3, True, {"V-F1": 0.1 + k / 100}) for k in range(8)]
+    rows += [bearing(f"s{k}", "b", 0.3, True, {"V-F1": 0.5 + k / 50}) for k in range(8)]
+    rows += [bearing("elsewhere", "c", 0.3, True)]
+    first, *others = between_bundles(tuned(rows), ["V-F1"])
+    assert first.p_holm == first.test.p == 2 / 2**8
+    assert first.significant
+    assert all(np.isnan(c.p_holm) and not c.significant and c.difference.n == 0 for c in others)
+
+
+def test_the_interval_of_the_difference_resamples_subjects() -> None:
+    both = [bearing(f"s{k}", "a", 0.3, True, {"V-F1": 0.0}, subject="one") for k in range(3)]
+    both += [bearing(f"s{k}", "b", 0.3, True, {"V-F1": k / 10}, subject="one") for k in range(3)]
+    (found,) = between_bundles(tuned(both), ["V-F1"])
+    assert (found.difference.low, found.difference.high) == (0.1, 0.1)  # one subject: no spread
+
+
+def test_one_bundle_or_none_has_nothing_to_compare() -> None:
+    assert between_bundles(tuned(scans("a", 0.3, True, [0.1]))) == ()
+    assert between_bundles({}) == between_thresholds({}, {}) == ()
