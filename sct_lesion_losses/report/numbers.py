@@ -1,0 +1,73 @@
+"""Numbers and rules as the tables of an evaluation print them; what is not known is ``n/a``."""
+
+from __future__ import annotations
+
+import math
+
+from sct_lesion_losses.metrics.detection import Preset
+from sct_lesion_losses.metrics.patient import Proportion
+from sct_lesion_losses.metrics.summary import Interval, Spread
+
+UNKNOWN = "n/a"  # a missing value, as in BIDS tables
+
+
+def score(value: float) -> str:
+    """Two decimals."""
+    return UNKNOWN if math.isnan(value) else f"{value:.2f}"
+
+
+def change(value: float) -> str:
+    """Two decimals with a sign, which 0.00 has none of."""
+    rounded = round(value, 2)
+    return score(0.0) if rounded == 0 else UNKNOWN if math.isnan(value) else f"{rounded:+.2f}"
+
+
+def spread(found: Spread) -> str:
+    """``median (mean±std)``."""
+    if not found.n:
+        return UNKNOWN
+    return f"{score(found.median)} ({score(found.mean)}±{score(found.std)})"
+
+
+def share(found: Interval | Proportion) -> str:
+    """``value (low to high)``."""
+    if not found.n:
+        return UNKNOWN
+    return f"{score(found.value)} ({score(found.low)} to {score(found.high)})"
+
+
+def difference(found: Interval) -> str:
+    """``value (low to high)``, with signs."""
+    if not found.n:
+        return UNKNOWN
+    return f"{change(found.value)} ({change(found.low)} to {change(found.high)})"
+
+
+def p_value(p: float) -> str:
+    """Four decimals, never rounded to 0."""
+    return UNKNOWN if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def threshold(value: float | None) -> str:
+    """As it is typed."""
+    return UNKNOWN if value is None else f"{value:g}"
+
+
+def rank_sum(value: float) -> str:
+    """With half ranks."""
+    return UNKNOWN if math.isnan(value) else f"{value:g}"
+
+
+def rule(preset: Preset) -> str:
+    """Sentence on what makes a lesion count as detected."""
+    least = "more than" if preset.strict else "at least"
+    volume = f" of more than {preset.min_volume_mm3:g} mm³" if preset.min_volume_mm3 else ""
+    if preset.reach is None:
+        by = "by a single lesion"
+    else:
+        by = f"and the largest overlaps, up to {100 * preset.reach:g} % of it, are with lesions"
+    return (
+        f"Lesion-wise scores by the preset {preset.name}: {preset.connectivity}-neighbour lesions"
+        f"{volume}, detected where {least} {100 * preset.min_overlap:g} % is covered {by} of which "
+        f"at most {100 * preset.max_outside:g} % lies outside."
+    )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from sct_lesion_losses.metrics.detection import PRESETS
+from sct_lesion_losses.metrics.patient import proportion
+from sct_lesion_losses.metrics.summary import Interval, spread
+from sct_lesion_losses.report import numbers
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.2, 0.4, NAN, 0.0, 0.9, 0.35], "0.35 (0.37±0.33)"),  # of the oracle
+        ([0.5], "0.50 (0.50±n/a)"),
+        ([NAN, NAN], "n/a"),
+        ([], "n/a"),
+    ],
+)
+def test_a_summary_cell_is_median_mean_and_deviation(values: list[float], text: str) -> None:
+    assert numbers.spread(spread(values)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.126, "+0.13"), (-0.126, "-0.13"), (-0.001, "0.00"), (0.0, "0.00"), (NAN, "n/a")],
+)
+def test_a_change_has_a_sign_unless_it_is_none(value: float, text: str) -> None:
+    assert numbers.change(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.04996, "0.0500"), (0.00009, "<0.0001"), (0.0001, "0.0001"), (1.0, "1.0000"), (NAN, "n/a")],
+)
+def test_a_p_value_is_never_0(p: float, text: str) -> None:
+    assert numbers.p_value(p) == text
+
+
+def test_intervals() -> None:
+    assert numbers.share(proportion(15, 26)) == "0.58 (0.39 to 0.74)"
+    assert numbers.share(proportion(0, 0)) == "n/a"
+    assert numbers.difference(Interval(0.1, -0.05, 0.2, 9)) == "+0.10 (-0.05 to +0.20)"
+    assert numbers.difference(Interval(NAN, NAN, NAN, 0)) == "n/a"
+
+
+def test_thresholds_are_written_as_they_are_typed() -> None:
+    texts = [numbers.threshold(value) for value in (0.05, 0.3, 0.5, 1.0, None)]
+    assert texts == ["0.05", "0.3", "0.5", "1", "n/a"]
+
+
+def test_a_rule_names_its_preset_and_all_its_numbers() -> None:
+    assert numbers.rule(PRESETS["paper"]) == (
+        "Lesion-wise scores by the preset paper: 18-neighbour lesions, detected where at least "
+        "25 % is covered and the largest overlaps, up to 65 % of it, are with lesions of which at "
+        "most 70 % lies outside."
+    )
+    assert numbers.rule(PRESETS["anima"]) == (
+        "Lesion-wise scores by the preset anima: 6-neighbour lesions of more than 3 mm³, detected "
+        "where more than 10 % is covered and the largest overlaps, up to 65 % of it, are with "
+        "lesions of which at most 70 % lies outside."
+    )
+    assert numbers.rule(PRESETS["candidate"]) == (
+        "Lesion-wise scores by the preset candidate: 18-neighbour lesions, detected where at least "
+        "25 % is covered by a single lesion of which at most 70 % lies outside."
+    )
