@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-o", metavar="<file>", type=Path, required=True, help="detector .npz")
     parser.add_argument("-seed", metavar="<int>", type=int, default=0, help="(default: 0)")
-    parser.add_argument("-scans", metavar="<int>", type=int, default=480, help="(default: 480)")
+    parser.add_argument("-scans", metavar="<int>", type=int, default=240, help="(default: 240)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     save(options.o, run(options.seed, options.scans))
