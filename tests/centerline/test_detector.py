@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import ndimage
 
 from sct_lesion_losses.centerline import detector
 from sct_lesion_losses.centerline.detector import Detector, detect, evidence, shows_cord
+from sct_lesion_losses.centerline.harvest import Example
 from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
@@ -126,6 +128,31 @@ def test_evidence_is_the_mean_of_the_best_forty_five_millimetres() -> None:
     assert evidence(scores, 15.0) == 2.0  # slabs of 15 mm: three of them
     assert evidence(scores, 45.0) == 4.0
     assert evidence(scores[:2], 10.0) == 2.0  # shorter than 45 mm: all of it
+
+
+def test_a_path_through_air_is_no_evidence(example: Callable[..., Example]) -> None:
+    pictures = example(2).pictures
+    weights = detector.shipped().weights
+    pixels, scores = detector.trace(pictures, weights)
+    assert scores.min() > 0
+    rows, columns = np.mgrid[: pictures.images.shape[1], : pictures.images.shape[2]]
+    hollow = pictures.images.copy()
+    for image, (x, y) in zip(hollow, pixels, strict=True):
+        image[np.hypot(columns - x, rows - y) < 4.5] //= 10
+    again, in_air = detector.trace(replace(pictures, images=hollow), weights)
+    assert np.linalg.norm(again - pixels, axis=1).max() < 2
+    assert in_air.max() <= 0
+
+
+@pytest.mark.parametrize(("middle", "expected"), [(40, 0.2), (0, 0.0), (200, 1.0)])
+def test_the_signal_is_relative_to_the_brightest_around(middle: int, expected: float) -> None:
+    image = np.full((60, 60), 255, np.uint8)
+    rows, columns = np.mgrid[:60, :60]
+    away = np.hypot(columns - 20, rows - 30)
+    image[away < 15] = 200
+    image[away < 4] = middle
+    found = detector.relative_signal(image, np.array([20, 30]))
+    assert found == pytest.approx(expected, abs=0.01)
 
 
 def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
