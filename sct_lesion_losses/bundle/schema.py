@@ -31,6 +31,7 @@ from sct_lesion_losses.bundle.tuning import OperatingPoint as OperatingPoint
 from sct_lesion_losses.bundle.tuning import ScanCurve as ScanCurve
 
 SCHEMA_VERSION = 1
+_OF_BUNDLES = ("-bundle", "-init")
 
 
 class Loss(Record):
@@ -266,9 +267,6 @@ class BundleInfo(Record):
             "spacing_mm": repr(self.preparation.spacing_mm),
             "threshold": repr(self.operating_point.threshold),
         }
-
-
-_OF_BUNDLES = ("-bundle", "-init")
 
 
 def command_line(arguments: Sequence[str]) -> str:
