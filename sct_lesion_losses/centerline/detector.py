@@ -28,7 +28,9 @@ from sct_lesion_losses.space.grid import Grid
 SMOOTHNESS = 1.0  # λ of the path for scores in logits
 STRETCH_MM = 45.0  # a scan has a cord where this much of the path looks like one
 
-AIR = 0.15  # of the signal around it: darker than any cord, as airways are, whose walls look alike
+# Signal of a cord against the upper quartile within 10 mm. Airways, whose walls look like a cord's
+# border, are darker; vessels in the lung are brighter.
+SIGNAL = (0.2, 2.0)
 
 _FILE = Path(__file__).parent / "detector.npz"
 _COARSE_PX = 400_000  # more pixels than these are searched at every second one first
@@ -157,7 +159,7 @@ def trace(
     pixels : (K, 2) float64
         Column and row of the cord's centre in each slab.
     scores : (K,) float64
-        Score there; at most 0 where the path runs in air.
+        Score there; at most 0 where the signal is not that of a cord.
     """
     stride = 2 if pictures.images.size > _COARSE_PX else 1
     inside = slabs.inner(pictures.images.shape[1:])
@@ -184,21 +186,22 @@ def trace(
     smooth = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
     at_path = framed[np.arange(len(fine)), fine[:, 1], fine[:, 0]].astype(np.float64)
     places = zip(pictures.images, np.rint(smooth + corner).astype(int), strict=True)
-    airy = np.array([relative_signal(image, point) < AIR for image, point in places])
-    return smooth + corner, np.where(airy, np.minimum(at_path, 0.0), at_path)
+    signal = np.array([relative_signal(image, point) for image, point in places])
+    likely = (signal >= SIGNAL[0]) & (signal <= SIGNAL[1])
+    return smooth + corner, np.where(likely, at_path, np.minimum(at_path, 0.0))
 
 
 def relative_signal(image: npt.NDArray[np.uint8], point: npt.NDArray[np.intp]) -> float:
-    """Signal at a column and row of a slab, against the brightest within 10 mm.
+    """Signal at a column and row of a slab, against the upper quartile within 10 mm.
 
-    In T2 and T2* contrast a cord has at least a fifth of the signal of the fluid around it.
+    The quartile lies between cord and fluid where there is a cord, in T2 and T2* contrast.
     """
     x, y = (int(at) for at in point)
 
     def around(pixels: int) -> npt.NDArray[np.uint8]:
         return image[max(0, y - pixels) : y + pixels + 1, max(0, x - pixels) : x + pixels + 1]
 
-    return float(np.median(around(1)) / max(1.0, np.percentile(around(_AROUND_PX), 95)))
+    return float(np.median(around(1)) / max(1.0, np.percentile(around(_AROUND_PX), 75)))
 
 
 def evidence(scores: npt.NDArray[np.float64], distance_mm: float) -> float:
