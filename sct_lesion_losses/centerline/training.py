@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 VERSION = "2"
 PENALTY = 1e-3  # of the squared weights, against the mean logistic loss
 ROUNDS = 3
-LIMIT_SHARE = 0.25  # of the way from the cord-less scan most like a cord to the next cord above it
-MOST_REFUSED = 0.05  # share of held-out scans with a cord that may look less like one than that
+LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
+MOST_ACCEPTED = 0.02  # share of held-out scans without a cord that may be taken for one with a cord
+MOST_REFUSED = 0.05  # share of those with one that may look less like it than the others
 
 
 def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArray[np.float32]:
@@ -110,15 +111,13 @@ def examined(
 def limit_between(without: Sequence[float], with_cord: Sequence[float]) -> float:
     """Evidence that counts as a cord, from held-out scans without and with one.
 
-    Every scan without a cord is refused, if need be along with a few of those with one: a refused
-    scan is told of and can be given a centerline, a mask of no cord would go unnoticed.
-
     Raises
     ------
     TrainingError
-        More than `MOST_REFUSED` of the scans with a cord would be refused.
+        It would take more than `MOST_ACCEPTED` of the scans without a cord for scans with one, or
+        refuse more than `MOST_REFUSED` of the others.
     """
-    highest = max(without)
+    highest = sorted(without)[len(without) - 1 - int(MOST_ACCEPTED * len(without))]
     accepted = [seen for seen in with_cord if seen > highest]
     if len(accepted) < (1 - MOST_REFUSED) * len(with_cord):
         raise TrainingError(
@@ -192,6 +191,7 @@ def run(seed: int, scans: int) -> Detector:
         "held_out_evidence_with_cord": [round(min(with_cord), 3), round(max(with_cord), 3)],
         "held_out_evidence_without": [round(min(without), 3), round(max(without), 3)],
         "held_out_refused": sum(seen < limit for seen in with_cord),
+        "held_out_accepted_without": sum(seen >= limit for seen in without),
     }
     logger.info("%s", record)
     return Detector(weights, limit, record)

@@ -64,6 +64,13 @@ logger = logging.getLogger(__name__)
     default="auto",
 )
 @option(
+    "-precision",
+    "precision",
+    choice("float32", "bfloat16"),
+    "Precision of the network; bfloat16 needs openvino.",
+    default="float32",
+)
+@option(
     "-limits",
     "limits",
     TEXT,

@@ -34,16 +34,19 @@ def test_the_same_seed_gives_the_same_weights(example: Maker) -> None:
     assert not np.array_equal(training.train(examples, seed=4, rounds=1), first)
 
 
-def test_the_limit_lies_nearer_to_the_scans_without_a_cord() -> None:
-    # From -1 a quarter of the way to 3.
-    assert training.limit_between([-2, -1], [3, 5]) == 0
+def test_the_limit_lies_between_the_scans_with_and_without_a_cord() -> None:
+    # From -1 three quarters of the way to 3.
+    assert training.limit_between([-2, -1], [3, 5]) == 2
 
 
-def test_a_scan_without_a_cord_is_refused_if_need_be_along_with_one_in_twenty() -> None:
+def test_one_scan_in_fifty_without_a_cord_and_one_in_twenty_with_one_may_be_mistaken() -> None:
+    without = [4.0, *np.linspace(-3, -1, 49)]
     with_cord = [-2.0, *np.linspace(3, 5, 19)]
-    assert training.limit_between([-2, -1], with_cord) == 0
+    assert training.limit_between(without, with_cord) == 2
+    with pytest.raises(TrainingError, match=r"11 of 20 .* than 4\.00"):
+        training.limit_between(without[:-1], with_cord)
     with pytest.raises(TrainingError, match=r"2 of 20 .* than -1\.00"):
-        training.limit_between([-2, -1], [-3.0, *with_cord[:-1]])
+        training.limit_between(without, [-3.0, *with_cord[:-1]])
 
 
 def test_classes_count_alike_whatever_their_numbers() -> None:
@@ -92,6 +95,7 @@ def test_the_command_trains_and_writes_a_detector(
     assert highest < made.limit < lowest
     assert (made.training["scans"], made.training["seed"]) == (16, 5)
     assert made.training["held_out_refused"] == 0
+    assert made.training["held_out_accepted_without"] == 0
 
 
 def test_a_detector_that_tells_nothing_apart_is_not_written(
