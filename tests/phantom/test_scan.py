@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,8 @@ from scipy import ndimage
 
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import PhantomScan, make_scan
+from sct_lesion_losses.phantom import scan as phantom_scan
+from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
 from sct_lesion_losses.phantom.scan import has_lesions
 from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES
 from sct_lesion_losses.phantom.storage import stored_grid
@@ -173,9 +177,47 @@ def test_every_site_has_its_share_of_subjects_without_lesions() -> None:
         assert counts.max() <= 5
 
 
-def test_a_scan_that_shall_have_lesions_has_a_labelled_one() -> None:
-    for subject in range(12):
-        assert tiny(subject=subject, lesions=True, scan=7).lesion.any()
+class Draws:
+    """Stands in for `draw_lesions`: the lesions of the first `poor` draws are specks."""
+
+    def __init__(self, poor: int) -> None:
+        self.poor = poor
+        self.count = 0
+
+    def __call__(self, *args: object, **options: object) -> Lesions:
+        drawn = draw_lesions(*args, **options)  # type: ignore[arg-type]
+        self.count += 1
+        if self.count > self.poor:
+            return drawn
+        specks = (replace(i, half_length_mm=0.1, radial=0.01, roughness=0.0) for i in drawn.items)
+        return replace(drawn, items=tuple(specks))
+
+
+def test_lesions_too_small_to_be_labelled_are_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = Draws(poor=1)
+    monkeypatch.setattr(phantom_scan, "draw_lesions", draws)
+    scan = tiny(lesions=True)
+    assert scan.lesion.any()
+    assert draws.count == 2
+    # What is told of is the second draw, not the first.
+    assert all(record.lesion.half_length_mm > 1 for record in scan.lesions)
+
+
+def test_after_five_draws_a_scan_stays_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = Draws(poor=99)
+    monkeypatch.setattr(phantom_scan, "draw_lesions", draws)
+    scan = tiny(lesions=True)
+    assert draws.count == 5
+    assert not scan.lesion.any()
+    assert scan.lesions
+    assert not any(record.labelled or record.volume_mm3 for record in scan.lesions)
+
+
+def test_a_lesion_free_scan_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = Draws(poor=99)
+    monkeypatch.setattr(phantom_scan, "draw_lesions", draws)
+    tiny(lesions=False)
+    assert draws.count == 1
 
 
 def test_a_wrong_preset_or_site_is_refused() -> None:
