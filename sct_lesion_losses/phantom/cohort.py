@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from sct_lesion_losses import __version__, parallel
-from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.files import write_json, write_text
+from sct_lesion_losses import parallel
+from sct_lesion_losses.errors import OutputError, UsageError
+from sct_lesion_losses.files import require_writable, write_json, write_text
 from sct_lesion_losses.phantom.files import write_nifti, write_scan
-from sct_lesion_losses.phantom.scan import (
-    LESION_FREE,
-    PhantomScan,
-    Preset,
-    has_lesions,
-    make_scan,
-)
+from sct_lesion_losses.phantom.scan import LESION_FREE, Preset, check, make_scan
 from sct_lesion_losses.phantom.sites import SITES
+from sct_lesion_losses.phantom.tables import (
+    DESCRIPTION,
+    Cohort,
+    derived_description,
+    description,
+    participants,
+    rater_name,
+    subject_name,
+    truth_rows,
+    truth_table,
+)
 
 SCANS_PER_SUBJECT = 161 / 108  # of the study
-TRUTH_COLUMNS = (
-    "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
-    "section_share", "intensity_ratio", "volume_mm3", "labelled",
-)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One scan to make, and what holds for the whole cohort."""
+    """One scan to make."""
 
+    cohort: Cohort
     subject: int
     scan: int
-    seed: int
-    out: Path
-    sites: int
-    lesion_free: float
-    preset: Preset
-    raters: int
 
     @property
     def session(self) -> str:
         return f"ses-{self.scan + 1:02d}" if len(scans_of(self.subject)) > 1 else ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Subject and, where there are several, session."""
+        return tuple(filter(None, (subject_name(self.subject), self.session)))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is told of a scan that is written.
+
+    Attributes
+    ----------
+    rows : list of str
+        Its rows of the truth table.
+    missed : bool
+        It has lesions, and none of them is labelled.
+    """
+
+    rows: list[str]
+    missed: bool
 
 
 def make_cohort(
@@ -68,7 +84,8 @@ def make_cohort(
         108 subjects have 161 scans, as in the study.
     seed : int
     out : Path
-        Folder of the cohort; made where it is missing.
+        Folder of the cohort; made where it is missing. The same cohort may be made again in the
+        same folder, a whole or an interrupted one.
     sites : int
         Number of sites, 1 to 13.
     lesion_free : float
@@ -91,29 +108,29 @@ def make_cohort(
     Raises
     ------
     UsageError
-        A number is out of range.
+        A number is out of range, or the preset is unknown.
     OutputError
-        A file cannot be written.
+        The folder holds another cohort, or a file cannot be written.
     WorkerError
         A worker was killed.
     """
-    _check(n_subjects, seed, lesion_free, jobs, raters)
-    out = Path(out)
+    _check(n_subjects, lesion_free, jobs)
+    check(seed, preset, sites, raters)
+    cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters)
+    _claim(cohort)
     tasks = [
-        _Task(subject, scan, seed, out, sites, lesion_free, preset, raters)
-        for subject in range(n_subjects)
-        for scan in scans_of(subject)
+        _Task(cohort, subject, scan) for subject in range(n_subjects) for scan in scans_of(subject)
     ]
     found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
-    if bare := [task for task, one in zip(tasks, found, strict=True) if one and not _labelled(one)]:
+    if missed := [task for task, made in zip(tasks, found, strict=True) if made.missed]:
         logger.warning(
-            "no lesion of %d of the scans with lesions is large enough to be labelled (%s first)",
-            len(bare),
-            _name(bare[0]),
+            "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "
+            "the first is %s",
+            len(missed),
+            _name(missed[0]),
         )
-    rows = [row for one in found for row in one]
-    _write_tables(out, n_subjects, seed, sites, lesion_free, preset, raters, rows)
-    return out
+    _write_tables(cohort, [row for made in found for row in made.rows])
+    return cohort.out
 
 
 def scans_of(subject: int) -> range:
@@ -121,112 +138,88 @@ def scans_of(subject: int) -> range:
     return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
 
 
-def _check(n_subjects: int, seed: int, lesion_free: float, jobs: int, raters: int) -> None:
-    if n_subjects < 1 or jobs < 1 or seed < 0 or raters < 0:
-        raise UsageError(
-            f"received {n_subjects} subjects, {jobs} jobs, seed {seed} and {raters} raters; "
-            "subjects and jobs start at 1, seeds and raters at 0"
-        )
+def _check(n_subjects: int, lesion_free: float, jobs: int) -> None:
+    if n_subjects < 1 or jobs < 1:
+        raise UsageError(f"received {n_subjects} subjects and {jobs} jobs, expected 1 or more")
     if not 0 <= lesion_free <= 1:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
 
 
+def _claim(cohort: Cohort) -> None:
+    """Describe the cohort in its folder, so that no scan of another one is mixed with its own.
+
+    Raises
+    ------
+    OutputError
+        The folder holds another cohort, or cannot be written.
+    """
+    out = cohort.out
+    require_writable(out)
+    described = description(cohort)
+    own = {subject_name(k) for k in range(cohort.subjects)} | set(cohort.folders())
+    derivatives = out / "derivatives"
+    places = [*out.glob("sub-*"), *derivatives.glob("rater-*"), *derivatives.glob("labels/sub-*")]
+    others = sorted(p.relative_to(out).as_posix() for p in places if p.name not in own)
+    said = _read_description(out / DESCRIPTION)
+    if said is None and places:
+        others.append(f"no {DESCRIPTION}")
+    elif said not in (None, described):
+        others.append(f"another {DESCRIPTION}")
+    if others:
+        raise OutputError(f"{out}: holds another cohort ({others[0]}); choose an empty folder")
+    write_json(out / DESCRIPTION, described)
+
+
+def _read_description(path: Path) -> object:
+    """Content of a description: None where there is none, its text where it is no JSON."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot read this file ({error.strerror}); choose an empty folder"
+        ) from error
+    try:
+        return json.loads(text) or text
+    except ValueError:
+        return text
+
+
 def _name(task: _Task) -> str:
-    return _subject(task.subject)
+    return " ".join(task.parts)
 
 
-def _write_scan(task: _Task) -> list[str]:
-    """Make one scan and write its files; return its rows of the truth table."""
+def _write_scan(task: _Task) -> _Made:
+    """Make one scan and write its files."""
+    cohort = task.cohort
     scan = make_scan(
-        task.seed,
+        cohort.seed,
         task.subject,
         task.scan,
-        lesions=has_lesions(task.seed, task.subject, task.lesion_free),
-        preset=task.preset,
-        sites=task.sites,
-        raters=task.raters,
+        lesions=cohort.affected(task.subject),
+        preset=cohort.preset,
+        sites=cohort.sites,
+        raters=cohort.raters,
     )
-    label = _subject(task.subject)
-    folder = "/".join(part for part in (label, task.session, "anat") if part)
-    stem = "_".join(part for part in (label, task.session, "T2w") if part)
-    derivatives = task.out / "derivatives"
-    write_scan(scan, task.out / folder, derivatives / "labels" / folder, stem)
+    folder = "/".join((*task.parts, "anat"))
+    stem = "_".join((*task.parts, "T2w"))
+    derivatives = cohort.out / "derivatives"
+    write_scan(scan, cohort.out / folder, derivatives / "labels" / folder, stem)
     for rater, mask in enumerate(scan.raters, start=1):
-        drawn = derivatives / _rater(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
+        drawn = derivatives / rater_name(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
         write_nifti(drawn, mask, scan.grid)
-    return _truth_rows(scan, label, task.session or "n/a", f"{folder}/{stem}.nii.gz")
-
-
-def _truth_rows(scan: PhantomScan, label: str, session: str, path: str) -> list[str]:
-    return [
-        "\t".join(
-            (
-                label, session, path, str(r.number), r.lesion.level, r.lesion.place,
-                f"{r.lesion.s_mm:.2f}", f"{r.lesion.half_length_mm:.2f}", f"{r.lesion.share:.3f}",
-                f"{r.lesion.ratio:.3f}", f"{r.volume_mm3:.1f}", str(int(r.labelled)),
-            )
-        )
-        for r in scan.lesions
-    ]  # fmt: skip
-
-
-def _labelled(rows: list[str]) -> bool:
-    return any(row.endswith("\t1") for row in rows)
-
-
-def _subject(subject: int) -> str:
-    return f"sub-{subject + 1:03d}"
-
-
-def _rater(number: int) -> str:
-    return f"rater-{number:02d}"
-
-
-def _write_tables(
-    out: Path, n_subjects: int, seed: int, sites: int, lesion_free: float, preset: str,
-    raters: int, rows: list[str],
-) -> None:  # fmt: skip
-    people = ["\t".join(("participant_id", "site", "manufacturer", "sex", "age", "group"))]
-    for subject in range(n_subjects):
-        rng = np.random.default_rng([seed, subject, 1_000_000])
-        site = SITES[(subject + seed) % sites]
-        place = ("n/a", "n/a") if preset == "wide" else (site.name, site.manufacturer)
-        sex = "F" if rng.random() < 0.68 else "M"
-        age = str(int(np.clip(rng.normal(43, 11), 19, 75)))
-        group = "lesions" if has_lesions(seed, subject, lesion_free) else "lesion-free"
-        people.append("\t".join((_subject(subject), *place, sex, age, group)))
-    write_text(out / "participants.tsv", "\n".join(people) + "\n")
-    write_text(out / "truth.tsv", "\n".join(["\t".join(TRUTH_COLUMNS), *rows]) + "\n")
-    write_text(out / ".bidsignore", "truth.tsv\n")
-    write_json(
-        out / "dataset_description.json",
-        {
-            "Name": "Synthetic spinal cord cohort",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "raw",
-            "GeneratedBy": [
-                {
-                    "Name": "sct_lesion_losses.phantom",
-                    "Version": __version__,
-                    "Seed": seed,
-                    "Preset": preset,
-                    "Subjects": n_subjects,
-                    "Sites": sites,
-                    "LesionFree": lesion_free,
-                }
-            ],
-        },
+    return _Made(
+        rows=truth_rows(scan.lesions, task.subject, task.session, f"{folder}/{stem}.nii.gz"),
+        missed=bool(scan.lesions) and not any(record.labelled for record in scan.lesions),
     )
-    folders = {"labels": "Ground truth of the synthetic cohort"}
-    folders |= {_rater(k): f"Lesions of the synthetic cohort as drawn by rater {k}"
-                for k in range(1, raters + 1)}  # fmt: skip
-    for folder, name in folders.items():
-        write_json(
-            out / "derivatives" / folder / "dataset_description.json",
-            {
-                "Name": name,
-                "BIDSVersion": "1.10.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "sct_lesion_losses.phantom", "Version": __version__}],
-            },
-        )
+
+
+def _write_tables(cohort: Cohort, rows: list[str]) -> None:
+    """Write what describes the cohort as a whole; `rows` are those of the truth table."""
+    out = cohort.out
+    write_text(out / "participants.tsv", participants(cohort))
+    write_text(out / "truth.tsv", truth_table(rows))
+    write_text(out / ".bidsignore", "truth.tsv\n")
+    for folder, name in cohort.folders().items():
+        write_json(out / "derivatives" / folder / DESCRIPTION, derived_description(name))

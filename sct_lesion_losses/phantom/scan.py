@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import framing
-from sct_lesion_losses.phantom.acquisition import CORD_TOP_MM, acquire, rpi_grid
+from sct_lesion_losses.phantom.acquisition import CORD_TOP_MM, Acquired, acquire, rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
 from sct_lesion_losses.phantom.lesions import draw_lesions
-from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
+from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol, home_site
 from sct_lesion_losses.phantom.storage import stored_grid, typed
-from sct_lesion_losses.phantom.truth import LesionRecord, label
+from sct_lesion_losses.phantom.truth import LesionRecord, Truth, label
 from sct_lesion_losses.space.grid import Grid
 
 Preset = Literal["tiny", "demo", "study", "wide"]
 
 LESION_FREE = 0.286  # share of subjects without lesions: 46 of 161 scans
-_GOLDEN, _TURN = 0.6180339887498949, 0.33
+# Steps of a low-discrepancy sequence by subject, by round of the sites and by seed: the golden
+# ratio's fraction spreads best; the others only have to be unrelated to it and to each other.
+_STEP, _ROUND, _SEED = 0.6180339887498949, 0.33, 0.381
 _DRAWS = 5  # until a scan that shall have lesions has one that is large enough to be labelled
 
 
@@ -74,11 +77,34 @@ class PhantomScan:
 def has_lesions(seed: int, subject: int, lesion_free: float = LESION_FREE) -> bool:
     """Whether a subject has lesions; the share holds at every site, and in every run of subjects.
 
-    The golden ratio spreads consecutive subjects evenly; every 13th of them, all of one site, would
-    change but slowly, so each round of the sites is turned on.
+    The golden ratio spreads consecutive subjects evenly; 13 of its steps end within 0.04 of where
+    they began, so a site's subjects, 13 apart, would be alike, and each round of the sites takes a
+    step of a third on top. Seeds begin at different places.
     """
     rounds = subject // len(SITES)
-    return ((subject + 1) * _GOLDEN + rounds * _TURN + seed * 0.381) % 1.0 >= lesion_free
+    return ((subject + 1) * _STEP + rounds * _ROUND + seed * _SEED) % 1.0 >= lesion_free
+
+
+def check(
+    seed: int, preset: Preset, sites: int, raters: int, subject: int = 0, scan: int = 0
+) -> None:
+    """Refuse what no scan can be made of, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        A number is out of range, or the preset is unknown.
+    """
+    presets = get_args(Preset)
+    if preset not in presets:
+        expected = f"{', '.join(presets[:-1])} or {presets[-1]}"
+        raise UsageError(f"preset is {preset!r}, expected {expected}")
+    if not 1 <= sites <= len(SITES):
+        raise UsageError(f"sites is {sites}, expected 1 to {len(SITES)}")
+    numbers = {"seed": seed, "raters": raters, "subject": subject, "scan": scan}
+    for name, number in numbers.items():
+        if number < 0:
+            raise UsageError(f"{name} is {number}, expected 0 or more")
 
 
 def make_scan(
@@ -98,7 +124,7 @@ def make_scan(
     Parameters
     ----------
     seed, subject, scan : int
-        The body depends on the first two, everything else on all three.
+        0 or more. The body depends on the first two, everything else on all three.
     site : int, optional
         Index into :data:`~sct_lesion_losses.phantom.sites.SITES`; by default the subject's own.
     lesions : bool, optional
@@ -109,7 +135,7 @@ def make_scan(
         "study" and "demo": the site's protocol. "tiny": a small field of view around the cord
         at 0.8 mm, in under a second. "wide": any protocol and contrast, drawn anew per scan.
     sites : int
-        Number of sites in the cohort.
+        Number of sites in the cohort, 1 to 13.
     raters : int
         Number of raters whose masks are drawn; see `raters.rater_mask`.
 
@@ -120,15 +146,14 @@ def make_scan(
     Raises
     ------
     UsageError
-        An unknown preset or site.
+        A number is out of range, or the preset is unknown.
     """
-    if preset not in ("tiny", "demo", "study", "wide"):
-        raise UsageError(f"preset is {preset!r}, expected tiny, demo, study or wide")
-    if not 1 <= sites <= len(SITES) or not 0 <= (site or 0) < len(SITES):
-        raise UsageError(f"sites are numbered 0 to {len(SITES) - 1}, received {site} of {sites}")
+    check(seed, preset, sites, raters, subject, scan)
+    if site is not None and not 0 <= site < len(SITES):
+        raise UsageError(f"site is {site}, expected 0 to {len(SITES) - 1}")
     body = make_body(np.random.default_rng([seed, subject]))
     streams = np.random.default_rng([seed, subject, scan]).spawn(4)
-    home = (subject + seed) % sites
+    home = home_site(seed, subject, sites)
     protocol = _protocol(
         streams[0], streams[3], preset, home if site is None else site, site is None
     )
@@ -137,19 +162,19 @@ def make_scan(
         protocol, with_column = framing.elsewhere(streams[3], protocol)
     grid = rpi_grid(body, protocol)
     along = _in_view(body, grid)
-    affected = has_lesions(seed, subject) if lesions is None else lesions
     extent = (float(along[0]), float(along[-1])) if len(along) else (-60.0, -50.0)
-    affected = affected and with_cord
-    for _ in range(_DRAWS):
+    affected = with_cord and (has_lesions(seed, subject) if lesions is None else lesions)
+
+    def attempt() -> tuple[Acquired, Truth]:
         drawn = draw_lesions(
             streams[1], body, extent,
             affected=affected, bright_tail=0.06 if preset == "wide" else 0.0,
         )  # fmt: skip
         acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
         rating = (np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
-        truth = label(body, drawn, acquired, grid, tuple(rating))
-        if truth.lesion.any() or not affected:
-            break
+        return acquired, label(body, drawn, acquired, grid, tuple(rating))
+
+    acquired, truth = _labelled(attempt) if affected else attempt()
     stored, turn = stored_grid(grid, protocol.orientation)
 
     def as_stored(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -169,6 +194,15 @@ def make_scan(
         subject=subject,
         scan=scan,
     )
+
+
+def _labelled(attempt: Callable[[], tuple[Acquired, Truth]]) -> tuple[Acquired, Truth]:
+    """Try until a lesion is labelled; keep the last of `_DRAWS` attempts where none has one."""
+    for _ in range(_DRAWS - 1):
+        acquired, truth = attempt()
+        if truth.lesion.any():
+            return acquired, truth
+    return attempt()
 
 
 def _protocol(

@@ -89,6 +89,11 @@ SITES: tuple[Site, ...] = (
 )  # fmt: skip
 
 
+def home_site(seed: int, subject: int, sites: int = len(SITES)) -> int:
+    """Index into `SITES` of the site where a subject is scanned; consecutive ones take turns."""
+    return (subject + seed) % sites
+
+
 @dataclass(frozen=True)
 class Protocol:
     """What is set at the scanner for one scan; lengths in mm, angles in degrees.

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.phantom import cohort as phantom_cohort
 from sct_lesion_losses.phantom import make_cohort, make_scan
 from sct_lesion_losses.phantom.cohort import scans_of
@@ -31,11 +32,15 @@ def test_a_second_run_writes_the_same_bytes(cohort: Path, tmp_path: Path) -> Non
     assert _content(make_cohort(3, 1, tmp_path, preset="tiny", jobs=2)) == _content(cohort)
 
 
-def test_a_larger_cohort_has_the_same_first_scans(cohort: Path) -> None:
-    scan = make_scan(1, 0, preset="tiny")
-    stored = nib.load(cohort / "sub-001" / "anat" / "sub-001_T2w.nii.gz")
-    assert np.array_equal(np.asarray(stored.dataobj), scan.image)
-    assert stored.affine == pytest.approx(scan.grid.affine, abs=1e-4)
+def test_a_larger_cohort_has_the_same_first_scans(cohort: Path, tmp_path: Path) -> None:
+    larger = _content(make_cohort(4, 1, tmp_path, preset="tiny"))
+    whole = {"participants.tsv", "truth.tsv", "dataset_description.json"}
+    for name, content in _content(cohort).items():
+        if name not in whole:
+            assert larger[name] == content, name
+    for name in ("participants.tsv", "truth.tsv"):
+        assert larger[name].startswith((cohort / name).read_bytes())
+    assert len(list(tmp_path.glob("sub-*"))) == 4
 
 
 def test_a_subject_with_two_scans_has_sessions(cohort: Path) -> None:
@@ -111,12 +116,97 @@ def test_a_scan_whose_lesions_are_all_too_small_is_told_of(
 
     monkeypatch.setattr(phantom_cohort, "make_scan", small)
     make_cohort(2, 0, tmp_path, lesion_free=0.0, preset="tiny")
-    assert "no lesion of 2 of the scans" in caplog.text
-    assert "(sub-001 first)" in caplog.text
+    assert "in 2 of the scans of subjects with lesions; the first is sub-001" in caplog.text
 
 
-def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="subjects and jobs start at 1"):
-        make_cohort(0, 1, tmp_path)
-    with pytest.raises(UsageError, match="expected 0 to 1"):
-        make_cohort(1, 1, tmp_path, lesion_free=1.5)
+def test_the_scan_told_of_is_named_by_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def small(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
+        made = make_scan(seed, subject, scan, **options)
+        kept = (subject, scan) != (2, 1)
+        return replace(made, lesions=tuple(replace(r, labelled=kept) for r in made.lesions))
+
+    monkeypatch.setattr(phantom_cohort, "make_scan", small)
+    make_cohort(3, 0, tmp_path, lesion_free=0.0, preset="tiny")
+    assert "in 1 of the scans of subjects with lesions; the first is sub-003 ses-02" in caplog.text
+
+
+def test_a_cohort_whose_lesions_are_labelled_or_absent_is_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_cohort(1, 1, tmp_path / "free", lesion_free=1.0, preset="tiny")
+    make_cohort(1, 1, tmp_path / "full", lesion_free=0.0, preset="tiny")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_subjects": 0}, "received 0 subjects and 1 jobs, expected 1 or more"),
+        ({"jobs": 0}, "received 1 subjects and 0 jobs, expected 1 or more"),
+        ({"lesion_free": 1.5}, "the lesion-free share is 1.5, expected 0 to 1"),
+        ({"sites": 0}, "sites is 0, expected 1 to 13"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"raters": -1}, "raters is -1, expected 0 or more"),
+        ({"preset": "huge"}, "preset is 'huge', expected tiny, demo, study or wide"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        make_cohort(**{"n_subjects": 1, "seed": 1, "out": tmp_path / "cohort", **options})
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_an_interrupted_cohort_is_made_whole_by_the_same_call(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
+        if subject == 1:
+            raise KeyboardInterrupt
+        return make_scan(seed, subject, scan, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(phantom_cohort, "make_scan", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_cohort(3, 1, tmp_path, preset="tiny")
+    assert (tmp_path / "sub-001").is_dir()
+    assert _content(make_cohort(3, 1, tmp_path, preset="tiny")) == _content(cohort)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_subjects": 2}, {"seed": 2}, {"sites": 5}, {"lesion_free": 0.5}, {"raters": 0}]
+)
+def test_a_folder_with_another_cohort_is_left_as_it_is(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    usual = {"n_subjects": 1, "seed": 1, "out": tmp_path, "preset": "tiny", "raters": 1}
+    make_cohort(**usual)
+    before = _content(tmp_path)
+    with pytest.raises(OutputError, match="choose an empty folder"):
+        make_cohort(**(usual | options))
+    assert _content(tmp_path) == before
+
+
+@pytest.mark.parametrize("left", ["sub-009", "derivatives/labels/sub-009", "derivatives/rater-01"])
+def test_folders_that_would_stay_beside_the_cohorts_own_are_refused(
+    tmp_path: Path, left: str
+) -> None:
+    make_cohort(1, 1, tmp_path, preset="tiny")
+    (tmp_path / left).mkdir()
+    with pytest.raises(OutputError, match=rf"holds another cohort \({left}\)"):
+        make_cohort(1, 1, tmp_path, preset="tiny")
+
+
+def test_subjects_of_a_dataset_without_a_description_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "sub-001").mkdir()
+    with pytest.raises(OutputError, match="holds another cohort"):
+        make_cohort(1, 1, tmp_path, preset="tiny")
+
+
+def test_a_description_that_is_no_json_is_that_of_another_dataset(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text("{")
+    with pytest.raises(OutputError, match=r"another dataset_description\.json"):
+        make_cohort(1, 1, tmp_path, preset="tiny")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom import scan as phantom_scan
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
 from sct_lesion_losses.phantom.scan import has_lesions
-from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES
+from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, home_site
 from sct_lesion_losses.phantom.storage import stored_grid
 from sct_lesion_losses.phantom.truth import SMALLEST_MM3
 from sct_lesion_losses.space.grid import Grid
@@ -169,7 +170,7 @@ def test_28_percent_of_the_subjects_have_no_lesions(seed: int) -> None:
 
 def test_every_site_has_its_share_of_subjects_without_lesions() -> None:
     for seed in (0, 1, 2):
-        of_site = [(subject + seed) % len(SITES) for subject in range(130)]
+        of_site = [home_site(seed, subject) for subject in range(130)]
         free = [not has_lesions(seed, subject) for subject in range(130)]
         counts = np.bincount(of_site, free, len(SITES))
         # 10 subjects a site, 2.86 of them without lesions on average.
@@ -220,11 +221,23 @@ def test_a_lesion_free_scan_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert draws.count == 1
 
 
-def test_a_wrong_preset_or_site_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected tiny, demo, study or wide"):
-        make_scan(0, preset="huge")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="numbered 0 to 12"):
-        make_scan(0, site=13)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"preset": "huge"}, "preset is 'huge', expected tiny, demo, study or wide"),
+        ({"sites": 0}, "sites is 0, expected 1 to 13"),
+        ({"sites": 14}, "sites is 14, expected 1 to 13"),
+        ({"site": 13}, "site is 13, expected 0 to 12"),
+        ({"site": -1}, "site is -1, expected 0 to 12"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"subject": -2}, "subject is -2, expected 0 or more"),
+        ({"scan": -1}, "scan is -1, expected 0 or more"),
+        ({"raters": -1}, "raters is -1, expected 0 or more"),
+    ],
+)
+def test_what_no_scan_can_be_made_of_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        make_scan(**{"seed": 0, **options})
 
 
 @pytest.mark.slow
