@@ -56,12 +56,12 @@ def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
     x, y = (
         np.clip(np.round(a).astype(int), 0, n - 1) for a, n in zip(xy, grid.shape, strict=False)
     )
-    turn.apply(mask)[x, y, z] = 1
+    turn.apply(mask)[x, y, z] = 1  # in RPI it is a view: this writes into the mask itself
     return mask
 
 
 def _sidecar(scan: PhantomScan) -> dict[str, Any]:
-    p = scan.protocol
+    p, negatives = scan.protocol, scan.hard_negatives
     return {
         "Modality": "MR",
         "Manufacturer": p.manufacturer,
@@ -73,5 +73,6 @@ def _sidecar(scan: PhantomScan) -> dict[str, Any]:
         "Simulated": True,
         "SimulationProtocol": asdict(p),
         "SimulationSeed": [scan.seed, scan.subject, scan.scan],
+        "SimulatedHardNegatives": {} if negatives is None else asdict(negatives),
         "DroppedComponents": scan.dropped,
     }

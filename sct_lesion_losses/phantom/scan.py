@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.phantom import framing
+from sct_lesion_losses.phantom import framing, hard_negatives
 from sct_lesion_losses.phantom.acquisition import CORD_TOP_MM, Acquired, acquire, rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
-from sct_lesion_losses.phantom.lesions import draw_lesions
+from sct_lesion_losses.phantom.hard_negatives import HardNegatives
+from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol, home_site
 from sct_lesion_losses.phantom.storage import stored_grid, typed
 from sct_lesion_losses.phantom.truth import LesionRecord, Truth, label
@@ -46,6 +47,8 @@ class PhantomScan:
         Labelled components that were too small to be kept.
     raters : tuple of (X, Y, Z) uint8
         What each rater marks as lesion.
+    hard_negatives : HardNegatives or None
+        What looks like a lesion and is none; None in a scan without a cord.
     protocol : Protocol
     seed, subject, scan : int
     """
@@ -58,6 +61,7 @@ class PhantomScan:
     lesions: tuple[LesionRecord, ...]
     dropped: int
     raters: tuple[npt.NDArray[np.uint8], ...]
+    hard_negatives: HardNegatives | None
     protocol: Protocol
     seed: int
     subject: int
@@ -165,23 +169,24 @@ def make_scan(
     extent = (float(along[0]), float(along[-1])) if len(along) else (-60.0, -50.0)
     affected = with_cord and (has_lesions(seed, subject) if lesions is None else lesions)
 
-    def attempt() -> tuple[Acquired, Truth]:
+    def attempt() -> _Attempt:
         drawn = draw_lesions(
             streams[1], body, extent,
             affected=affected, bright_tail=0.06 if preset == "wide" else 0.0,
         )  # fmt: skip
         acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
         rating = (np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
-        return acquired, label(body, drawn, acquired, grid, tuple(rating))
+        return _Attempt(drawn, acquired, label(body, drawn, acquired, grid, tuple(rating)))
 
-    acquired, truth = _labelled(attempt) if affected else attempt()
+    made = _labelled(attempt) if affected else attempt()
+    truth = made.truth
     stored, turn = stored_grid(grid, protocol.orientation)
 
     def as_stored(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(turn.undo(mask), dtype=np.uint8)
 
     return PhantomScan(
-        image=typed(turn.undo(acquired.signal), protocol),
+        image=typed(turn.undo(made.acquired.signal), protocol),
         grid=stored,
         lesion=as_stored(truth.lesion),
         cord=as_stored(truth.cord),
@@ -189,6 +194,7 @@ def make_scan(
         lesions=truth.records,
         dropped=truth.dropped,
         raters=tuple(as_stored(mask) for mask in truth.raters),
+        hard_negatives=hard_negatives.of_scan(body, made.lesions, along) if with_cord else None,
         protocol=protocol,
         seed=seed,
         subject=subject,
@@ -196,12 +202,21 @@ def make_scan(
     )
 
 
-def _labelled(attempt: Callable[[], tuple[Acquired, Truth]]) -> tuple[Acquired, Truth]:
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """Lesions as drawn, the scan of them, and what is labelled of it."""
+
+    lesions: Lesions
+    acquired: Acquired
+    truth: Truth
+
+
+def _labelled(attempt: Callable[[], _Attempt]) -> _Attempt:
     """Try until a lesion is labelled; keep the last of `_DRAWS` attempts where none has one."""
     for _ in range(_DRAWS - 1):
-        acquired, truth = attempt()
-        if truth.lesion.any():
-            return acquired, truth
+        made = attempt()
+        if made.truth.lesion.any():
+            return made
     return attempt()
 
 

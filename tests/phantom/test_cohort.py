@@ -13,9 +13,7 @@ from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.phantom import cohort as phantom_cohort
 from sct_lesion_losses.phantom import make_cohort, make_scan
 from sct_lesion_losses.phantom.cohort import scans_of
-from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
 from sct_lesion_losses.phantom.scan import PhantomScan, has_lesions
-from sct_lesion_losses.space.grid import Grid
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +85,6 @@ def test_108_subjects_have_161_scans() -> None:
 
 def test_46_of_the_161_scans_are_of_subjects_without_lesions() -> None:
     assert sum(len(scans_of(k)) for k in range(108) if not has_lesions(1, k)) == 46
-
-
-def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
-    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-    write_nifti(tmp_path / "a.nii.gz", array, Grid((2, 3, 4), np.eye(4)), slope=0.5)
-    image = nib.load(tmp_path / "a.nii.gz")
-    assert image.get_data_dtype() == np.int16
-    assert image.dataobj.slope == 0.5
-    assert np.array_equal(np.asarray(image.dataobj), array * 0.5)
-    assert int(image.header["qform_code"]) == int(image.header["sform_code"]) == 1
-
-
-def test_the_centerline_mask_has_one_voxel_in_each_slice() -> None:
-    scan = make_scan(1, 0, preset="tiny")
-    _, turn = scan.grid.to_rpi()
-    mask = turn.apply(centerline_mask(scan))
-    assert (mask.sum(axis=(0, 1)) == 1).all()
-    assert (turn.apply(scan.cord)[mask > 0] == 1).all()
 
 
 def test_a_scan_whose_lesions_are_all_too_small_is_told_of(
