@@ -18,7 +18,7 @@ from sct_lesion_losses import files
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import DataError, OutputError
+from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesion
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report.cuts import AXIAL, SAGITTAL, Cut, Labelled, cut
@@ -35,13 +35,13 @@ AXIAL_MM = 90.0
 ZOOM_MM = 30.0
 WINDOW = (1.0, 99.5)  # percentiles of the scan shown as black and white
 DPI = 195  # seven inches wide, with four columns
+THICK = 1.5  # ratio of spacings from which a scan has slices
 _PIXEL_MM = 0.65  # of the sheet; the zoomed panels have a finer one
 _GAP_MM = 3.0  # between panels
 _TITLE_MM = 25.0
 _FOOT_MM = 11.0  # a line
 _MARK_MM = 6.0
 _LETTERS = 44  # that the width of a tile holds
-THICK = 1.5  # ratio of spacings from which a scan has slices
 _FONT: dict[str, Any] = {"color": "white", "fontsize": 5.0}
 _FOOT = (
     "Each scan: through the middle of the cord, the front on the left; the slice at the blue marks "
@@ -91,7 +91,7 @@ def draw(scans: Sequence[CohortScan], path: Path) -> None:
         There is no scan.
     ImageError, GeometryError
         A scan or a mask cannot be read, or they do not lie on one grid.
-    OutputError
+    UsageError, OutputError
         See `check`; or the file cannot be written.
     """
     check(path)
@@ -111,12 +111,15 @@ def check(path: Path) -> None:
 
     Raises
     ------
+    UsageError
+        The name has another ending than .png.
     OutputError
-        Matplotlib is not installed, or the name has another ending than .png.
+        Matplotlib is not installed, or the folder cannot be written.
     """
     if path.suffix.lower() != ENDING:
-        raise OutputError(f"{path}: expected a name that ends in {ENDING}")
+        raise UsageError(f"{path}: expected a name that ends in {ENDING}")
     figure.require()
+    files.require_writable(path.parent)
 
 
 def chosen(scans: Sequence[CohortScan]) -> list[CohortScan]:
@@ -193,14 +196,14 @@ def sheet(tiles: Sequence[Tile]) -> Any:
             (left / width, bottom / height, size[0] / width, size[1] / height), facecolor="black"
         )
 
-    for number, each in enumerate(tiles):
+    for number, scan_tile in enumerate(tiles):
         left = number % columns * step[0] + _GAP_MM
         top = number // columns * step[1] + _TITLE_MM
         beside = left + SIDE_MM[0] + _GAP_MM / 2
-        _draw_side(panel(left, top, SIDE_MM), each)
-        _show(panel(beside, top, (AXIAL_MM,) * 2), each.axial, each.window)
-        _draw_zoom(panel(beside, top + SIDE_MM[1] - AXIAL_MM, (AXIAL_MM,) * 2), each)
-        made.text(left / width, 1 - (top - 2) / height, each.title, va="bottom", **_FONT)
+        _draw_side(panel(left, top, SIDE_MM), scan_tile)
+        _show(panel(beside, top, (AXIAL_MM,) * 2), scan_tile.axial, scan_tile.window)
+        _draw_zoom(panel(beside, top + SIDE_MM[1] - AXIAL_MM, (AXIAL_MM,) * 2), scan_tile)
+        made.text(left / width, 1 - (top - 2) / height, scan_tile.title, va="bottom", **_FONT)
     made.text(_GAP_MM / width, _GAP_MM / height, "\n".join(foot), va="bottom", **_FONT)
     return made
 
@@ -277,19 +280,19 @@ def _show(axes: Any, shown: Cut, window: tuple[float, float]) -> None:
     axes.set_axis_off()
 
 
-def _draw_side(axes: Any, each: Tile) -> None:
+def _draw_side(axes: Any, scan_tile: Tile) -> None:
     """Draw the sagittal cut, with marks at the height of the axial one."""
-    _show(axes, each.sagittal, each.window)
-    edge = each.sagittal.size_mm[0] / 2
+    _show(axes, scan_tile.sagittal, scan_tile.window)
+    edge = scan_tile.sagittal.size_mm[0] / 2
     for start, end in ((-edge, _MARK_MM - edge), (edge - _MARK_MM, edge)):
-        axes.plot([start, end], [each.level_mm] * 2, color=figure.CORD_COLOUR, linewidth=0.8)
+        axes.plot([start, end], [scan_tile.level_mm] * 2, color=figure.CORD_COLOUR, linewidth=0.8)
 
 
-def _draw_zoom(axes: Any, each: Tile) -> None:
+def _draw_zoom(axes: Any, scan_tile: Tile) -> None:
     """Draw the enlarged axial cut with its labels."""
-    _show(axes, each.zoom, each.window)
+    _show(axes, scan_tile.zoom, scan_tile.window)
     for mask, colour in (
-        (each.zoom.cord, figure.CORD_COLOUR),
-        (each.zoom.lesions, figure.LESION_COLOUR),
+        (scan_tile.zoom.cord, figure.CORD_COLOUR),
+        (scan_tile.zoom.lesions, figure.LESION_COLOUR),
     ):
-        figure.outline(axes, mask, colour, width=0.6, extent=each.zoom.extent)
+        figure.outline(axes, mask, colour, width=0.6, extent=scan_tile.zoom.extent)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from sct_lesion_losses.cli.simulate import main
+from sct_lesion_losses.cli.simulate import SUBJECTS, main
+from sct_lesion_losses.phantom.scan import Preset
 
 
 def test_the_command_prints_the_folder_it_made(
@@ -44,10 +46,33 @@ def test_a_contact_sheet_is_drawn_where_asked_for(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_drawn_is_refused_before_the_cohort_is_made(
+def test_a_picture_of_another_kind_is_a_wrong_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "cohort"
-    assert main(["-ofolder", str(out), "-figure", "sheet.tiff"]) == 1
+    assert main(["-ofolder", str(out), "-figure", "sheet.tiff"]) == 2
     assert "ends in .png" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_cohort_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cohort"
+    (tmp_path / "file").touch()
+    assert main(["-ofolder", str(out), "-figure", str(tmp_path / "file" / "sheet.png")]) == 1
+    assert "not a folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_with_another_cohort_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["-ofolder", str(tmp_path), "-preset", "tiny"]
+    assert main([*args, "-n", "1"]) == 0
+    assert main([*args, "-n", "2"]) == 1
+    assert "holds another cohort" in capsys.readouterr().err
+
+
+def test_every_preset_has_a_number_of_subjects() -> None:
+    assert tuple(SUBJECTS) == get_args(Preset)

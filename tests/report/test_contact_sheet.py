@@ -12,7 +12,7 @@ from small_cohort import write_cohort
 
 from sct_lesion_losses.data import cohort
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import DataError, OutputError
+from sct_lesion_losses.errors import DataError, OutputError, UsageError
 from sct_lesion_losses.report import contact_sheet, figure
 from sct_lesion_losses.space.grid import Grid
 
@@ -164,8 +164,14 @@ def test_a_cohort_without_scans_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_ending_is_refused() -> None:
-    with pytest.raises(OutputError, match=r"ends in \.png"):
+    with pytest.raises(UsageError, match=r"ends in \.png"):
         contact_sheet.check(Path("sheet.jpg"))
+
+
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="not a folder"):
+        contact_sheet.check(tmp_path / "file" / "sheet.png")
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
