@@ -26,7 +26,10 @@ def through_k_space(fine: Floats, protocol: Protocol, shape: tuple[int, ...]) ->
 
 
 def _window(protocol: Protocol, shape: tuple[int, ...]) -> Floats:
-    """Weight of every k-space sample: 0 where nothing is acquired, less at the edges."""
+    """Weight of every k-space sample: 0 where nothing is acquired, less at the edges.
+
+    `protocol.matrix` holds the acquired shares in the order of the axes in plane.
+    """
     factors = []
     for n, share in zip(shape, protocol.matrix, strict=True):
         f = np.abs(np.fft.fftfreq(n)) / (0.5 * share)
@@ -39,7 +42,8 @@ def ghosts(pulse: Floats, protocol: Protocol) -> Floats:
     """Faint copies of the pulsating fluid along the phase-encoding axis."""
     if protocol.ghost == 0:
         return np.zeros_like(pulse)
-    # Along the body in sagittal scans, front to back in axial ones: the second axis in plane.
+    # Along the body in sagittal scans, front to back in axial ones: the second axis in plane, not
+    # the one along which the site acquires the lesser share of k-space.
     axis = 1
     step = int(pulse.shape[axis] * (0.13 + 2.5 * protocol.ghost))
     copies = np.roll(pulse, step, axis) + np.roll(pulse, -step, axis)

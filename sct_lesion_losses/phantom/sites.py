@@ -29,7 +29,7 @@ class Site:
     spans : tuple of str
         Parts of the cord that are scanned there.
     matrix : float
-        Acquired share of k-space along the phase-encoding axis.
+        Acquired share of k-space along the first axis in plane; the second has 1 to 1.3 times that.
     snr, scale : float
         Signal to noise in white matter, and stored value of white matter.
     dtype, orientation : str
@@ -111,7 +111,7 @@ class Protocol:
     tilt : (float, float, float)
         Rotation about the right-left, front-back and vertical axes.
     matrix : (float, float)
-        Acquired share of k-space along the two axes in plane.
+        Acquired share of k-space along the first and the second axis in plane.
     smooth : float
         Strength of the k-space filter, 0 to 1.
     snr, scale, flow, ghost : float

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom import acquisition, kspace
+from sct_lesion_losses.phantom import acquisition
 from sct_lesion_losses.phantom.anatomy import make_body
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 
@@ -30,45 +30,26 @@ def test_doubling_keeps_the_pixels() -> None:
     assert np.array_equal(acquisition._doubled(image)[::2, ::2], image)
 
 
-def test_a_smooth_image_passes_k_space_unharmed(protocol: Protocol) -> None:
-    x = np.linspace(0, 3, 80, dtype=np.float32)
-    fine = np.sin(x)[:, None] + np.cos(x)[None]
-    image = kspace.through_k_space(fine, protocol, (40, 40))
-    assert image[3:-3, 3:-3] == pytest.approx(fine[::2, ::2][3:-3, 3:-3], abs=0.01)
-
-
-def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
-    cut = replace(protocol, matrix=(0.6, 1.0))
-    fine = np.zeros((160, 40), np.float32)
-    fine[80:] = 1.0
-    image = kspace.through_k_space(fine, cut, (80, 20))
-    # Gibbs: an overshoot of about 9 % of the step, and a second wave of the other sign.
-    assert 0.05 < image[40:60, 10].max() - 1 < 0.13
-    assert image[42:60, 10].min() < 0.99
-
-
-def test_noise_has_the_level_asked_for(protocol: Protocol) -> None:
-    clean = np.full((100, 100), 1.0, np.float32)
-    noisy = kspace.noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
-    assert noisy.std() == pytest.approx(1 / 12, rel=0.1)
-    assert noisy.min() > 0
-
-
-def test_noise_in_air_is_that_of_a_magnitude(protocol: Protocol) -> None:
-    clean = np.zeros((100, 100), np.float32)
-    noisy = kspace.noisy(np.random.default_rng(0), clean, replace(protocol, snr=10.0))
-    assert noisy.mean() == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
-
-
-def test_the_slice_profile_weighs_at_least_five_parts_and_the_label_the_slice(
+def test_the_profile_of_a_thick_slice_has_seven_parts_and_three_for_the_surroundings(
     protocol: Protocol,
 ) -> None:
     parts = acquisition._profile(replace(protocol, slice_mm=3.0, gap_mm=0.3))
-    assert len(parts) >= 5
-    assert sum(p[1] for p in parts) == pytest.approx(1)
-    assert sum(p[2] for p in parts) == pytest.approx(1)
-    assert parts[0][2] == 0  # beyond the slice
-    assert parts[0][1] > 0
+    assert len(parts) == 7
+    assert [p.whole for p in parts] == [False, True, False, True, False, True, False]
+    assert sum(p.weight for p in parts) == pytest.approx(1)
+    # The spacing is 3.3 mm: the parts at 0.6 of 3 mm are beyond the slice, those at 0.4 within.
+    assert parts[0].offset == pytest.approx(-0.6 * 3 / 3.3)
+    assert parts[0].weight > 0
+    assert [p.label for p in parts] == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0.2, 0])
+
+
+def test_the_profile_of_a_3d_scan_has_three_parts_and_one_for_the_surroundings(
+    protocol: Protocol,
+) -> None:
+    parts = acquisition._profile(replace(protocol, plane="3d"))
+    assert [p.offset for p in parts] == pytest.approx([-1 / 3, 0, 1 / 3])
+    assert [p.whole for p in parts] == [False, True, False]
+    assert [p.weight for p in parts] == [p.label for p in parts] == pytest.approx([1 / 3] * 3)
 
 
 def test_the_grid_is_rpi_oblique_and_centred_near_the_cord() -> None:
@@ -80,14 +61,3 @@ def test_the_grid_is_rpi_oblique_and_centred_near_the_cord() -> None:
         middle = grid.to_world((np.array(grid.shape) - 1) / 2)
         u, v, _ = body.coordinates(middle)
         assert np.hypot(u - protocol.middle_mm[0], v - protocol.middle_mm[1]) < 6
-
-
-def test_coordinates_from_the_lattice_are_those_of_the_body() -> None:
-    body = make_body(np.random.default_rng(1))
-    protocol = draw_protocol(np.random.default_rng(1), SITES[0])
-    grid = acquisition.rpi_grid(body, protocol)
-    frame = acquisition._frame(body, grid, (0, 1, 2))
-    rows, columns = np.arange(0.0, grid.shape[1], 17), np.arange(0.0, grid.shape[2], 19)
-    found = acquisition._coordinates(frame, 5.3, rows, columns)
-    world = grid.to_world(np.stack(np.meshgrid([5.3], rows, columns, indexing="ij"), axis=-1)[0])
-    assert found == pytest.approx(np.stack(body.coordinates(world)), abs=0.08)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.phantom import framing
+from sct_lesion_losses.phantom.acquisition import rpi_grid
+from sct_lesion_losses.phantom.anatomy import Body, make_body
+from sct_lesion_losses.phantom.scan import _in_view
+from sct_lesion_losses.phantom.sites import Protocol, any_protocol
+
+MANY = 200
+
+
+@pytest.fixture(scope="module")
+def bodies() -> list[Body]:
+    return [make_body(np.random.default_rng([9, k])) for k in range(5)]
+
+
+@pytest.fixture(scope="module")
+def protocols() -> list[Protocol]:
+    return [any_protocol(np.random.default_rng([9, k])) for k in range(MANY)]
+
+
+def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(
+    bodies: list[Body], protocols: list[Protocol]
+) -> None:
+    drawn = 0
+    for k, protocol in enumerate(protocols):
+        moved, with_column = framing.elsewhere(np.random.default_rng(k), protocol)
+        body = bodies[k % len(bodies)]
+        assert len(_in_view(body, rpi_grid(body, protocol))) > 0
+        if with_column:
+            assert len(_in_view(body, rpi_grid(body, moved))) == 0
+        drawn += with_column
+    # 35 of 100 lie beside the canal.
+    assert drawn / MANY == pytest.approx(0.35, abs=0.1)
+
+
+def test_one_in_ten_fields_elsewhere_is_nothing_but_noise(protocols: list[Protocol]) -> None:
+    moved = [
+        framing.elsewhere(np.random.default_rng(k), protocol)[0]
+        for k, protocol in enumerate(protocols)
+    ]
+    assert np.mean([p.snr < 1 for p in moved]) == pytest.approx(0.1, abs=0.06)
+
+
+def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(
+    bodies: list[Body], protocols: list[Protocol]
+) -> None:
+    cropped = 0
+    for k, protocol in enumerate(protocols):
+        made = framing.cropped(np.random.default_rng(k), protocol)
+        assert all(a <= b for a, b in zip(made.fov_mm, protocol.fov_mm, strict=True))
+        assert replace(made, fov_mm=protocol.fov_mm, middle_mm=protocol.middle_mm) == protocol
+        cropped += made != protocol
+        body = bodies[k % len(bodies)]
+        assert len(_in_view(body, rpi_grid(body, made))) > 0
+    assert cropped / MANY == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_tiny_field_is_isotropic_and_straight(protocols: list[Protocol]) -> None:
+    made = framing.tiny(protocols[0])
+    assert made.pixel_mm == made.slice_mm == 0.8
+    assert made.gap_mm == 0
+    assert made.tilt == (0.0, 0.0, 0.0)
+    assert made.plane == "3d"
