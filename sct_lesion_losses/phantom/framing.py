@@ -8,6 +8,10 @@ import numpy as np
 
 from sct_lesion_losses.phantom.sites import Protocol
 
+# Where a field of view without a cord lies, and how often.
+_BESIDE_CANAL, _BESIDE_SPINE, _WITHOUT_SPINE, _NOISE = range(4)
+_SHARES = (0.35, 0.3, 0.25, 0.1)
+
 
 def tiny(protocol: Protocol) -> Protocol:
     """Return a small isotropic scan around the cord, at least 24 mm across and 34 mm long."""
@@ -37,15 +41,15 @@ def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, b
     Beside the canal, in the tissue beside the spine, in a part of the body without spine, or
     nothing but noise.
     """
-    kind = int(rng.choice(4, p=(0.35, 0.3, 0.25, 0.1)))
+    kind = int(rng.choice(4, p=_SHARES))
     x, y, z = min(protocol.fov_mm[0], 60.0), protocol.fov_mm[1], protocol.fov_mm[2]
     side, (_, v, s) = float(rng.choice([-1, 1])), protocol.middle_mm
-    gap = float(rng.uniform(20, 30)) if kind == 0 else float(rng.uniform(12, 30))
-    if kind == 3:
+    gap = float(rng.uniform(20, 30)) if kind == _BESIDE_CANAL else float(rng.uniform(12, 30))
+    if kind == _NOISE:
         return replace(protocol, snr=0.02, scale=protocol.scale * 0.02), False
-    if kind == 2:
+    if kind == _WITHOUT_SPINE:
         return protocol, False
     moved = replace(
         protocol, fov_mm=(x, y, z), middle_mm=(side * (x / 2 + gap), v, s), tilt=(0.0, 0.0, 0.0)
     )
-    return moved, kind == 0
+    return moved, kind == _BESIDE_CANAL

@@ -31,7 +31,7 @@ class LesionRecord:
     volume_mm3 : float
         Labelled volume that belongs to it.
     labelled : bool
-        False where too little of it is in any voxel.
+        False where too little of it is in any voxel, or what there is was dropped as a speck.
     """
 
     lesion: Lesion
@@ -96,16 +96,13 @@ def label(
     )
 
 
-def _without_specks(
-    label: npt.NDArray[np.bool_], voxel_mm3: float
-) -> tuple[npt.NDArray[np.bool_], int]:
+def _without_specks(mask: Mask, voxel_mm3: float) -> tuple[Mask, int]:
     """Drop the components under `SMALLEST_MM3`, faces, edges and corners connected."""
-    parts, count = ndimage.label(label, np.ones((3, 3, 3)))
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1) * voxel_mm3
     kept = sizes >= SMALLEST_MM3
     kept[0] = False
-    label = np.take(kept, parts)
-    return label, int(count - kept.sum())
+    return np.take(kept, parts), int(count - kept.sum())
 
 
 def _owners(

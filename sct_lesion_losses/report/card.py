@@ -21,8 +21,8 @@ from sct_lesion_losses.bundle.schema import (
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 _UNDEFINED = "-"
-_EPOCHS = 25  # rows of the training's curves, about
-_WIDE = 40  # characters of the longest bar
+_ROWS = 25  # rows of the training's curves, about
+_BAR_LENGTH = 40  # characters of the longest bar
 
 
 def text(info: BundleInfo) -> str:
@@ -129,7 +129,7 @@ def learning(history: tuple[Epoch, ...]) -> str:
     """
     known = [line for line in history if line.val_loss is not None]
     best = min(known, key=lambda line: line.val_loss or 0.0, default=None)
-    step = -(-len(history) // _EPOCHS)
+    step = -(-len(history) // _ROWS)
     shown = [
         line
         for k, line in enumerate(history)
@@ -142,7 +142,7 @@ def learning(history: tuple[Epoch, ...]) -> str:
         rate = _UNDEFINED if line.rate is None else f"{line.rate:.2g}"
         mark = "*" if line is best else ""
         row = f"{line.epoch:>5}  {_number(line.loss):>6}  {_number(line.val_loss):>10}  {rate:>6}  "
-        rows.append(f"{row}{'█' * round(max(share, 0.0) * _WIDE)} {mark}".rstrip())
+        rows.append(f"{row}{'█' * round(max(share, 0.0) * _BAR_LENGTH)} {mark}".rstrip())
     return "```\n" + "\n".join(rows) + "\n```"
 
 

@@ -55,7 +55,7 @@ class Labelled:
 class Cut:
     """One plane of a scan, its first row at the bottom.
 
-    The patient's right is on the left of an axial cut, his front on the left of a sagittal one.
+    The patient's right is on the left of an axial cut, the front on the left of a sagittal one.
 
     Attributes
     ----------
@@ -105,20 +105,13 @@ def cut(
     wanted[axis] = None
     fine = scan.grid.resampled(wanted)
     middle, box = list(centre), [slice(0, 0)] * 3
-    edges: dict[int, tuple[float, float]] = {}
+    edges = {}
     middle[axis] = float(np.clip(math.floor(centre[axis] + 0.5), 0, shape[axis] - 1))
     box[axis] = slice(int(middle[axis]), int(middle[axis]) + 1)
     for k, size in ((across, size_mm[0]), (up, size_mm[1])):
         half = size / 2 / spacing[k]
         middle[k] = _inside(centre[k], half, shape[k])
-        step = fine.spacing_mm[k] / spacing[k]
-        low = math.ceil(round(max(middle[k] - half, -0.5) / step, 6))
-        high = math.floor(round(min(middle[k] + half, shape[k] - 0.5) / step, 6))
-        box[k] = slice(low, high + 1)
-        edges[k] = (
-            ((low - 0.5) * step - middle[k]) * spacing[k],
-            ((high + 0.5) * step - middle[k]) * spacing[k],
-        )
+        box[k], edges[k] = _pixels(middle[k], half, shape[k], spacing[k], fine.spacing_mm[k])
     part: Box = (box[0], box[1], box[2])
 
     def plane(array: npt.NDArray[Any], order: Literal[0, 1]) -> npt.NDArray[np.float32]:
@@ -136,6 +129,20 @@ def cut(
         size_mm=size_mm,
         middle=(middle[0], middle[1], middle[2]),
     )
+
+
+def _pixels(
+    middle: float, half: float, length: int, spacing_mm: float, pixel_mm: float
+) -> tuple[slice, tuple[float, float]]:
+    """Pixels of a panel along an axis, and their outer edges, mm from its middle.
+
+    The panel reaches `half` voxels to either side of `middle`; the field is `length` voxels long.
+    """
+    step = pixel_mm / spacing_mm
+    low = math.ceil(round(max(middle - half, -0.5) / step, 6))
+    high = math.floor(round(min(middle + half, length - 0.5) / step, 6))
+    edges = ((low - 0.5) * step - middle) * spacing_mm, ((high + 0.5) * step - middle) * spacing_mm
+    return slice(low, high + 1), edges
 
 
 def _inside(centre: float, half: float, length: int) -> float:

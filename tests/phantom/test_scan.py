@@ -139,7 +139,7 @@ def test_the_labels_of_a_thick_slice_lie_where_the_image_shows_them(axial: Phant
     # The cord is darker than the fluid around it, lesions are brighter than the cord.
     for label, region, sign in ((cord, around, -1), (lesion, cord, 1)):
         here = sign * matched(label, region, (0, 0, 0))
-        assert here > 0.25
+        assert here > 0.15
         for axis in range(3):
             far = 1 if axis == 2 else 3  # slices are thick, pixels are fine
             for step in (-far, far):

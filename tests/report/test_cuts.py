@@ -68,4 +68,4 @@ def test_the_pixels_cover_the_part_of_the_field_in_the_panel(
     assert left == pytest.approx(-shown_mm / 2, abs=width)
     assert right == pytest.approx(shown_mm / 2, abs=width)
     assert shown.lesions.shape == shown.image.shape
-    assert (width, height) == pytest.approx((height, width))
+    assert width == pytest.approx(height)
