@@ -65,7 +65,7 @@ class Settings:
         What was typed, base names only, for the sidecar.
     """
 
-    bundle: str = "tversky"
+    bundle: str = "default"
     contrast: str = "t2"
     threshold: float | None = None
     centerline: str = "auto"

