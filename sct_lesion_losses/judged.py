@@ -14,7 +14,9 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.space.centerline import Centerline
 
 AS_IN_COHORT = "cohort"
 
@@ -28,32 +30,102 @@ class Judged:
     pmap: npt.NDArray[np.float32]
 
 
-def refuse_known(bundle: Bundle, scans: Sequence[CohortScan]) -> None:
-    """Raise a DataError if the bundle was trained on one of the scans, whatever its name now."""
-    known = set(bundle.info.provenance.trained_on)
-    seen = [
-        scan.scan.name
-        for scan in scans
-        if known and cohorts.content_hash(nifti.read(scan.scan).array) in known
-    ]
-    if seen:
-        raise DataError(
-            f"bundle {bundle.name} was trained on {len(seen)} of these scans ({seen[0]} first), "
-            "which would flatter every threshold; give other scans, or the split.tsv that the "
-            "training wrote beside the bundle"
-        )
+@dataclass(frozen=True, eq=False)
+class Located:
+    """A scan of a cohort as it is read: what every model takes.
+
+    Attributes
+    ----------
+    scan : CohortScan
+    image : Scan
+    truth : (X, Y, Z) bool
+        The untouched manual mask.
+    line : Centerline
+        On the image's RPI grid.
+    """
+
+    scan: CohortScan
+    image: Scan
+    truth: npt.NDArray[np.bool_]
+    line: Centerline
+
+
+def refuse_known(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> None:
+    """Raise a DataError if a bundle was trained on one of the scans, whatever its name now.
+
+    Every scan is read once, and none where no bundle says what it was trained on.
+    """
+    known = {bundle: set(bundle.info.provenance.trained_on) for bundle in bundles}
+    if not any(known.values()):
+        return
+    seen: dict[Bundle, list[str]] = {bundle: [] for bundle in bundles}
+    for scan in scans:
+        digest = cohorts.content_hash(nifti.read(scan.scan).array)
+        for bundle in bundles:
+            if digest in known[bundle]:
+                seen[bundle].append(scan.scan.name)
+    for bundle, names in seen.items():
+        if names:
+            raise DataError(
+                f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
+                "first), which would flatter every threshold; give other scans, or the split.tsv "
+                "that the training wrote beside the bundle"
+            )
+
+
+def located(scan: CohortScan, centerline: str = AS_IN_COHORT, contrast: str = "t2") -> Located:
+    """Read a scan and its manual mask, and find the cord.
+
+    Parameters
+    ----------
+    scan : CohortScan
+    centerline : str
+        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Of the scan, for SCT's ways to find the cord.
+
+    Raises
+    ------
+    NoCordError
+        The scan shows no cord.
+    LesionError
+        The scan, its mask or its centerline cannot be used.
+    """
+    image = nifti.read(scan.scan)
+    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+    with notices.about(scan.scan):
+        if centerline == AS_IN_COHORT:
+            line = locate.centerline(
+                image.array, image.grid, contrast=contrast, file=scan.centerline
+            )
+        else:
+            line = locate.centerline(image.array, image.grid, centerline, contrast=contrast)
+    return Located(scan, image, truth, line)
+
+
+def line_for_sct(found: Located, centerline: str = AS_IN_COHORT) -> Centerline:
+    """Return the centerline as SCT's lesion model takes it, which differs for one from a file.
+
+    Parameters
+    ----------
+    found : Located
+    centerline : str
+        As it was given to `located`.
+    """
+    file = found.scan.centerline
+    if centerline != AS_IN_COHORT or file is None:
+        return found.line
+    with notices.about(found.scan.scan):
+        return locate.centerline(found.image.array, found.image.grid, file=file, as_sct=True)
 
 
 def judge(
     bundle: Bundle, network: engines.Network, scan: CohortScan, centerline: str = AS_IN_COHORT
 ) -> Judged:
     """P-map of a scan by the bundle, and the untouched manual mask."""
-    image = nifti.read(scan.scan)
-    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+    found = located(scan, centerline)
     with notices.about(scan.scan):
-        if centerline == AS_IN_COHORT:
-            line = locate.centerline(image.array, image.grid, file=scan.centerline)
-        else:
-            line = locate.centerline(image.array, image.grid, centerline)
-        pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
-    return Judged(scan, truth, pmap)
+        pmap = predict.pmap(
+            bundle, found.image.array, found.image.grid, found.line, network=network
+        )
+    return Judged(scan, found.truth, pmap)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -12,9 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import engine as engines
-from sct_lesion_losses import files, locate, notices, predict
-from sct_lesion_losses.bundle import store
+from sct_lesion_losses import files, locate, models, notices, predict
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
@@ -138,7 +135,7 @@ def run(
         the output folder cannot; or SCT's report fails, after the mask was written.
     """
     require(settings)
-    bundle, network = opened(
+    bundle, network = models.opened(
         settings.bundle, settings.contrast, settings.engine, settings.precision
     )
     with notices.collected_warnings() as warnings, notices.about(image):
@@ -208,21 +205,6 @@ def require(settings: Settings) -> None:
         figure.require()
     if settings.qc is not None:
         sct_qc.require()
-
-
-@functools.lru_cache(maxsize=2)
-def opened(name: str, contrast: str, engine: str, precision: str) -> tuple[Bundle, engines.Network]:
-    """Bundle and its network in an engine, kept for the next scan of a batch.
-
-    Parameters
-    ----------
-    name : str
-        Name or folder of a bundle, or ``sct``.
-    contrast, engine, precision : str
-        As in `Settings`.
-    """
-    bundle = sct_lesion.load(contrast) if name == "sct" else store.load(name)
-    return bundle, engines.load(bundle.network, engine, precision)
 
 
 def _found(mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32] | None, grid: Grid) -> Found:

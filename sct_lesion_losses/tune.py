@@ -91,7 +91,7 @@ def run(
     tuning, unseen = parts(scans)
     if not settings.measure:
         unseen = []
-    refuse_known(loaded, [*tuning, *unseen])
+    refuse_known([loaded], [*tuning, *unseen])
     total = len(tuning) + len(unseen)
     network = engines.load(loaded.network, settings.engine, settings.precision)
 

@@ -3,31 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_bundle import train_small
 from small_cohort import write_cohort
 
-from sct_lesion_losses import train, tune
-from sct_lesion_losses.augment import Augmentation
+from sct_lesion_losses import tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError
-from sct_lesion_losses.model.recipe import study
 
 
 @pytest.fixture(scope="module")
 def split_table(tmp_path_factory) -> Path:
     """A bundle `small` trained enough to find bright blocks, and the split of its cohort."""
-    folder = tmp_path_factory.mktemp("tuning")
-    data = write_cohort(folder / "data", subjects=18, lesion_free=2)
-    recipe = study(
-        filters=(4,),
-        batch_size=2,
-        epochs=8,
-        patches_per_epoch=16,
-        validation_patches=2,
-        rate=2e-2,
-        augmentation=Augmentation(rotations=False),
-    )
-    train.run(data, folder / "small", recipe, about=train.About(name="small"))
-    return folder / "small.training" / train.SPLIT_TABLE
+    return train_small(tmp_path_factory.mktemp("tuning"))
 
 
 @pytest.fixture(scope="module")

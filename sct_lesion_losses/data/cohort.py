@@ -95,6 +95,27 @@ def read(data: Path) -> list[CohortScan]:
     return scans
 
 
+def names(scans: Sequence[CohortScan]) -> dict[Path, str]:
+    """Give every scan of a cohort a name of its own, fit for a file, by the path of the scan.
+
+    Names of files where all differ; else they are led by the folders in which they differ.
+
+    Raises
+    ------
+    DataError
+        Two scans have one name even so.
+    """
+    named = {scan.scan: scan.name for scan in scans}
+    if len(set(named.values())) < len(scans):
+        folder = os.path.commonpath([scan.scan.absolute().parent for scan in scans])
+        parents = {s.scan: s.scan.absolute().parent.relative_to(folder) for s in scans}
+        named = {s.scan: "_".join((*parents[s.scan].parts, s.name)) for s in scans}
+    if len(set(named.values())) < len(scans):
+        twice = next(n for n in named.values() if list(named.values()).count(n) > 1)
+        raise DataError(f"two scans of the cohort are named {twice}; rename one of them")
+    return named
+
+
 def write(
     scans: Iterable[CohortScan],
     path: Path,

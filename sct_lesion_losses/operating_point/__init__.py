@@ -6,14 +6,17 @@ from sct_lesion_losses.operating_point.binarize import binarize
 from sct_lesion_losses.operating_point.choose import Choice, choose
 from sct_lesion_losses.operating_point.lesion_sweep import LesionCurve, sweep_lesions
 from sct_lesion_losses.operating_point.sweep import THRESHOLDS, Curve, sweep
+from sct_lesion_losses.operating_point.tally import Tally, tally
 
 __all__ = [
     "THRESHOLDS",
     "Choice",
     "Curve",
     "LesionCurve",
+    "Tally",
     "binarize",
     "choose",
     "sweep",
     "sweep_lesions",
+    "tally",
 ]

@@ -27,19 +27,30 @@ class LesionCurve:
         The rule that decided.
     thresholds : (T,) float64
         Rising.
-    n_predicted, detected, correct : (T,) int64
-        Predicted lesions, lesions of the manual mask that are detected, and predicted lesions that
-        are correct.
-    n_truth : int
-        Lesions of the manual mask.
+    n_predicted, correct : (T,) int64
+        Predicted lesions, and those of them that are correct.
+    found : (T, R) bool
+        Which lesions of the manual mask are detected, the largest first.
+    truth_sizes : (R,) int64
+        Voxels of these lesions.
     """
 
     preset: Preset
     thresholds: FloatArray
     n_predicted: IntArray
-    detected: IntArray
     correct: IntArray
-    n_truth: int
+    found: NDArray[np.bool_]
+    truth_sizes: IntArray
+
+    @property
+    def n_truth(self) -> int:
+        """Lesions of the manual mask."""
+        return len(self.truth_sizes)
+
+    @property
+    def detected(self) -> IntArray:
+        """How many lesions of the manual mask are detected, (T,)."""
+        return np.asarray(self.found.sum(axis=1), dtype=np.int64)
 
     @property
     def sensitivity(self) -> FloatArray:
@@ -101,24 +112,25 @@ def sweep_lesions(
     lowest = next((cut for cut in cuts if cut > 0), 1.0)
     box = bounding_box(mask | binarize(pmap, lowest)) or (slice(0), slice(0), slice(0))
     probabilities, labels = pmap[box], components(mask[box], rule.connectivity)
-    counts = np.zeros((3, len(cuts)), dtype=np.int64)
-    n_truth, voxels_before = 0, -1
+    everything = detection.counted(_everything(sizes(labels), pmap.size), rule, voxel_mm3)
+    counts = np.zeros((2, len(cuts)), dtype=np.int64)
+    found = np.zeros((len(cuts), len(everything.truth_sizes)), dtype=bool)
+    voxels_before = -1
     for k, cut in enumerate(cuts):
         if cut == 0:
-            table = _everything(sizes(labels), pmap.size)
+            table = everything
         else:
             predicted = binarize(probabilities, cut)
             voxels = int(np.count_nonzero(predicted))
             if voxels == voxels_before:
-                counts[:, k] = counts[:, k - 1]
+                counts[:, k], found[k] = counts[:, k - 1], found[k - 1]
                 continue
             voxels_before = voxels
             table = overlap(labels, components(predicted, rule.connectivity))
-        table = detection.counted(table, rule, voxel_mm3)
-        found, correct = detection.detected(table, rule)
-        n_truth = len(found)
-        counts[:, k] = len(correct), found.sum(), correct.sum()
-    return LesionCurve(rule, cuts, counts[0], counts[1], counts[2], n_truth)
+            table = detection.counted(table, rule, voxel_mm3)
+        found[k], correct = detection.detected(table, rule)
+        counts[:, k] = len(correct), correct.sum()
+    return LesionCurve(rule, cuts, counts[0], counts[1], found, everything.truth_sizes)
 
 
 def _everything(truth_sizes: IntArray, voxels: int) -> Overlap:

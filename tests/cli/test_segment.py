@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sct_lesion_losses import segment
+from sct_lesion_losses import models, segment
 from sct_lesion_losses.cli.segment import main, main_tversky
 from sct_lesion_losses.errors import BundleError, ImageError
 from sct_lesion_losses.report.result import Found, Result
@@ -33,7 +33,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         return Result(written, found, 0.35, 0.35, "embedded", "onnxruntime", ())
 
     monkeypatch.setattr(segment, "run", run)
-    monkeypatch.setattr(segment, "opened", lambda *_: None)
+    monkeypatch.setattr(models, "opened", lambda *_: None)
     monkeypatch.setattr(segment, "require", lambda _: None)
     return calls
 
@@ -142,7 +142,7 @@ def test_a_bundle_that_cannot_be_used_is_said_once(
     def opened(*_: object) -> None:
         raise BundleError("no bundle 'x'; sct_lesion_bundle list shows what there is")
 
-    monkeypatch.setattr(segment, "opened", opened)
+    monkeypatch.setattr(models, "opened", opened)
     assert main(["-i", "a.nii", "b.nii", "-bundle", "x"]) == 1
     assert capsys.readouterr().err.count("no bundle 'x'") == 1
     assert runs == []

@@ -1,0 +1,340 @@
+"""Bundles, and SCT's own model, on scans that none of them has seen: scores, tests, tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sct_lesion_losses import __version__, files, models, parallel, scan_results
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.data import splits
+from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.entrants import Entrant, described, enter, lesions_of, scores_of
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.judged import AS_IN_COHORT, refuse_known
+from sct_lesion_losses.metrics import detection
+from sct_lesion_losses.metrics.scan_score import ScanScore
+from sct_lesion_losses.operating_point import Choice, choose
+from sct_lesion_losses.report import markup, scores, tables
+from sct_lesion_losses.report.markup import Table
+from sct_lesion_losses.report.published import PUBLISHED
+from sct_lesion_losses.report.scores import LesionRow
+from sct_lesion_losses.scan_results import Conditions, Model, Result, Task
+
+SCANS, TABLES = "scans", "tables"
+SCORES, LESIONS = "scores", "lesions"
+MAIN_TABLE = "table2"
+_WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
+
+logger = logging.getLogger(__name__)
+
+# Called after each scan with the number done and the number of all.
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are evaluated.
+
+    Attributes
+    ----------
+    centerline : str
+        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which of SCT's models, and the contrast for SCT's ways to find the cord.
+    preset : str
+        Rule of the tables' lesion-wise scores; those by all presets are in the long table.
+    engine : str
+        See `engine.load`.
+    """
+
+    centerline: str = AS_IN_COHORT
+    contrast: str = "t2"
+    preset: str = "paper"
+    engine: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `run` finds.
+
+    Attributes
+    ----------
+    rows : tuple of ScanScore
+        Scan by scan, by every model, threshold and preset.
+    lesions : tuple of LesionRow
+        Of the manual masks, at 0.5 and at the tuned thresholds, by every preset.
+    without_cord : tuple of str
+        Scans left out.
+    tables : dict of str to Table
+        See `report.tables.study`.
+    """
+
+    rows: tuple[ScanScore, ...]
+    lesions: tuple[LesionRow, ...]
+    without_cord: tuple[str, ...]
+    tables: dict[str, Table]
+
+
+def run(
+    bundles: Sequence[str | Path],
+    data: Path,
+    folder: Path,
+    settings: Settings = Settings(),
+    *,
+    jobs: int = 1,
+    command: str = "",
+    report: Report | None = None,
+) -> Evaluation:
+    """Evaluate models on a cohort and write scores, lesions and tables.
+
+    What a model does on a scan is kept in ``scans``; another run into the same folder computes only
+    what is missing there, or has changed. The other files are replaced, each whole or not at all.
+
+    Parameters
+    ----------
+    bundles : sequence of str or Path
+        Names or folders of bundles, and ``sct`` for SCT's own lesion model, which enters twice: by
+        its p-map of overlapping patches, its threshold tuned on the scans of ``thr-optimization``
+        where there are such, and as `sct_deepseg_lesion` runs it.
+    data : Path
+        BIDS folder or TSV. Where it holds a split, the scans of ``unseen`` are evaluated; else all.
+        Scans in which no cord is found are left out.
+    folder : Path
+        Where to write.
+    settings : Settings
+    jobs : int
+        Scans at a time, each in a process of its own.
+    command : str
+        The command line that evaluates like this, for the description of the scores.
+    report : callable, optional
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    UsageError
+        No preset has this name, two models cannot be told apart, or an output is the cohort's
+        table.
+    DataError
+        A bundle was trained on a scan, or there is none to evaluate.
+    LesionError
+        A model or a scan cannot be used. The results of other scans stay.
+    """
+    detection.find(settings.preset)
+    _require_outputs(data, folder)
+    loaded = [models.load(str(bundle), settings.contrast) for bundle in bundles]
+    entrants = enter(bundles, loaded)
+    scans = cohorts.read(data)
+    names = cohorts.names(scans)
+    evaluated, tuning = parts(scans)
+    by_sct = next((e for e in entrants if e.is_sct and not e.model.sct_rule), None)
+    seen_by: dict[CohortScan, Sequence[Entrant]] = dict.fromkeys(evaluated, entrants)
+    if by_sct is not None:
+        seen_by.update((scan, [by_sct]) for scan in tuning)
+    conditions = Conditions.of(
+        settings.centerline, settings.contrast, settings.engine, list(seen_by)
+    )
+    results = _results(seen_by, names, folder / SCANS, conditions, loaded, jobs, report)
+
+    without = [s for s in seen_by if any(r.tally is None for r in results[s].values())]
+    choice = None
+    if by_sct is not None:
+        choice = _choice([s for s in tuning if s not in without], by_sct.model, results)
+    if choice is not None:
+        entrants = [replace(e, tuned=choice.threshold) if e is by_sct else e for e in entrants]
+    notes = _said(entrants, [s for s in evaluated if s in without], len(evaluated))
+    rows, lesions = _rows([s for s in evaluated if s not in without], entrants, names, results)
+    evaluation = Evaluation(
+        rows,
+        lesions,
+        tuple(names[scan.scan] for scan in without),
+        _tables(rows, lesions, entrants, settings.preset, notes),
+    )
+    facts = {
+        "GeneratedBy": {"Name": "sct_lesion_losses", "Version": __version__, "Command": command},
+        "Engines": sorted({r.engine for of in results.values() for r in of.values() if r.engine}),
+        "Centerline": settings.centerline,
+        "Contrast": settings.contrast,
+        "PresetOfTables": settings.preset,
+        "ScansEvaluated": sum(scan not in without for scan in evaluated),
+        "ScansWithoutCord": list(evaluation.without_cord),
+    }
+    _write(folder, evaluation, entrants, described(entrants, choice), facts)
+    return evaluation
+
+
+def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortScan]]:
+    """Return the scans to evaluate, and those that may choose a threshold for SCT's model.
+
+    Raises
+    ------
+    DataError
+        The cohort has a split that is none, or without unseen scans.
+    """
+    if not any(scan.split for scan in scans):
+        return list(scans), []
+    checked = splits.of(scans)
+    unseen = splits.part(checked, "unseen")
+    if not unseen:
+        raise DataError(
+            "no scan of the cohort is in the part unseen; give some, or a cohort without the "
+            "column split, all of whose scans are then evaluated"
+        )
+    return unseen, splits.part(checked, "thr-optimization")
+
+
+def _require_outputs(data: Path, folder: Path) -> None:
+    for name in (SCORES, LESIONS):
+        if os.path.realpath(folder / f"{name}.tsv") == os.path.realpath(data):
+            raise UsageError(f"{data} would be overwritten; choose another -ofolder")
+    for place in (folder, folder / SCANS, folder / TABLES):
+        files.require_writable(place)
+
+
+def _results(
+    seen_by: Mapping[CohortScan, Sequence[Entrant]],
+    names: Mapping[Path, str],
+    folder: Path,
+    conditions: Conditions,
+    loaded: Sequence[Bundle],
+    jobs: int,
+    report: Report | None,
+) -> dict[CohortScan, dict[Model, Result]]:
+    """Take over what is kept, compute the rest."""
+    keys = {
+        e.model: scan_results.key(e.model, conditions) for some in seen_by.values() for e in some
+    }
+    found, tasks = {}, []
+    for scan, entrants in seen_by.items():
+        file = folder / f"{names[scan.scan]}.json"
+        wanted = tuple(entrant.model for entrant in entrants)
+        task = Task(scan, file, scan_results.content(scan, conditions), wanted, conditions)
+        found[scan] = scan_results.kept(task)
+        missing = tuple(model for model in wanted if keys[model] not in found[scan])
+        if missing:
+            tasks.append(replace(task, models=missing))
+    total, missed = (sum(map(len, some)) for some in (seen_by.values(), [t.models for t in tasks]))
+    if total > missed:
+        logger.info(
+            "%d of %d results (a scan by a model) taken over from %s; %d to compute",
+            total - missed,
+            total,
+            folder,
+            missed,
+        )
+    refuse_known(loaded, [task.scan for task in tasks])
+    computed = parallel.run(
+        scan_results.compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
+    )
+    for task, results in zip(tasks, computed, strict=True):
+        found[task.scan] |= results
+    return {
+        scan: {entrant.model: found[scan][keys[entrant.model]] for entrant in entrants}
+        for scan, entrants in seen_by.items()
+    }
+
+
+def _choice(
+    tuning: Sequence[CohortScan],
+    model: Model,
+    results: Mapping[CohortScan, Mapping[Model, Result]],
+) -> Choice | None:
+    """Tune SCT's model; None where no scan holds lesions, or where no threshold is any good."""
+    tallies = [(scan.subject, results[scan][model].tally) for scan in tuning]
+    curves = [(subject, counts.voxels) for subject, counts in tallies if counts is not None]
+    if not any(curve.n_truth for _, curve in curves):
+        return None
+    choice = choose([curve for _, curve in curves], [subject for subject, _ in curves])
+    logger.info("sct tuned to threshold %g on %d scans", choice.threshold, choice.n_scans)
+    return choice if choice.threshold > 0 else None
+
+
+def _said(
+    entrants: Sequence[Entrant], left_out: Sequence[CohortScan], total: int
+) -> tuple[str, ...]:
+    """Warn of what the tables do not hold; return the same as notes for them.
+
+    Raises
+    ------
+    DataError
+        No scan is left.
+    """
+    notes = []
+    if left_out:
+        said = f"left out, because no cord was found: {len(left_out)} of {total} scans"
+        logger.warning("%s (%s)", said, ", ".join(scan.name for scan in left_out))
+        notes.append(f"{said.capitalize()}.")
+    if len(left_out) == total:
+        raise DataError(
+            f"no cord was found in any of the {total} scans; check the scans and their contrast "
+            "(-c), or give centerlines with the cohort"
+        )
+    untuned = ", ".join(e.label for e in entrants if e.tuned is None and not e.model.sct_rule)
+    if untuned:
+        said = f"without a tuned threshold, and so in table 1 alone: {untuned}"
+        logger.warning(
+            "%s; sct_tune_lesion tunes a bundle, sct is tuned on scans with lesions in the "
+            "cohort's part thr-optimization",
+            said,
+        )
+        notes.append(f"W{said[1:]}.")
+    return tuple(notes)
+
+
+def _rows(
+    scans: Sequence[CohortScan],
+    entrants: Sequence[Entrant],
+    names: Mapping[Path, str],
+    results: Mapping[CohortScan, Mapping[Model, Result]],
+) -> tuple[tuple[ScanScore, ...], tuple[LesionRow, ...]]:
+    rows: list[ScanScore] = []
+    lesions: list[LesionRow] = []
+    for scan in scans:
+        for entrant in entrants:
+            counts = results[scan][entrant.model].tally
+            assert counts is not None
+            rows += scores_of(entrant, scan, names[scan.scan], counts)
+            lesions += lesions_of(entrant, scan, names[scan.scan], counts)
+    return tuple(rows), tuple(lesions)
+
+
+def _tables(
+    rows: Sequence[ScanScore],
+    lesions: Sequence[LesionRow],
+    entrants: Sequence[Entrant],
+    preset: str,
+    notes: tuple[str, ...],
+) -> dict[str, Table]:
+    found = tables.study(
+        [row for row in rows if row.lesions.preset.name == preset],
+        [row.lesion for row in lesions if row.preset == preset],
+        {e.label: e.loss for e in entrants if not e.is_sct and e.loss in PUBLISHED},
+    )
+    return {name: replace(table, notes=(*table.notes, *notes)) for name, table in found.items()}
+
+
+def _write(
+    folder: Path,
+    evaluation: Evaluation,
+    entrants: Sequence[Entrant],
+    about_models: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    columns = scores.scores({entrant.label: entrant.version for entrant in entrants})
+    files.write_text(folder / f"{SCORES}.tsv", scores.tsv(columns, evaluation.rows))
+    about = {**scores.dictionary(columns, about_models), **facts}
+    files.write_json(folder / f"{SCORES}.json", about)
+    files.write_text(folder / f"{LESIONS}.tsv", scores.tsv(scores.LESIONS, evaluation.lesions))
+    about = {**scores.dictionary(scores.LESIONS, about_models), **facts}
+    files.write_json(folder / f"{LESIONS}.json", about)
+    for name, table in evaluation.tables.items():
+        for ending, writer in _WRITERS.items():
+            files.write_text(folder / TABLES / f"{name}.{ending}", writer(table))
