@@ -1,0 +1,121 @@
+"""`sct_evaluate_lesion`: bundles, and SCT's own model, on scans that none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.common import (
+    FILE,
+    FOLDER,
+    TEXT,
+    choice,
+    command,
+    execute,
+    int_range,
+    leave,
+    option,
+    words,
+)
+
+NAME = "sct_evaluate_lesion"
+
+
+@command(
+    NAME,
+    "Evaluate model bundles, and the lesion model of SCT, on scans that none of them has seen: "
+    "voxel-wise and lesion-wise scores of every scan at every threshold, the tables of the study, "
+    "and paired tests between thresholds and between models. What is done already in the output "
+    "folder is not computed again.",
+)
+@option(
+    "-bundle",
+    "bundles",
+    TEXT,
+    "Model bundles: names or folders. sct: the lesion model of SCT, by its p-map and as "
+    "sct_deepseg_lesion runs it.",
+    mandatory=True,
+    many=True,
+)
+@option(
+    "-i",
+    "data",
+    FILE,
+    "Cohort: a BIDS folder, or a TSV; with a column split (sct_train_lesion writes split.tsv), the "
+    "scans of unseen are evaluated, and those of thr-optimization tune the threshold of sct.",
+    mandatory=True,
+)
+@option(
+    "-ofolder",
+    "folder",
+    FOLDER,
+    "Where to write scores.tsv, lesions.tsv, their descriptions, and the tables.",
+    mandatory=True,
+)
+@option(
+    "-centerline",
+    "centerline",
+    choice("cohort", "auto", "svm", "cnn", "embedded"),
+    "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
+    default="cohort",
+)
+@option(
+    "-c",
+    "contrast",
+    choice("t2", "t2_ax", "t2s"),
+    "Contrast of the scans: which model sct is, and how SCT finds the cord.",
+    default="t2",
+)
+@option(
+    "-preset",
+    "preset",
+    choice("paper", "anima", "candidate"),
+    "By which rule the tables count lesions as detected; scores.tsv holds all three.",
+    default="paper",
+)
+@option(
+    "-engine",
+    "engine",
+    choice("auto", "onnxruntime", "openvino"),
+    "Inference engine. auto: openvino where it is installed.",
+    default="auto",
+)
+@option("-jobs", "jobs", int_range(1), "Scans evaluated at the same time.", default=1)
+def evaluate_lesion(
+    bundles: tuple[str, ...],
+    data: Path,
+    folder: Path,
+    jobs: int,
+    verbosity: int,
+    **settings: Any,
+) -> int:
+    """Evaluate, and print the table at the tuned thresholds."""
+    from sct_lesion_losses import evaluate
+    from sct_lesion_losses.bundle.schema import command_line
+
+    with talk.progress_bar("evaluating", verbosity > 0) as progress:
+        evaluate.run(
+            bundles,
+            data,
+            folder,
+            evaluate.Settings(**settings),
+            jobs=jobs,
+            command=command_line([NAME, *words()]),
+            report=progress,
+        )
+    click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return execute(evaluate_lesion, argv)
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    leave(main)
