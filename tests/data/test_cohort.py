@@ -115,3 +115,15 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
     path.write_bytes(gzip.compress(b"scan") + b"\xff\xfe")
     with pytest.raises(DataError, match="not a TSV table"):
         cohort.read(path)
+
+
+def test_scans_are_named_by_their_files_or_by_their_folders(tmp_path):
+    def scan(*parts):
+        return cohort.CohortScan(tmp_path.joinpath(*parts), tmp_path / "mask.nii.gz", "s")
+
+    apart = [scan("a", "t2.nii.gz"), scan("b", "t2s.nii.gz")]
+    assert list(cohort.names(apart).values()) == ["t2", "t2s"]
+    alike = [scan("x", "a", "t2.nii.gz"), scan("x", "b", "1", "t2.nii.gz")]
+    assert list(cohort.names(alike).values()) == ["a_t2", "b_1_t2"]
+    with pytest.raises(DataError, match="named a_t2"):
+        cohort.names([scan("a", "t2.nii.gz"), scan("a_t2.nii.gz"), scan("b", "t2.nii.gz")])
