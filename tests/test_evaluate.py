@@ -399,8 +399,8 @@ def test_a_bundle_that_is_tuned_anew_is_evaluated_anew(small, fresh, tmp_path):
 def test_two_jobs_find_what_one_does(small, fresh, tmp_path):
     one = evaluate.run([small], fresh, tmp_path / "one")
     two = evaluate.run([small], fresh, tmp_path / "two", jobs=2)
-    assert [(r.scan, r.threshold, r.voxels.n_truth) for r in one.rows] == [
-        (r.scan, r.threshold, r.voxels.n_truth) for r in two.rows
+    assert [(r.scan, r.threshold, r.voxels.tp) for r in one.rows] == [
+        (r.scan, r.threshold, r.voxels.tp) for r in two.rows
     ]
 
 
