@@ -60,6 +60,8 @@ def _bulges(body: Body, along_mm: npt.NDArray[np.float64]) -> dict[str, float]:
     s, bulge = axis_mm(), body.tables["bulge"]
     for k in range(len(LEVELS) - 1):
         between = np.flatnonzero((s < body.centres[k]) & (s > body.centres[k + 1]))
+        if not len(between):  # below the part of the body that is made
+            continue
         deepest = between[np.argmax(bulge[between])]
         in_view = len(along_mm) > 0 and along_mm[0] <= s[deepest] <= along_mm[-1]
         if in_view and bulge[deepest] >= SMALLEST_BULGE_MM:

@@ -57,3 +57,10 @@ def test_a_scan_without_a_cord_has_none() -> None:
 def test_the_haze_of_a_scan_is_that_of_its_lesions_free_twin() -> None:
     twins = [make_scan(4, 3, preset="tiny", lesions=some).hard_negatives for some in (True, False)]
     assert twins[0] == twins[1] is not None
+
+
+def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(lesions: Lesions) -> None:
+    tall = make_body(np.random.default_rng([1, 19]))
+    between = (axis_mm() < tall.centres[-2]) & (axis_mm() > tall.centres[-1])
+    assert not between.any()
+    hard_negatives.of_scan(tall, lesions, np.array([-400.0, 0.0]))
