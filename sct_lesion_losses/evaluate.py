@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sct_lesion_losses.judged import AS_IN_COHORT, refuse_known
 from sct_lesion_losses.metrics import detection
 from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.operating_point import Choice, choose
+from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import markup, scores, tables
 from sct_lesion_losses.report.markup import Table
 from sct_lesion_losses.report.published import PUBLISHED
@@ -32,9 +33,6 @@ MAIN_TABLE = "table2"
 _WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
 
 logger = logging.getLogger(__name__)
-
-# Called after each scan with the number done and the number of all.
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def run(
     *,
     jobs: int = 1,
     command: str = "",
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Evaluation:
     """Evaluate models on a cohort and write scores, lesions and tables.
 
@@ -206,7 +204,7 @@ def _results(
     conditions: Conditions,
     loaded: Sequence[Bundle],
     jobs: int,
-    report: Report | None,
+    report: Progress | None,
 ) -> dict[CohortScan, dict[Model, Result]]:
     """Take over what is kept, compute the rest."""
     keys = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,10 @@ from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError, UsageError
 from sct_lesion_losses.judged import AS_IN_COHORT, Judged, judge, refuse_known
 from sct_lesion_losses.operating_point import Choice, choose, sweep
+from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card, reached
 
 logger = logging.getLogger(__name__)
-
-# Called after each scan with the number done and the number of all.
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def run(
     settings: Settings = Settings(),
     *,
     command: str | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Choice:
     """Sweep the threshold over a cohort and write curve and operating point into the bundle.
 
