@@ -13,6 +13,7 @@ from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.common import (
     FILE,
     FOLDER,
+    TEXT,
     choice,
     command,
     execute,
@@ -44,10 +45,18 @@ logger = logging.getLogger(__name__)
     "-n",
     "subjects",
     int_range(1),
-    "Number of subjects.",
+    "Number of subjects, at all sites.",
     shown=", ".join(f"{count} for {name}" for name, count in SUBJECTS.items()),
 )
 @option("-seed", "seed", int_range(0), "Seed of the random numbers.", default=1)
+@option(
+    "-sites",
+    "only",
+    TEXT,
+    "Sites, by their letters A to M, whose subjects are made; those of other sites are left out.",
+    many=True,
+    shown="all",
+)
 @option(
     "-raters",
     "raters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,7 @@ def make_cohort(
     preset: Preset = "study",
     progress: Callable[[int, int], None] | None = None,
     raters: int = 0,
+    only: Sequence[str] = (),
 ) -> Path:
     """Write a cohort as a BIDS folder; byte for byte the same for the same arguments.
 
@@ -99,6 +100,8 @@ def make_cohort(
     raters : int
         Raters whose lesion masks go to ``derivatives/rater-01`` and so on, beside the truth in
         ``derivatives/labels``.
+    only : sequence of str
+        Names of sites; the subjects of others are not made. None: those of all sites are.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def make_cohort(
     Raises
     ------
     UsageError
-        A number is out of range, or the preset is unknown.
+        A number is out of range, the preset or a site is unknown, or no subject is scanned there.
     OutputError
         The folder holds another cohort, or a file cannot be written.
     WorkerError
@@ -116,11 +119,10 @@ def make_cohort(
     """
     _check(n_subjects, lesion_free, jobs)
     check(seed, preset, sites, raters)
-    cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters)
+    cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters, tuple(only))
+    members = _members(cohort)
     _claim(cohort)
-    tasks = [
-        _Task(cohort, subject, scan) for subject in range(n_subjects) for scan in scans_of(subject)
-    ]
+    tasks = [_Task(cohort, subject, scan) for subject in members for scan in scans_of(subject)]
     found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
     if missed := [task for task, made in zip(tasks, found, strict=True) if made.missed]:
         logger.warning(
@@ -145,6 +147,21 @@ def _check(n_subjects: int, lesion_free: float, jobs: int) -> None:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
 
 
+def _members(cohort: Cohort) -> list[int]:
+    """Return the subjects to make."""
+    known = [site.name for site in SITES[: cohort.sites]]
+    if unknown := [name for name in cohort.only if name not in known]:
+        raise UsageError(f"no site is named {unknown[0]!r}; choose from {', '.join(known)}")
+    if cohort.only and cohort.preset == "wide":
+        raise UsageError("the scans of the preset wide belong to no site; leave the sites out")
+    if not (members := cohort.members()):
+        raise UsageError(
+            f"none of {cohort.subjects} subjects is scanned at {', '.join(cohort.only)}; "
+            "ask for more subjects"
+        )
+    return members
+
+
 def _claim(cohort: Cohort) -> None:
     """Describe the cohort in its folder, so that no scan of another one is mixed with its own.
 
@@ -156,7 +173,7 @@ def _claim(cohort: Cohort) -> None:
     out = cohort.out
     require_writable(out)
     described = description(cohort)
-    own = {subject_name(k) for k in range(cohort.subjects)} | set(cohort.folders())
+    own = {subject_name(k) for k in cohort.members()} | set(cohort.folders())
     derivatives = out / "derivatives"
     places = [*out.glob("sub-*"), *derivatives.glob("rater-*"), *derivatives.glob("labels/sub-*")]
     others = sorted(p.relative_to(out).as_posix() for p in places if p.name not in own)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sct_lesion_losses import __version__
 from sct_lesion_losses.phantom.scan import Preset, has_lesions
-from sct_lesion_losses.phantom.sites import SITES, home_site
+from sct_lesion_losses.phantom.sites import SITES, Site, home_site
 from sct_lesion_losses.phantom.truth import LesionRecord
 
 DESCRIPTION = "dataset_description.json"
@@ -33,6 +33,16 @@ class Cohort:
     lesion_free: float
     preset: Preset
     raters: int
+    only: tuple[str, ...] = ()
+
+    def members(self) -> list[int]:
+        """Subjects that are made: all, or those who are scanned at the sites named in `only`."""
+        everybody = range(self.subjects)
+        return [k for k in everybody if not self.only or self.home(k).name in self.only]
+
+    def home(self, subject: int) -> Site:
+        """Site where a subject is scanned."""
+        return SITES[home_site(self.seed, subject, self.sites)]
 
     def affected(self, subject: int) -> bool:
         """Whether a subject has lesions."""
@@ -80,9 +90,9 @@ def truth_table(rows: list[str]) -> str:
 def participants(cohort: Cohort) -> str:
     """Table of the subjects."""
     people = ["\t".join(("participant_id", "site", "manufacturer", "sex", "age", "group"))]
-    for subject in range(cohort.subjects):
+    for subject in cohort.members():
         rng = np.random.default_rng([cohort.seed, subject, 1_000_000])
-        site = SITES[home_site(cohort.seed, subject, cohort.sites)]
+        site = cohort.home(subject)
         place = ("n/a", "n/a") if cohort.preset == "wide" else (site.name, site.manufacturer)
         sex = "F" if rng.random() < 0.68 else "M"
         age = str(int(np.clip(rng.normal(43, 11), 19, 75)))
@@ -106,6 +116,7 @@ def description(cohort: Cohort) -> dict[str, Any]:
                 "Subjects": cohort.subjects,
                 "Sites": cohort.sites,
                 "LesionFree": cohort.lesion_free,
+                **({"Only": list(cohort.only)} if cohort.only else {}),
             }
         ],
     }

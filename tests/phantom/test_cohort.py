@@ -129,6 +129,10 @@ def test_a_cohort_whose_lesions_are_labelled_or_absent_is_not_warned_of(
         ({"sites": 0}, "sites is 0, expected 1 to 13"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
         ({"raters": -1}, "raters is -1, expected 0 or more"),
+        ({"only": ["A", "Z"]}, "no site is named 'Z'; choose from A, B, C, D, E, F, G, .*"),
+        ({"only": ["H"], "sites": 3}, "no site is named 'H'; choose from A, B, C"),
+        ({"only": ["A"]}, "none of 1 subjects is scanned at A; ask for more subjects"),
+        ({"only": ["A"], "preset": "wide"}, "the scans of the preset wide belong to no site; .*"),
         ({"preset": "huge"}, "preset is 'huge', expected tiny, demo, study or wide"),
     ],
 )
@@ -168,6 +172,18 @@ def test_a_folder_with_another_cohort_is_left_as_it_is(
     with pytest.raises(OutputError, match="choose an empty folder"):
         make_cohort(**(usual | options))
     assert _content(tmp_path) == before
+
+
+def test_scans_of_chosen_sites_are_those_of_the_whole_cohort(cohort: Path, tmp_path: Path) -> None:
+    people = (cohort / "participants.tsv").read_text().splitlines()
+    name, site = people[2].split("\t")[:2]
+    some = make_cohort(3, 1, tmp_path, preset="tiny", only=[site])
+    assert (some / "participants.tsv").read_text().splitlines() == [people[0], people[2]]
+    assert sorted(p.name for p in some.glob("sub-*")) == [name]
+    whole = _content(cohort)
+    scans = {path: data for path, data in _content(some).items() if name in str(path)}
+    assert len(scans) > 3
+    assert all(whole[path] == data for path, data in scans.items())
 
 
 @pytest.mark.parametrize("left", ["sub-009", "derivatives/labels/sub-009", "derivatives/rater-01"])
