@@ -29,6 +29,7 @@ def run(
     table: Path,
     rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
     *,
+    tuning: Path | None = None,
     picture: bool = False,
     resplit: bool = False,
     force: bool = False,
@@ -46,6 +47,9 @@ def run(
     table : Path
         The TSV to write.
     rules : Rules
+    tuning : Path, optional
+        Another cohort, all of whose scans join the part thr-optimization; a split that its table
+        may hold is passed over.
     picture : bool
         Draw lesion number and volume per part, as a PNG beside the table.
     resplit : bool
@@ -67,7 +71,8 @@ def run(
     OutputError
         A file is there already or cannot be written, or matplotlib is not installed.
     DataError
-        The cohort cannot be read, has a split already, holds no lesion or does not fit the rules.
+        The cohort cannot be read, has a split already, holds no lesion or does not fit the rules;
+        or the other one cannot be read, or holds a scan of it.
     ImageError
         A mask cannot be read.
     """
@@ -77,14 +82,16 @@ def run(
     if not resplit:
         _require_no_split(data, scans)
     splits.check(scans, rules)
-    loads = lesion_load.measure_all(scans, report)
-    if not any(load.lesions for load in loads.values()):
+    others = [] if tuning is None else cohorts.read(tuning)
+    added = splits.for_tuning(others, scans, tuning.stem if tuning else "")
+    loads = lesion_load.measure_all([*scans, *added], report)
+    if not any(loads[scan.scan].lesions for scan in scans):
         raise DataError(
             f"{data}: no mask of its {len(scans)} scans holds a lesion, so that there is nothing "
             "to train on; check the lesion masks"
         )
     volumes = {scan: load.volume_mm3 for scan, load in loads.items()}
-    scans = splits.assign(scans, volumes, rules)
+    scans = [*splits.assign(scans, volumes, rules), *added]
     parts = lesion_load.by_part(scans, loads)
     _say(parts)
     with ExitStack() as stack:

@@ -59,6 +59,26 @@ def test_shares_of_the_lesion_free_go_to_training_and_tuning(cohort: Path, tmp_p
     assert sorted(free) == ["thr-optimization", "training"]
 
 
+def test_another_cohort_is_tuned_on_and_leaves_the_split_as_it_is(
+    cohort: Path, fresh: Path, tmp_path: Path
+) -> None:
+    alone = cohorts.read(split.run(cohort, tmp_path / "alone.tsv"))
+    joined = cohorts.read(split.run(cohort, tmp_path / "joined.tsv", tuning=fresh))
+    # Its subjects are called alike, and some of the cohort are trained on.
+    added = [s for s in joined if s.subject.startswith("data/")]
+    assert [s for s in joined if s not in added] == alone
+    assert [(s.name, s.split) for s in added] == [
+        (s.name, "thr-optimization") for s in cohorts.read(fresh)
+    ]
+    assert splits.of(joined) == joined
+
+
+def test_a_scan_is_not_tuned_on_that_the_cohort_holds(cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"sub-001_T2w\.nii\.gz is in both cohorts"):
+        split.run(cohort, tmp_path / "split.tsv", tuning=cohort)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_each_part_holds_is_told(
     cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,13 @@ logger = logging.getLogger(__name__)
     "-unseen_sites", "unseen_sites", TEXT, "Sites all of whose scans are to be unseen.", many=True
 )
 @option(
+    "-tuning",
+    "tuning",
+    FILE,
+    "Another cohort, a BIDS folder or a TSV, all of whose scans join thr-optimization: a threshold "
+    "that a dozen scans choose is loose.",
+)
+@option(
     "-figure",
     "picture",
     _SWITCH_OR_NOT,
@@ -96,6 +103,7 @@ def split_lesion(
     lesion_free: float,
     lesion_free_tuning: float,
     unseen_sites: tuple[str, ...],
+    tuning: Path | None,
     picture: bool | None,
     resplit: bool,
     force: bool,
@@ -120,6 +128,7 @@ def split_lesion(
             data,
             table,
             rules,
+            tuning=tuning,
             picture=picture,
             resplit=resplit,
             force=force,

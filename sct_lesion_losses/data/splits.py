@@ -253,6 +253,36 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
     return list(scans)
 
 
+def for_tuning(
+    others: Sequence[CohortScan], scans: Sequence[CohortScan], cohort: str
+) -> list[CohortScan]:
+    """Return the scans of another cohort as more of the part thr-optimization.
+
+    Parameters
+    ----------
+    others : sequence of CohortScan
+    scans : sequence of CohortScan
+        Those of the cohort that is split.
+    cohort : str
+        Name of the other cohort. It leads the names of its subjects, who are other people even
+        where they are called alike.
+
+    Raises
+    ------
+    DataError
+        A scan is in both cohorts.
+    """
+    known = {scan.scan.resolve() for scan in scans}
+    if both := [scan.scan for scan in others if scan.scan.resolve() in known]:
+        raise DataError(
+            f"{both[0]} is in both cohorts; tune on scans that are not in the one that is split"
+        )
+    return [
+        replace(scan, subject=f"{cohort}/{scan.subject}", split="thr-optimization")
+        for scan in others
+    ]
+
+
 def part(scans: Sequence[CohortScan], *names: str) -> list[CohortScan]:
     """Return the scans of the parts of that name."""
     if unknown := set(names) - set(SPLITS):
