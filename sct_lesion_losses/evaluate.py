@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses import __version__, files, models, parallel, scan_results
-from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses import __version__, cohort_results, files, models
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.entrants import Entrant, described, enter, lesions_of, scores_of
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT, refuse_known
+from sct_lesion_losses.judged import AS_IN_COHORT
 from sct_lesion_losses.metrics import detection
 from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.operating_point import Choice, choose
@@ -25,7 +24,7 @@ from sct_lesion_losses.report import markup, scores, tables
 from sct_lesion_losses.report.markup import Table
 from sct_lesion_losses.report.published import PUBLISHED
 from sct_lesion_losses.report.scores import LesionRow
-from sct_lesion_losses.scan_results import Conditions, Model, Result, Task
+from sct_lesion_losses.scan_results import Conditions, Model, Result
 
 SCANS, TABLES = "scans", "tables"
 SCORES, LESIONS = "scores", "lesions"
@@ -140,7 +139,15 @@ def run(
     conditions = Conditions.of(
         settings.centerline, settings.contrast, settings.engine, list(seen_by)
     )
-    results = _results(seen_by, names, folder / SCANS, conditions, loaded, jobs, report)
+    results = cohort_results.gather(
+        {scan: [entrant.model for entrant in some] for scan, some in seen_by.items()},
+        names,
+        folder / SCANS,
+        conditions,
+        loaded,
+        jobs=jobs,
+        report=report,
+    )
 
     without = [s for s in seen_by if any(r.tally is None for r in results[s].values())]
     choice = None
@@ -195,49 +202,6 @@ def _require_outputs(data: Path, folder: Path) -> None:
             raise UsageError(f"{data} would be overwritten; choose another -ofolder")
     for place in (folder, folder / SCANS, folder / TABLES):
         files.require_writable(place)
-
-
-def _results(
-    seen_by: Mapping[CohortScan, Sequence[Entrant]],
-    names: Mapping[Path, str],
-    folder: Path,
-    conditions: Conditions,
-    loaded: Sequence[Bundle],
-    jobs: int,
-    report: Progress | None,
-) -> dict[CohortScan, dict[Model, Result]]:
-    """Take over what is kept, compute the rest."""
-    keys = {
-        e.model: scan_results.key(e.model, conditions) for some in seen_by.values() for e in some
-    }
-    found, tasks = {}, []
-    for scan, entrants in seen_by.items():
-        file = folder / f"{names[scan.scan]}.json"
-        wanted = tuple(entrant.model for entrant in entrants)
-        task = Task(scan, file, scan_results.content(scan, conditions), wanted, conditions)
-        found[scan] = scan_results.kept(task)
-        missing = tuple(model for model in wanted if keys[model] not in found[scan])
-        if missing:
-            tasks.append(replace(task, models=missing))
-    total, missed = (sum(map(len, some)) for some in (seen_by.values(), [t.models for t in tasks]))
-    if total > missed:
-        logger.info(
-            "%d of %d results (a scan by a model) taken over from %s; %d to compute",
-            total - missed,
-            total,
-            folder,
-            missed,
-        )
-    refuse_known(loaded, [task.scan for task in tasks])
-    computed = parallel.run(
-        scan_results.compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
-    )
-    for task, results in zip(tasks, computed, strict=True):
-        found[task.scan] |= results
-    return {
-        scan: {entrant.model: found[scan][keys[entrant.model]] for entrant in entrants}
-        for scan, entrants in seen_by.items()
-    }
 
 
 def _choice(

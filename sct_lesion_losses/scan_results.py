@@ -1,15 +1,15 @@
 """One scan through several models, its results kept in a file so that no run repeats them.
 
 A result is kept under a hash of all that it follows from but the scan: the network, thresholds,
-lesion presets, how the cord is found, the engine, this software. The file holds a hash of the scan,
-its mask and its centerline, and is of no use where that has changed.
+lesion presets, how the cord is found, engine and precision, this software. The file holds a hash of
+the scan, its mask and its centerline, and is of no use where that has changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sct_lesion_losses.operating_point import Tally, tally
 from sct_lesion_losses.operating_point.tally import from_dict
 from sct_lesion_losses.sct import lesion as sct_lesion
 
+FLOAT32 = "float32"
 RULE_THRESHOLDS = (0.5,)  # a mask is swept as a p-map of 0 and 1
 
 
@@ -68,19 +69,30 @@ class Conditions:
         See `engine.load`.
     automatic : str
         What finds the cord where it is found by ``auto``; see `locate.automatic`.
+    precision : str
+        See `engine.load`.
     """
 
     centerline: str
     contrast: str
     engine: str
     automatic: str = ""
+    precision: str = FLOAT32
 
     @classmethod
-    def of(cls, centerline: str, contrast: str, engine: str, scans: list[CohortScan]) -> Conditions:
+    def of(
+        cls,
+        centerline: str,
+        contrast: str,
+        engine: str,
+        scans: Sequence[CohortScan],
+        precision: str = FLOAT32,
+    ) -> Conditions:
         """Conditions for some scans of a cohort."""
         by_file = centerline == AS_IN_COHORT and all(scan.centerline for scan in scans)
         asked = centerline in (AS_IN_COHORT, "auto") and not by_file
-        return cls(centerline, contrast, engine, locate.automatic(contrast) if asked else "")
+        automatic = locate.automatic(contrast) if asked else ""
+        return cls(centerline, contrast, engine, automatic, precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +162,8 @@ def key(model: Model, conditions: Conditions) -> str:
         "contrast": conditions.contrast,
         "engine": conditions.engine,
     }
+    if conditions.precision != FLOAT32:
+        facts["precision"] = conditions.precision
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,7 +211,7 @@ def _results(task: Task) -> dict[Model, Result]:
 
 def _result(model: Model, found: Located, conditions: Conditions) -> Result:
     bundle, network = models.opened(
-        model.name, conditions.contrast, conditions.engine, "float32", model.sha256
+        model.name, conditions.contrast, conditions.engine, conditions.precision, model.sha256
     )
     image, grid = found.image.array, found.image.grid
     by_sct = model.name == SCT_NAME

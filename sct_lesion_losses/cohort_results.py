@@ -1,0 +1,89 @@
+"""Many scans through models: what is kept of them is taken over, the rest is computed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sct_lesion_losses import parallel, scan_results
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.judged import refuse_known
+from sct_lesion_losses.parallel import Progress
+from sct_lesion_losses.scan_results import Conditions, Model, Result, Task
+
+logger = logging.getLogger(__name__)
+
+
+def gather(
+    seen_by: Mapping[CohortScan, Sequence[Model]],
+    names: Mapping[Path, str],
+    folder: Path,
+    conditions: Conditions,
+    loaded: Sequence[Bundle],
+    *,
+    jobs: int = 1,
+    report: Progress | None = None,
+) -> dict[CohortScan, dict[Model, Result]]:
+    """Take over the results that are kept in a folder, compute and keep the rest.
+
+    Parameters
+    ----------
+    seen_by : mapping of CohortScan to sequence of Model
+        The models that are to see each scan.
+    names : mapping of Path to str
+        Of the scans' files; see `cohort.names`.
+    folder : Path
+        Of the kept results, a file per scan.
+    conditions : Conditions
+    loaded : sequence of Bundle
+        Those of the models; none may have been trained on a scan that is to be computed.
+    jobs : int
+        Scans at a time, each in a process of its own.
+    report : callable, optional
+        Told of the scans that are computed.
+
+    Returns
+    -------
+    dict of CohortScan to dict of Model to Result
+        In the order of `seen_by`.
+
+    Raises
+    ------
+    DataError
+        A bundle was trained on a scan.
+    LesionError
+        A model or a scan cannot be used. The results of other scans stay.
+    """
+    keys = {
+        model: scan_results.key(model, conditions) for some in seen_by.values() for model in some
+    }
+    found, tasks = {}, []
+    for scan, wanted in seen_by.items():
+        file = folder / f"{names[scan.scan]}.json"
+        task = Task(scan, file, scan_results.content(scan, conditions), tuple(wanted), conditions)
+        found[scan] = scan_results.kept(task)
+        missing = tuple(model for model in wanted if keys[model] not in found[scan])
+        if missing:
+            tasks.append(replace(task, models=missing))
+    total, missed = (sum(map(len, some)) for some in (seen_by.values(), [t.models for t in tasks]))
+    if total > missed:
+        logger.info(
+            "%d of %d results (a scan by a model) taken over from %s; %d to compute",
+            total - missed,
+            total,
+            folder,
+            missed,
+        )
+    refuse_known(loaded, [task.scan for task in tasks])
+    computed = parallel.run(
+        scan_results.compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
+    )
+    for task, results in zip(tasks, computed, strict=True):
+        found[task.scan] |= results
+    return {
+        scan: {model: found[scan][keys[model]] for model in wanted}
+        for scan, wanted in seen_by.items()
+    }
