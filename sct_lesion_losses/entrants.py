@@ -30,6 +30,8 @@ class Entrant:
     label : str
         Name in the tables.
     version, loss : str
+    sha256 : str
+        Of its network.
     tuned : float or None
         Its tuned threshold.
     model : Model
@@ -38,6 +40,7 @@ class Entrant:
     label: str
     version: str
     loss: str
+    sha256: str
     tuned: float | None
     model: Model
 
@@ -77,8 +80,8 @@ def enter(bundles: Sequence[str | Path], loaded: Sequence[Bundle]) -> list[Entra
         info, tuned = bundle.info, bundle.tuned_threshold
         label = bundle.name if often[bundle.name] == 1 else f"{bundle.name} {info.version}"
         cuts = tuple(sorted({*THRESHOLDS, *(() if tuned is None else (tuned,))}))
-        model = Model(str(given), bundle.sha256, cuts)
-        first = Entrant(label, info.version, info.loss.name, tuned, model)
+        model = Model(str(given), bundle.pmap_sha256, cuts)
+        first = Entrant(label, info.version, info.loss.name, bundle.sha256, tuned, model)
         entrants.append(first)
         if str(given) == SCT_NAME:
             rule = replace(model, thresholds=scan_results.RULE_THRESHOLDS, sct_rule=True)
@@ -141,7 +144,7 @@ def described(entrants: Sequence[Entrant], sct: Choice | None) -> dict[str, dict
         entry: dict[str, Any] = {
             "Description": "SCT's own lesion model" if e.is_sct else "Model bundle",
             "Version": e.version,
-            "NetworkSHA256": e.model.sha256,
+            "NetworkSHA256": e.sha256,
             "Loss": e.loss,
             "TunedThreshold": None if e.model.sct_rule else e.tuned,
         }

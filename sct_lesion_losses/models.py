@@ -41,14 +41,14 @@ def opened(
     engine, precision : str
         See `engine.load`.
     sha256 : str, optional
-        Hash of the network that is meant; another one under this name is refused.
+        `Bundle.pmap_sha256` of the bundle that is meant; another one of this name is refused.
 
     Raises
     ------
     BundleError
-        As by `load`, or the network is another one.
+        As by `load`, or the bundle is another one.
     """
     bundle = load(name, contrast)
-    if sha256 not in (None, bundle.sha256):
+    if sha256 not in (None, bundle.pmap_sha256):
         raise BundleError(f"{name}: the model was replaced while it was in use; start again")
     return bundle, engines.load(bundle.network, engine, precision)

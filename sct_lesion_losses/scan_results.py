@@ -1,8 +1,9 @@
 """One scan through several models, its results kept in a file so that no run repeats them.
 
-A result is kept under a hash of all that it follows from but the scan: the network, thresholds,
-lesion presets, how the cord is found, engine and precision, this software. The file holds a hash of
-the scan, its mask and its centerline, and is of no use where that has changed.
+A result is kept under a hash of all that it follows from but the scan: the network, the preparation
+of a scan for it, thresholds, lesion presets, how the cord is found, engine and precision, this
+software. The file holds a hash of the scan, its mask and its centerline, and is of no use where
+that has changed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Model:
     name : str
         Name or folder of a bundle, or ``sct``.
     sha256 : str
-        Of its network.
+        Of what its p-maps follow from; see `Bundle.pmap_sha256`.
     thresholds : tuple of float
         Rising.
     sct_rule : bool

@@ -41,16 +41,23 @@ def with_metadata(network: bytes, entries: Mapping[str, str]) -> bytes:
     Every other top-level field keeps its bytes and its order; the metadata comes last, by key.
     """
     table = {**metadata(network), **entries}
-    kept = [
-        field.raw
-        for field in Reader().fields(memoryview(network))
-        if field.number != METADATA_PROPS
-    ]
     pairs = [
         encode(METADATA_PROPS, encode(_KEY, key.encode()) + encode(_VALUE, table[key].encode()))
         for key in sorted(table)
     ]
-    return b"".join([*kept, *pairs])
+    return b"".join([without_metadata(network), *pairs])
+
+
+def without_metadata(network: bytes) -> bytes:
+    """Return the same model without its metadata: every other top-level field, in its order.
+
+    Raises
+    ------
+    BundleError
+        The bytes are not an ONNX model.
+    """
+    fields = Reader().fields(memoryview(network))
+    return b"".join(field.raw for field in fields if field.number != METADATA_PROPS)
 
 
 def _entry(reader: Reader, field: Field) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sct_lesion_losses.bundle import document, verify
-from sct_lesion_losses.bundle.metadata import with_metadata
+from sct_lesion_losses.bundle.metadata import with_metadata, without_metadata
 from sct_lesion_losses.bundle.publish import check_replaceable, publish, set_aside
 from sct_lesion_losses.bundle.schema import BundleInfo, SctPreparation, StudyPreparation
 from sct_lesion_losses.errors import BundleError
@@ -77,6 +77,15 @@ class Bundle:
     def sha256(self) -> str:
         """Hash of the network file, as `MANIFEST.sha256` lists it."""
         return hashlib.sha256(self.network).hexdigest()
+
+    @property
+    def pmap_sha256(self) -> str:
+        """Hash of what its p-maps follow from: the network without its metadata, the preparation.
+
+        The same whatever the decision threshold, the name and the version.
+        """
+        preparation = self.preparation.model_dump_json().encode()
+        return hashlib.sha256(without_metadata(self.network) + preparation).hexdigest()
 
 
 def search_folders() -> list[Path]:

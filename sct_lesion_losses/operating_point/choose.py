@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.operating_point.objectives import (
+    OBJECTIVES,
+    TIE,
+    FloatArray,
+    Objective,
+    Rows,
+    Scored,
+    score,
+    voxels,
+)
 from sct_lesion_losses.operating_point.sweep import Curve
+from sct_lesion_losses.operating_point.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-TIE = 1e-12
 PLATEAU = 0.02
 STEP = 0.05
 BOOTSTRAPS = 2000
-
-FloatArray = NDArray[np.float64]
-Summary = Callable[[FloatArray], FloatArray]
-
-
-def _median(scores: FloatArray) -> FloatArray:
-    return np.asarray(np.median(scores, axis=0))
-
-
-def _mean(scores: FloatArray) -> FloatArray:
-    return np.asarray(np.mean(scores, axis=0))
-
-
-OBJECTIVES: dict[str, Summary] = {
-    "median_v_f1": _median,  # Hussein et al. 2023, section 2.5
-    "mean_v_f1": _mean,
-}
+WIDE = 0.3  # an interval of the threshold as wide leaves it nearly open
+FEW_SUBJECTS = 10  # fewer are warned of
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +40,17 @@ class Choice:
     threshold : float
         The operating point.
     objective : str
-        A key of `OBJECTIVES`.
+        A key of `objectives.OBJECTIVES`.
+    parameters : dict of str to float or str
+        Numbers that the objective depends on; see `Objective.parameters`.
     thresholds : (T,) float64
         The grid.
     curve : (T,) float64
-        The objective at each threshold.
+        The objective at each threshold; NaN where it does not allow the threshold.
+    deciding : tuple of N int
+        Which of the given scans have a score: those with lesions.
     per_scan : (N, T) float64
-        V-F1 of every scan with lesions.
+        Their scores.
     interval : tuple of float
         95 % bootstrap interval of the threshold, resampling subjects.
     plateau : tuple of float
@@ -62,17 +60,21 @@ class Choice:
         What the objective loses 0.05 below and 0.05 above the threshold; NaN beyond the grid.
     leave_one_out : float
         The objective over all scans when each is scored at the threshold that the scans of the
-        other subjects choose; NaN with one subject.
+        other subjects choose; NaN with one subject, and where the others alone cannot choose.
     n_scans, n_subjects : int
         Scans with lesions that decided, and their subjects.
     at_end : bool
         The optimum lies at an end of the grid.
+    warnings : tuple of str
+        What is doubtful about the choice.
     """
 
     threshold: float
     objective: str
+    parameters: dict[str, float | str]
     thresholds: FloatArray
     curve: FloatArray
+    deciding: tuple[int, ...]
     per_scan: FloatArray
     interval: tuple[float, float]
     plateau: tuple[float, float]
@@ -82,29 +84,39 @@ class Choice:
     n_scans: int
     n_subjects: int
     at_end: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def best(self) -> float:
+        """The objective at the threshold."""
+        return float(np.nanmax(self.curve))
 
 
 def choose(
-    curves: Sequence[Curve],
+    scans: Sequence[Curve | Tally],
     subjects: Sequence[Hashable] | None = None,
     *,
-    objective: str = "median_v_f1",
+    objective: str | Objective = "median_v_f1",
     bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
 ) -> Choice:
     """Choose the threshold with the best objective over the scans that hold lesions.
 
-    Ties within 1e-12 go to the threshold nearest to 0.5, then to the higher one.
+    Ties within 1e-12 go to the threshold nearest to 0.5, then to the higher one. What is doubtful
+    about the choice is logged as well.
 
     Parameters
     ----------
-    curves : sequence of Curve
-        One per scan, all over the same thresholds; those of lesion-free scans are left out.
+    scans : sequence of Curve or Tally
+        One per scan, all over the same thresholds; lesion-wise objectives need tallies. Those of
+        lesion-free scans are left out, unless the objective asks for a specificity.
     subjects : sequence of hashable, optional
         Whose scan each is; by default every scan is a subject of its own.
-    objective : {"median_v_f1", "mean_v_f1"}
+    objective : str or Objective
+        A key of `objectives.OBJECTIVES`, or one with its numbers.
     bootstraps : int
-        Resamplings of the subjects.
+        Resamplings of the subjects. One that draws no scan of a kind that the objective needs is
+        drawn again.
     seed : int
         Of the bootstrap.
 
@@ -115,82 +127,106 @@ def choose(
     Raises
     ------
     DataError
-        No scan holds lesions.
+        No scan holds lesions, or no threshold has the specificity that is asked for.
     UsageError
-        The objective is unknown, or the curves do not belong together.
+        The objective is unknown, or the scans do not belong together.
     """
-    if objective not in OBJECTIVES:
-        raise UsageError(f"no objective is named {objective!r}; choose from {sorted(OBJECTIVES)}")
-    owners = list(range(len(curves))) if subjects is None else list(subjects)
-    if len(owners) != len(curves):
-        raise UsageError(f"{len(curves)} curves came with {len(owners)} subjects")
-    used = [(c, s) for c, s in zip(curves, owners, strict=True) if c.n_truth > 0]
-    if not used:
+    wanted = Objective(objective) if isinstance(objective, str) else objective
+    owners = list(range(len(scans))) if subjects is None else list(subjects)
+    if len(owners) != len(scans):
+        raise UsageError(f"{len(scans)} curves came with {len(owners)} subjects")
+    curves = [voxels(scan) for scan in scans]
+    if not any(curve.n_truth for curve in curves):
         raise DataError("no scan holds lesions, so no threshold can be chosen; add scans that do")
-    grid = used[0][0].thresholds
-    if any(not np.array_equal(c.thresholds, grid) for c, _ in used):
+    grid = curves[0].thresholds
+    if any(not np.array_equal(curve.thresholds, grid) for curve in curves):
         raise UsageError("the curves are over different thresholds; sweep all scans alike")
-    scores = np.stack([c.f1 for c, _ in used])
-    groups = _rows_by_subject([s for _, s in used])
-    summary = OBJECTIVES[objective]
-    curve = summary(scores)
+    scored = score(scans, wanted)
+    if not scored.bearing.any():
+        raise DataError(f"no scan holds lesions that count by the preset {wanted.preset}; add some")
+    scored.require_reachable(grid)
+    rows = np.flatnonzero(scored.bearing | scored.lesion_free)
+    groups = _rows_by_subject(rows, owners)
+    deciding = np.flatnonzero(scored.bearing)
+    curve = scored.values(rows)
     best = _best(curve, grid)
-    at_end = best in (0, len(grid) - 1)
-    if at_end:
-        logger.warning(
-            "the best threshold, %g, lies at an end of the grid: the network separates lesion "
-            "poorly on these scans, or its probabilities are far from calibrated",
-            grid[best],
-        )
-    return Choice(
+    choice = Choice(
         threshold=float(grid[best]),
-        objective=objective,
+        objective=wanted.name,
+        parameters=wanted.parameters,
         thresholds=grid,
         curve=curve,
-        per_scan=scores,
-        interval=_interval(scores, groups, grid, summary, bootstraps, seed),
+        deciding=tuple(deciding.tolist()),
+        per_scan=scored.scores[deciding],
+        interval=_interval(scored, groups, grid, bootstraps, seed),
         plateau=_plateau(curve, best, grid),
         loss_below=_loss(curve, grid, best, -STEP),
         loss_above=_loss(curve, grid, best, STEP),
-        leave_one_out=_leave_one_out(scores, groups, grid, summary),
-        n_scans=len(used),
-        n_subjects=len(groups),
-        at_end=at_end,
+        leave_one_out=_leave_one_out(scored, groups, grid),
+        n_scans=len(deciding),
+        n_subjects=len({owners[row] for row in deciding}),
+        at_end=best in (0, len(grid) - 1),
+        warnings=(),
     )
+    lesion_free = any(curve.n_truth == 0 for curve in curves)
+    choice = replace(choice, warnings=tuple(_doubts(choice, lesion_free)))
+    for warning in choice.warnings:
+        logger.warning("%s", warning)
+    return choice
+
+
+def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
+    """Say what is doubtful about a choice; `lesion_free`: there were scans without lesions."""
+    if choice.at_end:
+        yield (
+            f"the best threshold, {choice.threshold:g}, lies at an end of the grid: the network "
+            "separates lesion poorly on these scans, or its probabilities are far from calibrated"
+        )
+    low, high = choice.interval
+    if high - low > WIDE + TIE:
+        yield (
+            f"the 95 % interval of the threshold, {low:g} to {high:g}, is wider than {WIDE:g}: "
+            "these scans leave it nearly open"
+        )
+    if choice.n_subjects < FEW_SUBJECTS:
+        yield f"subjects that decided: {choice.n_subjects}, fewer than {FEW_SUBJECTS}"
+    if not lesion_free:
+        yield "no lesion-free scan: P-specificity at this threshold is not known"
 
 
 def _best(curve: FloatArray, grid: FloatArray) -> int:
-    tied = np.flatnonzero(curve >= curve.max() - TIE)
+    tied = np.flatnonzero(curve >= np.nanmax(curve) - TIE)
     distance = np.round(np.abs(grid[tied] - 0.5), 12)  # 0.3 and 0.7 are equally far
     return int(tied[np.lexsort((-grid[tied], distance))[0]])
 
 
-def _rows_by_subject(owners: Sequence[Hashable]) -> list[NDArray[np.int64]]:
-    rows: dict[Hashable, list[int]] = {}
-    for row, owner in enumerate(owners):
-        rows.setdefault(owner, []).append(row)
-    return [np.array(group, dtype=np.int64) for group in rows.values()]
+def _rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
+    by_subject: dict[Hashable, list[int]] = {}
+    for row in rows.tolist():
+        by_subject.setdefault(owners[row], []).append(row)
+    return [np.array(group, dtype=np.int64) for group in by_subject.values()]
 
 
 def _interval(
-    scores: FloatArray,
-    groups: list[NDArray[np.int64]],
-    grid: FloatArray,
-    summary: Summary,
-    bootstraps: int,
-    seed: int,
+    scored: Scored, groups: list[Rows], grid: FloatArray, bootstraps: int, seed: int
 ) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     chosen = np.empty(bootstraps)
     for b in range(bootstraps):
-        drawn = rng.integers(len(groups), size=len(groups))
-        rows = np.concatenate([groups[g] for g in drawn])
-        chosen[b] = grid[_best(summary(scores[rows]), grid)]
+        rows = _drawn(groups, rng)
+        while not scored.decide(rows):
+            rows = _drawn(groups, rng)
+        chosen[b] = grid[_best(scored.values(rows), grid)]
     if not bootstraps:
         return float("nan"), float("nan")
     # Quantiles are thresholds of the grid, never values between two of them.
     low, high = np.quantile(chosen, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
+
+
+def _drawn(groups: list[Rows], rng: np.random.Generator) -> Rows:
+    """Draw the scans of as many subjects as there are, with replacement."""
+    return np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))])
 
 
 def _plateau(curve: FloatArray, best: int, grid: FloatArray) -> tuple[float, float]:
@@ -208,16 +244,12 @@ def _loss(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> floa
     return float(curve[best] - curve[there[0]]) if there.size else float("nan")
 
 
-def _leave_one_out(
-    scores: FloatArray,
-    groups: list[NDArray[np.int64]],
-    grid: FloatArray,
-    summary: Summary,
-) -> float:
-    if len(groups) < 2:
-        return float("nan")
-    held_out = np.empty(len(scores))
+def _leave_one_out(scored: Scored, groups: list[Rows], grid: FloatArray) -> float:
+    held_out = np.full(len(scored.scores), np.nan)
     for rows in groups:
-        others = np.setdiff1d(np.arange(len(scores)), rows)
-        held_out[rows] = scores[rows, _best(summary(scores[others]), grid)]
-    return float(summary(held_out[:, None])[0])
+        others = np.concatenate([g for g in groups if g is not rows] or [rows[:0]])
+        if not scored.decide(others):
+            return float("nan")
+        held_out[rows] = scored.scores[rows, _best(scored.values(others), grid)]
+    statistic = OBJECTIVES[scored.objective.name].statistic
+    return float(statistic(held_out[scored.bearing], axis=0))

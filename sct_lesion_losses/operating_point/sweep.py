@@ -44,9 +44,23 @@ class Curve:
     @property
     def f1(self) -> FloatArray:
         """V-F1 = 2TP / (2TP + FP + FN), (T,); NaN throughout where the scan holds no lesion."""
+        return self.f_beta(1.0)
+
+    def f_beta(self, beta: float) -> FloatArray:
+        """V-F-beta, (T,); NaN throughout where the scan holds no lesion.
+
+        (1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP): sensitivity counts b times as much as
+        precision.
+
+        References
+        ----------
+        van Rijsbergen 1979, "Information Retrieval", chapter 7
+        """
         if self.n_truth == 0:
             return np.full(len(self.tp), np.nan)
-        return np.asarray(2 * self.tp / (self.tp + self.fp + self.n_truth), dtype=np.float64)
+        weight = beta**2
+        hits = (1 + weight) * self.tp
+        return np.asarray(hits / (self.tp + self.fp + weight * self.n_truth), dtype=np.float64)
 
     @property
     def sensitivity(self) -> FloatArray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle.metadata import metadata, with_metadata
+from sct_lesion_losses.bundle.metadata import metadata, with_metadata, without_metadata
 from sct_lesion_losses.errors import BundleError
 
 tables = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4)
@@ -48,6 +48,11 @@ def test_metadata_is_read_back_as_written(first: dict[str, str], second: dict[st
     assert metadata(once) == first
     assert metadata(twice) == {**first, **second}
     assert with_metadata(twice, second) == twice
+
+
+@given(tables)
+def test_without_metadata_no_trace_of_it_is_left(entries: dict[str, str]) -> None:
+    assert without_metadata(with_metadata(b"\x08\x09", entries)) == b"\x08\x09"
 
 
 @given(st.binary(max_size=100))

@@ -68,6 +68,18 @@ def test_saving_twice_gives_the_same_bytes(
     assert one == verify.read_files(tmp_path / "two" / "tiny")
 
 
+def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
+    put: Callable[..., store.Bundle], make_info: Info, tmp_path: Path
+) -> None:
+    one = put(tmp_path / "one")
+    other = put(tmp_path / "other", threshold=0.3)
+    assert one.sha256 != other.sha256
+    assert one.pmap_sha256 == other.pmap_sha256
+    preparation = one.info.preparation.model_copy(update={"landmarks": (0.0, 30.0, 100.0)})
+    info = one.info.model_copy(update={"preparation": preparation})
+    assert store.Bundle(info, one.network).pmap_sha256 != one.pmap_sha256
+
+
 def test_the_network_names_its_bundle_and_threshold(bundle: store.Bundle) -> None:
     assert metadata(bundle.network) == {
         "name": "tiny",
