@@ -14,6 +14,8 @@ from sct_lesion_losses.judged import refuse_known
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.scan_results import Conditions, Model, Result, Task
 
+SCANS = "scans"  # folder of the kept results inside that of an evaluation
+
 logger = logging.getLogger(__name__)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses import __version__, cohort_results, files, models
+from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
@@ -26,7 +27,7 @@ from sct_lesion_losses.report.published import PUBLISHED
 from sct_lesion_losses.report.scores import LesionRow
 from sct_lesion_losses.scan_results import Conditions, Model, Result
 
-SCANS, TABLES = "scans", "tables"
+TABLES = "tables"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
 _WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}

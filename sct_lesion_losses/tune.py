@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sct_lesion_losses import engine as engines
+from sct_lesion_losses import cohort_results, files
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import BundleInfo, OperatingPoint, ScanCurve
+from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, ScanCurve
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.errors import DataError, NoCordError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT, Judged, judge, refuse_known
-from sct_lesion_losses.operating_point import Choice, choose, sweep
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.judged import AS_IN_COHORT
+from sct_lesion_losses.operating_point import THRESHOLDS, Choice, Objective, Tally, choose
+from sct_lesion_losses.operating_point.objectives import BETA
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card, reached
+from sct_lesion_losses.scan_results import Conditions, Model
 
 logger = logging.getLogger(__name__)
+
+CONTRAST = "t2"  # of the scans, where SCT finds the cord
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How scans are segmented for tuning.
+    """How a threshold is chosen, and how scans are segmented for that.
 
     Attributes
     ----------
     objective : str
-        A key of `operating_point.choose.OBJECTIVES`.
+        A key of `operating_point.OBJECTIVES`.
+    beta, preset, specificity
+        Numbers of the objective; see `Objective`.
     centerline : str
         ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
     measure : bool
@@ -46,6 +55,14 @@ class Settings:
     engine: str = "auto"
     precision: str = "float32"
     limits: tuple[str, ...] = ()
+    beta: float = BETA
+    preset: str = "paper"
+    specificity: float | None = None
+
+    @property
+    def wanted(self) -> Objective:
+        """The objective with its numbers."""
+        return Objective(self.objective, self.beta, self.preset, self.specificity)
 
 
 def run(
@@ -53,6 +70,8 @@ def run(
     data: Path,
     settings: Settings = Settings(),
     *,
+    results: Path | None = None,
+    jobs: int = 1,
     command: str | None = None,
     report: Progress | None = None,
 ) -> Choice:
@@ -63,13 +82,19 @@ def run(
     bundle : str or Path
         Name or folder of the bundle; it is replaced at once by the tuned one.
     data : Path
-        BIDS folder or TSV. Where it holds a split (`train.run` writes one), the scans of
-        ``thr-optimization`` choose the threshold and those of ``unseen`` are measured; else every
-        scan chooses and none is measured. Scans in which no cord is found are left out, counted.
+        BIDS folder or TSV. Where it holds a split, the scans of ``thr-optimization`` choose the
+        threshold and those of ``unseen`` are measured; else every scan chooses and none is
+        measured. Scans in which no cord is found are left out, counted.
     settings : Settings
+    results : Path, optional
+        Folder in whose ``scans`` the counts of each scan are kept: another tuning, and an
+        evaluation into the same folder, compute only what is missing there. By default none are.
+    jobs : int
+        Scans at a time, each in a process of its own.
     command : str, optional
         The command line that tunes like this, for the model card; see `schema.command_line`.
     report : callable, optional
+        Told of the scans that are computed.
 
     Returns
     -------
@@ -78,56 +103,145 @@ def run(
     Raises
     ------
     DataError
-        A scan was trained on, there is none to choose with, or no threshold above 0 is any good.
+        A scan was trained on, or those there are choose no threshold above 0.
     UsageError
-        The bundle is SCT's own model, which cannot be rewritten.
+        The bundle is SCT's own model, which cannot be rewritten, or the objective makes no sense.
     """
+    objective = settings.wanted
     loaded = store.load(bundle)
     if loaded.folder is None or not loaded.weights:
         raise UsageError(f"{bundle}: this model is not a bundle on disk; tune one of your own")
-    scans = cohorts.read(data)
-    tuning, unseen = parts(scans)
-    if not settings.measure:
-        unseen = []
-    refuse_known([loaded], [*tuning, *unseen])
-    total = len(tuning) + len(unseen)
-    network = engines.load(loaded.network, settings.engine, settings.precision)
+    cohort = cohorts.read(data)
+    tuning, unseen = parts(cohort)
+    scans, names = [*tuning, *(unseen if settings.measure else [])], cohorts.names(cohort)
+    with tempfile.TemporaryDirectory() as passing:
+        folder = (results or Path(passing)) / SCANS
+        found = tallies(loaded, scans, names, folder, settings, jobs=jobs, report=report)
+    choice, point = chosen(tuning, found, objective, settings.centerline)
+    metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
+    save(loaded, point, metrics, settings.limits, command)
+    return choice
 
-    refused = 0
 
-    def judged(some: Sequence[CohortScan], done: int) -> Iterator[Judged]:
-        nonlocal refused
-        for number, scan in enumerate(some, start=done + 1):
-            try:
-                yield judge(loaded, network, scan, settings.centerline)
-            except NoCordError as error:
-                refused += 1
-                logger.warning("left out: %s", error)
-            if report is not None:
-                report(number, total)
+def tallies(
+    bundle: Bundle,
+    scans: Sequence[CohortScan],
+    names: Mapping[Path, str],
+    folder: Path,
+    settings: Settings,
+    *,
+    jobs: int = 1,
+    report: Progress | None = None,
+) -> dict[CohortScan, Tally]:
+    """Count what the bundle does on scans at every threshold; those without a cord are left out.
 
-    curves = [(j.scan, sweep(j.truth, j.pmap)) for j in judged(tuning, 0)]
-    choice = choose(
-        [c for _, c in curves], [s.subject for s, _ in curves], objective=settings.objective
+    Parameters
+    ----------
+    bundle : Bundle
+        One on disk.
+    scans : sequence of CohortScan
+    names : mapping of Path to str
+        Of the scans' files; see `cohort.names`.
+    folder : Path
+        Where the counts are kept, and taken over from; see `cohort_results.gather`.
+    settings : Settings
+    jobs : int
+    report : callable, optional
+
+    Returns
+    -------
+    dict of CohortScan to Tally
+        In the order of the scans.
+
+    Raises
+    ------
+    DataError
+        The bundle was trained on a scan.
+    LesionError
+        A scan cannot be used, or the folder not be written.
+    """
+    files.require_writable(folder)
+    model = Model(str(bundle.folder), bundle.pmap_sha256, THRESHOLDS)
+    conditions = Conditions.of(
+        settings.centerline, CONTRAST, settings.engine, scans, settings.precision
     )
-    bearing = [s for s, curve in curves if curve.n_truth > 0]
-    refused_tuning, refused = refused, 0
-    uses = [
-        reached.use(j.scan.subject, j.truth, j.pmap, choice.threshold)
-        for j in judged(unseen, len(tuning))
-    ]
-    point = operating_point(choice, bearing, settings.centerline, refused_tuning)
+    seen_by = {scan: [model] for scan in scans}
+    results = cohort_results.gather(
+        seen_by, names, folder, conditions, [bundle], jobs=jobs, report=report
+    )
+    found = {}
+    for scan, by_model in results.items():
+        result = by_model[model]
+        if result.tally is None:
+            logger.warning("left out: %s: %s", scan.name, result.refused)
+        else:
+            found[scan] = result.tally
+    return found
+
+
+def chosen(
+    tuning: Sequence[CohortScan],
+    found: Mapping[CohortScan, Tally],
+    objective: Objective,
+    centerline: str,
+) -> tuple[Choice, OperatingPoint]:
+    """Choose the threshold.
+
+    Parameters
+    ----------
+    tuning : sequence of CohortScan
+        The scans that are to choose.
+    found : mapping of CohortScan to Tally
+        See `tallies`; scans that are missing have no cord.
+    objective : Objective
+    centerline : str
+        How the cord was found; see `Settings`.
+
+    Raises
+    ------
+    DataError
+        There is nothing to choose with, or no threshold above 0 is any good.
+    """
+    scans = [scan for scan in tuning if scan in found]
+    if not scans:
+        raise DataError(
+            f"no cord was found in any of the {len(tuning)} scans that are to choose the "
+            "threshold; check them, or give centerlines with the cohort"
+        )
+    choice = choose([found[s] for s in scans], [s.subject for s in scans], objective=objective)
+    deciding = [scans[k] for k in choice.deciding]
+    return choice, operating_point(choice, deciding, centerline, len(tuning) - len(scans))
+
+
+def measured(
+    unseen: Sequence[CohortScan], found: Mapping[CohortScan, Tally], threshold: float
+) -> dict[str, Metric]:
+    """Return what the bundle reaches on unseen scans; those missing in `found` have no cord."""
+    scans = [scan for scan in unseen if scan in found]
+    return reached.metrics(
+        [found[s] for s in scans], [s.subject for s in scans], threshold, len(unseen) - len(scans)
+    )
+
+
+def save(
+    bundle: Bundle,
+    point: OperatingPoint,
+    metrics: Mapping[str, Metric],
+    limits: Sequence[str],
+    command: str | None,
+) -> None:
+    """Replace the bundle by the tuned one, with a card anew."""
+    assert bundle.folder is not None
     changes: dict[str, object] = {
         "operating_point": point,
-        "metrics": reached.metrics(uses, refused) if uses or refused else {},
-        "limits": tuple(dict.fromkeys((*loaded.info.limits, *settings.limits))),
+        "metrics": metrics,
+        "limits": tuple(dict.fromkeys((*bundle.info.limits, *limits))),
     }
     if command is not None:
-        changes["provenance"] = loaded.info.provenance.followed_by(command)
-    info = loaded.info.model_copy(update=changes)
+        changes["provenance"] = bundle.info.provenance.followed_by(command)
+    info = bundle.info.model_copy(update=changes)
     info = BundleInfo.model_validate(info.model_dump())
-    store.save(loaded.folder, info, loaded.network, loaded.weights, card.text(info), overwrite=True)
-    return choice
+    store.save(bundle.folder, info, bundle.network, bundle.weights, card.text(info), overwrite=True)
 
 
 def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortScan]]:
@@ -153,7 +267,7 @@ def operating_point(
     ----------
     choice : Choice
     scans : sequence of CohortScan
-        Those whose curves made it.
+        Those that decided; see `Choice.deciding`.
     centerline : str
         How the cord was found; see `Settings`.
     refused : int
@@ -165,13 +279,16 @@ def operating_point(
             "nothing of use for these scans, train it longer or on scans like them"
         )
     numbers = {s: n for n, s in enumerate(dict.fromkeys(scan.subject for scan in scans), start=1)}
-    warnings = ["the optimum lies at an end of the grid"] if choice.at_end else []
+    warnings = list(choice.warnings)
     if refused:
         warnings.append(f"left out, because no cord was found: {refused} of the scans")
     return OperatingPoint(
         kind="tuned",
         threshold=choice.threshold,
         objective=choice.objective,
+        beta=choice.parameters.beta,
+        preset=choice.parameters.preset or "",
+        specificity=choice.parameters.specificity,
         thresholds=tuple(choice.thresholds.tolist()),
         curve=tuple(choice.curve.tolist()),
         per_scan=tuple(

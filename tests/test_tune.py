@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_bundle import train_small
 from small_cohort import write_cohort
 
-from sct_lesion_losses import tune
+from sct_lesion_losses import evaluate, judged, predict, tune
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.errors import BundleError, DataError, NoCordError
+from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ def test_tuned_bundle_says_what_it_reaches_on_unseen_scans(tuned):
     metrics = bundle.info.metrics
     assert metrics["v_f1_median"].n >= 1
     assert 0 <= metrics["v_f1_median"].value <= 1
-    assert metrics["lesion_free_unmarked"].n == 2
+    assert metrics["p_specificity"].n == 2
+    assert metrics["l_f1_median"].n == metrics["p_sensitivity"].n == metrics["v_f1_median"].n
+    assert metrics["scans_refused"].value == 0
     assert "v_f1_median" in (bundle.folder / "card.md").read_text(encoding="utf-8")
 
 
@@ -97,19 +100,95 @@ def test_limits_are_added_to_the_card(tuned):
     assert "- it knows bright blocks only" in (bundle.folder / "card.md").read_text("utf-8")
 
 
-def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch):
+def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch, caplog):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=7)
-    real = tune.judge
+    real = judged.locate.centerline
 
-    def judge(bundle, network, scan, centerline):
-        if scan.subject == "sub-002":
-            raise NoCordError("no spinal cord was found")
-        return real(bundle, network, scan, centerline)
+    def centerline(*args, file=None, **rest):
+        if "sub-002" in file.name:
+            raise NoCordError("no spinal cord was recognised")
+        return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(tune, "judge", judge)
+    monkeypatch.setattr(judged.locate, "centerline", centerline)
     choice = tune.run(bundle.folder, fresh)
     point = store.load(bundle.folder).info.operating_point
     assert choice.n_scans == 2
     assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
     assert point.centerline == "cohort"
+    assert "left out: sub-002_T2w: no spinal cord was recognised" in caplog.text
+
+
+def test_no_cord_in_any_tuning_scan_is_an_error(tuned, tmp_path, monkeypatch):
+    def centerline(*_args, **_rest):
+        raise NoCordError("no spinal cord was recognised")
+
+    _, bundle = tuned
+    monkeypatch.setattr(judged.locate, "centerline", centerline)
+    with pytest.raises(DataError, match="in any of the 1 scans"):
+        tune.run(bundle.folder, write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0))
+
+
+@pytest.fixture
+def pmaps(monkeypatch) -> list[str]:
+    """Names of the bundles of the p-maps that are predicted in this process from here on."""
+    made: list[str] = []
+    real = predict.pmap
+
+    def pmap(bundle, *args, **rest):
+        made.append(bundle.name)
+        return real(bundle, *args, **rest)
+
+    monkeypatch.setattr(predict, "pmap", pmap)
+    return made
+
+
+def test_other_objectives_and_evaluation_take_over_what_tuning_keeps(
+    tuned, split_table, tmp_path, pmaps
+):
+    _, bundle = tuned
+    kept = tmp_path / "kept"
+    first = tune.run(bundle.folder, split_table, results=kept, jobs=2)
+    assert pmaps == []  # they were predicted by the workers
+    before = {path: path.read_bytes() for path in (kept / "scans").iterdir()}
+
+    lesion_wise = tune.Settings("mean_l_f1", preset="anima")
+    second = tune.run(bundle.folder, split_table, lesion_wise, results=kept)
+    evaluated = evaluate.run([bundle.folder], split_table, kept)
+    assert pmaps == []
+    assert {path: path.read_bytes() for path in (kept / "scans").iterdir()} == before
+
+    info = store.load(bundle.folder).info
+    point = info.operating_point
+    assert (point.objective, point.preset, point.beta) == ("mean_l_f1", "anima", None)
+    assert point.curve == pytest.approx(second.curve)
+    assert second.n_scans == first.n_scans
+    f1 = [
+        row.voxels.f1
+        for row in evaluated.rows
+        if row.tuned and row.lesions.preset.name == "paper" and row.voxels.n_truth
+    ]
+    assert info.metrics["v_f1_median"].value == pytest.approx(float(np.median(f1)))
+
+
+def test_what_is_doubtful_about_the_choice_is_written_into_the_bundle(tuned, tmp_path):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=3)
+    choice = tune.run(bundle.folder, fresh)
+    warnings = store.load(bundle.folder).info.operating_point.warnings
+    assert warnings == choice.warnings
+    assert "subjects that decided: 2, fewer than 10" in warnings
+    assert "no lesion-free scan: P-specificity at this threshold is not known" in warnings
+
+
+def test_a_specificity_can_be_asked_for(tuned, tmp_path):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=1, seed=4)
+    settings = tune.Settings("l_f1_at_specificity", specificity=1.0)
+    choice = tune.run(bundle.folder, fresh, settings)
+    point = store.load(bundle.folder).info.operating_point
+    assert (point.specificity, point.preset) == (1.0, "paper")
+    assert (choice.n_scans, len(point.per_scan)) == (2, 2)
+    assert point.curve[0] is None  # at 0 every scan is marked
+    with pytest.raises(UsageError, match="no other takes one"):
+        tune.run(bundle.folder, fresh, tune.Settings(specificity=1.0))

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sct_lesion_losses.bundle.fields import Count, Probability, Record, Score, is_increasing
+from sct_lesion_losses.bundle.fields import (
+    Count,
+    Positive,
+    Probability,
+    Record,
+    Score,
+    is_increasing,
+)
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
@@ -31,8 +38,15 @@ class OperatingPoint(Record):
         A voxel is lesion where p >= threshold.
     objective : str
         What was maximised.
+    beta : float or None
+        Of an F-beta: the weight of sensitivity against precision.
+    preset : str
+        Of a lesion-wise objective: the rule by which lesions are detected.
+    specificity : float or None
+        P-specificity that the threshold had to reach, where one was asked for.
     thresholds, curve : tuple of float
-        The grid of the sweep, and the objective at each of its thresholds.
+        The grid of the sweep, and the objective at each of its thresholds; null where the
+        threshold does not reach the specificity.
     per_scan : tuple of ScanCurve
         The curve of every scan; never only the winner.
     interval : (low, high) or None
@@ -53,6 +67,9 @@ class OperatingPoint(Record):
     kind: Literal["tuned", "untuned"] = "untuned"
     threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED_THRESHOLD
     objective: str = ""
+    beta: Positive | None = None
+    preset: str = ""
+    specificity: Probability | None = None
     thresholds: tuple[Probability, ...] = ()
     curve: tuple[Score, ...] = ()
     per_scan: tuple[ScanCurve, ...] = ()

@@ -12,11 +12,14 @@ import click
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.common import (
     FILE,
+    FOLDER,
     SWITCH,
     TEXT,
+    Kind,
     choice,
     command,
     execute,
+    int_range,
     leave,
     option,
     words,
@@ -44,9 +47,34 @@ logger = logging.getLogger(__name__)
 @option(
     "-objective",
     "objective",
-    choice("median_v_f1", "mean_v_f1"),
-    "What the threshold is to make best, over the scans with lesions.",
+    choice(
+        *("median_v_f1", "mean_v_f1", "median_l_f1", "mean_l_f1"),
+        *("median_v_fbeta", "mean_v_fbeta", "l_f1_at_specificity"),
+    ),
+    "What the threshold is to make best, over the scans with lesions: voxel- or lesion-wise F1, "
+    "F-beta, or the median L-F1 where -specificity is reached on the lesion-free scans.",
     default="median_v_f1",
+)
+@option(
+    "-beta",
+    "beta",
+    Kind("<float>", click.FloatRange(0, min_open=True)),
+    "How many times as much as precision sensitivity counts in F-beta.",
+    default=2.0,
+)
+@option(
+    "-preset",
+    "preset",
+    choice("paper", "anima", "candidate"),
+    "By which rule lesion-wise objectives count lesions as detected.",
+    default="paper",
+)
+@option(
+    "-specificity",
+    "specificity",
+    Kind("<float>", click.FloatRange(0, 1, min_open=True)),
+    "Share of the lesion-free scans that the threshold must leave without a lesion; for "
+    "-objective l_f1_at_specificity.",
 )
 @option(
     "-centerline",
@@ -77,7 +105,23 @@ logger = logging.getLogger(__name__)
     "Sentences on where the bundle fails, for its model card.",
     many=True,
 )
-def tune_lesion(bundle: str, data: Path, verbosity: int, **settings: Any) -> int:
+@option(
+    "-results",
+    "results",
+    FOLDER,
+    "Folder in which the counts of each scan are kept: tuning that was stopped, or another "
+    "objective, computes only what is missing there, and so does sct_evaluate_lesion with it as "
+    "-ofolder.",
+)
+@option("-jobs", "jobs", int_range(1), "Scans segmented at the same time.", default=1)
+def tune_lesion(
+    bundle: str,
+    data: Path,
+    results: Path | None,
+    jobs: int,
+    verbosity: int,
+    **settings: Any,
+) -> int:
     """Tune, and print the threshold."""
     from sct_lesion_losses import tune
     from sct_lesion_losses.bundle.schema import command_line
@@ -87,6 +131,8 @@ def tune_lesion(bundle: str, data: Path, verbosity: int, **settings: Any) -> int
             bundle,
             data,
             tune.Settings(**settings),
+            results=results,
+            jobs=jobs,
             command=command_line([NAME, *words()]),
             report=progress,
         )
@@ -97,7 +143,7 @@ def tune_lesion(bundle: str, data: Path, verbosity: int, **settings: Any) -> int
         low,
         high,
         choice_made.objective,
-        choice_made.curve.max(),
+        choice_made.best,
         choice_made.n_scans,
         choice_made.n_subjects,
     )

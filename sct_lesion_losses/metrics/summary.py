@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.metrics.components import components
 
-FOUND = 0.25  # share of a lesion that must be covered; Hussein et al. 2023, section 2.6
 BOOTSTRAPS = 2000
 EXACT_PAIRS = 16  # up to here the test counts every assignment of signs, ties or not
 _DIGITS = 12  # 0.75 - 0.7 and 0.45 - 0.4 are one difference; as floats they are two
@@ -58,27 +56,6 @@ class SignedRank:
     p: float
     n: int
     rank_biserial: float
-
-
-def lesions_found(
-    truth: NDArray[np.bool_], prediction: NDArray[np.bool_], share: float = FOUND
-) -> tuple[int, int]:
-    """How many lesions of the manual mask are covered by at least a share, and how many there are.
-
-    Parameters
-    ----------
-    truth, prediction : (X, Y, Z) bool
-    share : float
-
-    Returns
-    -------
-    tuple of int
-        Lesions found, lesions there are (18-neighbour components).
-    """
-    labels = components(truth)
-    sizes = np.bincount(labels[labels > 0], minlength=int(labels.max()) + 1)[1:]
-    covered = np.bincount(labels[prediction & (labels > 0)], minlength=len(sizes) + 1)[1:]
-    return int(np.count_nonzero(covered >= share * sizes)), len(sizes)
 
 
 def interval(

@@ -14,6 +14,7 @@ from sct_lesion_losses.operating_point.objectives import (
     TIE,
     FloatArray,
     Objective,
+    Parameters,
     Rows,
     Scored,
     score,
@@ -41,8 +42,8 @@ class Choice:
         The operating point.
     objective : str
         A key of `objectives.OBJECTIVES`.
-    parameters : dict of str to float or str
-        Numbers that the objective depends on; see `Objective.parameters`.
+    parameters : Parameters
+        Numbers that the objective depends on.
     thresholds : (T,) float64
         The grid.
     curve : (T,) float64
@@ -71,7 +72,7 @@ class Choice:
 
     threshold: float
     objective: str
-    parameters: dict[str, float | str]
+    parameters: Parameters
     thresholds: FloatArray
     curve: FloatArray
     deciding: tuple[int, ...]

@@ -66,17 +66,23 @@ class Objective:
             )
 
     @property
-    def parameters(self) -> dict[str, float | str]:
-        """Those of its numbers that it depends on, by name."""
-        kind = OBJECTIVES[self.name]
-        found: dict[str, float | str] = {}
-        if kind.score is _v_fbeta:
-            found["beta"] = self.beta
-        if kind.score is _l_f1:
-            found["preset"] = self.preset
-        if self.specificity is not None:
-            found["specificity"] = self.specificity
-        return found
+    def parameters(self) -> Parameters:
+        """Those of its numbers that it depends on."""
+        score = OBJECTIVES[self.name].score
+        return Parameters(
+            self.beta if score is _v_fbeta else None,
+            self.preset if score is _l_f1 else None,
+            self.specificity,
+        )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The numbers that an objective depends on; None for the others. See `Objective`."""
+
+    beta: float | None = None
+    preset: str | None = None
+    specificity: float | None = None
 
 
 @dataclass(frozen=True)

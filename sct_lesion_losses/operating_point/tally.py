@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import detection, lesion
 from sct_lesion_losses.metrics.detection import PRESETS
 from sct_lesion_losses.metrics.lesion import LesionScore
 from sct_lesion_losses.metrics.voxel import VoxelScore
 from sct_lesion_losses.operating_point.lesion_sweep import LesionCurve, sweep_lesions
 from sct_lesion_losses.operating_point.sweep import THRESHOLDS, Curve, sweep
+
+_SAME = 1e-9  # thresholds that differ by less are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,21 @@ class Tally:
     voxels: Curve
     lesions: Mapping[str, LesionCurve]
     voxel_mm3: float
+
+    def index(self, threshold: float) -> int:
+        """Index of one of its thresholds.
+
+        Raises
+        ------
+        UsageError
+            It is not one of them.
+        """
+        there = np.flatnonzero(np.abs(self.voxels.thresholds - threshold) < _SAME)
+        if not there.size:
+            raise UsageError(
+                f"threshold {threshold:g} is not among those that were swept; sweep it as well"
+            )
+        return int(there[0])
 
     def voxel_score(self, k: int) -> VoxelScore:
         """Score at the threshold of index k, as `metrics.voxel.score` gives it."""

@@ -153,8 +153,8 @@ def _operating_point(point: OperatingPoint) -> str:
             "chooses one."
         )
     first = (
-        f"**{point.threshold:g}**, chosen for the best `{point.objective}` on {point.n_scans} "
-        f"scans of {point.n_subjects} subjects that were not trained on."
+        f"**{point.threshold:g}**, chosen for the best `{point.objective}`{_numbers(point)} on "
+        f"{point.n_scans} scans of {point.n_subjects} subjects that were not trained on."
     )
     lines = []
     if point.interval is not None:
@@ -171,6 +171,13 @@ def _operating_point(point: OperatingPoint) -> str:
         lines.append(f"centerline of the scans, here and below: {by}")
     lines += [f"warning: {warning}" for warning in point.warnings]
     return "\n\n".join([first, "\n".join(f"- {line}" for line in lines), curve(point)])
+
+
+def _numbers(point: OperatingPoint) -> str:
+    """Numbers of the objective, in brackets."""
+    found = {"beta": point.beta, "preset": point.preset, "P-specificity >=": point.specificity}
+    shown = [f"{name} {value}" for name, value in found.items() if value]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def curve(point: OperatingPoint) -> str:

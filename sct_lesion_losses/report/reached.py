@@ -3,90 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sct_lesion_losses.bundle.schema import Metric
-from sct_lesion_losses.metrics import summary, voxel
-from sct_lesion_losses.operating_point import binarize
+from sct_lesion_losses.bundle.tuning import UNTUNED_THRESHOLD
+from sct_lesion_losses.metrics import patient, summary
+from sct_lesion_losses.metrics.patient import Proportion
+from sct_lesion_losses.operating_point import Tally
+
+PRESET = "paper"
 
 
-@dataclass(frozen=True)
-class Use:
-    """What the tuned bundle does on one unseen scan; F1 is NaN where there is no lesion.
+def metrics(
+    tallies: Sequence[Tally], subjects: Sequence[str], threshold: float, refused: int = 0
+) -> dict[str, Metric]:
+    """Return the bundle's `metrics`: summaries over unseen scans with lesions, and shares.
 
-    Attributes
+    Parameters
     ----------
-    subject : str
-    f1, f1_untuned : float
-        V-F1 at the tuned threshold and at 0.5.
-    sensitivity, precision : float
-        V-sensitivity and V-precision at the tuned threshold.
-    n_lesions, n_found : int
-        Lesions, and those of which at least 25 % is marked.
-    marked : bool
-        Any voxel is marked.
+    tallies : sequence of Tally
+        Of the unseen scans; `threshold` and 0.5 are among their thresholds.
+    subjects : sequence of str
+        Whose scan each is; the intervals of medians and means resample them.
+    threshold : float
+        The tuned one.
+    refused : int
+        Unseen scans in which no cord was found: they have no scores; their share is a metric.
+
+    Returns
+    -------
+    dict of str to Metric
+        Without those that no scan tells of.
     """
+    at = [tally.index(threshold) for tally in tallies]
+    voxels = [tally.voxel_score(k) for tally, k in zip(tallies, at, strict=True)]
+    lesions = [tally.lesion_score(PRESET, k) for tally, k in zip(tallies, at, strict=True)]
+    untuned = [tally.voxel_score(tally.index(UNTUNED_THRESHOLD)) for tally in tallies]
 
-    subject: str
-    f1: float
-    f1_untuned: float
-    sensitivity: float
-    precision: float
-    n_lesions: int
-    n_found: int
-    marked: bool
-
-
-def use(
-    subject: str, truth: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32], threshold: float
-) -> Use:
-    """Score one unseen scan at the tuned threshold and at 0.5."""
-    mask = binarize(pmap, threshold)
-    tuned = voxel.score(truth, mask)
-    untuned = voxel.score(truth, binarize(pmap, 0.5))
-    found, there = summary.lesions_found(truth, mask)
-    return Use(
-        subject,
-        tuned.f1,
-        untuned.f1,
-        tuned.sensitivity,
-        tuned.precision,
-        there,
-        found,
-        bool(mask.any()),
-    )
-
-
-def metrics(uses: Sequence[Use], refused: int = 0) -> dict[str, Metric]:
-    """Return the bundle's `metrics`: medians over unseen scans with lesions, and shares.
-
-    `refused` scans, in which no cord was found, have no scores; their share is a metric.
-    """
-    subjects = [u.subject for u in uses]
-
-    def metric(
-        values: list[float], statistic: Callable[[npt.NDArray[np.float64]], float], note: str
+    def summarised(
+        values: list[float], statistic: Callable[..., object], where: str = "tuned"
     ) -> Metric:
         found = summary.interval(values, subjects, statistic)
-        return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)
+        return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=where)
 
-    nan = float("nan")
-    share = [u.n_found / u.n_lesions if u.n_lesions else nan for u in uses]
-    clean = [nan if u.n_lesions else float(not u.marked) for u in uses]
+    by_rule = f"tuned, preset {PRESET}"
+    patients = patient.score(lesions)
     measured = {
-        "v_f1_median": metric([u.f1 for u in uses], np.median, "at the tuned threshold"),
-        "v_f1_mean": metric([u.f1 for u in uses], np.mean, "at the tuned threshold"),
-        "v_f1_median_at_0.5": metric([u.f1_untuned for u in uses], np.median, "at threshold 0.5"),
-        "v_sensitivity_median": metric([u.sensitivity for u in uses], np.median, "tuned"),
-        "v_precision_median": metric([u.precision for u in uses], np.median, "tuned"),
-        "lesions_found": metric(share, np.mean, "mean share of a scan's lesions marked to >= 25 %"),
-        "lesion_free_unmarked": metric(clean, np.mean, "share of lesion-free scans left empty"),
+        "v_f1_median": summarised([s.f1 for s in voxels], np.median),
+        "v_f1_mean": summarised([s.f1 for s in voxels], np.mean),
+        "v_f1_median_at_0.5": summarised([s.f1 for s in untuned], np.median, "at threshold 0.5"),
+        "v_f1_mean_at_0.5": summarised([s.f1 for s in untuned], np.mean, "at threshold 0.5"),
+        "v_sensitivity_median": summarised([s.sensitivity for s in voxels], np.median),
+        "v_precision_median": summarised([s.precision for s in voxels], np.median),
+        "l_sensitivity_median": summarised([s.sensitivity for s in lesions], np.median, by_rule),
+        "l_precision_median": summarised([s.precision for s in lesions], np.median, by_rule),
+        "l_f1_median": summarised([s.f1 for s in lesions], np.median, by_rule),
+        "p_sensitivity": _share(
+            patients.sensitivity, f"{by_rule}: scans with lesions in which one is detected"
+        ),
+        "p_specificity": _share(
+            patients.specificity, f"{by_rule}: lesion-free scans in which none is predicted"
+        ),
+        "scans_refused": _share(
+            patient.proportion(refused, len(tallies) + refused),
+            "unseen scans in which no cord was found",
+        ),
     }
-    scans = len(uses) + refused
-    measured["scans_refused"] = Metric(
-        value=refused / scans, n=scans, note="share of unseen scans in which no cord was found"
-    )
-    return {name: m for name, m in measured.items() if m.n}
+    return {name: metric for name, metric in measured.items() if metric.n}
+
+
+def _share(found: Proportion, note: str) -> Metric:
+    """Share of scans, with its Wilson interval."""
+    return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)

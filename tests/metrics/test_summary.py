@@ -14,7 +14,6 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics.summary import (
     holm,
     interval,
-    lesions_found,
     spread,
     wilcoxon,
 )
@@ -46,18 +45,6 @@ def enumerated(differences: np.ndarray) -> float:
     signs = itertools.product((-1, 1), repeat=len(ranks))
     extreme = [abs(np.array(sign) @ ranks) >= seen - 1e-9 for sign in signs]
     return float(np.mean(extreme))
-
-
-def test_a_lesion_is_found_when_a_quarter_of_it_is_covered():
-    truth, prediction = np.zeros((20, 3, 3), bool), np.zeros((20, 3, 3), bool)
-    truth[0:4, 0, 0] = truth[6:10, 0, 0] = truth[12:16, 0, 0] = True
-    prediction[0, 0, 0] = True  # 1 of 4
-    prediction[6:10, 0, 1] = True  # beside it
-    assert lesions_found(truth, prediction) == (1, 3)
-
-
-def test_a_scan_without_lesions_has_none_to_find():
-    assert lesions_found(np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)) == (0, 0)
 
 
 def test_nan_is_left_out_and_not_counted():

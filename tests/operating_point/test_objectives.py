@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics.detection import PRESETS
 from sct_lesion_losses.operating_point import Curve, LesionCurve, Objective, Tally, choose
+from sct_lesion_losses.operating_point.objectives import Parameters
 
 GRID = np.array([0.2, 0.3, 0.5, 0.7, 0.8])
 
@@ -84,7 +85,7 @@ def test_the_preset_says_which_lesions():
         for name in ("paper", "anima")
     ]
     assert [choice.threshold for choice in chosen] == [0.5, 0.2]
-    assert chosen[1].parameters == {"preset": "anima"}
+    assert chosen[1].parameters == Parameters(preset="anima")
 
 
 def test_lesion_wise_objectives_need_lesion_counts():
@@ -100,7 +101,7 @@ def test_the_best_threshold_with_enough_specificity_is_chosen():
     assert chosen.curve == pytest.approx([np.nan, np.nan, 0.5, 0.4, 0.2], nan_ok=True)
     assert choose(scans, objective=at(0.51), bootstraps=0).threshold == 0.7
     assert (chosen.deciding, chosen.n_scans, chosen.n_subjects) == ((0,), 1, 1)
-    assert chosen.parameters == {"preset": "paper", "specificity": 0.5}
+    assert chosen.parameters == Parameters(preset="paper", specificity=0.5)
     assert chosen.best == 0.5
 
 

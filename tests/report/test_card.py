@@ -118,6 +118,14 @@ def test_the_curve_is_a_table_with_the_choice_marked() -> None:
     )
 
 
+def test_the_numbers_of_the_objective_are_said() -> None:
+    point = POINT | {"objective": "l_f1_at_specificity", "preset": "paper", "specificity": 0.9}
+    text = card.text(make_info(operating_point=point))
+    assert "`l_f1_at_specificity` (preset paper, P-specificity >= 0.9) on 2 scans" in text
+    point = POINT | {"objective": "mean_v_fbeta", "beta": 2.0}
+    assert "`mean_v_fbeta` (beta 2.0) on" in card.text(make_info(operating_point=point))
+
+
 def epochs(*val_losses: float | None) -> tuple[Epoch, ...]:
     return tuple(
         Epoch(epoch=k, loss=0.5, val_loss=value, rate=1e-3)
