@@ -22,12 +22,13 @@ from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.operating_point import Choice, choose
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import markup, scores, tables
+from sct_lesion_losses.report.figures import evaluation as figures
 from sct_lesion_losses.report.markup import Table
 from sct_lesion_losses.report.published import PUBLISHED
 from sct_lesion_losses.report.scores import LesionRow
 from sct_lesion_losses.scan_results import Conditions, Model, Result
 
-TABLES = "tables"
+TABLES, FIGURES = "tables", "figures"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
 _WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
@@ -89,7 +90,7 @@ def run(
     command: str = "",
     report: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate models on a cohort and write scores, lesions and tables.
+    """Evaluate models on a cohort and write scores, lesions, tables and figures.
 
     What a model does on a scan is kept in ``scans``; another run into the same folder computes only
     what is missing there, or has changed. The other files are replaced, each whole or not at all.
@@ -174,6 +175,8 @@ def run(
         "ScansWithoutCord": list(evaluation.without_cord),
     }
     _write(folder, evaluation, entrants, described(entrants, choice), facts)
+    by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
+    figures.write(by_preset, folder / FIGURES)
     return evaluation
 
 
@@ -201,7 +204,7 @@ def _require_outputs(data: Path, folder: Path) -> None:
     for name in (SCORES, LESIONS):
         if os.path.realpath(folder / f"{name}.tsv") == os.path.realpath(data):
             raise UsageError(f"{data} would be overwritten; choose another -ofolder")
-    for place in (folder, folder / SCANS, folder / TABLES):
+    for place in (folder, folder / SCANS, folder / TABLES, folder / FIGURES):
         files.require_writable(place)
 
 

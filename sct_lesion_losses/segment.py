@@ -21,6 +21,7 @@ from sct_lesion_losses.metrics import lesion
 from sct_lesion_losses.operating_point import binarize
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.result import Found, Result, sidecar
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import qc as sct_qc
@@ -202,7 +203,7 @@ def _threshold(settings: Settings, bundle: Bundle) -> float | None:
 def require(settings: Settings) -> None:
     """Raise an error where something that the settings ask for is not installed."""
     if settings.figure:
-        figure.require()
+        style.require()
     if settings.qc is not None:
         sct_qc.require()
 

@@ -15,8 +15,9 @@ from sct_lesion_losses.data import lesion_load, splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.data.lesion_load import PartLoad, Report
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
-from sct_lesion_losses.report import figure, split_figure
-from sct_lesion_losses.report.split_figure import counted
+from sct_lesion_losses.report import split_figure
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.figures.style import counted
 
 TABLE_ENDING = ".tsv"
 PICTURE_ENDING = ".png"
@@ -110,7 +111,7 @@ def _require_outputs(data: Path, table: Path, drawing: Path | None, force: bool)
     if os.path.realpath(table) == os.path.realpath(data):
         raise UsageError(f"{table} is the cohort's own table; give the split another name")
     if drawing is not None:
-        figure.require()
+        style.require()
     for path in filter(None, (table, drawing)):
         if path.is_dir():
             raise OutputError(f"{path} is a folder; choose another name")

@@ -113,11 +113,11 @@ def split_lesion(
     from sct_lesion_losses import split
     from sct_lesion_losses.data.splits import Rules
     from sct_lesion_losses.errors import OutputError
-    from sct_lesion_losses.report import figure
+    from sct_lesion_losses.report.figures import style
 
     if picture is None:
         try:
-            figure.require()
+            style.require()
             picture = True
         except OutputError as error:
             logger.warning("no picture of the split: %s", error)

@@ -22,7 +22,8 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesion
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report.cuts import AXIAL, SAGITTAL, Cut, Labelled, cut
-from sct_lesion_losses.report.split_figure import counted
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.figures.style import counted
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 
@@ -96,14 +97,7 @@ def draw(scans: Sequence[CohortScan], path: Path) -> None:
     """
     check(path)
     made = sheet([tile(scan) for scan in chosen(scans)])
-    with files.replacing(path) as temporary:
-        made.savefig(
-            temporary,
-            format="png",
-            dpi=DPI,
-            metadata={"Software": None},
-            pil_kwargs={"optimize": True},
-        )
+    style.save(made, path, DPI, optimize=True)
 
 
 def check(path: Path) -> None:
@@ -118,7 +112,7 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() != ENDING:
         raise UsageError(f"{path}: expected a name that ends in {ENDING}")
-    figure.require()
+    style.require()
     files.require_writable(path.parent)
 
 
@@ -178,17 +172,13 @@ def tile(scan: CohortScan) -> Tile:
 
 def sheet(tiles: Sequence[Tile]) -> Any:
     """Lay tiles out on a figure, three panels each, all but the zoomed ones at one scale."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     step = SIDE_MM[0] + AXIAL_MM + 3 * _GAP_MM, SIDE_MM[1] + _TITLE_MM + _GAP_MM
     foot = textwrap.wrap(_FOOT, _LETTERS * columns)
     width, height = columns * step[0], rows * step[1] + len(foot) * _FOOT_MM + 2 * _GAP_MM
     pixels = np.round(np.array([width, height]) / _PIXEL_MM)
-    made = Figure(figsize=tuple(pixels / DPI), facecolor="black")
-    FigureCanvasAgg(made)
+    made = style.sheet(pixels[1] / DPI, pixels[0] / DPI, "black")
 
     def panel(left: float, top: float, size: tuple[float, float]) -> Any:
         bottom = height - top - size[1]

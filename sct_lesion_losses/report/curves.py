@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_lesion_losses import files
 from sct_lesion_losses.errors import OutputError, UsageError
-from sct_lesion_losses.report import figure
+from sct_lesion_losses.report.figures import learning, style
 
 if TYPE_CHECKING:
     from sct_lesion_losses.model.progress import Progress
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
 PICTURE = "training.png"
 EVENTS = "tensorboard"
 AGAIN_S = 60.0  # drawing takes a fraction of a second, an epoch of a small cohort hardly more
-TRAINING_COLOUR = "#0072b2"  # Okabe and Ito 2008, told apart by everybody
-VALIDATION_COLOUR = "#d55e00"
-RATE_COLOUR = "#666666"
 RATES_LABELLED = 4
+DPI = 150  # to look at while it runs
+_HEIGHT_INCH = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def drawn(folder: Path, tensorboard: bool = False) -> Iterator[Callable[[Progres
     UsageError
         Event files cannot be written because tensorboardX is not installed.
     """
-    figure.require()
+    style.require()
     last: list[Progress] = []
     drawn_at = float("-inf")
     with ExitStack() as stack:
@@ -124,44 +122,14 @@ def draw(progress: Progress, path: Path) -> None:
     OutputError
         Matplotlib is not installed, or the file cannot be written.
     """
-    figure.require()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, NullFormatter
-
-    lines = progress.history
-    epochs = [line.epoch for line in lines]
-    marker = "o" if len(lines) < 20 else None
-    sheet = Figure(figsize=(7, 5), layout="constrained")
-    FigureCanvasAgg(sheet)
-    loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    for name, values, colour in (
-        ("training", [line.loss for line in lines], TRAINING_COLOUR),
-        ("validation", [line.val_loss for line in lines], VALIDATION_COLOUR),
-    ):
-        loss.plot(epochs, values, color=colour, label=name, marker=marker, markersize=3)
-    loss.plot(
-        progress.best_epoch,
-        progress.best_loss,
-        "*",
-        color=VALIDATION_COLOUR,
-        markersize=13,
-        markeredgecolor="white",
-        label=f"best: {progress.best_loss:.4f} in epoch {progress.best_epoch}",
-    )
-    loss.set_ylabel("loss")
-    loss.legend(frameon=False)
-    rate.step(epochs, [line.rate for line in lines], where="mid", color=RATE_COLOUR)
-    rates = sorted({line.rate for line in lines})
-    rates = rates[:: len(rates) // RATES_LABELLED + 1]
-    rate.set_yscale("log")
-    rate.set_yticks(rates, [f"{value:.2g}" for value in rates], minor=False)
-    rate.yaxis.set_minor_formatter(NullFormatter())
-    rate.set_ylabel("rate")
-    rate.set_xlabel("epoch")
-    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (loss, rate):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    with files.replacing(path) as temporary:
-        sheet.savefig(temporary, format=path.suffix[1:], dpi=150)
+    style.require_ending(path)
+    with style.drawing():
+        sheet = style.sheet(_HEIGHT_INCH, layout="constrained")
+        loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        best = f"best: {progress.best_loss:.4f} in epoch {progress.best_epoch}"
+        learning.panel(loss, rate, progress.history, best, RATES_LABELLED)
+        loss.set_ylabel("loss")
+        loss.legend()
+        rate.set_ylabel("rate")
+        rate.set_xlabel("epoch")
+        style.save(sheet, path, dpi=DPI)

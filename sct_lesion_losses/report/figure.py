@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sct_lesion_losses import files
-from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.metrics import lesion
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
 from sct_lesion_losses.space.resample import values
@@ -54,10 +53,7 @@ def draw(
     OutputError
         Matplotlib is not installed, or the file cannot be written.
     """
-    require()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    style.require()
     rpi, reorientation = grid.to_rpi()
     fine = _around(centerline.filled().on(rpi.resampled((FINE_MM,) * 3)))
     scan = values(reorientation.apply(image), rpi, fine)
@@ -68,8 +64,7 @@ def draw(
     elif pmap is not None:
         overlay = values(reorientation.apply(pmap), rpi, fine)
     slices = _slices(overlay, line)
-    figure = Figure(figsize=(11, 6.4), facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.sheet(6.4, 11, "black", layout="constrained")
     parts: dict[str, Any] = figure.subplot_mosaic(
         [["side", "0", "1"], ["side", "2", "3"]], width_ratios=[1.25, 1, 1]
     )
@@ -80,18 +75,7 @@ def draw(
     for place in range(len(slices), AXIAL_SLICES):
         parts[str(place)].set_axis_off()
     figure.suptitle(title, color="white", fontsize=11)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-
-
-def require() -> None:
-    """Raise an OutputError where pictures cannot be drawn, before any work is done."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise OutputError(
-            "a picture needs matplotlib: pip install 'sct_lesion_losses[report]'"
-        ) from error
+    style.save(figure, path, dpi=110)
 
 
 def _around(line: Centerline) -> Grid:

@@ -9,23 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import files
 from sct_lesion_losses.data.lesion_load import PartLoad
-from sct_lesion_losses.errors import OutputError
-from sct_lesion_losses.report import figure
+from sct_lesion_losses.report.figures import boxes, style
+from sct_lesion_losses.report.figures.boxes import box
+from sct_lesion_losses.report.figures.style import counted
 
-FORMATS = (".png", ".svg")
-# Okabe and Ito 2008: told apart with any colour vision.
 COLOURS = {
-    "training": "#0072B2",
-    "validation": "#E69F00",
-    "thr-optimization": "#009E73",
-    "unseen": "#CC79A7",
+    "training": style.BLUE,
+    "validation": style.ORANGE,
+    "thr-optimization": style.GREEN,
+    "unseen": style.PURPLE,
 }
-SIZE_INCH = (7.2, 3.5)  # across both columns of a page
-DPI = 300
-BOX_FROM = 5  # fewer points have no quartiles worth a box
-WHISKER = 1.5  # box lengths
+HEIGHT_INCH = 3.5
 LOG_FROM = 30  # ratio of the largest to the smallest value from which the axis is logarithmic
 _BOX, _CLOUD = 0.36, 0.62  # heights, of a row of 1
 _GOLDEN = 0.6180339887498949
@@ -55,16 +50,27 @@ def draw(parts: Sequence[PartLoad], path: Path) -> None:
     ----------
     Hussein et al. 2023, figure 1.
     """
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise OutputError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
-    figure.require()
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    style.require_ending(path)
+    with style.drawing():
+        style.save(sheet(parts), path)
 
-    made = Figure(figsize=SIZE_INCH, layout="constrained")
-    FigureCanvasAgg(made)
+
+def draw_all(parts: Sequence[PartLoad], stem: Path) -> tuple[Path, ...]:
+    """Draw the same as `draw` in every format; return the files.
+
+    Parameters
+    ----------
+    parts : sequence of PartLoad
+    stem : Path
+        The files' path without an ending.
+    """
+    with style.drawing():
+        return style.save_all(sheet(parts), stem)
+
+
+def sheet(parts: Sequence[PartLoad]) -> Any:
+    """Figure of `draw`."""
+    made = style.sheet(HEIGHT_INCH, layout="constrained")
     number, volume = made.subplots(1, 2, sharey=True)
     _panel(number, "lesions per scan", parts, [[s.lesions for s in p.bearing] for p in parts])
     _panel(
@@ -75,9 +81,7 @@ def draw(parts: Sequence[PartLoad], path: Path) -> None:
     )
     number.set_yticks(range(len(parts)), [label(part) for part in parts])
     number.set_ylim(len(parts) - 0.45, -0.55)
-    metadata = {"Software": None} if kind == ".png" else {"Date": None}
-    with files.replacing(path) as temporary, rc_context({"svg.hashsalt": "split"}):
-        made.savefig(temporary, format=kind[1:], dpi=DPI, metadata=metadata)
+    return made
 
 
 def label(part: PartLoad) -> str:
@@ -91,39 +95,6 @@ def label(part: PartLoad) -> str:
     if part.lesion_free:
         lines.append(f"{part.lesion_free} without lesions")
     return "\n".join(lines)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "scan"), counted(2, "scan")
-    ('1 scan', '2 scans')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def box(
-    values: npt.NDArray[np.float64], logarithmic: bool
-) -> tuple[float, float, float, float, float]:
-    """Lower whisker, quartile, median, quartile and upper whisker of some values.
-
-    Parameters
-    ----------
-    values : (N,) float64
-        Above 0 where `logarithmic`.
-    logarithmic : bool
-        The 1.5 box lengths of a whisker are factors, not differences.
-    """
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    if logarithmic:
-        reach = (high / low) ** WHISKER
-        inside = values[(values >= low / reach) & (values <= high * reach)]
-    else:
-        reach = WHISKER * (high - low)
-        inside = values[(values >= low - reach) & (values <= high + reach)]
-    # No whisker ends inside the box, where interpolated quartiles leave no point beyond it.
-    ends = min(inside.min(), low), max(inside.max(), high)
-    return float(ends[0]), float(low), float(middle), float(high), float(ends[1])
 
 
 def _panel(
@@ -142,12 +113,10 @@ def _panel(
     for row, (part, own) in enumerate(zip(parts, values, strict=True)):
         if own:
             _row(axes, row, np.sort(np.array(own, dtype=float)), COLOURS[part.name], logarithmic)
-    axes.set_xlabel(title, fontsize=9)
-    axes.tick_params(axis="both", labelsize=8)
+    axes.set_xlabel(title)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    style.plain(axes, "x")
+    axes.spines["left"].set_visible(False)
 
 
 def _row(
@@ -157,7 +126,7 @@ def _row(
     # Multiples of the golden ratio spread neighbours in value as far apart as they can be.
     heights = row + _CLOUD * ((0.5 + np.arange(len(values)) * _GOLDEN) % 1 - 0.5)
     size = float(np.clip(1200 / len(values), 3, 14))
-    boxed = len(values) >= BOX_FROM
+    boxed = len(values) >= boxes.FROM
     over = 2 if boxed else 4  # a line alone would hide a point alone
     axes.scatter(values, heights, s=size, color=colour, alpha=0.75, linewidths=0, zorder=over)
     low, first, middle, third, high = box(values, logarithmic)

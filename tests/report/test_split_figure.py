@@ -77,10 +77,3 @@ def test_labels_count_scans_subjects_and_the_lesion_free() -> None:
         "thr-optimization\n0 scans, 0 subjects",
         "unseen\n5 scans, 5 subjects\n3 without lesions",
     ]
-
-
-def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:
-    values = np.array([1.0, 4.0, 8.0, 16.0, 100.0])
-    # Quartiles 4, 8, 16. Linear: from 4 - 18 to 16 + 18. Logarithmic: from 4 / 8 to 16 * 8.
-    assert split_figure.box(values, logarithmic=False) == (1.0, 4.0, 8.0, 16.0, 16.0)
-    assert split_figure.box(values, logarithmic=True) == (1.0, 4.0, 8.0, 16.0, 100.0)

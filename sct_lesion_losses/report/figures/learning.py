@@ -1,0 +1,143 @@
+"""Learning curves: loss and learning rate over the epochs of one training, or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.report.figures import style
+
+TRAINING_COLOUR, VALIDATION_COLOUR, RATE_COLOUR = style.BLUE, style.VERMILLION, style.GREY
+_FEW = 20  # epochs that are marked one by one
+_ROW_INCH, _REST_INCH = 2.1, 0.35
+_RATIOS = (4, 1)  # heights of loss and rate
+
+
+class Line(Protocol):
+    """What is drawn of an epoch; what was not measured is None."""
+
+    @property
+    def epoch(self) -> int:
+        """Counted from 1."""
+
+    @property
+    def loss(self) -> float | None:
+        """Of the training."""
+
+    @property
+    def val_loss(self) -> float | None:
+        """Of the validation."""
+
+    @property
+    def rate(self) -> float | None:
+        """Learning rate."""
+
+
+def draw(histories: Mapping[str, Sequence[Line]], stem: Path) -> tuple[Path, ...]:
+    """Draw the learning curves of several trainings, a panel for each.
+
+    Losses differ in scale, and so do the axes. Stars mark the lowest validation loss.
+
+    Parameters
+    ----------
+    histories : mapping of str to sequence of Line
+        By the name of the model, such as `BundleInfo.history`; empty ones are left out.
+    stem : Path
+        The files' path without an ending.
+
+    Returns
+    -------
+    tuple of Path
+        The files: PNG and SVG, the same for the same histories.
+
+    Raises
+    ------
+    DataError
+        No training has an epoch.
+    OutputError
+        Matplotlib is not installed, or a file cannot be written.
+    """
+    with style.drawing():
+        return style.save_all(figure(histories), stem)
+
+
+def figure(histories: Mapping[str, Sequence[Line]]) -> Any:
+    """Figure of `draw`; a panel has two axes, loss and rate, and its name as title."""
+    shown = {name: lines for name, lines in histories.items() if lines}
+    if not shown:
+        raise DataError("no training has an epoch to draw; give bundles that hold their history")
+    rows, columns = style.shape(len(shown))
+    made = style.sheet(_ROW_INCH * rows + _REST_INCH, layout="constrained")
+    grid = made.add_gridspec(2 * rows, columns, height_ratios=_RATIOS * rows)
+    for place, (name, lines) in enumerate(shown.items()):
+        row, column = divmod(place, columns)
+        loss = made.add_subplot(grid[2 * row, column])
+        rate = made.add_subplot(grid[2 * row + 1, column], sharex=loss)
+        panel(loss, rate, lines)
+        loss.set_title(name)
+        loss.tick_params(labelbottom=False)
+        if column == 0:
+            loss.set_ylabel("loss")
+            rate.set_ylabel("rate")
+        if place + columns >= len(shown):
+            rate.set_xlabel("epoch")
+    handles, labels = loss.get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return made
+
+
+def panel(
+    loss: Any,
+    rate: Any,
+    lines: Sequence[Line],
+    best: str = "lowest validation loss",
+    rates_labelled: int = 2,
+) -> None:
+    """Draw one training.
+
+    Parameters
+    ----------
+    loss, rate : matplotlib.axes.Axes
+        For the two losses with the best epoch, and for the learning rate.
+    lines : sequence of Line
+    best : str
+        What to call the epoch of the lowest validation loss.
+    rates_labelled : int
+        At most, from the lowest to the highest.
+    """
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    epochs = [line.epoch for line in lines]
+    # Matplotlib leaves a gap at NaN.
+    training, validation, rates = (
+        np.array([getattr(line, name) for line in lines], dtype=float)
+        for name in ("loss", "val_loss", "rate")
+    )
+    marker = "o" if len(lines) < _FEW else None
+    for name, values, colour, dashes in (
+        ("training", training, TRAINING_COLOUR, "--"),
+        ("validation", validation, VALIDATION_COLOUR, "-"),
+    ):
+        options = {"color": colour, "ls": dashes, "marker": marker, "ms": 2.5}
+        loss.plot(epochs, values, label=name, lw=1.3, **options)
+    if np.isfinite(validation).any():
+        k = int(np.nanargmin(validation))
+        star = {"color": VALIDATION_COLOUR, "ms": 11, "mec": "white"}
+        loss.plot(epochs[k], validation[k], "*", label=best, zorder=4, **star)
+    rate.step(epochs, rates, where="mid", color=RATE_COLOUR)
+    known = sorted(set(rates[np.isfinite(rates)]))
+    if known:
+        places = np.linspace(0, len(known) - 1, min(rates_labelled, len(known))).round()
+        shown = [known[int(place)] for place in places]
+        rate.set_yscale("log")
+        rate.set_yticks(shown, [f"{value:.2g}" for value in shown], minor=False)
+        rate.yaxis.set_minor_formatter(NullFormatter())
+        rate.tick_params(axis="y", which="minor", left=False)
+        rate.margins(y=0.3)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    for axes in (loss, rate):
+        style.plain(axes, "both")

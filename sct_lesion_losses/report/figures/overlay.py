@@ -1,0 +1,263 @@
+"""Figure 3 of the study: one sagittal slice, its lesions, and what each model makes of them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses.errors import DataError, GeometryError
+from sct_lesion_losses.metrics import voxel
+from sct_lesion_losses.report import numbers
+from sct_lesion_losses.report.cuts import SAGITTAL, Cut, Labelled, cut
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.space.grid import Grid
+
+TRUTH_COLOUR = style.SKY
+TP_COLOUR, FN_COLOUR, FP_COLOUR = style.GREEN, "white", style.VERMILLION
+SCALE_MM = 10
+_MOST = 6  # panels side by side
+_MARGIN_MM = 8.0  # around the lesions
+_LEAST_MM = (36.0, 48.0)  # width and height
+_MOST_MM = (70.0, 150.0)
+_HIGHEST = 2.4  # height of a panel, of its width
+_PIXEL_MM = 0.15  # fine enough that the edges of voxels are straight
+_WINDOW = (1.0, 99.5)  # percentiles of the panel shown as black and white
+_LINE_INCH, _BESIDE_INCH, _BELOW_INCH, _LEGEND_INCH = 0.16, 0.09, 0.18, 0.28
+_LETTERS = 13.5  # an inch, of a title
+_HATCH = "//////"
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the figure shows.
+
+    Attributes
+    ----------
+    truth : Cut
+        The scan with the manual mask.
+    models : dict of str to Cut
+        The same plane with each model's mask.
+    x : int
+        Slice, counted from the patient's right.
+    """
+
+    truth: Cut
+    models: dict[str, Cut]
+    x: int
+
+
+def draw(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    truth: npt.NDArray[np.bool_],
+    masks: Mapping[str, npt.NDArray[np.bool_]],
+    stem: Path,
+) -> tuple[Path, ...]:
+    """Draw the sagittal slice with most lesion: alone, with the truth, and with each mask on it.
+
+    The truth is blue; true positive voxels are green, false negative ones white, false positive
+    ones red and hatched.
+    The V-F1 in a title is that of the whole scan.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan.
+    grid : Grid
+        Native grid of the scan and of all masks.
+    truth : (X, Y, Z) bool
+        Manual mask.
+    masks : mapping of str to (X, Y, Z) bool
+        Lesions by each model, by its name and whatever the title shall say beside it; line breaks
+        are kept, long lines broken.
+    stem : Path
+        The files' path without an ending.
+
+    Returns
+    -------
+    tuple of Path
+        The files: PNG and SVG, the same for the same arrays.
+
+    Raises
+    ------
+    DataError
+        The manual mask is empty.
+    GeometryError
+        An array is not of the shape of the grid.
+    OutputError
+        Matplotlib is not installed, or a file cannot be written.
+
+    References
+    ----------
+    Hussein et al. 2023, figure 3.
+    """
+    with style.drawing():
+        return style.save_all(figure(shown(image, grid, truth, masks), truth, masks), stem)
+
+
+def shown(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    truth: npt.NDArray[np.bool_],
+    masks: Mapping[str, npt.NDArray[np.bool_]],
+) -> Shown:
+    """Cut scan and masks; see `draw`."""
+    for name, array in {"scan": image, "manual mask": truth, **masks}.items():
+        if array.shape != grid.shape:
+            raise GeometryError(
+                f"the {name} has shape {array.shape}, expected {grid.shape}, that of the grid; "
+                "give all on the native grid of the scan"
+            )
+    if not truth.any():
+        raise DataError("the manual mask holds no lesion; choose a scan that has some")
+    rpi, turn = grid.to_rpi()
+    scan, lesions = turn.apply(image), turn.apply(truth).astype(bool)
+    found = {name: turn.apply(mask).astype(bool) for name, mask in masks.items()}
+    x = int(np.argmax(lesions.sum(axis=(1, 2))))
+    centre, size_mm = _panel(lesions[x], [mask[x] for mask in found.values()], rpi.spacing_mm)
+    empty, middle = np.zeros(rpi.shape, bool), np.zeros((rpi.shape[2], 2))
+
+    def of(mask: npt.NDArray[np.bool_]) -> Cut:
+        labelled = Labelled(scan, mask, empty, rpi, middle)
+        return cut(labelled, SAGITTAL, (x, *centre), size_mm, _PIXEL_MM)
+
+    return Shown(of(lesions), {name: of(mask) for name, mask in found.items()}, x)
+
+
+def figure(
+    what: Shown, truth: npt.NDArray[np.bool_], masks: Mapping[str, npt.NDArray[np.bool_]]
+) -> Any:
+    """Figure of `draw`: axes for the scan, the truth, and each model in the order of `masks`.
+
+    The images over the scan are labelled ``TP``, ``FN`` and ``FP``.
+    """
+    width, height = what.truth.size_mm
+    rows, columns = style.shape(2 + len(masks), _MOST)
+    side = style.WIDTH_INCH / max(columns, 4)
+    titles = {name: _title(name, side) for name in masks}
+    lines = 1 + max((title.count("\n") + 1 for title in titles.values()), default=0)
+    panel = (side - _BESIDE_INCH) * height / width + lines * _LINE_INCH + _BELOW_INCH
+    made = style.sheet(rows * panel + _LEGEND_INCH, width_inch=side * columns, layout="constrained")
+    every = list(made.subplots(rows, columns, squeeze=False).flat)
+    for axes in every[2 + len(masks) :]:
+        axes.remove()
+    inside = what.truth.image
+    window = np.percentile(inside, _WINDOW)
+    lesions = what.truth.lesions >= 0.5
+    _show(every[0], what.truth, window, "scan")
+    _mark_sides(every[0], what.truth)
+    _show(every[1], what.truth, window, "manual mask")
+    _fill(every[1], what.truth, lesions, TRUTH_COLOUR, "truth")
+    for axes, (name, own) in zip(every[2:], what.models.items(), strict=False):
+        score = voxel.score(truth.astype(bool), masks[name].astype(bool)).f1
+        _show(axes, own, window, f"{titles[name]}\nV-F1 {numbers.score(score)}")
+        found = own.lesions >= 0.5
+        _fill(axes, own, found & lesions, TP_COLOUR, "TP")
+        _fill(axes, own, lesions & ~found, FN_COLOUR, "FN")
+        _fill(axes, own, found & ~lesions, FP_COLOUR, "FP")
+    made.legend(handles=_legend(), loc="outside lower center", ncols=3)
+    return made
+
+
+def _title(name: str, width_inch: float) -> str:
+    """Break a name, where it can be broken, into lines that are no wider than a panel."""
+    letters = int(_LETTERS * width_inch)
+    return "\n".join(textwrap.fill(n, letters, break_long_words=False) for n in name.split("\n"))
+
+
+def _panel(
+    truth: npt.NDArray[np.bool_],
+    masks: list[npt.NDArray[np.bool_]],
+    spacing_mm: tuple[float, float, float],
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Middle (y, z), in voxels, and size in mm of a panel around the lesions of a slice.
+
+    It holds the truth, and of what is predicted what is not too far from it.
+    """
+    step = np.array(spacing_mm[1:])
+    own = np.argwhere(truth)
+    middle = (own.min(axis=0) + own.max(axis=0)) / 2
+    low, high = own.min(axis=0), own.max(axis=0)
+    reach = (np.array(_MOST_MM) / 2 - _MARGIN_MM) / step
+    for mask in masks:
+        voxels = np.argwhere(mask)
+        near = voxels[(np.abs(voxels - middle) <= reach).all(axis=1)]
+        if len(near):
+            low, high = np.minimum(low, near.min(axis=0)), np.maximum(high, near.max(axis=0))
+    size = (high - low + 1) * step + 2 * _MARGIN_MM
+    # No more than the field of view: the rest of the panel would be empty.
+    width, height = np.minimum(np.maximum(size, _LEAST_MM), np.array(truth.shape) * step)
+    width = min(max(width, height / _HIGHEST), truth.shape[0] * step[0])
+    centre = (low + high) / 2
+    return (float(centre[0]), float(centre[1])), (float(width), float(height))
+
+
+def _show(axes: Any, own: Cut, window: npt.NDArray[np.floating], title: str) -> None:
+    axes.imshow(
+        own.image,
+        cmap="gray",
+        origin="lower",
+        extent=own.extent,
+        interpolation="nearest",
+        vmin=window[0],
+        vmax=window[1],
+    )
+    axes.set_xlim(-own.size_mm[0] / 2, own.size_mm[0] / 2)
+    axes.set_ylim(-own.size_mm[1] / 2, own.size_mm[1] / 2)
+    axes.set_facecolor("black")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+
+
+def _fill(axes: Any, own: Cut, where: npt.NDArray[np.bool_], colour: str, label: str) -> None:
+    """Fill pixels, framed in black; false positive ones are hatched."""
+    if not where.any():
+        return
+    # A frame of empty pixels closes outlines at the edge of the panel.
+    field = np.pad(where.astype(np.float32), 1)
+    left, right, bottom, top = own.extent
+    across, up = (right - left) / where.shape[1], (top - bottom) / where.shape[0]
+    extent = (left - across, right + across, bottom - up, top + up)
+    options: dict[str, Any] = {"extent": extent, "origin": "lower", "zorder": 2}
+    hatches = [_HATCH if label == "FP" else None]
+    filled = axes.contourf(field, levels=[0.5, 2], colors=[colour], hatches=hatches, **options)
+    filled.set_label(label)
+    axes.contour(field, levels=[0.5], colors="black", linewidths=0.5, **options)
+
+
+def _mark_sides(axes: Any, own: Cut) -> None:
+    """Draw the scale bar, and say which side is which."""
+    width, height = own.size_mm
+    left, bottom = -width / 2 + 0.06 * width, -height / 2 + 0.05 * height
+    axes.plot([left, left + SCALE_MM], [bottom] * 2, color="white", lw=2, solid_capstyle="butt")
+    outline = {"color": "white", "path_effects": _shadow()}
+    axes.text(left, bottom + 0.012 * height, f"{SCALE_MM} mm", ha="left", **outline)
+    for letter, place in (("A", (0.04, 0.5)), ("P", (0.96, 0.5)), ("S", (0.5, 0.98))):
+        ha = {"A": "left", "P": "right", "S": "center"}[letter]
+        va = "top" if letter == "S" else "center"
+        axes.text(*place, letter, transform=axes.transAxes, ha=ha, va=va, **outline)
+
+
+def _shadow() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.5, foreground="black")]
+
+
+def _legend() -> list[Any]:
+    from matplotlib.patches import Patch
+
+    frame: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6}
+    return [
+        Patch(facecolor=TP_COLOUR, label="true positive", **frame),
+        Patch(facecolor=FN_COLOUR, label="false negative", **frame),
+        Patch(facecolor=FP_COLOUR, hatch=_HATCH, label="false positive", **frame),
+    ]
