@@ -35,6 +35,7 @@ from sct_lesion_losses.space.grid import Grid
 logger = logging.getLogger(__name__)
 
 METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
+BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
 _OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
 _CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
 

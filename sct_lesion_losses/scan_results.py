@@ -95,6 +95,11 @@ class Conditions:
         automatic = locate.automatic(contrast) if asked else ""
         return cls(centerline, contrast, engine, automatic, precision)
 
+    @property
+    def finds_by_contrast(self) -> bool:
+        """Whether the cord may be found in another way where the contrast is another."""
+        return bool(self.automatic) or self.centerline in locate.BY_CONTRAST
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -153,6 +158,7 @@ def content(scan: CohortScan, conditions: Conditions) -> str:
 
 def key(model: Model, conditions: Conditions) -> str:
     """Hash what a result follows from, the scan aside."""
+    by_contrast = model.name == SCT_NAME or conditions.finds_by_contrast
     facts = {
         "software": __version__,
         "network": model.sha256,
@@ -160,7 +166,7 @@ def key(model: Model, conditions: Conditions) -> str:
         "sct_rule": model.sct_rule,
         "presets": [asdict(preset) for preset in PRESETS.values()],
         "centerline": conditions.centerline,
-        "contrast": conditions.contrast,
+        "contrast": conditions.contrast if by_contrast else "",
         "engine": conditions.engine,
     }
     if conditions.precision != FLOAT32:
