@@ -173,7 +173,7 @@ def tallies(
     for scan, by_model in results.items():
         result = by_model[model]
         if result.tally is None:
-            logger.warning("left out: %s: %s", scan.name, result.refused)
+            logger.warning("left out: %s", result.refused)
         else:
             found[scan] = result.tally
     return found

@@ -116,7 +116,7 @@ def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypa
     assert choice.n_scans == 2
     assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
     assert point.centerline == "cohort"
-    assert "left out: sub-002_T2w: no spinal cord was recognised" in caplog.text
+    assert "left out: sub-002_T2w.nii.gz: no spinal cord was recognised" in caplog.text
 
 
 def test_no_cord_in_any_tuning_scan_is_an_error(tuned, tmp_path, monkeypatch):
