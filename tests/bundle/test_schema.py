@@ -286,6 +286,9 @@ def test_the_document_is_what_others_parse() -> None:
     "kind": "tuned",
     "threshold": 0.3,
     "objective": "median V-F1",
+    "beta": null,
+    "preset": "",
+    "specificity": null,
     "thresholds": [0.25, 0.3, 0.35],
     "curve": [0.4, 0.5, 0.45],
     "per_scan": [
