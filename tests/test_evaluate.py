@@ -233,6 +233,13 @@ def test_the_description_names_columns_models_and_presets(evaluated, small):
     assert list(lesions)[: len(header)] == header
 
 
+def test_figures_are_written_in_two_forms(evaluated):
+    names = {path.name for path in (evaluated / "figures").iterdir()}
+    assert {"figure2.png", "figure2.svg", "stability.png", "stability.svg"} <= names
+    text = (evaluated / "figures" / "stability.svg").read_text("utf-8")
+    assert all(f">{name}<" in text for name in ("small", "sct", "sct as shipped"))
+
+
 def test_tables_are_written_in_three_forms(evaluated):
     assert {path.name for path in (evaluated / "tables").iterdir()} == {
         f"{name}.{ending}" for name in TABLES for ending in ("tsv", "md", "tex")

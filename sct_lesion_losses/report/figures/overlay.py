@@ -28,7 +28,7 @@ _MOST_MM = (70.0, 150.0)
 _HIGHEST = 2.4  # height of a panel, of its width
 _PIXEL_MM = 0.15  # fine enough that the edges of voxels are straight
 _WINDOW = (1.0, 99.5)  # percentiles of the panel shown as black and white
-_LINE_INCH, _BESIDE_INCH, _BELOW_INCH, _LEGEND_INCH = 0.16, 0.09, 0.18, 0.28
+_LINE_INCH, _GAP_INCH, _LEGEND_INCH = 0.16, 0.09, 0.22
 _LETTERS = 13.5  # an inch, of a title
 _HATCH = "//////"
 
@@ -137,16 +137,7 @@ def figure(
 
     The images over the scan are labelled ``TP``, ``FN`` and ``FP``.
     """
-    width, height = what.truth.size_mm
-    rows, columns = style.shape(2 + len(masks), _MOST)
-    side = style.WIDTH_INCH / max(columns, 4)
-    titles = {name: _title(name, side) for name in masks}
-    lines = 1 + max((title.count("\n") + 1 for title in titles.values()), default=0)
-    panel = (side - _BESIDE_INCH) * height / width + lines * _LINE_INCH + _BELOW_INCH
-    made = style.sheet(rows * panel + _LEGEND_INCH, width_inch=side * columns, layout="constrained")
-    every = list(made.subplots(rows, columns, squeeze=False).flat)
-    for axes in every[2 + len(masks) :]:
-        axes.remove()
+    every, titles = _panels(what)
     inside = what.truth.image
     window = np.percentile(inside, _WINDOW)
     lesions = what.truth.lesions >= 0.5
@@ -154,15 +145,40 @@ def figure(
     _mark_sides(every[0], what.truth)
     _show(every[1], what.truth, window, "manual mask")
     _fill(every[1], what.truth, lesions, TRUTH_COLOUR, "truth")
-    for axes, (name, own) in zip(every[2:], what.models.items(), strict=False):
+    for axes, (name, own) in zip(every[2:], what.models.items(), strict=True):
         score = voxel.score(truth.astype(bool), masks[name].astype(bool)).f1
         _show(axes, own, window, f"{titles[name]}\nV-F1 {numbers.score(score)}")
         found = own.lesions >= 0.5
         _fill(axes, own, found & lesions, TP_COLOUR, "TP")
         _fill(axes, own, lesions & ~found, FN_COLOUR, "FN")
         _fill(axes, own, found & ~lesions, FP_COLOUR, "FP")
-    made.legend(handles=_legend(), loc="outside lower center", ncols=3)
+    made = every[0].figure
+    made.legend(handles=_legend(), loc="lower center", ncols=3, borderaxespad=0.2)
     return made
+
+
+def _panels(what: Shown) -> tuple[list[Any], dict[str, str]]:
+    """Axes of the proportions of the cut, and titles that are no wider than they are."""
+    width_mm, height_mm = what.truth.size_mm
+    number = 2 + len(what.models)
+    rows, columns = style.shape(number, _MOST)
+    step = style.WIDTH_INCH / max(columns, 4)
+    width = step - _GAP_INCH
+    height = width * height_mm / width_mm
+    titles = {name: _title(name, step) for name in what.models}
+    lines = 1 + max((title.count("\n") + 1 for title in titles.values()), default=0)
+    above = lines * _LINE_INCH + _GAP_INCH
+    full = columns * step, rows * (above + height + _GAP_INCH) + _LEGEND_INCH
+    made = style.sheet(full[1], full[0])
+    every = []
+    for place in range(number):
+        row, column = divmod(place, columns)
+        left = column * step + _GAP_INCH / 2
+        top = row * (above + height + _GAP_INCH) + above
+        bottom = full[1] - top - height
+        place_of = (left / full[0], bottom / full[1], width / full[0], height / full[1])
+        every.append(made.add_axes(place_of))
+    return every, titles
 
 
 def _title(name: str, width_inch: float) -> str:
@@ -205,6 +221,7 @@ def _show(axes: Any, own: Cut, window: npt.NDArray[np.floating], title: str) -> 
         origin="lower",
         extent=own.extent,
         interpolation="nearest",
+        aspect="auto",  # panels have the proportions of their cuts
         vmin=window[0],
         vmax=window[1],
     )

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import struct
+import sys
+import xml.dom.minidom
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from scan_rows import bearing, lesion_free
+from sweep_rows import THRESHOLDS, f1, medians, sweep_rows
+
+from sct_lesion_losses.errors import DataError, OutputError
+from sct_lesion_losses.metrics.patient import proportion
+from sct_lesion_losses.report.figures import evaluation, patients, stability, style, thresholds
+from sct_lesion_losses.report.published import PUBLISHED
+
+NAMES = ("figure2", "stability", "patients")
+
+
+def labelled(axes, label):
+    """The one artist of a label."""
+    (found,) = [artist for artist in axes.get_children() if artist.get_label() == label]
+    return found
+
+
+def files_of(*names: str) -> set[str]:
+    return {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
+
+
+def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
+    written = evaluation.write(sweep_rows(), tmp_path / "out")
+    assert {path.name for path in written} == files_of(*NAMES)
+    for path in written:
+        content = path.read_bytes()
+        if path.suffix == ".png":
+            assert struct.unpack(">I", content[16:20]) == (2160,)  # 7.2 inch at 300 dpi
+        else:
+            root = xml.dom.minidom.parseString(content).documentElement
+            assert root is not None
+            text = "".join(node.toxml() for node in root.getElementsByTagName("text"))
+            assert "tversky" in text
+            assert "bce" in text
+
+
+def test_the_same_rows_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
+    evaluation.write(sweep_rows(), tmp_path / "one")
+    with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "path", "lines.linewidth": 7}):
+        evaluation.write(sweep_rows(), tmp_path / "two")
+    for name in files_of(*NAMES):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_boxes_show_the_quartiles_of_every_threshold() -> None:
+    made = thresholds.figure(sweep_rows())
+    assert [axes.get_title() for axes in made.axes] == [
+        "tversky\nn = 7, tuned: 0.35",
+        "bce\nn = 7, tuned: 0.35",
+    ]
+    for m, axes in enumerate(made.axes):
+        assert axes.get_ylim() == (0, 1)
+        segments = labelled(axes, "medians").get_segments()
+        assert [segment[:, 0].mean() for segment in segments] == pytest.approx(THRESHOLDS)
+        assert [segment[0, 1] for segment in segments] == pytest.approx(medians(m))
+        boxes = [path.vertices for path in labelled(axes, "boxes").get_paths()]
+        assert len(boxes) == 21
+        for threshold, box in zip(THRESHOLDS, boxes, strict=True):
+            quartiles = np.percentile([f1(m, s, threshold) for s in range(7)], (25, 75))
+            assert (box[:, 1].min(), box[:, 1].max()) == pytest.approx(tuple(quartiles))
+        fills = labelled(axes, "boxes").get_facecolor()
+        assert [k for k, fill in enumerate(fills) if (fill != fills[0]).any()] == [7]
+        assert labelled(axes, "tuned").get_xdata() == [0.35]
+
+
+def test_few_scans_have_points_and_a_median_but_no_box() -> None:
+    (axes,) = thresholds.figure(sweep_rows(["a"], scans=4)).axes
+    assert labelled(axes, "boxes").get_paths() == []
+    assert len(labelled(axes, "medians").get_segments()) == 21
+    assert len(axes.collections[-1].get_offsets()) == 4 * 21
+
+
+def test_boxes_of_a_tuned_threshold_off_the_grid_do_not_overlap() -> None:
+    rows = sweep_rows(["a"])
+    rows += [bearing(f"s{s}", "a", 0.36, False, {"V-F1": 0.5}) for s in range(7)]
+    (axes,) = thresholds.figure(rows).axes
+    edges = sorted(
+        (p.vertices[:, 0].min(), p.vertices[:, 0].max())
+        for p in labelled(axes, "boxes").get_paths()
+    )
+    assert all(left[1] < right[0] for left, right in pairwise(edges))
+
+
+def test_lines_are_the_medians_and_dots_the_tuned_thresholds() -> None:
+    (axes,) = stability.figure(sweep_rows(), {"bce": PUBLISHED["bce"]}).axes
+    assert axes.get_ylim() == (0, 1)
+    for m, model in enumerate(("tversky", "bce")):
+        line = labelled(axes, model)
+        assert line.get_xdata() == pytest.approx(THRESHOLDS)
+        assert line.get_ydata() == pytest.approx(medians(m))
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [dot.get_xydata()[0] for dot in dots] == [
+        pytest.approx((0.35, medians(m)[7])) for m in (0, 1)
+    ]
+    (diamond,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert diamond.get_xydata()[0] == pytest.approx((0.15, 0.33))  # METRICS: BCE 0.15, V-F1 0.33
+
+
+@pytest.mark.parametrize("number", [1, 2, 12])
+def test_labels_at_the_ends_of_lines_do_not_overlap(number: int) -> None:
+    (axes,) = stability.figure(sweep_rows([f"m{k}" for k in range(number)])).axes
+    made = axes.figure
+    made.canvas.draw()
+    boxes = [
+        text.get_window_extent()
+        for text in axes.texts
+        if text.get_text() in {f"m{k}" for k in range(number)}
+    ]
+    assert len(boxes) == number
+    width, height = made.bbox.size
+    for k, box in enumerate(boxes):
+        assert 0 <= box.y0 < box.y1 <= height
+        assert box.x1 <= width
+        assert not any(box.overlaps(other) for other in boxes[:k])
+
+
+def test_a_rule_without_thresholds_is_a_level_line_and_has_no_boxes() -> None:
+    rows = sweep_rows()
+    rows += [bearing(f"s{s}", "rule", None, True, {"V-F1": s / 10}) for s in range(7)]
+    (axes,) = stability.figure(rows).axes
+    assert list(labelled(axes, "rule").get_ydata()) == pytest.approx([0.3, 0.3])
+    assert len(thresholds.figure(rows).axes) == 2
+
+
+def test_points_are_the_patient_wise_scores_with_their_intervals() -> None:
+    made = patients.figure(sweep_rows())
+    assert "preset paper" in made.get_suptitle()
+    axes = made.axes[0]
+    assert axes.get_xlim() == axes.get_ylim() == (0, 1)
+    # At 0.5 lesions are detected in 4 of 7 scans, tuned in all; 1 of 2 lesion-free scans is clean.
+    for label, found in (("0.5", proportion(4, 7)), ("tuned", proportion(7, 7))):
+        assert labelled(axes, label).get_xydata()[0] == pytest.approx((0.5, found.value))
+        assert any(
+            list(line.get_ydata()) == pytest.approx([found.low, found.high])
+            for line in axes.lines
+            if len(line.get_ydata()) == 2
+        )
+    assert len([text for text in axes.texts if getattr(text, "arrow_patch", None)]) == 1
+    assert labelled(axes, "bce").get_xydata()[0] == pytest.approx((0.5, 1.0))
+
+
+def test_without_lesion_free_scans_the_patient_level_is_left_out_and_an_old_one_removed(
+    tmp_path: Path,
+) -> None:
+    evaluation.write(sweep_rows(), tmp_path)
+    evaluation.write(sweep_rows(free=0), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == files_of("figure2", "stability")
+
+
+def test_rows_without_lesions_have_no_figure(tmp_path: Path) -> None:
+    rows = [lesion_free("f", "a", threshold, threshold == 0.35) for threshold in THRESHOLDS]
+    assert evaluation.write(rows, tmp_path) == ()
+    for draw in (thresholds.draw, stability.draw):
+        with pytest.raises(DataError, match="no scan has lesions"):
+            draw(rows, tmp_path / "a")
+    with pytest.raises(DataError, match="scans with lesions and scans without"):
+        patients.draw(rows, tmp_path / "a")
+
+
+def test_v_f1_is_counted_once_where_rows_are_of_several_presets() -> None:
+    rows = [bearing(f"s{s}", "a", 0.5, preset=p) for s in range(6) for p in ("paper", "anima")]
+    (axes,) = thresholds.figure(rows).axes
+    assert axes.get_title() == "a\nn = 6, untuned"
+
+
+def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with caplog.at_level("INFO"):
+        assert evaluation.write(sweep_rows(), tmp_path / "out") == ()
+    assert not (tmp_path / "out").exists()
+    (record,) = caplog.records
+    assert "sct_lesion_losses[report]" in record.getMessage()
+    with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
+        stability.draw(sweep_rows(), tmp_path / "a")
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"ends in \.png or \.svg"):
+        style.save(style.sheet(1), tmp_path / "a.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_two_models_look_the_same() -> None:
+    names = [*PUBLISHED, "sct as shipped", "default", *(f"mine {k}" for k in range(14))]
+    found = style.looks(names)
+    assert len(set(found.values())) == len(names)
