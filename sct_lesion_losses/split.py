@@ -32,7 +32,9 @@ def run(
     *,
     tuning: Path | None = None,
     picture: bool = False,
+    figures: Sequence[Path] = (),
     resplit: bool = False,
+    keep: bool = False,
     force: bool = False,
     report: Report | None = None,
 ) -> Path:
@@ -53,8 +55,12 @@ def run(
         may hold is passed over.
     picture : bool
         Draw lesion number and volume per part, as a PNG beside the table.
+    figures : sequence of Path
+        Draw the same into these files, .png or .svg.
     resplit : bool
         Make a new split where the cohort's table holds one; refused otherwise.
+    keep : bool
+        Keep the split of a cohort that has one.
     force : bool
         Overwrite the table and the picture that are there already; refused otherwise.
     report : callable, optional
@@ -78,9 +84,13 @@ def run(
         A mask cannot be read.
     """
     drawing = table.with_suffix(PICTURE_ENDING)
-    _require_outputs(data, table, drawing if picture else None, force)
+    drawings = [*([drawing] if picture else []), *figures]
+    _require_outputs(data, table, drawings, force)
     scans = cohorts.read(data)
-    if not resplit:
+    kept = keep and any(scan.split for scan in scans)
+    if kept:
+        scans = splits.of(scans, rules)
+    elif not resplit:
         _require_no_split(data, scans)
     splits.check(scans, rules)
     others = [] if tuning is None else cohorts.read(tuning)
@@ -92,12 +102,14 @@ def run(
             "to train on; check the lesion masks"
         )
     volumes = {scan: load.volume_mm3 for scan, load in loads.items()}
-    scans = [*splits.assign(scans, volumes, rules), *added]
+    if not kept:
+        scans = splits.assign(scans, volumes, rules)
+    scans = [*scans, *added]
     parts = lesion_load.by_part(scans, loads)
     _say(parts)
     with ExitStack() as stack:
-        if picture:  # it appears only behind a table that could be written
-            split_figure.draw(parts, stack.enter_context(files.replacing(drawing)))
+        for path in drawings:  # they appear only behind a table that could be written
+            split_figure.draw(parts, stack.enter_context(files.replacing(path)))
         numbers = {scan: float(load.lesions) for scan, load in loads.items()}
         cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
     if not picture and drawing.exists():
@@ -105,14 +117,14 @@ def run(
     return table
 
 
-def _require_outputs(data: Path, table: Path, drawing: Path | None, force: bool) -> None:
+def _require_outputs(data: Path, table: Path, drawings: Sequence[Path], force: bool) -> None:
     if table.suffix != TABLE_ENDING:
         raise UsageError(f"{table}: expected a name that ends in {TABLE_ENDING}")
     if os.path.realpath(table) == os.path.realpath(data):
         raise UsageError(f"{table} is the cohort's own table; give the split another name")
-    if drawing is not None:
+    if drawings:
         style.require()
-    for path in filter(None, (table, drawing)):
+    for path in (table, *drawings):
         if path.is_dir():
             raise OutputError(f"{path} is a folder; choose another name")
         if path.exists() and not force:

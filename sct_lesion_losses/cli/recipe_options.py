@@ -19,10 +19,11 @@ LOSSES = (
     *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
     *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
 )
+STUDY_LOSSES = LOSSES[:7]  # Hussein et al. 2023, section 2.3
 COUNT = int_range(1)
 
+_LOSS = option("-loss", "loss", choice(*LOSSES), "Loss function.", default="tversky")
 _OPTIONS = (
-    option("-loss", "loss", choice(*LOSSES), "Loss function.", default="tversky"),
     option(
         "-loss_numbers",
         "loss_numbers",
@@ -127,6 +128,12 @@ _OPTIONS = (
 
 def of_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command; their values are for `recipe`."""
+    with_loss: Callable[..., Any] = _LOSS(of_every_recipe(callback))
+    return with_loss
+
+
+def of_every_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options but the loss itself, for a command that trains several."""
     for add in reversed(_OPTIONS):
         callback = add(callback)
     return callback
@@ -138,7 +145,8 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     Parameters
     ----------
     values : mapping
-        Of the options of `of_recipe`, by the name of their entry; None was left out.
+        Of the options of `of_recipe`, by the name of their entry; None was left out. The loss is
+        among them.
     start : mapping
         Entries that follow from the bundle that the training starts from.
 

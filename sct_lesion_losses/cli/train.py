@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from sct_lesion_losses.cli import accelerator, recipe_options, talk
-from sct_lesion_losses.cli.cohort_options import COHORT, SHARE
+from sct_lesion_losses.cli import accelerator, machine_options, recipe_options, talk
+from sct_lesion_losses.cli.cohort_options import COHORT, of_split
 from sct_lesion_losses.cli.common import (
     FOLDER,
     SWITCH,
@@ -20,15 +18,12 @@ from sct_lesion_losses.cli.common import (
     choice,
     command,
     execute,
-    int_range,
     leave,
     option,
     words,
 )
 from sct_lesion_losses.cli.recipe_options import COUNT
-
-if TYPE_CHECKING:
-    from sct_lesion_losses.model.running import StepReport
+from sct_lesion_losses.cli.training_bar import training_bar
 
 NAME = "sct_train_lesion"
 
@@ -42,28 +37,7 @@ NAME = "sct_train_lesion"
 @COHORT
 @option("-ofolder", "folder", FOLDER, "Bundle to write.", mandatory=True)
 @recipe_options.of_recipe
-@option(
-    "-split_seed",
-    "split_seed",
-    int_range(0),
-    "Seed of the split, where the cohort has none.",
-    default=0,
-)
-@option(
-    "-lesion_free",
-    "lesion_free",
-    SHARE,
-    "Share of the lesion-free subjects to train on; the others are unseen.",
-    default=0.0,
-)
-@option(
-    "-lesion_free_tuning",
-    "lesion_free_tuning",
-    SHARE,
-    "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
-    default=0.0,
-)
-@option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True)
+@of_split
 @option(
     "-init",
     "init",
@@ -93,36 +67,7 @@ NAME = "sct_train_lesion"
     "Start anew, and lose the bundle or the training that is there already.",
     default=False,
 )
-@option(
-    "-backend",
-    "backend",
-    choice(*accelerator.BACKENDS),
-    "What Keras runs on.",
-    shown="$KERAS_BACKEND, else the first that is installed",
-)
-@option(
-    "-device",
-    "device",
-    choice(*accelerator.DEVICES),
-    "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
-    default="auto",
-)
-@option(
-    "-gpus",
-    "devices",
-    COUNT,
-    "GPUs that share each batch. On TensorFlow every one pools the loss over its own part.",
-    default=1,
-)
-@option(
-    "-micro_batch",
-    "micro_batch",
-    COUNT,
-    "Patches of a batch on the device at a time, with the result of the whole batch: for small "
-    "memories. Halved by itself where the memory does not suffice.",
-    shown="all",
-)
-@option("-threads", "threads", COUNT, "CPU threads to compute with.", shown="all cores")
+@machine_options.of_machine
 @option(
     "-tensorboard",
     "tensorboard",
@@ -184,7 +129,7 @@ def train_lesion(
         about = replace(about, data=data_text)
     shown = verbosity > 0
     preparing = talk.progress_bar("preparing", shown)
-    with preparing as prepared, _progress(recipe.epochs, shown) as report:
+    with preparing as prepared, training_bar(recipe.epochs, shown) as report:
         written = train.run(
             data,
             folder,
@@ -203,40 +148,6 @@ def train_lesion(
         )
     click.echo(written)
     return 0
-
-
-@contextmanager
-def _progress(epochs: int, shown: bool) -> Iterator[Callable[[StepReport], None] | None]:
-    """One bar over all steps, with loss, rate and time left, on stderr where that is a terminal."""
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    from tqdm import tqdm
-
-    with ExitStack() as stack:
-        bars: list[Any] = []
-
-        def update(now: StepReport) -> None:
-            done = now.epoch * now.steps + now.step
-            if not bars:  # the time left is reckoned from here
-                total = epochs * now.steps
-                bar = tqdm(
-                    desc="training",
-                    file=sys.stderr,
-                    leave=False,
-                    unit="step",
-                    total=total,
-                    initial=done - 1,
-                )
-                bars.append(stack.enter_context(bar))
-            bars[0].n = done
-            bars[0].set_postfix(
-                epoch=f"{now.epoch + 1}/{epochs}",
-                loss=f"{now.loss:.4f}",
-                rate=f"{now.rate:.2g}",
-            )
-
-        yield update
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import SPLITS, CohortScan
-from sct_lesion_losses.errors import ImageError
+from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.metrics import lesion
 
 # Called after each scan with the number done and the number of all.
@@ -88,6 +89,28 @@ def measure_all(
         if report is not None:
             report(done, len(scans))
     return loads
+
+
+def noted(table: Path) -> dict[Path, LesionLoad]:
+    """Read the loads that the table of a split holds, by the path of the scan.
+
+    Raises
+    ------
+    DataError
+        It holds none.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as stream:
+            return {
+                table.parent / row["scan"]: LesionLoad(
+                    int(float(row["lesions"])), float(row["lesion_volume_mm3"])
+                )
+                for row in csv.DictReader(stream, delimiter="\t")
+            }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{table}: not the table of a split with its lesion loads; make it by sct_split_lesion"
+        ) from error
 
 
 def by_part(scans: Sequence[CohortScan], loads: Mapping[Path, LesionLoad]) -> list[PartLoad]:

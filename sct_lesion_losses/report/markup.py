@@ -1,10 +1,11 @@
-"""A table as text: TSV, Markdown or LaTeX."""
+"""A table as text: TSV, Markdown, LaTeX or HTML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 _MARKDOWN = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)")
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")
@@ -107,6 +108,18 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
+def html(table: Table) -> str:
+    """Return a ``table`` element in a box of its own that scrolls, its notes below."""
+    caption = f"<caption>{escape(table.title)}</caption>"
+    head = "".join(f'<th scope="col">{escape(_plain(name))}</th>' for name in table.header)
+    lines = [f"<thead><tr>{head}</tr></thead>", "<tbody>", *map(_html_row, table.rows), "</tbody>"]
+    if table.footer:
+        lines += ["<tfoot>", *map(_html_row, table.footer), "</tfoot>"]
+    box = f'<div class="table" role="region" tabindex="0" aria-label="{escape(table.title)}">'
+    notes = [f'<p class="note">{escape(_plain(note))}</p>' for note in table.notes]
+    return "\n".join([box, "<table>", caption, *lines, "</table>", "</div>", *notes]) + "\n"
+
+
 def _plain(text: str) -> str:
     return " ".join(text.split())
 
@@ -128,3 +141,12 @@ def _set(text: str) -> str:
 def _set_row(line: Row) -> str:
     cells = (rf"\textbf{{{_set(c.text)}}}" if c.bold else _set(c.text) for c in line)
     return " & ".join(cells) + r" \\"
+
+
+def _html_row(line: Row) -> str:
+    first, *others = (
+        f"<strong>{escape(_plain(c.text))}</strong>" if c.bold else escape(_plain(c.text))
+        for c in line
+    )
+    cells = "".join(f"<td>{text}</td>" for text in others)
+    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
