@@ -22,7 +22,7 @@ _STYLE = """\
   --back: #15191e; --shade: #1e242b; --link: #79b8ff; } }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 68rem; background: var(--back);
+body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 84rem; background: var(--back);
   color: var(--text); font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0.5rem 0; }
 h2 { font-size: 1.3rem; margin: 2.75rem 0 0.75rem; padding-top: 0.75rem;
@@ -49,7 +49,7 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 tfoot tr > * { border-top: 1px solid var(--line); color: var(--quiet); }
 .wrapped td { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
 .wrapped thead th { text-align: left; }
-figure { margin: 1.5rem 0; }
+figure { margin: 1.5rem 0; max-width: 60rem; }
 figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
   border: 1px solid var(--line); border-radius: 6px; }
 figcaption { margin-top: 0.5rem; max-width: 46rem; }

@@ -107,7 +107,7 @@ def text(made: Made) -> str:
         _cohort(made, parts),
         _scores(made_tables),
         _thresholds(found, made_tables),
-        _published(made_tables["published"], found, beside),
+        _published(made_tables["published"]),
         _breakdown(made_tables),
         _how(made, bundles, described),
     ]
@@ -225,15 +225,8 @@ def _thresholds(found: Sequence[trends.Trend], made: Mapping[str, Table]) -> Sec
     )
 
 
-def _published(
-    table: Table, found: Sequence[trends.Trend], beside: Mapping[str, Published]
-) -> Section:
-    sentences = trends.against(found, beside)
-    return Section(
-        "published",
-        "Beside the published values",
-        (page.table(table), page.bullets(sentences) if sentences else ""),
-    )
+def _published(table: Table) -> Section:
+    return Section("published", "Beside the published values", (page.table(table),))
 
 
 def _breakdown(made: Mapping[str, Table]) -> Section:
