@@ -26,7 +26,8 @@ from sct_lesion_losses.model import recipe
 from sct_lesion_losses.study import Settings, stages
 
 LOSSES = ("dice", "tversky")
-STAGES = ["split", "train dice", "train tversky", "tune dice", "tune tversky", "evaluate", "report"]
+AFTER = ["evaluate", "draw", "report"]
+STAGES = ["split", "train dice", "train tversky", "tune dice", "tune tversky", *AFTER]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -109,6 +110,7 @@ def test_a_study_writes_everything_that_it_is_asked_for(original: Path) -> None:
     for name in (
         *("split.tsv", "figure1.png", "figure1.svg", "report.html"),
         *("evaluation/scores.tsv", "evaluation/tables/table1.md", "evaluation/tables/table2.tex"),
+        *("evaluation/figures/figure2.svg", "figures/figure3.png", "figures/learning_curves.svg"),
         *(f"bundles/{loss}/bundle.json" for loss in LOSSES),
         *(f"bundles/{loss}.training/training.csv" for loss in LOSSES),
     ):
@@ -143,7 +145,7 @@ def test_a_changed_unseen_scan_does_not_train_again(made: Path) -> None:
     table = fix_split(made)
     relabel(made, "unseen")
     found = [n for n, r in study.run(table, made / "out", SETTINGS).items() if r.outcome == "done"]
-    assert found == ["split", "tune dice", "tune tversky", "evaluate", "report"]
+    assert found == ["split", "tune dice", "tune tversky", *AFTER]
 
 
 def test_a_changed_training_scan_trains_anew_and_all_that_follows(made: Path) -> None:
@@ -165,17 +167,21 @@ def fix_split(made: Path) -> Path:
 
 
 def test_one_loss_more_trains_that_one_alone(made: Path) -> None:
-    assert again(made, settings(*LOSSES, "bce")) == ["train bce", "tune bce", "evaluate", "report"]
+    assert again(made, settings(*LOSSES, "bce")) == [
+        "train bce",
+        "tune bce",
+        "evaluate",
+        "draw",
+        "report",
+    ]
 
 
 def test_one_loss_less_leaves_its_bundle_and_evaluates_the_others(made: Path) -> None:
-    assert again(made, settings("dice")) == ["evaluate", "report"]
+    assert again(made, settings("dice")) == AFTER
     assert (made / "out" / "bundles" / "tversky" / "bundle.json").is_file()
 
 
-def test_more_epochs_go_on_with_the_training(
-    made: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_more_epochs_go_on_with_the_training(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = (made / "out" / "bundles" / "dice.training" / "training.csv").read_text()
     longer = tuple(replace(r, epochs=3) if r.loss == "dice" else r for r in SETTINGS.recipes)
     found = again(made, replace(SETTINGS, recipes=longer))
@@ -189,7 +195,7 @@ def test_more_epochs_go_on_with_the_training(
 def test_another_recipe_begins_anew(made: Path) -> None:
     other = tuple(replace(r, rate=1e-3) if r.loss == "dice" else r for r in SETTINGS.recipes)
     found = again(made, replace(SETTINGS, recipes=other))
-    assert found == ["train dice", "tune dice", "evaluate", "report"]
+    assert found == ["train dice", "tune dice", *AFTER]
     assert store.load(made / "out" / "bundles" / "dice").info.recipe.rate == pytest.approx(1e-3)
 
 
@@ -232,7 +238,7 @@ def test_a_failed_training_leaves_the_others_and_is_named(made: Path) -> None:
     assert "train bce: " in page
     assert str(made) not in page
     place.unlink()
-    assert again(made, asked) == ["train bce", "tune bce", "evaluate", "report"]
+    assert again(made, asked) == ["train bce", "tune bce", *AFTER]
     assert "train bce: " not in (made / "out" / "report.html").read_text("utf-8")
 
 
@@ -268,7 +274,7 @@ def test_given_bundles_keep_their_thresholds_and_nothing_is_trained(
     asked = Settings(bundles=(str(given),))
     table = original / "out" / "split.tsv"
     results = study.run(table, tmp_path / "out", asked)
-    assert list(results) == ["split", "evaluate", "report"]
+    assert list(results) == ["split", *AFTER]
     assert hashes(given) == before
     assert not (tmp_path / "out" / "bundles").exists()
     scores = tmp_path / "out" / "evaluation" / "scores.json"
@@ -284,7 +290,7 @@ def test_given_bundles_are_tuned_again_as_copies_where_that_is_asked_for(
     given = tmp_path / "small"
     before = hashes(given)
     results = study.run(table, tmp_path / "out", Settings(bundles=(str(given),), retune=True))
-    assert list(results) == ["split", "tune small", "evaluate", "report"]
+    assert list(results) == ["split", "tune small", *AFTER]
     assert hashes(given) == before
     assert store.load(tmp_path / "out" / "bundles" / "small").tuned_threshold is not None
     again = study.run(table, tmp_path / "out", Settings(bundles=(str(given),), retune=True))
@@ -298,7 +304,7 @@ def test_scts_model_enters_where_it_is_found(
     assert "was not found" in page.read_text("utf-8")
     sct_graph.install(tmp_path / "sct", sct_graph.make((2, 4)))
     monkeypatch.setenv("SCT_DIR", str(tmp_path / "sct"))
-    assert again(made) == ["evaluate", "report"]
+    assert again(made) == AFTER
     text = page.read_text("utf-8")
     assert "was not found" not in text
     assert "sct as shipped" in text
@@ -383,7 +389,7 @@ def test_the_report_is_complete_in_itself_and_well_formed(original: Path) -> Non
     assert {link.removeprefix("#") for link in page.links} <= set(page.identifiers)
     assert len(set(page.identifiers)) == len(page.identifiers)
     assert None not in page.scopes
-    assert page.elements.count("figure") == page.elements.count("figcaption") > 0
+    assert page.elements.count("figure") == page.elements.count("figcaption") == 6
     style = text[text.index("<style>") : text.index("</style>")]
     assert not re.search(r"url\(|@import|http", style)
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from sct_lesion_losses import files
 from sct_lesion_losses.errors import OutputError, UsageError
-from sct_lesion_losses.report import figure
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.study import cluster, stages, training
 from sct_lesion_losses.study.contents import PAGE
 from sct_lesion_losses.study.plan import Study, failures
@@ -65,7 +65,7 @@ def run(
         BIDS folder or TSV; see `data.cohort.read`. A split in the TSV is kept.
     folder : Path
         Receives ``split.tsv``, ``figure1.png`` and ``.svg``, ``bundles``, ``evaluation``,
-        ``report.html``, and ``stages``, the records of what was done.
+        ``figures``, ``report.html``, and ``stages``, the records of what was done.
     settings : Settings
     listener : Listener
         Told of what is done here.
@@ -90,7 +90,7 @@ def run(
     """
     folder = folder.absolute()
     _check(settings)
-    figure.require()
+    style.require()
     files.require_writable(folder)
     with ExitStack() as stack:
         workers, train = stages.alone, _here(listener, before_training)

@@ -20,9 +20,11 @@ from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.model.progress import duration
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report import numbers, page, published, stored, tables, trends
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.markup import Cell, Table, row
 from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.report.published import PUBLISHED, Published
+from sct_lesion_losses.study import pictures
 
 PAGE = "report.html"
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
@@ -41,6 +43,8 @@ class Made:
         Fig. 1.
     evaluation : Path
         Folder of `evaluate.run`.
+    figures : Path
+        Folder of `pictures.draw`.
     preset : str
         Rule of the lesion-wise scores.
     command : str
@@ -60,6 +64,7 @@ class Made:
     table: Path
     split_figure: Path
     evaluation: Path
+    figures: Path
     preset: str
     command: str
     recipes: Mapping[str, Recipe]
@@ -105,8 +110,8 @@ def text(made: Made) -> str:
     sections = [
         _summary(made, found, beside, described),
         _cohort(made, parts),
-        _scores(made_tables),
-        _thresholds(found, made_tables),
+        _scores(made, made_tables),
+        _thresholds(made, found, made_tables),
         _published(made_tables["published"]),
         _breakdown(made_tables),
         _how(made, bundles, described),
@@ -199,30 +204,71 @@ def _cohort(made: Made, parts: Sequence[PartLoad]) -> Section:
     )
 
 
-def _scores(made: Mapping[str, Table]) -> Section:
+def _scores(made: Made, tables_: Mapping[str, Table]) -> Section:
     return Section(
         "scores",
         "Scores on the unseen scans",
         (
             page.heading("Table 1. At threshold 0.5"),
-            page.table(made["table1"]),
+            page.table(tables_["table1"]),
             page.heading("Table 2. At the tuned thresholds"),
-            page.table(made["table2"]),
-            page.table(made["patients"]),
+            page.table(tables_["table2"]),
+            page.table(tables_["patients"]),
+            *_pictures(
+                made.evaluation / evaluate.FIGURES / "patients",
+                "P-sensitivity against P-specificity of every model over its thresholds, on the "
+                "unseen scans; the tuned threshold and 0.5 are marked.",
+                "P-sensitivity against P-specificity, a curve for each model.",
+            ),
+            *_pictures(
+                made.figures / pictures.SCAN,
+                "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion "
+                "volume is the median: the scan, the manual mask, and each model at its threshold. "
+                "Green: true positive; white: false negative; red, hatched: false positive.",
+                "A sagittal slice of the cord, once with the manual mask and once with the mask of "
+                "each model.",
+            ),
         ),
     )
 
 
-def _thresholds(found: Sequence[trends.Trend], made: Mapping[str, Table]) -> Section:
+def _thresholds(made: Made, found: Sequence[trends.Trend], tables_: Mapping[str, Table]) -> Section:
     return Section(
         "thresholds",
         "Over thresholds, and between models",
         (
-            page.table(trends.table(found)),
-            page.table(made["thresholds"]),
-            page.table(made["models"]),
+            *_pictures(
+                made.evaluation / evaluate.FIGURES / "stability",
+                "Median V-F1 of the unseen scans over the thresholds, a line for each model. "
+                "A flat line is a model whose threshold matters little.",
+                "Median V-F1 over thresholds from 0 to 1, a line for each model.",
+            ),
+            *([page.table(trends.table(found))] if found else []),
+            *_pictures(
+                made.evaluation / evaluate.FIGURES / "figure2",
+                "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for "
+                "each model. A box spans the quartiles, its line is the median.",
+                "Boxes of V-F1 at thresholds from 0 to 1, a panel for each model.",
+            ),
+            page.table(tables_["thresholds"]),
+            page.table(tables_["models"]),
+            *_pictures(
+                made.figures / pictures.CURVES,
+                "Learning curves: training and validation loss, and below them the learning rate, "
+                "a panel for each training. Stars mark the lowest validation loss. Losses differ "
+                "in scale.",
+                "Training and validation loss over the epochs, a panel for each loss.",
+            ),
         ),
     )
+
+
+def _pictures(stem: Path, caption: str, alt: str) -> list[str]:
+    """Inline a figure that was drawn as PNG and SVG, the smaller of them; nothing without one."""
+    drawn = [path for path in style.paths_of(stem) if path.is_file()]
+    if not drawn:
+        return []
+    return [page.figure(min(drawn, key=lambda path: path.stat().st_size), caption, alt)]
 
 
 def _published(table: Table) -> Section:

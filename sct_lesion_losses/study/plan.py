@@ -1,4 +1,4 @@
-"""The stages of a study: split, train, tune, evaluate, report."""
+"""The stages of a study: split, train, tune, evaluate, draw, report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from sct_lesion_losses import evaluate, models, split, tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import SCT_NAME
 from sct_lesion_losses.bundle.verify import MANIFEST, WEIGHTS
+from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.errors import SctError, TrainingError
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report import card
-from sct_lesion_losses.study import contents, hashes, training
+from sct_lesion_losses.study import contents, hashes, pictures, training
 from sct_lesion_losses.study.contents import Made
 from sct_lesion_losses.study.settings import Listener, Settings
 from sct_lesion_losses.study.stages import Facts, Results, Stage
@@ -26,7 +27,7 @@ from sct_lesion_losses.study.training import Training
 SPLIT_TABLE = "split.tsv"
 FIGURE_1 = ("figure1.png", "figure1.svg")
 BUNDLES, EVALUATION, CACHE = "bundles", "evaluation", "training_cache"
-SPLIT, EVALUATE, REPORT = "split", "evaluate", "report"
+SPLIT, EVALUATE, DRAW, REPORT = "split", "evaluate", "draw", "report"
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class Study:
             given = [name for name in self.settings.bundles if name != SCT_NAME]
             tuned += [self._tune_copy(name) for name in given]
         before = tuple(stage.name for stage in (*trained, *tuned))
-        return [self._split(), *trained, *tuned, self._evaluate(before), self._report(before)]
+        last = (self._evaluate(before), self._draw(before), self._report((*before, DRAW)))
+        return [self._split(), *trained, *tuned, *last]
 
     def bundles(self, results: Results) -> list[str]:
         """Return what is evaluated: what was given, what could be trained, and SCT's model."""
@@ -195,6 +197,8 @@ class Study:
                     centerline=settings.centerline,
                     engine=settings.engine,
                 ),
+                results=self.folder / EVALUATION,
+                jobs=settings.jobs,
                 command=settings.command or None,
                 report=progress,
             )
@@ -241,6 +245,33 @@ class Study:
             essential=True,
         )
 
+    def _draw(self, before: tuple[str, ...]) -> Stage:
+        settings, folder = self.settings, self.folder / pictures.FOLDER
+        scores = self.folder / EVALUATION / f"{evaluate.SCORES}.json"
+
+        def inputs(results: Results) -> Facts:
+            named = self.bundles(results)
+            return {
+                **{f"bundle {own_name(n)}": _manifest(n) for n in named if n != SCT_NAME},
+                "scores": hashes.of_file(scores),
+                "split": hashes.of_file(self.table),
+                "contrast": settings.contrast,
+                "engine": settings.engine,
+                "centerline": settings.centerline,
+                **hashes.of_parts(self.table, "unseen"),
+            }
+
+        return Stage(
+            DRAW,
+            inputs,
+            lambda results: pictures.draw(
+                folder, self.table, scores, self.bundles(results), settings
+            ),
+            lambda: _written(folder),
+            needs=(SPLIT, EVALUATE),
+            follows=before,
+        )
+
     def _report(self, before: tuple[str, ...]) -> Stage:
         page = self.folder / contents.PAGE
 
@@ -250,6 +281,7 @@ class Study:
                 *(self.folder / name for name in FIGURE_1),
                 *made.logs.values(),
                 *_written(made.evaluation),
+                *_written(made.figures),
             ]
             return {
                 "command": self.settings.command,
@@ -277,6 +309,7 @@ class Study:
             table=self.table,
             split_figure=self.folder / FIGURE_1[1],
             evaluation=self.folder / EVALUATION,
+            figures=self.folder / pictures.FOLDER,
             preset=settings.preset,
             command=settings.command,
             recipes={r.loss: r for r in settings.recipes},
@@ -321,10 +354,10 @@ def _files_of(bundle: Path) -> list[Path]:
     return sorted(path for path in bundle.iterdir() if path.is_file())
 
 
-def _written(evaluation: Path) -> list[Path]:
-    """Files of an evaluation, but what it keeps of each scan."""
-    kept = evaluation / evaluate.SCANS
-    return sorted(p for p in evaluation.rglob("*") if p.is_file() and kept not in p.parents)
+def _written(folder: Path) -> list[Path]:
+    """Files of an evaluation, but what it keeps of each scan, or of a folder of figures."""
+    kept = folder / SCANS
+    return sorted(p for p in folder.rglob("*") if p.is_file() and kept not in p.parents)
 
 
 def _why_none(results: Results) -> str:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,9 +35,9 @@ class Workshop:
                 raise self.failing[name]
             made.write_text((self.root / source).read_text())
 
-        inputs: Callable[[object], dict[str, str]] = lambda _: {
-            "source": (self.root / source).read_text()
-        }
+        def inputs(_: object) -> dict[str, str]:
+            return {"source": (self.root / source).read_text()}
+
         return Stage(name, inputs, work, lambda: [made], needs, **rest)  # type: ignore[arg-type]
 
     def chain(self) -> list[Stage]:
