@@ -11,7 +11,9 @@ COMMANDS = {
     "sct_deepseg_lesion_tuned": "sct_lesion_losses.cli.segment:main",
     "sct_deepseg_lesion_tversky": "sct_lesion_losses.cli.segment:main_tversky",
     "sct_rethreshold_lesion": "sct_lesion_losses.cli.rethreshold:main",
+    "sct_simulate_lesion": "sct_lesion_losses.cli.simulate:main",
     "sct_split_lesion": "sct_lesion_losses.cli.split:main",
+    "sct_tune_lesion": "sct_lesion_losses.cli.tune:main",
     "sct_evaluate_lesion": "sct_lesion_losses.cli.evaluate:main",
 }
 HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnxruntime", "keras", "tensorflow")
