@@ -44,7 +44,10 @@ class Overlap:
 
     def larger_than(self, volume_vox: float) -> Overlap:
         """Return the table without the lesions of at most this volume, in the same order."""
-        truth, predicted = self.truth_sizes > volume_vox, self.predicted_sizes > volume_vox
+        return self.only(self.truth_sizes > volume_vox, self.predicted_sizes > volume_vox)
+
+    def only(self, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Overlap:
+        """Return the table of these lesions alone, (R,) and (T,) bool, in the same order."""
         kept = truth[self.truth] & predicted[self.predicted]
         return Overlap(
             self.truth_sizes[truth],

@@ -147,10 +147,10 @@ def choose(
         raise DataError(f"no scan holds lesions that count by the preset {wanted.preset}; add some")
     scored.require_reachable(grid)
     rows = np.flatnonzero(scored.bearing | scored.lesion_free)
-    groups = _rows_by_subject(rows, owners)
+    groups = rows_by_subject(rows, owners)
     deciding = np.flatnonzero(scored.bearing)
     curve = scored.values(rows)
-    best = _best(curve, grid)
+    best = best_of(curve, grid)
     choice = Choice(
         threshold=float(grid[best]),
         objective=wanted.name,
@@ -160,9 +160,9 @@ def choose(
         deciding=tuple(deciding.tolist()),
         per_scan=scored.scores[deciding],
         interval=_interval(scored, groups, grid, bootstraps, seed),
-        plateau=_plateau(curve, best, grid),
-        loss_below=_loss(curve, grid, best, -STEP),
-        loss_above=_loss(curve, grid, best, STEP),
+        plateau=plateau_of(curve, best, grid),
+        loss_below=loss_at(curve, grid, best, -STEP),
+        loss_above=loss_at(curve, grid, best, STEP),
         leave_one_out=_leave_one_out(scored, groups, grid),
         n_scans=len(deciding),
         n_subjects=len({owners[row] for row in deciding}),
@@ -195,13 +195,15 @@ def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
         yield "no lesion-free scan: P-specificity at this threshold is not known"
 
 
-def _best(curve: FloatArray, grid: FloatArray) -> int:
+def best_of(curve: FloatArray, grid: FloatArray) -> int:
+    """Index of the best threshold, NaN left aside; ties to the nearest to 0.5, then the higher."""
     tied = np.flatnonzero(curve >= np.nanmax(curve) - TIE)
     distance = np.round(np.abs(grid[tied] - 0.5), 12)  # 0.3 and 0.7 are equally far
     return int(tied[np.lexsort((-grid[tied], distance))[0]])
 
 
-def _rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
+def rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
+    """Group rows by the subject that owns them, in the order of their first ones."""
     by_subject: dict[Hashable, list[int]] = {}
     for row in rows.tolist():
         by_subject.setdefault(owners[row], []).append(row)
@@ -217,7 +219,7 @@ def _interval(
         rows = _drawn(groups, rng)
         while not scored.decide(rows):
             rows = _drawn(groups, rng)
-        chosen[b] = grid[_best(scored.values(rows), grid)]
+        chosen[b] = grid[best_of(scored.values(rows), grid)]
     if not bootstraps:
         return float("nan"), float("nan")
     # Quantiles are thresholds of the grid, never values between two of them.
@@ -230,7 +232,8 @@ def _drawn(groups: list[Rows], rng: np.random.Generator) -> Rows:
     return np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))])
 
 
-def _plateau(curve: FloatArray, best: int, grid: FloatArray) -> tuple[float, float]:
+def plateau_of(curve: FloatArray, best: int, grid: FloatArray) -> tuple[float, float]:
+    """Lowest and highest threshold within 2 % of the best, without a gap."""
     good = curve >= (1 - PLATEAU) * curve[best] - TIE
     first = last = best
     while first > 0 and good[first - 1]:
@@ -240,7 +243,8 @@ def _plateau(curve: FloatArray, best: int, grid: FloatArray) -> tuple[float, flo
     return float(grid[first]), float(grid[last])
 
 
-def _loss(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> float:
+def loss_at(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> float:
+    """Return what the curve loses at an offset from its best; NaN beyond the grid."""
     there = np.flatnonzero(np.abs(grid - (grid[best] + offset)) < 1e-9)
     return float(curve[best] - curve[there[0]]) if there.size else float("nan")
 
@@ -251,6 +255,6 @@ def _leave_one_out(scored: Scored, groups: list[Rows], grid: FloatArray) -> floa
         others = np.concatenate([g for g in groups if g is not rows] or [rows[:0]])
         if not scored.decide(others):
             return float("nan")
-        held_out[rows] = scored.scores[rows, _best(scored.values(others), grid)]
+        held_out[rows] = scored.scores[rows, best_of(scored.values(others), grid)]
     statistic = OBJECTIVES[scored.objective.name].statistic
     return float(statistic(held_out[scored.bearing], axis=0))
