@@ -28,6 +28,7 @@ class Judged:
     scan: CohortScan
     truth: npt.NDArray[np.bool_]
     pmap: npt.NDArray[np.float32]
+    spacing_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,4 +129,4 @@ def judge(
         pmap = predict.pmap(
             bundle, found.image.array, found.image.grid, found.line, network=network
         )
-    return Judged(scan, found.truth, pmap)
+    return Judged(scan, found.truth, pmap, found.image.grid.spacing_mm)

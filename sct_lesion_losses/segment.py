@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sct_lesion_losses import engine as engines
 from sct_lesion_losses import files, locate, models, notices, predict
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data import nifti
@@ -18,11 +19,11 @@ from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.data.outputs import Outputs
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import lesion
-from sct_lesion_losses.operating_point import binarize
+from sct_lesion_losses.operating_point import binarize, lesion_point
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.result import Found, Result, sidecar
+from sct_lesion_losses.report.result import Filtered, Found, Result, sidecar
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import qc as sct_qc
 from sct_lesion_losses.space.centerline import Centerline
@@ -45,6 +46,8 @@ class Settings:
         Which of SCT's models, for the bundle ``sct`` and SCT's centerline detection.
     threshold : float, optional
         Decision threshold in (0, 1]; the bundle's own by default; 0 writes the p-map alone.
+    lesion_point : bool
+        Keep those predicted lesions only that the bundle's second operating point lets through.
     centerline : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
         How the cord is found.
     centerline_file : Path, optional
@@ -66,6 +69,7 @@ class Settings:
     bundle: str = "default"
     contrast: str = "t2"
     threshold: float | None = None
+    lesion_point: bool = False
     centerline: str = "auto"
     centerline_file: Path | None = None
     brain: bool = True
@@ -86,6 +90,10 @@ class Settings:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(
                 f"-thr is {self.threshold}, expected a number in (0, 1], or 0 for the p-map alone"
+            )
+        if self.lesion_point and self.threshold is not None:
+            raise UsageError(
+                "-lesion_point 1 was chosen for the tuned threshold: leave out -thr, or the filter"
             )
         if self.sct_rule:
             if self.bundle != "sct":
@@ -136,15 +144,13 @@ def run(
         the output folder cannot; or SCT's report fails, after the mask was written.
     """
     require(settings)
-    bundle, network = models.opened(
-        settings.bundle, settings.contrast, settings.engine, settings.precision
-    )
+    bundle, network = opened(settings)
     with notices.collected_warnings() as warnings, notices.about(image):
         scan = nifti.read(image)
         centerline = _located(scan, settings)
         logger.info("centerline by %s; %s", centerline.method, locate.coverage(centerline))
         threshold = _threshold(settings, bundle)
-        pmap, mask = None, None
+        pmap, mask, filtered = None, None, None
         if settings.sct_rule:
             mask = sct_lesion.sct_rule(
                 scan.array, scan.grid, centerline, settings.contrast, network
@@ -154,6 +160,8 @@ def run(
                 bundle, scan.array, scan.grid, centerline, network=network, progress=progress
             )
             mask = None if threshold is None else binarize(pmap, threshold)
+            if settings.lesion_point and mask is not None:
+                mask, filtered = _filtered(mask, pmap, bundle, scan.grid)
         found = None if mask is None else _found(mask, pmap, scan.grid)
         paths = written(settings, outputs)
         _say(bundle, threshold, found)
@@ -166,6 +174,7 @@ def run(
         centerline.method,
         f"{network.name} {network.version}, {network.precision}",
         tuple(warnings),
+        filtered,
     )
     _write(scan, centerline, pmap, mask, outputs, result, sidecar(result, bundle, settings.command))
     if settings.qc is not None and mask is not None:
@@ -179,6 +188,47 @@ def run(
             settings.qc_subject,
         )
     return result
+
+
+def opened(settings: Settings) -> tuple[Bundle, engines.Network]:
+    """Open the bundle, if it has what the settings ask for.
+
+    Raises
+    ------
+    BundleError, SctError, EngineError
+        See `models.opened`.
+    UsageError
+        A filter of lesions is asked for, and the bundle has none.
+    """
+    bundle, network = models.opened(
+        settings.bundle, settings.contrast, settings.engine, settings.precision
+    )
+    if settings.lesion_point and bundle.info.operating_point.lesions is None:
+        raise UsageError(
+            f"bundle {bundle.name} has no second operating point, per lesion; choose one with "
+            "sct_tune_lesion -lesion_point 1, or leave out -lesion_point"
+        )
+    return bundle, network
+
+
+def _filtered(
+    mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32], bundle: Bundle, grid: Grid
+) -> tuple[npt.NDArray[np.bool_], Filtered | None]:
+    """Remove the lesions that the bundle's second operating point does not keep."""
+    point = bundle.info.operating_point.lesions
+    if point is None:
+        return mask, None
+    rule = lesion_point.Filter(point.peak, point.volume_mm3)
+    kept = lesion_point.apply(mask, pmap, grid.voxel_volume_mm3, rule)
+    before, after = (int(lesion.components(some).max()) for some in (mask, kept))
+    logger.info(
+        "of %d predicted lesions %d are kept: highest probability at least %g, at least %g mm³",
+        before,
+        after,
+        point.peak,
+        point.volume_mm3,
+    )
+    return kept, Filtered(point.peak, point.volume_mm3, before - after)
 
 
 def _located(scan: Scan, settings: Settings) -> Centerline:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sct_lesion_losses import cohort_results, files
+from sct_lesion_losses import cohort_results, files, lesion_points
+from sct_lesion_losses import engine as engines
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, ScanCurve
+from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, scan_curves
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
@@ -45,6 +46,10 @@ class Settings:
         Also report what the tuned bundle reaches on the cohort's unseen scans.
     engine, precision : str
         See `engine.load`.
+    lesion_point : bool
+        Also choose which predicted lesions are kept, a second operating point.
+    lesion_specificity : float
+        Least P-specificity of that choice on the tuning scans; 0 asks for none.
     limits : tuple of str
         Sentences to add to the bundle's limits: where the measured scans showed it to fail.
     """
@@ -54,10 +59,20 @@ class Settings:
     measure: bool = True
     engine: str = "auto"
     precision: str = "float32"
+    lesion_point: bool = False
+    lesion_specificity: float = 0.0
     limits: tuple[str, ...] = ()
     beta: float = BETA
     preset: str = "paper"
     specificity: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lesion_specificity <= 1:
+            raise UsageError(
+                f"-lesion_specificity is {self.lesion_specificity:g}, expected a number in [0, 1]"
+            )
+        if self.lesion_specificity and not self.lesion_point:
+            raise UsageError("-lesion_specificity goes with -lesion_point 1")
 
     @property
     def wanted(self) -> Objective:
@@ -118,6 +133,16 @@ def run(
         folder = (results or Path(passing)) / SCANS
         found = tallies(loaded, scans, names, folder, settings, jobs=jobs, report=report)
     choice, point = chosen(tuning, found, objective, settings.centerline)
+    if settings.lesion_point:
+        lesions = lesion_points.find(
+            loaded,
+            engines.load(loaded.network, settings.engine, settings.precision),
+            [scan for scan in tuning if scan in found],
+            choice.threshold,
+            centerline=settings.centerline,
+            specificity=settings.lesion_specificity,
+        )
+        point = point.model_copy(update={"lesions": lesions})
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     save(loaded, point, metrics, settings.limits, command)
     return choice
@@ -278,7 +303,6 @@ def operating_point(
             "no threshold does better than marking every voxel as lesion; the bundle has learned "
             "nothing of use for these scans, train it longer or on scans like them"
         )
-    numbers = {s: n for n, s in enumerate(dict.fromkeys(scan.subject for scan in scans), start=1)}
     warnings = list(choice.warnings)
     if refused:
         warnings.append(f"left out, because no cord was found: {refused} of the scans")
@@ -291,14 +315,7 @@ def operating_point(
         specificity=choice.parameters.specificity,
         thresholds=tuple(choice.thresholds.tolist()),
         curve=tuple(choice.curve.tolist()),
-        per_scan=tuple(
-            ScanCurve(
-                scan=f"scan-{n:02d}",
-                subject=f"subject-{numbers[scan.subject]:02d}",
-                values=tuple(values.tolist()),
-            )
-            for n, (scan, values) in enumerate(zip(scans, choice.per_scan, strict=True), start=1)
-        ),
+        per_scan=scan_curves([scan.subject for scan in scans], choice.per_scan),
         interval=choice.interval,
         plateau=choice.plateau,
         loss_at_pm_0_05=(choice.loss_below, choice.loss_above),

@@ -16,8 +16,10 @@ import pytest
 from geometry import affine_of
 
 from sct_lesion_losses import phantom, predict, segment
+from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import outputs
 from sct_lesion_losses.errors import CenterlineError, UsageError
+from sct_lesion_losses.metrics import lesion
 from sct_lesion_losses.phantom.files import centerline_mask, write_nifti
 from sct_lesion_losses.space.grid import Grid
 
@@ -69,6 +71,61 @@ def test_a_threshold_that_is_not_the_tuned_one_is_said(
     told = run(scan, tmp_path, threshold=0.123)
     assert "threshold 0.123 instead of" in caplog.text
     assert any("0.123" in text for text in told["Warnings"])  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def filtering(tmp_path: Path) -> str:
+    """The default bundle at threshold 0.05, with a filter of lesions of at least 30 mm³."""
+    shipped = store.load("default")
+    froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
+    point = {
+        **shipped.info.operating_point.model_dump(),
+        "threshold": 0.05,
+        "lesions": {
+            **{"peak": 0.4, "volume_mm3": 30.0, "preset": "paper", "froc": froc},
+            **{"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3},
+        },
+    }
+    info = type(shipped.info).model_validate(
+        {**shipped.info.model_dump(), "name": "filtering", "operating_point": point}
+    )
+    folder = tmp_path / "bundles" / "filtering"
+    store.save(folder, info, shipped.network, shipped.weights, "# filtering\n")
+    return str(folder)
+
+
+def test_the_second_operating_point_removes_lesions_and_says_so(
+    scan: Path, tmp_path: Path, filtering: str
+) -> None:
+    told = run(scan, tmp_path / "all", bundle=filtering, pmap=True)
+    assert told["LesionFilter"] is None
+    kept = run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True, lesions=True)
+    every, some = (
+        np.asarray(nib.load(tmp_path / name / "t2_lesionseg.nii.gz").dataobj) > 0
+        for name in ("all", "kept")
+    )
+    pmap = np.asarray(nib.load(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz").dataobj)
+    voxel_mm3 = Grid(every.shape, nib.load(scan).affine).voxel_volume_mm3
+    labels = lesion.components(every)
+    wanted = np.zeros_like(every)
+    for number in range(1, labels.max() + 1):
+        one = labels == number
+        if one.sum() * voxel_mm3 >= 30 and pmap[one].max() >= np.float32(0.4):
+            wanted |= one
+    np.testing.assert_array_equal(some, wanted)
+    removed = told["LesionCount"] - kept["LesionCount"]  # type: ignore[operator]
+    assert kept["LesionFilter"] == {
+        "LeastPeak": 0.4,
+        "LeastVolumeMm3": 30.0,
+        "LesionsRemoved": removed,
+    }
+    assert 0 < removed < told["LesionCount"]  # type: ignore[operator]
+
+
+def test_a_bundle_without_a_second_operating_point_is_refused(scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no second operating point"):
+        run(scan, tmp_path / "out", lesion_point=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_of_an_earlier_run_are_named(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,13 @@ import pytest
 from small_bundle import train_small
 from small_cohort import write_cohort
 
+from sct_lesion_losses import engine as engines
 from sct_lesion_losses import evaluate, judged, predict, tune
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.data import cohort
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
+from sct_lesion_losses.metrics import lesion
+from sct_lesion_losses.operating_point import binarize, lesion_point
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,42 @@ def test_limits_are_added_to_the_card(tuned):
     assert bundle.info.limits[-1] == "it knows bright blocks only"
     assert len(bundle.info.limits) > 1
     assert "- it knows bright blocks only" in (bundle.folder / "card.md").read_text("utf-8")
+
+
+def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(tuned, tmp_path):
+    _, bundle = tuned
+    folder = tmp_path / "small"
+    shutil.copytree(bundle.folder, folder)
+    fresh = write_cohort(tmp_path / "fresh", subjects=4, lesion_free=1, seed=13)
+    choice = tune.run(folder, fresh, tune.Settings(lesion_point=True))
+    loaded = store.load(folder)
+    point = loaded.info.operating_point.lesions
+    network = engines.load(loaded.network)
+    f1, clean, false = [], [], []
+    for scan in cohort.read(fresh):
+        seen = judged.judge(loaded, network, scan)
+        rule = lesion_point.Filter(point.peak, point.volume_mm3)
+        masks = [binarize(seen.pmap, choice.threshold)]
+        masks.append(lesion_point.apply(masks[0], seen.pmap, 0.125, rule))
+        scores = [lesion.score(seen.truth, mask, seen.spacing_mm) for mask in masks]
+        f1.append([score.f1 for score in scores])
+        false.append(scores[0].n_predicted - scores[0].correct)
+        if not seen.truth.any():
+            clean.append(float(scores[1].n_predicted == 0))
+    assert (point.f1_unfiltered, point.f1) == pytest.approx(tuple(np.nanmedian(f1, axis=0)))
+    assert (point.specificity, point.n_scans, point.n_lesion_free) == (clean[0], 3, 1)
+    assert point.peak >= choice.threshold == point.froc.peaks[0]
+    assert point.froc.false_lesions[0] == pytest.approx(np.mean(false))
+    assert "With `-lesion_point 1`" in (folder / "card.md").read_text("utf-8")
+    tune.run(folder, fresh)
+    assert store.load(folder).info.operating_point.lesions is None
+
+
+def test_a_specificity_without_the_second_point_is_wrong_use():
+    with pytest.raises(UsageError, match="goes with -lesion_point 1"):
+        tune.Settings(lesion_specificity=0.5)
+    with pytest.raises(UsageError, match="expected a number in"):
+        tune.Settings(lesion_point=True, lesion_specificity=1.5)
 
 
 def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch, caplog):

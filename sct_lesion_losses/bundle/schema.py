@@ -27,8 +27,12 @@ from sct_lesion_losses.bundle.fields import (
     Table,
     is_increasing,
 )
+from sct_lesion_losses.bundle.tuning import Froc as Froc
+from sct_lesion_losses.bundle.tuning import LesionPoint as LesionPoint
 from sct_lesion_losses.bundle.tuning import OperatingPoint as OperatingPoint
 from sct_lesion_losses.bundle.tuning import ScanCurve as ScanCurve
+from sct_lesion_losses.bundle.tuning import SiteCalibration as SiteCalibration
+from sct_lesion_losses.bundle.tuning import scan_curves as scan_curves
 
 SCHEMA_VERSION = 1
 _OF_BUNDLES = ("-bundle", "-init")
@@ -206,7 +210,8 @@ class Provenance(Record):
         Content hashes of the training and validation scans, so that a threshold is not chosen,
         nor a score reported, on a scan that the weights have seen.
     ancestor : str or None
-        Name, version and hash of the weights of the bundle that the training started from.
+        Name, version and hash of the weights of the bundle that the training started from, or whose
+        weights these are.
     """
 
     data: str = Field(min_length=1)

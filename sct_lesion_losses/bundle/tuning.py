@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Hashable, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from sct_lesion_losses.bundle.fields import (
     Count,
+    Name,
     Positive,
     Probability,
     Record,
@@ -17,6 +26,7 @@ from sct_lesion_losses.bundle.fields import (
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
+_OPTIONAL = ("beta", "preset", "specificity", "site", "lesions")
 
 
 class ScanCurve(Record):
@@ -25,6 +35,115 @@ class ScanCurve(Record):
     scan: Annotated[str, Field(pattern=r"^scan-\d{1,6}$")]
     subject: Annotated[str, Field(pattern=r"^subject-\d{1,6}$")]
     values: tuple[Score, ...]
+
+
+def scan_curves(
+    subjects: Sequence[Hashable], scores: npt.NDArray[np.float64]
+) -> tuple[ScanCurve, ...]:
+    """Return curves, (N, T), of scans as a bundle keeps them: numbered, not named."""
+    numbers = {subject: n for n, subject in enumerate(dict.fromkeys(subjects), start=1)}
+    return tuple(
+        ScanCurve(
+            scan=f"scan-{n:02d}",
+            subject=f"subject-{numbers[subject]:02d}",
+            values=tuple(values.tolist()),
+        )
+        for n, (subject, values) in enumerate(zip(subjects, scores, strict=True), start=1)
+    )
+
+
+class SiteCalibration(Record):
+    """What a site's threshold was made of, beside the curves of its scans.
+
+    Attributes
+    ----------
+    name : str
+        Of the site.
+    weight : float, in (0, 1)
+        Of the local curve; the rest is that of the shipped one. See `operating_point.shrink`.
+    shipped_threshold, local_threshold : float
+        Of the bundle that it was made from, and the best for the site's scans alone.
+    shipped_curve, local_curve : tuple of float
+        The objective at each threshold.
+    held_out_shipped : float or None
+        The objective over the site's scans at the shipped threshold, to be compared with
+        `leave_one_out`.
+    """
+
+    name: Name
+    weight: Annotated[float, Field(gt=0, lt=1)]
+    shipped_threshold: Probability
+    local_threshold: Probability
+    shipped_curve: tuple[Score, ...]
+    local_curve: tuple[Score, ...]
+    held_out_shipped: Score = None
+
+
+class Froc(Record):
+    """Lesions found against false ones, over the least peak; see `operating_point.lesion_point`.
+
+    Attributes
+    ----------
+    peaks : tuple of float
+        Rising; the first keeps every predicted lesion.
+    sensitivity : tuple of float
+        Mean L-sensitivity over the scans with lesions.
+    false_lesions : tuple of float
+        Mean number of false lesions over all scans.
+    """
+
+    peaks: tuple[Probability, ...] = Field(min_length=1)
+    sensitivity: tuple[Probability, ...]
+    false_lesions: tuple[Annotated[float, Field(ge=0)], ...]
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Froc:
+        if not is_increasing(self.peaks):
+            raise ValueError(f"peaks must increase, received {self.peaks}")
+        for name in ("sensitivity", "false_lesions"):
+            if len(getattr(self, name)) != len(self.peaks):
+                raise ValueError(
+                    f"{name}: {len(getattr(self, name))} values for {len(self.peaks)} peaks"
+                )
+        return self
+
+
+class LesionPoint(Record):
+    """Which predicted lesions are kept, of the mask at the tuned threshold.
+
+    Attributes
+    ----------
+    peak : float
+        A lesion is kept if its highest probability is at least this,
+    volume_mm3 : float
+        and its volume at least this.
+    preset : str
+        The rule that decided which lesions are detected.
+    specificity_asked : float
+        The P-specificity that a filter had to reach to be chosen from; 0: none.
+    f1, f1_unfiltered : float or None
+        Median L-F1 over the tuning scans with lesions, with the filter and without.
+    specificity, specificity_unfiltered : float or None
+        P-specificity on the lesion-free tuning scans; None without any.
+    leave_one_out : float or None
+        Median L-F1 where each scan is filtered as the other subjects choose.
+    froc : Froc
+    n_scans, n_lesion_free : int
+        Tuning scans with lesions, and without.
+    """
+
+    peak: Probability
+    volume_mm3: Annotated[float, Field(ge=0)]
+    preset: Name
+    specificity_asked: Probability = 0.0
+    f1: Score
+    f1_unfiltered: Score
+    specificity: Score = None
+    specificity_unfiltered: Score = None
+    leave_one_out: Score = None
+    froc: Froc
+    n_scans: Count
+    n_lesion_free: Count = 0
 
 
 class OperatingPoint(Record):
@@ -62,6 +181,11 @@ class OperatingPoint(Record):
         method of `-centerline`. So it was for the bundle's metrics.
     warnings : tuple of str
         What the choice was warned of, an optimum at an end of the grid for one.
+    site : SiteCalibration or None
+        There if the threshold is one site's: then the scans are the site's, and `curve` is theirs
+        and that of an earlier bundle combined.
+    lesions : LesionPoint or None
+        A second operating point, per lesion.
     """
 
     kind: Literal["tuned", "untuned"] = "untuned"
@@ -81,6 +205,18 @@ class OperatingPoint(Record):
     n_subjects: Count = 0
     centerline: str = ""
     warnings: tuple[str, ...] = ()
+    site: SiteCalibration | None = None
+    lesions: LesionPoint | None = None
+
+    @model_serializer(mode="wrap")
+    def _optional_parts_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not there: versions that do not know it read the rest."""
+        fields: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in _OPTIONAL or value not in (None, "")
+        }
 
     @model_validator(mode="after")
     def _curves_fit(self) -> OperatingPoint:
@@ -88,11 +224,14 @@ class OperatingPoint(Record):
         if not is_increasing(self.thresholds):
             raise ValueError(f"thresholds must increase, received {self.thresholds}")
         curves = {"curve": self.curve, **{scan.scan: scan.values for scan in self.per_scan}}
+        if len(curves) != len(self.per_scan) + 1:
+            raise ValueError("per_scan: a scan is there twice")
+        if self.site is not None:
+            curves["shipped_curve"] = self.site.shipped_curve
+            curves["local_curve"] = self.site.local_curve
         for name, values in curves.items():
             if len(values) != n:
                 raise ValueError(f"{name}: {len(values)} values for {n} thresholds")
-        if len(curves) != len(self.per_scan) + 1:
-            raise ValueError("per_scan: a scan is there twice")
         for name, range_ in (("interval", self.interval), ("plateau", self.plateau)):
             if range_ is not None and range_[0] > range_[1]:
                 raise ValueError(f"{name} {range_} is upside down")
@@ -101,7 +240,13 @@ class OperatingPoint(Record):
     @model_validator(mode="after")
     def _tuned_is_complete(self) -> OperatingPoint:
         if self.kind == "untuned":
+            if self.site is not None or self.lesions is not None:
+                raise ValueError("an untuned threshold has no site and no filter of lesions")
             return self
+        if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:
+            raise ValueError(
+                f"lesions: the peak {self.lesions.peak} is below the threshold {self.threshold}"
+            )
         if not self.objective or self.n_scans < 1 or self.n_subjects < 1:
             raise ValueError("a tuned threshold needs its objective, n_scans and n_subjects")
         if not any(abs(t - self.threshold) <= _GRID_TOLERANCE for t in self.thresholds):

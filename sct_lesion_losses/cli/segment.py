@@ -87,6 +87,14 @@ _METHOD = [
         shown="the bundle's tuned threshold",
     ),
     option(
+        "-lesion_point",
+        "lesion_point",
+        SWITCH,
+        "Keep those predicted lesions only whose highest probability and volume reach what the "
+        "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
+        default=False,
+    ),
+    option(
         "-centerline",
         "centerline",
         choice("auto", "svm", "cnn", "viewer", "file", "embedded"),
@@ -195,7 +203,7 @@ def _segment(
     if values["centerline"] == "file" and (len(images) > 1 or images[0].is_dir()):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
-    from sct_lesion_losses import models, segment
+    from sct_lesion_losses import segment
     from sct_lesion_losses.cli import jobs
 
     settings = segment.Settings(keep_centerline=not remove, **values)
@@ -203,7 +211,7 @@ def _segment(
     jobs.check(scans, settings)
     jobs.describe(images, folder)
     if len(scans) > 1:  # a bundle that cannot be used is one error, not one for every scan
-        models.opened(settings.bundle, settings.contrast, settings.engine, settings.precision)
+        segment.opened(settings)
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
     for number, (image, outputs) in enumerate(scans, start=1):

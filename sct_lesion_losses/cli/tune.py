@@ -22,10 +22,16 @@ from sct_lesion_losses.cli.common import (
     int_range,
     leave,
     option,
+    typed,
     words,
 )
+from sct_lesion_losses.errors import UsageError
 
 NAME = "sct_tune_lesion"
+NOT_OF_A_SITE = (
+    *("objective", "beta", "preset", "specificity", "measure"),
+    *("lesion_point", "lesion_specificity"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -99,6 +105,31 @@ logger = logging.getLogger(__name__)
     default="float32",
 )
 @option(
+    "-lesion_point",
+    "lesion_point",
+    SWITCH,
+    "Also choose which predicted lesions are kept, by their highest probability and their volume; "
+    "sct_deepseg_lesion_tuned -lesion_point 1 applies it.",
+    default=False,
+)
+@option(
+    "-lesion_specificity",
+    "lesion_specificity",
+    Kind("<float>", click.FloatRange(0, 1)),
+    "With -lesion_point 1: share of the lesion-free scans that has to be left without any lesion.",
+    default=0.0,
+)
+@option(
+    "-site",
+    "site",
+    TEXT,
+    "Name of a site, whose labelled scans -i gives, a handful: a new bundle is written whose "
+    "threshold suits them, their curve shrunk towards that of the scans that the bundle was tuned "
+    "on. Needs -ofolder; the objective is the one that the bundle was tuned for.",
+)
+@option("-ofolder", "folder", FOLDER, "With -site: the bundle to write.")
+@option("-force", "force", SWITCH, "With -site: replace a bundle that is there.", default=False)
+@option(
     "-limits",
     "limits",
     TEXT,
@@ -117,12 +148,24 @@ logger = logging.getLogger(__name__)
 def tune_lesion(
     bundle: str,
     data: Path,
+    site: str | None,
+    folder: Path | None,
+    force: bool,
+    verbosity: int,
     results: Path | None,
     jobs: int,
-    verbosity: int,
     **settings: Any,
 ) -> int:
-    """Tune, and print the threshold."""
+    """Tune, and print the threshold; of a site's bundle, its folder as well."""
+    if site is not None and folder is not None:
+        work = {"results": results, "jobs": jobs, "force": force}
+        return _recalibrate((bundle, data, site, folder), work, verbosity, settings)
+    if site is not None:
+        raise UsageError("-site writes a new bundle: name its folder with -ofolder")
+    if folder is not None or force:
+        raise UsageError(
+            "-ofolder and -force go with -site; without it the bundle itself is rewritten"
+        )
     from sct_lesion_losses import tune
     from sct_lesion_losses.bundle.schema import command_line
 
@@ -148,6 +191,50 @@ def tune_lesion(
         choice_made.n_subjects,
     )
     click.echo(f"{choice_made.threshold:g}")
+    return 0
+
+
+def _recalibrate(
+    given: tuple[str, Path, str, Path],
+    work: dict[str, Any],
+    verbosity: int,
+    settings: dict[str, Any],
+) -> int:
+    """Write a site's bundle; print its threshold and its folder."""
+    refused = [f"-{name}" for name in NOT_OF_A_SITE if f"-{name}" in dict(typed())]
+    if refused:
+        raise UsageError(
+            f"{refused[0]} does not go with -site: the objective is the one that the bundle was "
+            "tuned for, nothing is measured, and no filter of lesions is chosen"
+        )
+    from sct_lesion_losses import recalibrate
+    from sct_lesion_losses.bundle.schema import command_line
+
+    own = {name: value for name, value in settings.items() if name not in NOT_OF_A_SITE}
+    with talk.progress_bar("tuning", verbosity > 0) as progress:
+        found = recalibrate.run(
+            *given,
+            recalibrate.Settings(**own),
+            **work,
+            command=command_line([NAME, *words()]),
+            report=progress,
+        )
+    logger.info(
+        "threshold %g for %s (95 %% interval %g to %g); shipped %g, of the %d local scans alone "
+        "%g with weight %.2f; %s held out %.3f, at the shipped threshold %.3f",
+        found.threshold,
+        given[2],
+        *found.interval,
+        found.shipped_threshold,
+        found.n_scans,
+        found.local_threshold,
+        found.weight,
+        found.objective,
+        found.held_out,
+        found.held_out_shipped,
+    )
+    click.echo(f"{found.threshold:g}")
+    click.echo(given[3])
     return 0
 
 

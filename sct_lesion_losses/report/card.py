@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from sct_lesion_losses.bundle.schema import (
     BundleInfo,
     Epoch,
+    LesionPoint,
     Metric,
     OperatingPoint,
     Recipe,
@@ -73,7 +74,11 @@ def _trained_on(info: BundleInfo) -> str:
     counted = ", ".join(f"{n} {part}" for part, n in info.provenance.scans.items())
     lines = [info.provenance.data, f"Scans: {counted}." if counted else ""]
     if info.provenance.ancestor is not None:
-        lines.append(f"The training started from the weights of {info.provenance.ancestor}.")
+        ancestor = info.provenance.ancestor
+        if info.operating_point.site is None:
+            lines.append(f"The training started from the weights of {ancestor}.")
+        else:
+            lines.append(f"Nothing was trained anew: the weights are those of {ancestor}.")
     return "\n\n".join(line for line in lines if line)
 
 
@@ -170,7 +175,50 @@ def _operating_point(point: OperatingPoint) -> str:
         by = "the cohort's own" if point.centerline == "cohort" else f"`{point.centerline}`"
         lines.append(f"centerline of the scans, here and below: {by}")
     lines += [f"warning: {warning}" for warning in point.warnings]
-    return "\n\n".join([first, "\n".join(f"- {line}" for line in lines), curve(point)])
+    blocks = [first, _site(point), "\n".join(f"- {line}" for line in lines), curve(point)]
+    if point.lesions is not None:
+        blocks.append(_lesion_point(point.lesions))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _site(point: OperatingPoint) -> str:
+    site = point.site
+    if site is None:
+        return ""
+    return (
+        f"These are scans of the site `{site.name}`. The curve is theirs, with the weight "
+        f"{site.weight:.2f}, and that of the scans that the bundle was tuned on before, with the "
+        f"rest. Theirs alone is best at {site.local_threshold:g}, the other at "
+        f"{site.shipped_threshold:g}, where the site's scans reach "
+        f"{_number(site.held_out_shipped)}; each at a threshold chosen without its subject, "
+        f"{_number(point.leave_one_out)}."
+    )
+
+
+def _lesion_point(point: LesionPoint) -> str:
+    scans = f"{point.n_scans} scans with lesions and {point.n_lesion_free} without"
+    asked = f", P-specificity {point.specificity_asked:g} or more" * (point.specificity_asked > 0)
+    lines = [
+        f"median L-F1 {_number(point.f1)}, without it {_number(point.f1_unfiltered)}",
+        f"P-specificity {_number(point.specificity)}, without it "
+        f"{_number(point.specificity_unfiltered)}",
+        f"median L-F1, leave-one-subject-out: {_number(point.leave_one_out)}",
+    ]
+    curve = point.froc
+    rows = ["least peak  L-sensitivity  false lesions a scan"]
+    for peak, found, false in zip(curve.peaks, curve.sensitivity, curve.false_lesions, strict=True):
+        mark = "*" if abs(peak - point.peak) < 1e-9 else ""
+        rows.append(f"{peak:>10g}  {found:>13.3f}  {false:>20.2f} {mark}".rstrip())
+    return "\n\n".join(
+        [
+            "With `-lesion_point 1`, predicted lesions are kept if their highest probability is at "
+            f"least **{point.peak:g}** and their volume at least **{point.volume_mm3:g} mm³**, "
+            f"chosen on {scans} for the best L-F1 by the rule `{point.preset}`{asked}:",
+            "\n".join(f"- {line}" for line in lines),
+            "Lesions found and false ones by the least peak alone:",
+            "```\n" + "\n".join(rows) + "\n```",
+        ]
+    )
 
 
 def _numbers(point: OperatingPoint) -> str:

@@ -41,6 +41,23 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """Which predicted lesions were kept; see `operating_point.lesion_point`.
+
+    Attributes
+    ----------
+    peak, volume_mm3 : float
+        Least highest probability and least volume.
+    removed : int
+        Lesions of the mask that did not have them.
+    """
+
+    peak: float
+    volume_mm3: float
+    removed: int
+
+
+@dataclass(frozen=True)
 class Result:
     """What was found in a scan and where it was written.
 
@@ -58,6 +75,8 @@ class Result:
         How the cord was found.
     warnings : tuple of str
         Everything that was warned of on the way.
+    filtered : Filtered or None
+        None where every predicted lesion was kept.
     """
 
     written: tuple[Path, ...]
@@ -67,6 +86,7 @@ class Result:
     centerline: str
     engine: str
     warnings: tuple[str, ...]
+    filtered: Filtered | None = None
 
     @property
     def sentence(self) -> str:
@@ -75,6 +95,8 @@ class Result:
         if found is None:
             return "p-map written, no threshold applied"
         at = "by SCT's rule" if self.threshold is None else f"at threshold {self.threshold:g}"
+        if self.filtered is not None:
+            at += f", {self.filtered.removed} more removed by the filter of lesions"
         if not found.lesions:
             return f"no lesion {at}{found.peak}"
         plural = "s" if found.lesions > 1 else ""
@@ -104,6 +126,13 @@ def sidecar(result: Result, bundle: Bundle, command: str) -> dict[str, Any]:
         "BundleSHA256": bundle.sha256,
         "Threshold": result.threshold,
         "TunedThreshold": result.tuned_threshold,
+        "LesionFilter": None
+        if result.filtered is None
+        else {
+            "LeastPeak": result.filtered.peak,
+            "LeastVolumeMm3": result.filtered.volume_mm3,
+            "LesionsRemoved": result.filtered.removed,
+        },
         "Centerline": result.centerline,
         "Engine": result.engine,
         "LesionCount": None if found is None else found.lesions,

@@ -317,3 +317,56 @@ def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
     once = trained.followed_by("sct_tune_lesion -i a")
     again = once.followed_by("sct_tune_lesion -i b")
     assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
+
+
+SITE = {
+    **{"name": "Zurich", "weight": 0.4, "shipped_threshold": 0.3, "local_threshold": 0.4},
+    **{"shipped_curve": (0.5, 0.4), "local_curve": (0.4, None), "held_out_shipped": 0.4},
+}
+LESIONS = {
+    **{"peak": 0.5, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2},
+    **{"f1": 0.6, "f1_unfiltered": 0.5},
+    "froc": {"peaks": (0.3, 0.5), "sensitivity": (0.7, 0.5), "false_lesions": (2.5, 0.2)},
+}
+SMALL = {
+    **{"kind": "tuned", "threshold": 0.3, "objective": "median_v_f1", "n_scans": 2},
+    **{"n_subjects": 2, "thresholds": (0.3, 0.4), "curve": (0.5, 0.4)},
+}
+
+
+def test_a_site_and_a_filter_of_lesions_are_read_as_written(make_info):
+    info = make_info(operating_point={**SMALL, "site": SITE, "lesions": LESIONS})
+    assert document.parse(document.dump(info)) == info
+    assert info.operating_point.lesions.froc.false_lesions == (2.5, 0.2)
+
+
+def test_what_is_not_there_is_not_written(make_info):
+    text = document.dump(make_info(operating_point=SMALL)).decode()
+    assert '"site"' not in text
+    assert '"lesions"' not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"site": {**SITE, "local_curve": (0.4,)}}, "local_curve: 1 values for 2 thresholds"),
+        ({"site": {**SITE, "weight": 1.5}}, "less than 1"),
+        ({"lesions": {**LESIONS, "peak": 0.2}}, "is below the threshold"),
+        (
+            {"lesions": {**LESIONS, "froc": {**LESIONS["froc"], "sensitivity": (0.7,)}}},
+            "sensitivity: 1 values for 2 peaks",
+        ),
+        (
+            {"lesions": {**LESIONS, "froc": {**LESIONS["froc"], "peaks": (0.5, 0.3)}}},
+            "peaks must increase",
+        ),
+    ],
+)
+def test_a_site_or_filter_that_does_not_fit_is_refused(make_info, change, said):
+    with pytest.raises(ValidationError, match=said):
+        make_info(operating_point={**SMALL, **change})
+
+
+def test_an_untuned_threshold_has_no_filter_of_lesions(make_info):
+    with pytest.raises(ValidationError, match="no filter of lesions"):
+        make_info(operating_point={"lesions": LESIONS})

@@ -33,7 +33,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         return Result(written, found, 0.35, 0.35, "embedded", "onnxruntime", ())
 
     monkeypatch.setattr(segment, "run", run)
-    monkeypatch.setattr(models, "opened", lambda *_: None)
+    monkeypatch.setattr(models, "opened", lambda *_: (None, None))
     monkeypatch.setattr(segment, "require", lambda _: None)
     return calls
 
@@ -184,6 +184,7 @@ def test_names_that_meet_are_refused_before_any_work(
         (["-i", "a.nii", "-thr", "-0.1"], "not in the range"),
         (["-i", "a.nii", "-thr", "nan"], "expected a number in (0, 1]"),
         (["-i", "a.nii", "-sct_rule", "1"], "-bundle sct"),
+        (["-i", "a.nii", "-lesion_point", "1", "-thr", "0.3"], "leave out -thr"),
         (["-i", "a.nii", "-centerline", "file"], "-file_centerline"),
         (["-i", "a.nii", "-centerline", "svm", "-file_centerline", "c.nii"], "not svm"),
         (["-i", "a.nii", "b.nii", "-file_centerline", "c.nii"], "belongs to one scan"),
@@ -203,6 +204,11 @@ def test_wrong_use_gives_2_and_says_what(
 def test_a_centerline_file_chooses_the_method(runs: Runs) -> None:
     assert main(["-i", "a.nii", "-file_centerline", "c.nii"]) == 0
     assert runs[0][1].centerline == "file"
+
+
+def test_the_filter_of_lesions_is_asked_for_by_a_switch(runs: Runs) -> None:
+    assert main(["-i", "a.nii", "-lesion_point", "1"]) == 0
+    assert runs[0][1].lesion_point
 
 
 def test_a_threshold_of_0_asks_for_the_pmap_alone(runs: Runs) -> None:

@@ -186,3 +186,21 @@ def test_the_preparation_of_sct_is_described() -> None:
     }
     text = card.text(make_info(preparation=preparation))
     assert "SCT's `t2_ax` lesion model wants them, less 835.592, divided by 528.386" in text
+
+
+def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
+    lesions = {
+        **{"peak": 0.5, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2, "n_lesion_free": 1},
+        **{"f1": 0.625, "f1_unfiltered": 0.5, "specificity": 1.0, "specificity_asked": 0.8},
+        "froc": {
+            "peaks": (0.3, 0.5),
+            "sensitivity": (0.75, 0.5),
+            "false_lesions": (2.5, 0.25),
+        },
+    }
+    shown = card.text(make_info(operating_point={**POINT, "lesions": lesions}))
+    assert "at least **0.5** and their volume at least **3 mm³**" in shown
+    assert "2 scans with lesions and 1 without" in shown
+    assert "P-specificity 0.8 or more" in shown
+    assert "- median L-F1 0.625, without it 0.500" in shown
+    assert "       0.5          0.500                  0.25 *" in shown
