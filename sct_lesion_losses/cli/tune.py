@@ -30,7 +30,7 @@ from sct_lesion_losses.errors import UsageError
 NAME = "sct_tune_lesion"
 NOT_OF_A_SITE = (
     *("objective", "beta", "preset", "specificity", "measure"),
-    *("lesion_point", "lesion_specificity"),
+    *("lesion_point", "lesion_specificity", "froc"),
 )
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,13 @@ logger = logging.getLogger(__name__)
     default=0.0,
 )
 @option(
+    "-froc",
+    "froc",
+    FILE,
+    "With -lesion_point 1: picture of the lesions found against the false ones, named without a "
+    "suffix; .png and .svg are written.",
+)
+@option(
     "-site",
     "site",
     TEXT,
@@ -154,6 +161,7 @@ def tune_lesion(
     verbosity: int,
     results: Path | None,
     jobs: int,
+    froc: Path | None,
     **settings: Any,
 ) -> int:
     """Tune, and print the threshold; of a site's bundle, its folder as well."""
@@ -166,9 +174,14 @@ def tune_lesion(
         raise UsageError(
             "-ofolder and -force go with -site; without it the bundle itself is rewritten"
         )
+    if froc is not None and not settings["lesion_point"]:
+        raise UsageError("-froc draws what -lesion_point 1 finds: add it")
     from sct_lesion_losses import tune
     from sct_lesion_losses.bundle.schema import command_line
+    from sct_lesion_losses.report import figure
 
+    if froc is not None:
+        figure.require()  # known before any scan is read
     with talk.progress_bar("tuning", verbosity > 0) as progress:
         choice_made = tune.run(
             bundle,
@@ -191,7 +204,20 @@ def tune_lesion(
         choice_made.n_subjects,
     )
     click.echo(f"{choice_made.threshold:g}")
+    if froc is not None:
+        _draw(bundle, froc)
     return 0
+
+
+def _draw(bundle: str, stem: Path) -> None:
+    """Draw the FROC curve of a bundle; print the pictures' names."""
+    from sct_lesion_losses.bundle import store
+    from sct_lesion_losses.report import froc
+
+    info = store.load(bundle).info
+    if info.operating_point.lesions is not None:
+        for path in froc.draw(info.operating_point.lesions, stem, f"{info.name} {info.version}"):
+            click.echo(path)
 
 
 def _recalibrate(

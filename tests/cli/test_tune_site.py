@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sct_lesion_losses import recalibrate
+from sct_lesion_losses import recalibrate, tune
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.cli.tune import main
-from sct_lesion_losses.operating_point import THRESHOLDS
+from sct_lesion_losses.operating_point import THRESHOLDS, Curve, choose
 from sct_lesion_losses.operating_point.shrink import Curves
 from sct_lesion_losses.operating_point.shrink import recalibrate as shrink
 
@@ -46,6 +49,8 @@ def test_a_site_gets_a_bundle_of_its_own(calls, capsys):
     [
         ("-site Zurich", "name its folder with -ofolder"),
         ("-ofolder out", "-ofolder and -force go with -site"),
+        ("-froc picture", "add it"),
+        ("-site Zurich -ofolder out -froc picture", "-froc does not go with -site"),
         ("-force 1", "-ofolder and -force go with -site"),
         ("-site Zurich -ofolder out -measure 0", "-measure does not go with -site"),
         ("-site Zurich -ofolder out -objective mean_v_f1", "-objective does not go with -site"),
@@ -55,3 +60,22 @@ def test_options_that_do_not_go_together_are_wrong_use(given, said, calls, capsy
     assert main(["-bundle", "b", "-i", "data", *given.split()]) == 2
     assert said in capsys.readouterr().err
     assert calls == []
+
+
+def test_the_froc_curve_of_the_tuned_bundle_is_drawn(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    shipped = store.load("default")
+    froc = {"peaks": (0.35, 0.9), "sensitivity": (0.8, 0.5), "false_lesions": (2.0, 0.5)}
+    lesions = LesionPoint(
+        peak=0.9, volume_mm3=3.0, preset="paper", f1=0.6, f1_unfiltered=0.5, froc=froc, n_scans=4
+    )
+    point = shipped.info.operating_point.model_copy(update={"lesions": lesions})
+    info = shipped.info.model_copy(update={"operating_point": point})
+    curve = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
+    monkeypatch.setattr(tune, "run", lambda *_, **__: choose([curve], bootstraps=0))
+    monkeypatch.setattr(store, "load", lambda _: dataclasses.replace(shipped, info=info))
+    args = ["-bundle", "b", "-i", "data", "-lesion_point", "1", "-froc", str(tmp_path / "froc")]
+    assert main([*args, "-v", "0"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["0.3", str(tmp_path / "froc.png"), str(tmp_path / "froc.svg")]
+    assert all(Path(path).is_file() for path in out[1:])
