@@ -26,7 +26,7 @@ from sct_lesion_losses.bundle.fields import (
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("beta", "preset", "specificity", "site", "lesions")
+_OPTIONAL = ("site", "lesions")
 
 
 class ScanCurve(Record):
@@ -215,7 +215,7 @@ class OperatingPoint(Record):
         return {
             name: value
             for name, value in fields.items()
-            if name not in _OPTIONAL or value not in (None, "")
+            if name not in _OPTIONAL or value is not None
         }
 
     @model_validator(mode="after")
