@@ -56,22 +56,27 @@ def refuse_known(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> None
 
     Every scan is read once, and none where no bundle says what it was trained on.
     """
-    known = {bundle: set(bundle.info.provenance.trained_on) for bundle in bundles}
-    if not any(known.values()):
-        return
-    seen: dict[Bundle, list[str]] = {bundle: [] for bundle in bundles}
-    for scan in scans:
-        digest = cohorts.content_hash(nifti.read(scan.scan).array)
-        for bundle in bundles:
-            if digest in known[bundle]:
-                seen[bundle].append(scan.scan.name)
-    for bundle, names in seen.items():
+    for bundle, names in trained_on(bundles, scans).items():
         if names:
             raise DataError(
                 f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
                 "first), which would flatter every threshold; give other scans, or the split.tsv "
                 "that the training wrote beside the bundle"
             )
+
+
+def trained_on(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> dict[Bundle, list[str]]:
+    """Name the scans that each bundle was trained on, known by their voxels."""
+    known = {bundle: set(bundle.info.provenance.trained_on) for bundle in bundles}
+    seen: dict[Bundle, list[str]] = {bundle: [] for bundle in bundles}
+    if not any(known.values()):
+        return seen
+    for scan in scans:
+        digest = cohorts.content_hash(nifti.read(scan.scan).array)
+        for bundle in bundles:
+            if digest in known[bundle]:
+                seen[bundle].append(scan.scan.name)
+    return seen
 
 
 def located(scan: CohortScan, centerline: str = AS_IN_COHORT, contrast: str = "t2") -> Located:

@@ -18,7 +18,7 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT
+from sct_lesion_losses.judged import AS_IN_COHORT, trained_on
 from sct_lesion_losses.operating_point import THRESHOLDS, Choice, Objective, Tally, choose
 from sct_lesion_losses.operating_point.objectives import BETA
 from sct_lesion_losses.parallel import Progress
@@ -44,6 +44,8 @@ class Settings:
         ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
     measure : bool
         Also report what the tuned bundle reaches on the cohort's unseen scans.
+    seen : bool
+        Take scans that the bundle was trained on as well; they are refused otherwise.
     engine, precision : str
         See `engine.load`.
     lesion_point : bool
@@ -59,6 +61,7 @@ class Settings:
     measure: bool = True
     engine: str = "auto"
     precision: str = "float32"
+    seen: bool = False
     lesion_point: bool = False
     lesion_specificity: float = 0.0
     limits: tuple[str, ...] = ()
@@ -120,9 +123,14 @@ def run(
     DataError
         A scan was trained on, or those there are choose no threshold above 0.
     UsageError
-        The bundle is SCT's own model, which cannot be rewritten, or the objective makes no sense.
+        The bundle is SCT's own model, which cannot be rewritten, or the settings make no sense.
     """
     objective = settings.wanted
+    if settings.seen and results is not None:
+        raise UsageError(
+            "-results keeps what an evaluation takes over, which must not hold scans that the "
+            "bundle was trained on: leave out -results or -seen"
+        )
     loaded = store.load(bundle)
     if loaded.folder is None or not loaded.weights:
         raise UsageError(f"{bundle}: this model is not a bundle on disk; tune one of your own")
@@ -133,6 +141,8 @@ def run(
         folder = (results or Path(passing)) / SCANS
         found = tallies(loaded, scans, names, folder, settings, jobs=jobs, report=report)
     choice, point = chosen(tuning, found, objective, settings.centerline)
+    if settings.seen:
+        point = point.model_copy(update={"warnings": (*point.warnings, *_seen(loaded, scans))})
     if settings.lesion_point:
         lesions = lesion_points.find(
             loaded,
@@ -146,6 +156,16 @@ def run(
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     save(loaded, point, metrics, settings.limits, command)
     return choice
+
+
+def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
+    """Warn of scans that the bundle was trained on."""
+    known = trained_on([bundle], scans)[bundle]
+    if not known:
+        return ()
+    said = f"{len(known)} of the {len(scans)} scans were trained on, which flatters every score"
+    logger.warning("%s", said)
+    return (said,)
 
 
 def tallies(
@@ -192,7 +212,13 @@ def tallies(
     )
     seen_by = {scan: [model] for scan in scans}
     results = cohort_results.gather(
-        seen_by, names, folder, conditions, [bundle], jobs=jobs, report=report
+        seen_by,
+        names,
+        folder,
+        conditions,
+        [] if settings.seen else [bundle],
+        jobs=jobs,
+        report=report,
     )
     found = {}
     for scan, by_model in results.items():

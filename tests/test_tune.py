@@ -71,6 +71,18 @@ def test_scans_that_were_trained_on_are_refused_under_any_name(tuned, split_tabl
         renamed.rename(data)
 
 
+def test_scans_that_were_trained_on_are_taken_on_demand_and_told_of(tuned, split_table, tmp_path):
+    _, bundle = tuned
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.folder, copy)
+    data = split_table.parent.parent / "data"
+    with pytest.raises(UsageError, match="leave out -results or -seen"):
+        tune.run(copy, data, tune.Settings(seen=True), results=tmp_path / "kept")
+    tune.run(copy, data, tune.Settings(seen=True))
+    warnings = store.load(copy).info.operating_point.warnings
+    assert any("scans were trained on" in said for said in warnings)
+
+
 def test_a_cohort_without_a_split_gives_all_its_scans_to_the_choice(tuned, tmp_path):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=9)

@@ -30,7 +30,7 @@ from sct_lesion_losses.errors import UsageError
 NAME = "sct_tune_lesion"
 NOT_OF_A_SITE = (
     *("objective", "beta", "preset", "specificity", "measure"),
-    *("lesion_point", "lesion_specificity", "froc"),
+    *("lesion_point", "lesion_specificity", "froc", "seen"),
 )
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,13 @@ logger = logging.getLogger(__name__)
     "suffix; .png and .svg are written.",
 )
 @option(
+    "-seen",
+    "seen",
+    SWITCH,
+    "Take scans that the bundle was trained on as well; they flatter it, and its card says so.",
+    default=False,
+)
+@option(
     "-site",
     "site",
     TEXT,
@@ -178,10 +185,10 @@ def tune_lesion(
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
     from sct_lesion_losses import tune
     from sct_lesion_losses.bundle.schema import command_line
-    from sct_lesion_losses.report import figure
+    from sct_lesion_losses.report.figures import style
 
     if froc is not None:
-        figure.require()  # known before any scan is read
+        style.require()  # known before any scan is read
     with talk.progress_bar("tuning", verbosity > 0) as progress:
         choice_made = tune.run(
             bundle,
@@ -212,7 +219,7 @@ def tune_lesion(
 def _draw(bundle: str, stem: Path) -> None:
     """Draw the FROC curve of a bundle; print the pictures' names."""
     from sct_lesion_losses.bundle import store
-    from sct_lesion_losses.report import froc
+    from sct_lesion_losses.report.figures import froc
 
     info = store.load(bundle).info
     if info.operating_point.lesions is not None:
@@ -231,7 +238,8 @@ def _recalibrate(
     if refused:
         raise UsageError(
             f"{refused[0]} does not go with -site: the objective is the one that the bundle was "
-            "tuned for, nothing is measured, and no filter of lesions is chosen"
+            "tuned for, nothing is measured, no filter of lesions is chosen, and scans that it was "
+            "trained on are refused"
         )
     from sct_lesion_losses import recalibrate
     from sct_lesion_losses.bundle.schema import command_line

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sct_lesion_losses.bundle.schema import LesionPoint
-from sct_lesion_losses.report import froc
+from sct_lesion_losses.report.figures import froc
 
 POINT = LesionPoint(
     peak=0.5,
