@@ -13,7 +13,6 @@ from sct_lesion_losses.cli.common import (
     FILE,
     FOLDER,
     TEXT,
-    choice,
     command,
     execute,
     int_range,
@@ -21,6 +20,7 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
+from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
 
 NAME = "sct_evaluate_lesion"
 
@@ -56,34 +56,22 @@ NAME = "sct_evaluate_lesion"
     "Where to write scores.tsv, lesions.tsv, their descriptions, and the tables.",
     mandatory=True,
 )
-@option(
-    "-centerline",
-    "centerline",
-    choice("cohort", "auto", "svm", "cnn", "embedded"),
-    "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
-    default="cohort",
-)
+@COHORT_CENTERLINE
 @option(
     "-c",
     "contrast",
-    choice("t2", "t2_ax", "t2s"),
+    CONTRAST,
     "Contrast of the scans: which model sct is, and how SCT finds the cord.",
     default="t2",
 )
 @option(
     "-preset",
     "preset",
-    choice("paper", "anima", "candidate"),
+    PRESET,
     "By which rule the tables count lesions as detected; scores.tsv holds all three.",
     default="paper",
 )
-@option(
-    "-engine",
-    "engine",
-    choice("auto", "onnxruntime", "openvino"),
-    "Inference engine. auto: openvino where it is installed.",
-    default="auto",
-)
+@ENGINE
 @option("-jobs", "jobs", int_range(1), "Scans evaluated at the same time.", default=1)
 def evaluate_lesion(
     bundles: tuple[str, ...],

@@ -28,6 +28,7 @@ from sct_lesion_losses.cli.common import (
     typed,
     words,
 )
+from sct_lesion_losses.cli.inference_options import CONTRAST, ENGINE, PRECISION
 from sct_lesion_losses.cli.stopping import stop_if_terminated
 from sct_lesion_losses.errors import UsageError
 
@@ -75,7 +76,7 @@ _METHOD = [
     option(
         "-c",
         "contrast",
-        choice("t2", "t2_ax", "t2s"),
+        CONTRAST,
         "Contrast, where a model of the toolbox is used (lesions with -bundle sct, centerline).",
         default="t2",
     ),
@@ -115,20 +116,8 @@ _METHOD = [
         "Whether the scan shows the brain; for -centerline cnn.",
         default=True,
     ),
-    option(
-        "-engine",
-        "engine",
-        choice("auto", "onnxruntime", "openvino"),
-        "Inference engine. auto: openvino where it is installed.",
-        default="auto",
-    ),
-    option(
-        "-precision",
-        "precision",
-        choice("float32", "bfloat16"),
-        "Precision of the network; bfloat16 needs openvino.",
-        default="float32",
-    ),
+    ENGINE,
+    PRECISION,
 ]
 _OUTPUTS = [
     option("-pmap", "pmap", SWITCH, "Also write the p-map.", default=False),

@@ -24,6 +24,7 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
+from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
 from sct_lesion_losses.cli.recipe_options import COUNT, LOSSES, STUDY_LOSSES
 from sct_lesion_losses.cli.training_bar import training_bar
 from sct_lesion_losses.errors import UsageError
@@ -82,35 +83,22 @@ NAME = "sct_lesion_study"
 @recipe_options.of_every_recipe
 @of_split
 @machine_options.of_machine
-@option(
-    "-centerline",
-    "centerline",
-    choice("cohort", "auto", "svm", "cnn", "embedded"),
-    "How the spinal cord is found for tuning and evaluating. cohort: the cohort's own centerline "
-    "where it has one.",
-    default="cohort",
-)
+@COHORT_CENTERLINE
 @option(
     "-c",
     "contrast",
-    choice("t2", "t2_ax", "t2s"),
+    CONTRAST,
     "Contrast of the scans: which of SCT's models is the baseline.",
     default="t2",
 )
 @option(
     "-preset",
     "preset",
-    choice("paper", "anima", "candidate"),
+    PRESET,
     "By which rule the tables count lesions as detected.",
     default="paper",
 )
-@option(
-    "-engine",
-    "engine",
-    choice("auto", "onnxruntime", "openvino"),
-    "Inference engine. auto: openvino where it is installed.",
-    default="auto",
-)
+@ENGINE
 @option(
     "-cache",
     "cache",

@@ -25,6 +25,7 @@ from sct_lesion_losses.cli.common import (
     typed,
     words,
 )
+from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, ENGINE, PRECISION, PRESET
 from sct_lesion_losses.errors import UsageError
 
 NAME = "sct_tune_lesion"
@@ -71,7 +72,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-preset",
     "preset",
-    choice("paper", "anima", "candidate"),
+    PRESET,
     "By which rule lesion-wise objectives count lesions as detected.",
     default="paper",
 )
@@ -82,28 +83,10 @@ logger = logging.getLogger(__name__)
     "Share of the lesion-free scans that the threshold must leave without a lesion; for "
     "-objective l_f1_at_specificity.",
 )
-@option(
-    "-centerline",
-    "centerline",
-    choice("cohort", "auto", "svm", "cnn", "embedded"),
-    "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
-    default="cohort",
-)
+@COHORT_CENTERLINE
 @option("-measure", "measure", SWITCH, "Measure the bundle on the unseen scans.", default=True)
-@option(
-    "-engine",
-    "engine",
-    choice("auto", "onnxruntime", "openvino"),
-    "Inference engine. auto: openvino where it is installed.",
-    default="auto",
-)
-@option(
-    "-precision",
-    "precision",
-    choice("float32", "bfloat16"),
-    "Precision of the network; bfloat16 needs openvino.",
-    default="float32",
-)
+@ENGINE
+@PRECISION
 @option(
     "-lesion_point",
     "lesion_point",
