@@ -49,16 +49,18 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 tfoot tr > * { border-top: 1px solid var(--line); color: var(--quiet); }
 .wrapped td { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
 .wrapped thead th { text-align: left; }
-figure { margin: 1.5rem 0; max-width: 60rem; }
-figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
-  border: 1px solid var(--line); border-radius: 6px; }
+figure { margin: 1.5rem 0; max-width: 54rem; }
+.picture { overflow-x: auto; background: #ffffff; border: 1px solid var(--line);
+  border-radius: 6px; }
+.picture img { display: block; width: 100%; min-width: 36rem; height: auto; }
 figcaption { margin-top: 0.5rem; max-width: 46rem; }
 pre { overflow-x: auto; background: var(--shade); padding: 0.7rem 0.9rem; border-radius: 6px;
   font-size: 0.875rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { :root { color-scheme: light; --text: #000000; --quiet: #333333; --line: #999999;
   --back: #ffffff; --shade: #ffffff; --link: #000000; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  .table { overflow: visible; border: 0; } table { font-size: 7pt; }
+  .table, .picture { overflow: visible; border: 0; } .picture img { min-width: 0; }
+  table { font-size: 7pt; }
   th, td { padding: 1pt 3pt; white-space: normal; } figure, tr { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; } a { text-decoration: none; } }
 """
@@ -155,7 +157,8 @@ def figure(picture: Path, caption: str, alt: str) -> str:
     except OSError as error:
         raise OutputError(f"{picture}: cannot be read ({error.strerror})") from error
     return (
-        f'<figure>\n<img src="data:{kind};base64,{content}" alt="{escape(alt)}">\n'
+        '<figure>\n<div class="picture" tabindex="0">'
+        f'<img src="data:{kind};base64,{content}" alt="{escape(alt)}"></div>\n'
         f"<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
     )
 

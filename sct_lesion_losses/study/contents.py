@@ -216,9 +216,9 @@ def _scores(made: Made, tables_: Mapping[str, Table]) -> Section:
             page.table(tables_["patients"]),
             *_pictures(
                 made.evaluation / evaluate.FIGURES / "patients",
-                "P-sensitivity against P-specificity of every model over its thresholds, on the "
-                "unseen scans; the tuned threshold and 0.5 are marked.",
-                "P-sensitivity against P-specificity, a curve for each model.",
+                "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 "
+                "and at its tuned threshold, with 95 % intervals.",
+                "P-sensitivity against P-specificity, a panel for each model.",
             ),
             *_pictures(
                 made.figures / pictures.SCAN,

@@ -15,6 +15,7 @@ COMMANDS = {
     "sct_split_lesion": "sct_lesion_losses.cli.split:main",
     "sct_tune_lesion": "sct_lesion_losses.cli.tune:main",
     "sct_evaluate_lesion": "sct_lesion_losses.cli.evaluate:main",
+    "sct_lesion_study": "sct_lesion_losses.cli.study:main",
 }
 HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnxruntime", "keras", "tensorflow")
 CODE = """
