@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -23,7 +24,7 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data.splits import Rules
 from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.model import recipe
-from sct_lesion_losses.study import Settings, stages
+from sct_lesion_losses.study import Settings, pace, stages
 
 LOSSES = ("dice", "tversky")
 AFTER = ["evaluate", "draw", "report"]
@@ -96,12 +97,13 @@ def split_of(table: Path) -> dict[Path, str]:
 
 
 def relabel(made: Path, part: str) -> str:
-    """Move the lesion of a scan of a part; return the scan's name."""
+    """Halve the lesion of a scan of a part; return the scan's name."""
     scans = cohorts.read(made / "out" / "split.tsv")
     scan = next(s for s in scans if s.split == part and nib.load(s.lesion_mask).get_fdata().any())
     image = nib.load(scan.lesion_mask)
-    moved = np.roll(np.asarray(image.dataobj), 1, axis=2)
-    nib.save(nib.Nifti1Image(moved, image.affine), scan.lesion_mask)
+    lesion = np.asarray(image.dataobj).copy()
+    lesion[: round(float(np.argwhere(lesion)[:, 0].mean()))] = 0
+    nib.save(nib.Nifti1Image(lesion, image.affine), scan.lesion_mask)
     return scan.name
 
 
@@ -263,6 +265,19 @@ def test_a_plan_estimates_a_training_by_the_epochs_of_others(made: Path) -> None
     assert found["train dice"].action == "skip"
     assert found["train bce"].estimate.by == "the epochs of other losses"
     assert found["train bce"].estimate.seconds > 0
+
+
+def test_a_plan_measures_some_steps_where_no_epoch_is_known(original: Path, tmp_path: Path) -> None:
+    asked = settings("dice")
+    plan = study.planned(original / "data", tmp_path / "new", asked, measured=study.measured)
+    found = next(one for one in plan if one.stage == "train dice")
+    # 8 patches an epoch, 2 a step, 2 epochs.
+    assert found.estimate.by == "8 steps, a few of which were measured"
+    assert 0 < found.estimate.seconds < 600
+    whole = tuple(replace(recipe, patches_per_epoch=None) for recipe in asked.recipes)
+    scans = cohorts.read(original / "data")
+    # 24 scans of 64 slices, of which 62 of 115 are trained on: 3 patches from each.
+    assert pace.steps(whole[0], scans) == math.ceil(24 * 3 * 62 / 115 / 2)
 
 
 def test_given_bundles_keep_their_thresholds_and_nothing_is_trained(

@@ -30,7 +30,9 @@ from sct_lesion_losses.cli.training_bar import training_bar
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
+    from sct_lesion_losses.model.recipe import Recipe
     from sct_lesion_losses.study import Planned
+    from sct_lesion_losses.study.stages import Estimate
 
 NAME = "sct_lesion_study"
 
@@ -77,7 +79,8 @@ NAME = "sct_lesion_study"
     "-dry_run",
     "dry_run",
     SWITCH,
-    "Print what would be done, and how long it would take, and do nothing.",
+    "Print what would be done, and how long it would take, by what was done before or by a few "
+    "steps that are measured, and do nothing.",
     default=False,
 )
 @recipe_options.of_every_recipe
@@ -180,7 +183,7 @@ def lesion_study(
         command=command_line([NAME, *words()]),
     )
     if dry_run:
-        _print(study.planned(data, folder, settings))
+        _print(study.planned(data, folder, settings, _measured))
         return 0
     shown = verbosity > 0
     elsewhere = None
@@ -206,6 +209,13 @@ def lesion_study(
     )
     click.echo(folder / study.PAGE)
     return FAILED if study.failures(results) else 0
+
+
+def _measured(recipe: Recipe, data: Path) -> Estimate | None:
+    from sct_lesion_losses import study
+
+    accelerator.training()
+    return study.measured(recipe, data)
 
 
 def _print(plan: Sequence[Planned]) -> None:

@@ -16,12 +16,14 @@ from filelock import FileLock, Timeout
 
 from sct_lesion_losses import files
 from sct_lesion_losses.errors import OutputError, UsageError
+from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.study import cluster, stages, training
 from sct_lesion_losses.study.contents import PAGE
+from sct_lesion_losses.study.pace import measured
 from sct_lesion_losses.study.plan import Study, failures
 from sct_lesion_losses.study.settings import Listener, Settings
-from sct_lesion_losses.study.stages import Ledger, Planned, Result, Results
+from sct_lesion_losses.study.stages import Estimate, Ledger, Planned, Result, Results
 from sct_lesion_losses.study.training import Machine, Training
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Result",
     "Settings",
     "failures",
+    "measured",
     "planned",
     "run",
 ]
@@ -103,8 +106,21 @@ def run(
         return stages.run(study.stages(), Ledger(folder), workers)
 
 
-def planned(data: Path, folder: Path, settings: Settings) -> list[Planned]:
+def planned(
+    data: Path,
+    folder: Path,
+    settings: Settings,
+    measured: Callable[[Recipe, Path], Estimate | None] = lambda _recipe, _data: None,
+) -> list[Planned]:
     """Say what `run` would do, and how long it would take; nothing is written.
+
+    Parameters
+    ----------
+    data, folder, settings
+        As for `run`.
+    measured : callable
+        Estimates a training that neither its own epochs nor those of others tell of;
+        `pace.measured` measures some of its steps, which loads Keras.
 
     Raises
     ------
@@ -113,7 +129,7 @@ def planned(data: Path, folder: Path, settings: Settings) -> list[Planned]:
     """
     folder = folder.absolute()
     _check(settings)
-    study = Study(data.absolute(), folder, settings, Listener(), training.task)
+    study = Study(data.absolute(), folder, settings, Listener(), training.task, measured)
     return stages.plan(study.stages(), Ledger(folder))
 
 

@@ -21,7 +21,7 @@ from sct_lesion_losses.report import card
 from sct_lesion_losses.study import contents, hashes, pictures, training
 from sct_lesion_losses.study.contents import Made
 from sct_lesion_losses.study.settings import Listener, Settings
-from sct_lesion_losses.study.stages import Facts, Results, Stage
+from sct_lesion_losses.study.stages import Estimate, Facts, Results, Stage
 from sct_lesion_losses.study.training import Training
 
 SPLIT_TABLE = "split.tsv"
@@ -46,6 +46,8 @@ class Study:
     listener : Listener
     train : callable
         Does a training; for one that is sent away it can be sent, too.
+    measured : callable
+        Estimates a training by a recipe on a cohort that no epoch is known of.
     """
 
     data: Path
@@ -53,6 +55,7 @@ class Study:
     settings: Settings
     listener: Listener
     train: Callable[[Training, Results], None]
+    measured: Callable[[Recipe, Path], Estimate | None] = lambda _recipe, _data: None
 
     @property
     def table(self) -> Path:
@@ -143,9 +146,12 @@ class Study:
             lambda: [asked.weights],
             needs=(SPLIT,),
             remote=True,
-            estimate=lambda: training.estimate(asked),
+            estimate=lambda: training.estimate(asked) or self._measured(recipe),
             begun=lambda: training.is_begun(asked),
         )
+
+    def _measured(self, recipe: Recipe) -> Estimate | None:
+        return self.measured(recipe, self.table if self.table.is_file() else self.data)
 
     def _tune(self, name: str) -> Stage:
         folder = self.folder / BUNDLES / name
