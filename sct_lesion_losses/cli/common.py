@@ -40,16 +40,30 @@ from sct_lesion_losses.errors import LesionError
 
 GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
 _TYPED = f"{__name__}.typed"
+_LONGEST_METAVAR = 60  # of a page of 80 columns
 FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an option takes: the word shown in the help, click's type, a last conversion."""
+    """What an option takes.
+
+    Attributes
+    ----------
+    metavar : str
+        The word shown in the help.
+    type : ParamType
+        Click's.
+    callback : callable, optional
+        A last conversion.
+    said : str
+        A sentence that follows the option's own help.
+    """
 
     metavar: str
     type: click.ParamType[Any]
     callback: Callable[[click.Context, click.Parameter, Any], Any] | None = None
+    said: str = ""
 
 
 def _utf8(_ctx: click.Context, option: click.Parameter, value: Any) -> Any:
@@ -71,8 +85,11 @@ SWITCH = Kind("{0,1}", click.Choice(("0", "1")), lambda _ctx, _option, value: va
 
 
 def choice(*values: str) -> Kind:
-    """Accept one of several words."""
-    return Kind("{" + ",".join(values) + "}", click.Choice(values))
+    """Accept one of several words; where they are many, the help lists them beside the option."""
+    metavar = "{" + ",".join(values) + "}"
+    if len(metavar) <= _LONGEST_METAVAR:
+        return Kind(metavar, click.Choice(values))
+    return Kind("<str>", click.Choice(values), said=f"One of {', '.join(values)}.")
 
 
 def int_range(low: int, high: int | None = None) -> Kind:
@@ -118,6 +135,8 @@ def option(
     many : bool
         Takes values up to the next option; the callback receives a tuple.
     """
+    if kind.said:
+        help = f"{help} {kind.said}"  # noqa: A001
     if kind is SWITCH:
         default = str(int(default))
     if shown is None:
