@@ -3,67 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sct_lesion_losses import engine as engines
+from sct_lesion_losses import models, parallel
 from sct_lesion_losses.bundle.schema import Froc, LesionPoint
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.judged import AS_IN_COHORT, judge
-from sct_lesion_losses.operating_point.lesion_point import candidates, choose_filter
+from sct_lesion_losses.operating_point.lesion_point import Candidates, candidates, choose_filter
 from sct_lesion_losses.parallel import Progress
 
 PRESET = "paper"
+_CONTRAST = "t2"  # as `judge` takes the scans
 
 
-def find(
+@dataclass(frozen=True)
+class Task:
+    """A scan whose predicted lesions are to be noted.
+
+    Attributes
+    ----------
+    scan : CohortScan
+    bundle : str
+        Folder of the bundle.
+    sha256 : str
+        Of what its p-maps follow from; see `Bundle.pmap_sha256`.
+    threshold : float
+        Of a voxel.
+    centerline : str
+        See `judged.located`.
+    engine, precision : str
+        See `engine.load`.
+    """
+
+    scan: CohortScan
+    bundle: str
+    sha256: str
+    threshold: float
+    centerline: str
+    engine: str
+    precision: str
+
+
+def note(task: Task) -> Candidates:
+    """Note the predicted lesions of a scan.
+
+    Raises
+    ------
+    LesionError
+        The scan or the bundle cannot be used.
+    """
+    bundle, network = models.opened(
+        task.bundle, _CONTRAST, task.engine, task.precision, task.sha256
+    )
+    found = judge(bundle, network, task.scan, task.centerline)
+    return candidates(found.truth, found.pmap, task.threshold, found.spacing_mm, PRESET)
+
+
+def noted(
     bundle: Bundle,
-    network: engines.Network,
     scans: Sequence[CohortScan],
     threshold: float,
     *,
     centerline: str = AS_IN_COHORT,
-    specificity: float = 0.0,
+    engine: str = "auto",
+    precision: str = "float32",
+    jobs: int = 1,
     report: Progress | None = None,
-) -> LesionPoint:
-    """Choose which predicted lesions of a bundle are kept, of the masks at its threshold.
+) -> list[Candidates]:
+    """Note the predicted lesions of scans, of the masks at a bundle's threshold.
 
-    The scans are segmented one by one, and no more is held of one than the sizes, the peaks and the
-    overlaps of its lesions.
+    No more is held of a scan than the sizes, the peaks and the overlaps of its lesions.
 
     Parameters
     ----------
     bundle : Bundle
-    network : Network
-        The bundle's, in an engine.
+        One on disk.
     scans : sequence of CohortScan
-        Those that chose the threshold, lesion-free ones with them; each shows a cord.
+        With lesions and without; each shows a cord.
     threshold : float
         The tuned one.
     centerline : str
         See `judged.located`.
-    specificity : float
-        Least P-specificity of the filter on these scans; 0 asks for none.
+    engine, precision : str
+        See `engine.load`.
+    jobs : int
+        Scans at a time, each in a process of its own.
     report : callable, optional
         Told of every scan.
+
+    Raises
+    ------
+    LesionError
+        The bundle or a scan cannot be used.
+    """
+    shared = (str(bundle.folder), bundle.pmap_sha256, threshold, centerline, engine, precision)
+    tasks = [Task(scan, *shared) for scan in scans]
+    return parallel.run(note, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report)
+
+
+def find(
+    seen: Sequence[Candidates],
+    subjects: Sequence[str],
+    threshold: float,
+    specificity: float = 0.0,
+) -> LesionPoint:
+    """Choose which predicted lesions of a bundle are kept.
+
+    Parameters
+    ----------
+    seen : sequence of Candidates
+        Of the scans that chose the threshold, lesion-free ones with them; see `noted`.
+    subjects : sequence of str
+        Whose scan each is.
+    threshold : float
+        The tuned one.
+    specificity : float
+        Least P-specificity of the filter on these scans; 0 asks for none.
 
     Raises
     ------
     DataError
         See `operating_point.lesion_point.choose_filter`.
     """
-    seen = []
-    for number, scan in enumerate(scans, start=1):
-        found = judge(bundle, network, scan, centerline)
-        noted = candidates(found.truth, found.pmap, threshold, found.spacing_mm, PRESET)
-        seen.append((scan.subject, noted))
-        if report is not None:
-            report(number, len(scans))
-    choice = choose_filter(
-        [noted for _, noted in seen],
-        [subject for subject, _ in seen],
-        threshold,
-        specificity=specificity,
-    )
+    choice = choose_filter(seen, subjects, threshold, specificity=specificity)
     return LesionPoint(
         peak=choice.filter.peak,
         volume_mm3=choice.filter.volume_mm3,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sct_lesion_losses import cohort_results, files, lesion_points
-from sct_lesion_losses import engine as engines
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, scan_curves
 from sct_lesion_losses.bundle.store import Bundle
@@ -144,14 +143,20 @@ def run(
     if settings.seen:
         point = point.model_copy(update={"warnings": (*point.warnings, *_seen(loaded, scans))})
     if settings.lesion_point:
-        lesions = lesion_points.find(
+        deciding = [scan for scan in tuning if scan in found]
+        seen = lesion_points.noted(
             loaded,
-            engines.load(loaded.network, settings.engine, settings.precision),
-            [scan for scan in tuning if scan in found],
+            deciding,
             choice.threshold,
             centerline=settings.centerline,
-            specificity=settings.lesion_specificity,
+            engine=settings.engine,
+            precision=settings.precision,
+            jobs=jobs,
+            report=report,
         )
+        subjects = [scan.subject for scan in deciding]
+        asked = settings.lesion_specificity
+        lesions = lesion_points.find(seen, subjects, choice.threshold, asked)
         point = point.model_copy(update={"lesions": lesions})
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     save(loaded, point, metrics, settings.limits, command)

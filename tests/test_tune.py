@@ -182,6 +182,25 @@ def test_no_cord_in_any_tuning_scan_is_an_error(tuned, tmp_path, monkeypatch):
         tune.run(bundle.folder, write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0))
 
 
+def test_the_scans_of_the_second_point_go_to_the_workers_and_are_told_of(tuned, tmp_path, pmaps):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=1, seed=13)
+    points, heard = [], []
+    for jobs in (1, 2):
+        folder = tmp_path / f"small-{jobs}"
+        shutil.copytree(bundle.folder, folder)
+        settings = tune.Settings(lesion_point=True)
+        heard.clear()
+        tune.run(folder, fresh, settings, jobs=jobs, report=lambda *now: heard.append(now))
+        points.append(store.load(folder).info.operating_point.lesions)
+        if jobs == 1:
+            assert len(pmaps) == 6
+            pmaps.clear()
+    assert pmaps == []  # all were predicted by the workers
+    assert heard == [(1, 3), (2, 3), (3, 3)] * 2
+    assert points[0] == points[1]
+
+
 @pytest.fixture
 def pmaps(monkeypatch) -> list[str]:
     """Names of the bundles of the p-maps that are predicted in this process from here on."""
