@@ -19,6 +19,7 @@ from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.judged import AS_IN_COHORT, trained_on
 from sct_lesion_losses.operating_point import THRESHOLDS, Choice, Objective, Tally, choose
+from sct_lesion_losses.operating_point.lesion_point import Filter
 from sct_lesion_losses.operating_point.objectives import BETA
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card, reached
@@ -42,7 +43,8 @@ class Settings:
     centerline : str
         ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
     measure : bool
-        Also report what the tuned bundle reaches on the cohort's unseen scans.
+        Also report what the tuned bundle reaches on the cohort's unseen scans, with the filter of
+        its predicted lesions as well where one is chosen.
     seen : bool
         Take scans that the bundle was trained on as well; they are refused otherwise.
     engine, precision : str
@@ -140,13 +142,14 @@ def run(
         folder = (results or Path(passing)) / SCANS
         found = tallies(loaded, scans, names, folder, settings, jobs=jobs, report=report)
     choice, point = chosen(tuning, found, objective, settings.centerline)
+    metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     if settings.seen:
         point = point.model_copy(update={"warnings": (*point.warnings, *_seen(loaded, scans))})
     if settings.lesion_point:
-        deciding = [scan for scan in tuning if scan in found]
-        seen = lesion_points.noted(
+        shown = [scan for scan in scans if scan in found]
+        noted = lesion_points.noted(
             loaded,
-            deciding,
+            shown,
             choice.threshold,
             centerline=settings.centerline,
             engine=settings.engine,
@@ -154,11 +157,18 @@ def run(
             jobs=jobs,
             report=report,
         )
-        subjects = [scan.subject for scan in deciding]
-        asked = settings.lesion_specificity
-        lesions = lesion_points.find(seen, subjects, choice.threshold, asked)
+        seen = dict(zip(shown, noted, strict=True))
+        deciding = [scan for scan in shown if scan in tuning]
+        lesions = lesion_points.find(
+            [seen[s] for s in deciding],
+            [s.subject for s in deciding],
+            choice.threshold,
+            settings.lesion_specificity,
+        )
         point = point.model_copy(update={"lesions": lesions})
-    metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
+        others = [scan for scan in shown if scan not in tuning]
+        rule = Filter(lesions.peak, lesions.volume_mm3)
+        metrics |= reached.filtered([seen[s] for s in others], [s.subject for s in others], rule)
     save(loaded, point, metrics, settings.limits, command)
     return choice
 

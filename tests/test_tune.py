@@ -201,6 +201,30 @@ def test_the_scans_of_the_second_point_go_to_the_workers_and_are_told_of(tuned, 
     assert points[0] == points[1]
 
 
+def test_the_second_point_is_measured_on_the_unseen_scans(tuned, split_table, tmp_path):
+    _, bundle = tuned
+    folder = tmp_path / "small"
+    shutil.copytree(bundle.folder, folder)
+    choice = tune.run(folder, split_table, tune.Settings(lesion_point=True), jobs=2)
+    loaded = store.load(folder)
+    point, metrics = loaded.info.operating_point.lesions, loaded.info.metrics
+    network, rule = engines.load(loaded.network), lesion_point.Filter(point.peak, point.volume_mm3)
+    f1, clean = [], []
+    for scan in (s for s in cohort.read(split_table) if s.split == "unseen"):
+        seen = judged.judge(loaded, network, scan)
+        mask = lesion_point.apply(binarize(seen.pmap, choice.threshold), seen.pmap, 0.125, rule)
+        score = lesion.score(seen.truth, mask, seen.spacing_mm)
+        f1.append(score.f1)
+        if not seen.truth.any():
+            clean.append(score.n_predicted == 0)
+    assert metrics["l_f1_median_filtered"].value == pytest.approx(np.nanmedian(f1))
+    assert metrics["p_specificity_filtered"].value == pytest.approx(np.mean(clean))
+    assert metrics["p_specificity_filtered"].n == metrics["p_specificity"].n == 2
+    assert "p_specificity_filtered" in (folder / "card.md").read_text("utf-8")
+    tune.run(folder, split_table, tune.Settings(lesion_point=True, measure=False), jobs=2)
+    assert store.load(folder).info.metrics == {}
+
+
 @pytest.fixture
 def pmaps(monkeypatch) -> list[str]:
     """Names of the bundles of the p-maps that are predicted in this process from here on."""

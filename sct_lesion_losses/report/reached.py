@@ -11,6 +11,7 @@ from sct_lesion_losses.bundle.tuning import UNTUNED_THRESHOLD
 from sct_lesion_losses.metrics import patient, summary
 from sct_lesion_losses.metrics.patient import Proportion
 from sct_lesion_losses.operating_point import Tally
+from sct_lesion_losses.operating_point.lesion_point import Candidates, Filter
 
 PRESET = "paper"
 
@@ -44,8 +45,7 @@ def metrics(
     def summarised(
         values: list[float], statistic: Callable[..., object], where: str = "tuned"
     ) -> Metric:
-        found = summary.interval(values, subjects, statistic)
-        return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=where)
+        return _summarised(values, subjects, statistic, where)
 
     by_rule = f"tuned, preset {PRESET}"
     patients = patient.score(lesions)
@@ -71,6 +71,58 @@ def metrics(
         ),
     }
     return {name: metric for name, metric in measured.items() if metric.n}
+
+
+def filtered(
+    scans: Sequence[Candidates], subjects: Sequence[str], rule: Filter
+) -> dict[str, Metric]:
+    """Return what the second operating point, per lesion, reaches on unseen scans.
+
+    Parameters
+    ----------
+    scans : sequence of Candidates
+        The predicted lesions of the unseen scans, at the tuned threshold.
+    subjects : sequence of str
+        Whose scan each is.
+    rule : Filter
+        Which of them are kept.
+
+    Returns
+    -------
+    dict of str to Metric
+        By the names of `metrics` with ``_filtered``, without those that no scan tells of.
+    """
+    counts = [scan.counts(rule) for scan in scans]
+    found = [c.detected > 0 for c in counts if c.n_truth]
+    clean = [c.n_predicted == 0 for scan, c in zip(scans, counts, strict=True) if scan.lesion_free]
+    presets = ", ".join(dict.fromkeys(scan.preset.name for scan in scans))
+    by_rule = (
+        f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
+        f"preset {presets}"
+    )
+    measured = {
+        "l_f1_median_filtered": _summarised([c.f1 for c in counts], subjects, np.median, by_rule),
+        "p_sensitivity_filtered": _share(
+            patient.proportion(sum(found), len(found)),
+            f"{by_rule}: scans with lesions in which one is detected",
+        ),
+        "p_specificity_filtered": _share(
+            patient.proportion(sum(clean), len(clean)),
+            f"{by_rule}: lesion-free scans in which none is left",
+        ),
+    }
+    return {name: metric for name, metric in measured.items() if metric.n}
+
+
+def _summarised(
+    values: Sequence[float],
+    subjects: Sequence[str],
+    statistic: Callable[..., object],
+    note: str,
+) -> Metric:
+    """Summary over the scans, its interval by resampling subjects."""
+    found = summary.interval(values, subjects, statistic)
+    return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)
 
 
 def _share(found: Proportion, note: str) -> Metric:

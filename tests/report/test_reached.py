@@ -6,6 +6,7 @@ import pytest
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics.patient import proportion
 from sct_lesion_losses.operating_point import Tally, tally
+from sct_lesion_losses.operating_point.lesion_point import Filter, candidates
 from sct_lesion_losses.report import reached
 
 THRESHOLDS = (0.2, 0.5, 0.9)
@@ -77,6 +78,48 @@ def test_what_no_scan_tells_of_is_left_out():
     assert set(reached.metrics(FREE, ["d", "e"], 0.2)) == {"p_specificity", "scans_refused"}
     assert reached.metrics([], [], 0.2) == {}
     assert set(reached.metrics([], [], 0.2, refused=1)) == {"scans_refused"}
+
+
+def lesions(peaks, truth_vox=0):
+    """Predicted lesions of 4 mm³ in a row; the first reaches over a true one of `truth_vox`."""
+    truth, pmap = np.zeros((40, 5, 5), bool), np.zeros((40, 5, 5), np.float32)
+    truth[:truth_vox, 0, 0] = True
+    for k, peak in enumerate(peaks):
+        pmap[6 * k : 6 * k + 4, 0, 0] = peak
+    return candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+
+
+# With a peak of 0.5 or more: the first scan keeps its true lesion of two predicted ones, the second
+# loses it, the third keeps one true and one false; one lesion-free scan of two is left empty.
+SEEN = [lesions([0.9, 0.3], 4), lesions([0.3], 4), lesions([0.8, 0.7], 4)]
+EMPTY = [lesions([0.3, 0.4]), lesions([0.6])]
+
+
+def test_the_filter_of_lesions_is_measured_on_every_scan():
+    found = reached.filtered([*SEEN, *EMPTY], SUBJECTS, Filter(0.5, 2.0))
+    assert {name: (m.value, m.n) for name, m in found.items()} == {
+        "l_f1_median_filtered": (pytest.approx(2 / 3), 3),
+        "p_sensitivity_filtered": (pytest.approx(2 / 3), 3),
+        "p_specificity_filtered": (0.5, 2),
+    }
+    assert (found["l_f1_median_filtered"].low, found["l_f1_median_filtered"].high) == (0.0, 1.0)
+    wilson = proportion(1, 2)
+    share = found["p_specificity_filtered"]
+    assert (share.low, share.high) == (wilson.low, wilson.high)
+    assert "a peak of 0.5 and 2 mm³ or more, preset paper" in share.note
+    assert set(reached.filtered(EMPTY, ["d", "e"], Filter())) == {"p_specificity_filtered"}
+    assert reached.filtered([], [], Filter()) == {}
+
+
+def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
+    truth, pmap = np.zeros((30, 5, 5), bool), np.zeros((30, 5, 5), np.float32)
+    truth[:10, 0, 0] = True
+    pmap[:10, 0, 0] = pmap[:10, 4, 4] = 0.6
+    seen = candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+    counted = reached.metrics([tally(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
+    found = reached.filtered([seen], ["a"], Filter())
+    assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
+    assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value
 
 
 def test_a_threshold_that_was_not_swept_is_refused():
