@@ -23,7 +23,7 @@ from sct_lesion_losses.operating_point import THRESHOLDS, binarize
 from sct_lesion_losses.sct import lesion as sct_lesion
 
 TABLES = (
-    *("table1", "table2", "thresholds", "models"),
+    *("table1", "table2", "intervals", "thresholds", "models"),
     *("patients", "sites", "lesion_sizes", "published"),
 )
 

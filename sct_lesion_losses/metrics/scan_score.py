@@ -9,7 +9,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import patient, summary
 from sct_lesion_losses.metrics.lesion import LesionScore
 from sct_lesion_losses.metrics.patient import PatientScore
-from sct_lesion_losses.metrics.summary import Spread
+from sct_lesion_losses.metrics.summary import Interval, Spread
 from sct_lesion_losses.metrics.voxel import VoxelScore
 
 UNTUNED = 0.5  # the threshold that tuned ones are compared with; Hussein et al. 2023, section 2.5
@@ -106,6 +106,13 @@ def tuned(rows: Iterable[ScanScore]) -> ByBundle:
 def spread(rows: Iterable[ScanScore], measure: str) -> Spread:
     """Spread of a measure, a key of `MEASURES`, over the scans where it is defined."""
     return summary.spread([MEASURES[measure](row) for row in rows])
+
+
+def interval(rows: Iterable[ScanScore], measure: str) -> Interval:
+    """Median of a measure over the same scans, its 95 % interval by resampling their subjects."""
+    listed = list(rows)
+    subjects = [row.subject for row in listed]
+    return summary.interval([MEASURES[measure](row) for row in listed], subjects)
 
 
 def patients(rows: Iterable[ScanScore], rule: patient.Rule = "detected") -> PatientScore:

@@ -11,21 +11,16 @@ import numpy as np
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import scan_score, summary
 from sct_lesion_losses.metrics.scan_score import ByBundle, ScanScore, TruthLesion
-from sct_lesion_losses.report import numbers
+from sct_lesion_losses.report import intervals, numbers
 from sct_lesion_losses.report.markup import Table, row
 
+_OF_SITES = ("V-F1", "L-F1")
 EDGES_MM3 = (30.0, 100.0)  # between small, middle and large lesions
 
 
 def threshold(scans: Mapping[str, ScanScore]) -> str:
     """Threshold of the rows of one bundle."""
     return numbers.threshold(next(iter(scans.values())).threshold)
-
-
-def rules(scores: ByBundle) -> tuple[str, ...]:
-    """Name the lesion preset of the rows; nothing where there is none."""
-    presets = {r.lesions.preset: None for scans in scores.values() for r in scans.values()}
-    return tuple(map(numbers.rule, presets))
 
 
 def patients(scores: ByBundle) -> Table:
@@ -58,7 +53,7 @@ def patients(scores: ByBundle) -> Table:
         notes=(
             "Share of scans with its 95 % Wilson interval. A scan with lesions is found where one "
             "of them is detected, or, by any_lesion, where any lesion is predicted.",
-            *rules(scores),
+            *numbers.rules(scores),
         ),
     )
 
@@ -85,7 +80,7 @@ def sites(scores: ByBundle) -> Table:
                     site or numbers.UNKNOWN,
                     bundle,
                     threshold(scans),
-                    *(numbers.spread(scan_score.spread(own, m)) for m in ("V-F1", "L-F1")),
+                    *(text for m in _OF_SITES for text in _summary(own, m)),
                     *(numbers.score(share.value) for share in shares),
                     *(str(share.n) for share in shares),
                 )
@@ -96,16 +91,24 @@ def sites(scores: ByBundle) -> Table:
             "Site",
             "Model",
             "Threshold",
-            "V-F1",
-            "L-F1",
+            *(text for m in _OF_SITES for text in (m, f"{m}, 95 % interval")),
             "P-sensitivity",
             "P-specificity",
             "With lesions",
             "Without",
         ),
         tuple(rows),
-        notes=("V-F1 and L-F1: median (mean±standard deviation).", *rules(scores)),
+        notes=(
+            f"{' and '.join(_OF_SITES)}: median (mean±standard deviation), and the 95 % interval "
+            "of the median by resampling subjects.",
+            *numbers.rules(scores),
+        ),
     )
+
+
+def _summary(scans: Sequence[ScanScore], measure: str) -> tuple[str, str]:
+    spread = numbers.spread(scan_score.spread(scans, measure))
+    return spread, intervals.text(scans, measure)
 
 
 def lesion_sizes(lesions: Sequence[TruthLesion], edges_mm3: Sequence[float] = EDGES_MM3) -> Table:

@@ -6,6 +6,7 @@ import math
 
 from sct_lesion_losses.metrics.detection import Preset
 from sct_lesion_losses.metrics.patient import Proportion
+from sct_lesion_losses.metrics.scan_score import ByBundle
 from sct_lesion_losses.metrics.summary import Interval, Spread
 
 UNKNOWN = "n/a"  # a missing value, as in BIDS tables
@@ -56,6 +57,17 @@ def threshold(value: float | None) -> str:
 def rank_sum(value: float) -> str:
     """With half ranks."""
     return UNKNOWN if math.isnan(value) else f"{value:g}"
+
+
+def bounds(found: Interval) -> str:
+    """``low to high``."""
+    return f"{score(found.low)} to {score(found.high)}" if found.n else UNKNOWN
+
+
+def rules(*scores: ByBundle) -> tuple[str, ...]:
+    """Name the lesion preset of the rows; nothing where there is none."""
+    scans = (scan for some in scores for of_bundle in some.values() for scan in of_bundle.values())
+    return tuple(map(rule, dict.fromkeys(scan.lesions.preset for scan in scans)))
 
 
 def rule(preset: Preset) -> str:

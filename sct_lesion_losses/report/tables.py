@@ -20,7 +20,7 @@ from sct_lesion_losses.metrics.comparison import (
     between_thresholds,
 )
 from sct_lesion_losses.metrics.scan_score import MEASURES, ByBundle, ScanScore, TruthLesion
-from sct_lesion_losses.report import breakdowns, numbers
+from sct_lesion_losses.report import breakdowns, intervals, numbers
 from sct_lesion_losses.report.markup import Cell, Row, Table, row
 from sct_lesion_losses.report.published import PUBLISHED, REFERENCE
 
@@ -61,6 +61,7 @@ def study(
     return {
         "table1": untuned(at_half),
         "table2": tuned(at_tuned, thresholds),
+        "intervals": intervals.table(at_half, at_tuned),
         "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5"),
         "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds"),
         "patients": breakdowns.patients(at_tuned),
@@ -170,9 +171,9 @@ def beside_published(scores: ByBundle, published: Mapping[str, str] = _EMPTY) ->
     notes = (
         f"Published: {REFERENCE}, on scans of its own. V-F1 and L-F1: medians over the unseen "
         "scans with lesions.",
-        *breakdowns.rules(scores),
+        *numbers.rules(scores),
     )
-    header = ("Model", *(text for name in names for text in (name, "published")))
+    header = ("Model", *(text for name in names for text in (name, f"{name}, published")))
     return Table("Beside the published values", header, tuple(rows), notes=notes)
 
 
@@ -214,7 +215,7 @@ def _notes(scores: ByBundle) -> tuple[str, ...]:
         "Median (mean±standard deviation) over the n scans with lesions. P-sensitivity: share of "
         "these in which a lesion is detected. P-specificity: share of the others in which none is "
         "predicted.",
-        *breakdowns.rules(scores),
+        *numbers.rules(scores),
     )
 
 

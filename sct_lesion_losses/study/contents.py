@@ -213,6 +213,7 @@ def _scores(made: Made, tables_: Mapping[str, Table]) -> Section:
             page.table(tables_["table1"]),
             page.heading("Table 2. At the tuned thresholds"),
             page.table(tables_["table2"]),
+            page.table(tables_["intervals"]),
             page.table(tables_["patients"]),
             *_pictures(
                 made.evaluation / evaluate.FIGURES / "patients",

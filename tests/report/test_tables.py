@@ -124,6 +124,7 @@ def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
     assert {name: len(table.rows) for name, table in found.items()} == {
         "table1": 1,
         "table2": 1,
+        "intervals": 12,
         "thresholds": 6,
         "patients": 1,
         "sites": 1,
@@ -157,3 +158,5 @@ def test_published_values_stand_beside_the_measured() -> None:
     ]
     assert texts["mine"][1::2] == ["0.3", "0.41", "0.40", "0.65", "0.26"]
     assert texts["own"][1::2] == ["n/a"] * 5
+    assert len(set(found.header)) == len(found.header)
+    assert found.header[3:5] == ("V-F1", "V-F1, published")
