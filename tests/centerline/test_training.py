@@ -39,6 +39,13 @@ def test_the_limit_lies_between_the_scans_with_and_without_a_cord() -> None:
     assert training.limit_between([-2, -1], [3, 5]) == 2
 
 
+def test_the_shipped_limit_lets_one_of_the_54_without_a_cord_through() -> None:
+    record = detector.shipped().training
+    without = record["held_out"] // 2 + record["noise"]
+    assert (record["held_out"] // 2, without) == (30, 54)
+    assert record["held_out_accepted_without"] == int(training.MOST_ACCEPTED * without) == 1
+
+
 def test_one_scan_in_fifty_without_a_cord_and_one_in_twenty_with_one_may_be_mistaken() -> None:
     without = [4.0, *np.linspace(-3, -1, 49)]
     with_cord = [-2.0, *np.linspace(3, 5, 19)]
