@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from sct_lesion_losses.centerline import hog, slabs
 from sct_lesion_losses.centerline.optic import check_field
-from sct_lesion_losses.centerline.path import best_path
+from sct_lesion_losses.centerline.path import best_path, path_scores
 from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.space.centerline import Centerline
 from sct_lesion_losses.space.grid import Grid
@@ -184,7 +184,7 @@ def trace(
     fine = best_path(framed, pictures.spacing_mm, SMOOTHNESS)
     pixels = np.array([_peak(scores, point) for scores, point in zip(framed, fine, strict=True)])
     smooth = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
-    at_path = framed[np.arange(len(fine)), fine[:, 1], fine[:, 0]].astype(np.float64)
+    at_path = path_scores(framed, fine).astype(np.float64)
     places = zip(pictures.images, np.rint(smooth + corner).astype(int), strict=True)
     signal = np.array([relative_signal(image, point) for image, point in places])
     likely = (signal >= SIGNAL[0]) & (signal <= SIGNAL[1])
