@@ -22,7 +22,7 @@ from sct_lesion_losses.centerline import hog, slabs
 from sct_lesion_losses.centerline.optic import check_field
 from sct_lesion_losses.centerline.path import best_path, path_scores
 from sct_lesion_losses.errors import NoCordError
-from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.space.grid import Grid
 
 SMOOTHNESS = 1.0  # λ of the path for scores in logits
@@ -118,7 +118,7 @@ def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None
         raise NoCordError(
             f"no spinal cord was found: the evidence for one is {seen:.2f}, a cord has at least "
             f"{detector.limit:.2f}; check that the scan shows the cord in T2 or T2* contrast, or "
-            "give its course with -centerline file"
+            f"give its course {HOW_TO_GIVE}"
         )
     xy = pictures.to_voxels(pixels)
     z = np.arange(pictures.grid.shape[2])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sct_lesion_losses.centerline import hog
 from sct_lesion_losses.centerline.path import best_path
 from sct_lesion_losses.errors import CenterlineError
-from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.space.grid import Grid
 
 PIXEL_MM = 1.0  # of the slices the weights were trained on
@@ -66,7 +66,7 @@ def check_field(grid: Grid, least_mm: float = 10.0) -> None:
     if min(across) < least_mm:
         raise CenterlineError(
             f"the field of view is {across[0]:.1f} × {across[1]:.1f} mm across the cord; finding "
-            f"the centerline needs {least_mm:g} mm, give one with -centerline file"
+            f"the centerline needs {least_mm:g} mm, give one {HOW_TO_GIVE}"
         )
 
 

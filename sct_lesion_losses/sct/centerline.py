@@ -14,6 +14,7 @@ from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.errors import SctError
 from sct_lesion_losses.sct.install import Installation
+from sct_lesion_losses.space.centerline import HOW_TO_GIVE
 from sct_lesion_losses.space.grid import Grid
 
 COMMAND = "sct_get_centerline"
@@ -60,7 +61,7 @@ def get(installation: Installation, image: NDArray[Any], grid: Grid, arguments: 
         )
         if not result.exists():
             raise SctError(
-                f"{COMMAND} wrote no centerline; run it by hand on the scan, then give "
-                "its output with -centerline file"
+                f"{COMMAND} wrote no centerline; run it by hand on the scan, then give its output "
+                f"{HOW_TO_GIVE}"
             )
         return nifti.read_mask(result)

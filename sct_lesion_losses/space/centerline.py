@@ -12,6 +12,12 @@ from sct_lesion_losses.errors import CenterlineError, GeometryError
 from sct_lesion_losses.space.grid import Grid
 from sct_lesion_losses.space.resample import axis_mapping
 
+# Said where none is found: to train, tune and evaluate, centerlines are part of the cohort.
+HOW_TO_GIVE = (
+    "with -centerline file -file_centerline <file>, or, where the scan is of a cohort, as a "
+    "centerline in the cohort"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Centerline:

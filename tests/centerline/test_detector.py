@@ -78,8 +78,9 @@ def test_parts_of_real_scans_beside_the_spine_are_refused(
 def test_noise_is_refused(sigma: float, shape: tuple[int, int, int]) -> None:
     noise = np.random.default_rng(0).normal(size=shape)
     noise = ndimage.gaussian_filter(noise, sigma)
-    with pytest.raises(CenterlineError, match="-centerline file"):
+    with pytest.raises(CenterlineError, match="-centerline file -file_centerline <file>, or") as it:
         detect(noise, Grid(shape, LAS))
+    assert str(it.value).endswith("where the scan is of a cohort, as a centerline in the cohort")
     assert not shows_cord(noise, Grid(shape, LAS))
 
 
