@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -47,17 +49,25 @@ def errors_mm(line: Centerline, mask: np.ndarray, grid: Grid) -> np.ndarray:
     return np.hypot(*(apart * line.grid.spacing_mm[:2]).T)
 
 
-def look(scan: Path) -> tuple[str, str, np.ndarray | None]:
-    """Plane and stored orientation of a simulated scan, and how far off the detector is."""
+def look(scan: Path) -> tuple[str, str, np.ndarray | str]:
+    """Plane and stored orientation of a simulated scan, and how far off the detector is.
+
+    Or why that is not known: ``refused``, where it finds no cord, ``failed``, where the scan, its
+    mask or the centerline cannot be used, ``apart``, where no slice has both a centerline and mask.
+    """
     image, grid = load(scan)
     protocol = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
     plane = protocol["SimulationProtocol"]["plane"]
     try:
         line = detect(image, grid)
+        mask, mask_grid = load(labels_of(scan))
+        errors = errors_mm(line, mask, mask_grid)
     except NoCordError:
-        return plane, grid.orientation, None
-    mask, mask_grid = load(labels_of(scan))
-    return plane, grid.orientation, errors_mm(line, mask, mask_grid)
+        return plane, grid.orientation, "refused"
+    except LesionError as error:
+        print(f"{scan.name}: {error}", file=sys.stderr)
+        return plane, grid.orientation, "failed"
+    return plane, grid.orientation, errors if len(errors) else "apart"
 
 
 def labels_of(scan: Path) -> Path:
@@ -72,28 +82,38 @@ def simulated(cohort: Path, jobs: int) -> None:
     groups = {"all": seen}
     for at in (0, 1):
         groups |= {key: [s for s in seen if s[at] == key] for key in sorted({s[at] for s in seen})}
-    print("scans              number refused  slices  mean mm  beyond 5 mm  worst scan's mean mm")
+    print(
+        "scans              number refused  failed   apart  slices  mean mm  beyond 5 mm  "
+        "worst scan's mean mm"
+    )
     for name, some in groups.items():
-        found = [e for *_, e in some if e is not None and len(e)]
-        if not found:
-            print(f"{name:18} {len(some):6} {len(some):7}")
-            continue
-        e = np.concatenate(found)
-        print(
-            f"{name:18} {len(some):6} {len(some) - len(found):7} {len(e):7} {e.mean():8.2f} "
-            f"{(e > 5).mean():11.2%} {max(f.mean() for f in found):10.2f}"
-        )
+        outcomes = [outcome for *_, outcome in some]
+        found = [e for e in outcomes if not isinstance(e, str)]
+        why = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
+        counts = " ".join(f"{why[reason]:7}" for reason in ("refused", "failed", "apart"))
+        measured = ""
+        if found:
+            e = np.concatenate(found)
+            measured = (
+                f"{len(e):7} {e.mean():8.2f} {(e > 5).mean():11.2%} "
+                f"{max(f.mean() for f in found):10.2f}"
+            )
+        print(f"{name:18} {len(some):6} {counts} {measured}".rstrip())
 
 
-def refused(number: int) -> bool:
-    """Whether the detector refuses a simulated scan without a cord."""
+def look_without(number: int) -> str:
+    """What the detector makes of a simulated scan without a cord: ``refused``, or not."""
     scan = phantom.make_scan(SEED, number, preset="wide", with_cord=False)
-    return not shows_cord(scan.image, scan.grid)
+    try:
+        return "accepted" if shows_cord(scan.image, scan.grid) else "refused"
+    except LesionError as error:
+        print(f"scan {number} without a cord: {error}", file=sys.stderr)
+        return "failed"
 
 
 def without_cord(number: int, jobs: int) -> None:
-    told = parallel.run(refused, range(number), jobs)
-    print(f"without a cord     {number:6} {sum(told):7}")
+    told = Counter(parallel.run(look_without, range(number), jobs))
+    print(f"without a cord     {number:6} {told['refused']:7} {told['failed']:7}")
 
 
 def main(shared: Path) -> None:

@@ -174,8 +174,8 @@ def run(seed: int, scans: int) -> Detector:
     seed : int
     scans : int
         Simulated scans to train on, every third without a cord; a quarter as many, half of them
-        without, are held out. To both come a tenth as many volumes of noise; the limit is taken over
-        the held-out scans without a cord and this noise together.
+        without, are held out. To both come a tenth as many volumes of noise; the limit is taken
+        over the held-out scans without a cord and this noise together.
     """
     held_out = 2 * max(2, scans // 8)
     noise = max(1, scans // 10)
