@@ -219,8 +219,10 @@ def _choice(
     if not any(curve.n_truth for _, curve in curves):
         return None
     choice = choose([curve for _, curve in curves], [subject for subject, _ in curves])
+    if not choice.useful:
+        return None
     logger.info("sct tuned to threshold %g on %d scans", choice.threshold, choice.n_scans)
-    return choice if choice.threshold > 0 else None
+    return choice
 
 
 def _said(

@@ -150,10 +150,11 @@ def run(
         objective=shipped.objective,
         allowed=[value is not None for value in shipped.curve],
     )
-    if found.threshold <= 0:
+    if not found.useful:
         raise DataError(
-            "no threshold does better than marking every voxel as lesion; the bundle is of no use "
-            "for scans like these"
+            f"no threshold above 0 is any good on these scans ({found.objective} "
+            f"{np.nanmax(found.local_curve):.3g} at best): the bundle is of no use for scans like "
+            "them; train it on such"
         )
     warnings = said(found, len(scans) - len(counted), shipped.lesions is not None)
     for warning in warnings:

@@ -339,10 +339,11 @@ def operating_point(
     refused : int
         Scans left out because no cord was found in them.
     """
-    if choice.threshold <= 0:
+    if not choice.useful:
         raise DataError(
-            "no threshold does better than marking every voxel as lesion; the bundle has learned "
-            "nothing of use for these scans, train it longer or on scans like them"
+            f"no threshold above 0 is any good ({choice.objective} {choice.best:.3g} at best): the "
+            "bundle has learned nothing of use for these scans; train it longer or on scans like "
+            "them"
         )
     warnings = list(choice.warnings)
     if refused:

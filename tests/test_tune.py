@@ -14,7 +14,13 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
 from sct_lesion_losses.metrics import lesion
-from sct_lesion_losses.operating_point import binarize, lesion_point
+from sct_lesion_losses.operating_point import (
+    THRESHOLDS,
+    Objective,
+    binarize,
+    lesion_point,
+    tally,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,22 @@ def test_a_cohort_without_a_split_gives_all_its_scans_to_the_choice(tuned, tmp_p
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=9)
     choice = tune.run(bundle.folder, fresh)
     assert (choice.n_scans, choice.n_subjects) == (3, 3)
+
+
+@pytest.mark.parametrize("objective", ["median_l_f1", "mean_l_f1", "l_f1_at_specificity"])
+def test_a_bundle_that_finds_no_lesion_at_any_threshold_is_refused(objective):
+    truth = np.zeros((12, 12, 12), bool)
+    truth[2:4, 2:4, 2:4] = True
+    elsewhere = np.zeros(truth.shape, np.float32)
+    elsewhere[8:, 8:, 8:] = 1
+    scans = [cohort.CohortScan(Path(f"{k}.nii"), Path(f"{k}_l.nii"), f"s{k}") for k in range(2)]
+    found = {
+        scans[0]: tally(truth, elsewhere, (1, 1, 1), THRESHOLDS[1:]),
+        scans[1]: tally(np.zeros_like(truth), np.zeros_like(elsewhere), (1, 1, 1), THRESHOLDS[1:]),
+    }
+    wanted = Objective(objective, specificity=0.5 if "specificity" in objective else None)
+    with pytest.raises(DataError, match="learned nothing of use"):
+        tune.chosen(scans, found, wanted, "cohort")
 
 
 def test_the_model_of_sct_cannot_be_tuned(tmp_path):

@@ -92,6 +92,11 @@ class Choice:
         """The objective at the threshold."""
         return float(np.nanmax(self.curve))
 
+    @property
+    def useful(self) -> bool:
+        """Whether the threshold does better than none, and than marking every voxel."""
+        return self.threshold > 0 and self.best > TIE
+
 
 def choose(
     scans: Sequence[Curve | Tally],

@@ -54,7 +54,7 @@ from sct_lesion_losses.operating_point.choose import (
     plateau_of,
     rows_by_subject,
 )
-from sct_lesion_losses.operating_point.objectives import OBJECTIVES, FloatArray
+from sct_lesion_losses.operating_point.objectives import OBJECTIVES, TIE, FloatArray
 
 PRIOR_SUBJECTS = 5
 _NODES = (np.arange(200) + 0.5) / 200  # midpoints for the integral over the prior
@@ -137,6 +137,11 @@ class Recalibration:
     n_scans: int
     n_subjects: int
     at_end: bool
+
+    @property
+    def useful(self) -> bool:
+        """Whether the threshold does better than marking every voxel, and any does on the site."""
+        return self.threshold > 0 and float(np.nanmax(self.local_curve)) > TIE
 
 
 def recalibrate(

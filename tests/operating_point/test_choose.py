@@ -106,6 +106,14 @@ def test_curves_over_different_thresholds_are_refused():
         choose(scans)
 
 
+def test_a_threshold_is_of_use_above_0_and_where_the_objective_is():
+    assert choose([curve([0.1, 0.6, 0.1, 0.6, 0.1])]).useful
+    found = choose([curve([0.0] * 5)] * 3)
+    assert (found.threshold, found.best) == (0.5, 0)  # all are tied
+    assert not found.useful
+    assert not choose([curve([0.6, 0.1], np.array([0.0, 0.5]))]).useful
+
+
 def test_unknown_objectives_are_refused():
     with pytest.raises(UsageError, match="no objective is named 'best'"):
         choose([curve([0.1] * 5)], objective="best")

@@ -31,6 +31,15 @@ def repeated(curves: Curves, times: int) -> Curves:
     return Curves(np.tile(curves.scores, (times, 1)), names)
 
 
+def test_a_site_on_which_every_threshold_scores_0_has_none_of_use():
+    local, shipped = group(0.4, 3), group(0.5, 9)
+    assert recalibrate(local, shipped, GRID, 0.5, bootstraps=0).useful
+    nothing = Curves(np.zeros_like(local.scores), local.subjects)
+    found = recalibrate(nothing, shipped, GRID, 0.5, bootstraps=0)
+    assert found.threshold == 0.5
+    assert not found.useful
+
+
 counts = st.floats(0.5, 100)
 differences = st.floats(0, 20)
 
