@@ -102,24 +102,33 @@ def centerline(
     return line
 
 
-def automatic(contrast: str = "t2") -> str:
-    """Identify the method that ``auto`` stands for where no file is given, weights included.
+def identity(method: str = "auto", contrast: str = "t2") -> str:
+    """Identify how a method finds the cord: its weights, its version, and the detector's.
 
-    Two calls of `centerline` find the same line in a scan where this has not changed in between.
+    Two calls of `centerline` find the same line in a scan where this has not changed in between,
+    but for what a person draws in ``viewer``.
 
     Parameters
     ----------
+    method : {"auto", "svm", "cnn", "viewer", "embedded"}
+        ``auto`` has the identity of the method that it stands for where no file is given.
     contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
 
     Raises
     ------
+    UsageError
+        The method or the contrast is unknown, or the line comes from a file.
     SctError
-        SCT is there without the weights that the method needs.
+        SCT is missing, or is there without what the method needs.
     """
-    parts = [_chosen("auto", contrast, None), shipped().identity]
-    if parts[0] == "svm":
+    chosen = _chosen(method, contrast, None)
+    parts = [chosen, shipped().identity]
+    if chosen == "cnn":
+        network = sct_optic.ctr_model(_OPTIC_CONTRASTS[contrast])
+        parts.append(hashlib.sha256(network).hexdigest())
+    elif chosen != "embedded":
         installation = install.require()
-        if installation.has(sct_centerline.COMMAND):
+        if chosen == "viewer" or installation.has(sct_centerline.COMMAND):
             parts += [str(installation.bin), str(installation.version)]
         else:
             parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())

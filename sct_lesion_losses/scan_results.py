@@ -2,8 +2,8 @@
 
 A result is kept under a hash of all that it follows from but the scan: the network, the preparation
 of a scan for it, thresholds, lesion presets, how the cord is found, engine and precision, this
-software. The file holds a hash of the scan, its mask and its centerline, and is of no use where
-that has changed.
+software. The file holds a hash of the scan, its mask and its centerline, or of what finds that
+where the cohort has none, and is of no use where that has changed.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Conditions:
         For SCT's model and its ways to find the cord.
     engine : str
         See `engine.load`.
-    automatic : str
-        What finds the cord where it is found by ``auto``; see `locate.automatic`.
+    finder : str
+        What finds the cord where no file of the cohort says where it is; see `locate.identity`.
+        Empty where a file does so in every scan.
     precision : str
         See `engine.load`.
     """
@@ -77,7 +78,7 @@ class Conditions:
     centerline: str
     contrast: str
     engine: str
-    automatic: str = ""
+    finder: str = ""
     precision: str = FLOAT32
 
     @classmethod
@@ -90,15 +91,20 @@ class Conditions:
         precision: str = FLOAT32,
     ) -> Conditions:
         """Conditions for some scans of a cohort."""
-        by_file = centerline == AS_IN_COHORT and all(scan.centerline for scan in scans)
-        asked = centerline in (AS_IN_COHORT, "auto") and not by_file
-        automatic = locate.automatic(contrast) if asked else ""
-        return cls(centerline, contrast, engine, automatic, precision)
+        if centerline != AS_IN_COHORT:
+            finder = locate.identity(centerline, contrast)
+        elif all(scan.centerline for scan in scans):
+            finder = ""
+        else:
+            finder = locate.identity("auto", contrast)
+        return cls(centerline, contrast, engine, finder, precision)
 
     @property
     def finds_by_contrast(self) -> bool:
         """Whether the cord may be found in another way where the contrast is another."""
-        return bool(self.automatic) or self.centerline in locate.BY_CONTRAST
+        if self.centerline == AS_IN_COHORT:
+            return bool(self.finder)
+        return self.centerline == "auto" or self.centerline in locate.BY_CONTRAST
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +156,10 @@ def content(scan: CohortScan, conditions: Conditions) -> str:
     ImageError
         One cannot be read.
     """
-    own = scan.centerline if conditions.centerline == AS_IN_COHORT else None
-    by = "file" if own is not None else conditions.automatic
+    own, by = None, ""
+    if conditions.centerline == AS_IN_COHORT:
+        own = scan.centerline
+        by = conditions.finder if own is None else "file"
     hashes = [cache.file_hash(file) for file in (scan.scan, scan.lesion_mask, own) if file]
     return hashlib.sha256("\n".join([by, *hashes]).encode()).hexdigest()
 
@@ -169,6 +177,8 @@ def key(model: Model, conditions: Conditions) -> str:
         "contrast": conditions.contrast if by_contrast else "",
         "engine": conditions.engine,
     }
+    if conditions.centerline != AS_IN_COHORT:
+        facts["finder"] = conditions.finder
     if conditions.precision != FLOAT32:
         facts["precision"] = conditions.precision
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

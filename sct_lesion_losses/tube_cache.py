@@ -109,7 +109,7 @@ def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
     WorkerError
         A worker was killed.
     """
-    automatic = locate.automatic() if any(scan.centerline is None for scan in scans) else ""
+    automatic = locate.identity() if any(scan.centerline is None for scan in scans) else ""
     tasks = [_Cut.of(scan, workshop.margin, automatic) for scan in scans]
     entries = _entries(tasks, _facts, workshop)
     for task, (facts, new) in zip(tasks, entries, strict=True):

@@ -220,19 +220,52 @@ def test_wrong_use_is_named(
 def test_the_automatic_method_is_another_with_another_detector_or_another_sct(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = [locate.automatic(), locate.automatic()]
+    found = [locate.identity(), locate.identity()]
     assert found[0] == found[1]
     other = replace(locate.shipped(), limit=locate.shipped().limit + 0.001)
     with monkeypatch.context() as patched:
         patched.setattr(locate, "shipped", lambda: other)
-        found.append(locate.automatic())
+        found.append(locate.identity())
     for version in ("6.5", "7.1"):
         root = fake_sct(tmp_path / version, "true")
         (root / "spinalcordtoolbox").mkdir()
         (root / "spinalcordtoolbox" / "version.txt").write_text(version)
         monkeypatch.setenv("SCT_DIR", str(root))
-        found.append(locate.automatic())
+        found.append(locate.identity())
     assert len(set(found)) == 4
+
+
+@pytest.mark.sct
+@pytest.mark.usefixtures("sct_dir")
+def test_every_method_of_scts_knows_its_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {locate.identity(method) for method in ("svm", "cnn", "embedded")}
+    assert len(found) == 3
+    assert locate.identity("svm") == locate.identity()
+    monkeypatch.setattr(locate.sct_optic, "ctr_model", lambda _contrast: b"another")
+    assert locate.identity("cnn") not in found
+
+
+@pytest.mark.usefixtures("no_sct")
+def test_an_explicit_method_is_another_with_another_detector_or_another_sct(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = [locate.identity("embedded")]
+    other = replace(locate.shipped(), limit=locate.shipped().limit + 0.001)
+    with monkeypatch.context() as patched:
+        patched.setattr(locate, "shipped", lambda: other)
+        found.append(locate.identity("embedded"))
+    for version in ("6.5", "7.1"):
+        root = fake_sct(tmp_path / version, "true")
+        (root / "spinalcordtoolbox").mkdir()
+        (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+        monkeypatch.setenv("SCT_DIR", str(root))
+        found += [locate.identity("svm"), locate.identity("viewer")]
+    assert len(set(found)) == 6
+    with pytest.raises(UsageError, match="-centerline file needs"):
+        locate.identity("file")
 
 
 @pytest.mark.sct
@@ -241,10 +274,10 @@ def test_the_automatic_method_knows_scts_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    before = locate.automatic()
-    assert before != locate.automatic("t1")
+    before = locate.identity()
+    assert before != locate.identity(contrast="t1")
     monkeypatch.delenv("SCT_DIR")
-    assert locate.automatic() != before
+    assert locate.identity() != before
 
 
 def test_coverage_is_said_in_slices_and_mm() -> None:

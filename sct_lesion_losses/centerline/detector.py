@@ -65,8 +65,14 @@ class Detector:
     @property
     def identity(self) -> str:
         """Hash of all that decides what it finds."""
-        learned = self.weights.tobytes() + repr(self.limit).encode()
-        return hashlib.sha256(learned).hexdigest()
+        path = (SMOOTHNESS, _COARSE_PX, _NEAR_PX, _FAR_BELOW)
+        cord = (self.limit, STRETCH_MM, SIGNAL, _AROUND_PX)
+        pictures = (
+            *(slabs.PIXEL_MM, slabs.THICKNESS_MM, slabs.MARGIN_MM),
+            *(slabs.TAIL_PERCENT, slabs.SAMPLED),
+        )
+        constants = repr((path, cord, pictures, hog.PARAMETERS))
+        return hashlib.sha256(self.weights.tobytes() + constants.encode()).hexdigest()
 
 
 def load(path: Path = _FILE) -> Detector:

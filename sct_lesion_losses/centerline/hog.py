@@ -21,25 +21,28 @@ import numpy.typing as npt
 WINDOW_PX = 32
 FEATURES = 576  # 4 × 4 blocks of 2 × 2 cells of 9 orientations
 
+# Of OpenCV's descriptor, in the order of its arguments.
+PARAMETERS = (
+    (WINDOW_PX, WINDOW_PX),  # window
+    (8, 8),  # block
+    (8, 8),  # stride of blocks
+    (4, 4),  # cell
+    9,  # orientations
+    1,  # aperture of the derivative
+    2.0,  # sigma of the Gaussian over a block
+    cv2.HOGDESCRIPTOR_L2HYS,
+    0.2,  # clipping of L2-Hys
+    True,  # square-root gamma
+    64,  # pyramid levels, unused here
+    True,  # signed gradient
+)
+
 _HALF = WINDOW_PX // 2
 _EVERY_WINDOW = -1e30  # no score is below it: OpenCV reports each window with its score
 
 
 def _descriptor() -> Any:
-    return cv2.HOGDescriptor(
-        (WINDOW_PX, WINDOW_PX),  # window
-        (8, 8),  # block
-        (8, 8),  # stride of blocks
-        (4, 4),  # cell
-        9,  # orientations
-        1,  # aperture of the derivative
-        2.0,  # sigma of the Gaussian over a block
-        cv2.HOGDESCRIPTOR_L2HYS,
-        0.2,  # clipping of L2-Hys
-        True,  # square-root gamma
-        64,  # pyramid levels, unused here
-        True,  # signed gradient
-    )
+    return cv2.HOGDescriptor(*PARAMETERS)
 
 
 def scores(

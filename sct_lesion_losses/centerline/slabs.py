@@ -16,9 +16,8 @@ from sct_lesion_losses.space.grid import Grid
 PIXEL_MM = 1.0
 THICKNESS_MM = 3.0  # thin slices are averaged: less noise, fewer pictures
 MARGIN_MM = 4.0  # half a cord: nearer to the edge, an object and its mirror image look like one
-
-_TAIL_PERCENT = 0.5  # of the voxels, clipped at both ends of the intensities
-_SAMPLED = 500_000  # voxels the percentiles are taken of
+TAIL_PERCENT = 0.5  # of the voxels, clipped at both ends of the intensities
+SAMPLED = 500_000  # voxels the percentiles are taken of
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +115,9 @@ def _factors(grid: Grid) -> npt.NDArray[np.float64]:
 
 def _range(image: npt.NDArray[Any]) -> tuple[float, float]:
     """Intensities that become 0 and 255: nearly the lowest and the highest."""
-    step = max(1, round((image.size / _SAMPLED) ** (1 / 3)))
+    step = max(1, round((image.size / SAMPLED) ** (1 / 3)))
     sample = image[::step, ::step, ::step]
-    low, high = np.percentile(sample, (_TAIL_PERCENT, 100 - _TAIL_PERCENT))
+    low, high = np.percentile(sample, (TAIL_PERCENT, 100 - TAIL_PERCENT))
     if low == high:
         low, high = image.min(), image.max()
     if low == high:

@@ -181,6 +181,31 @@ def test_what_decides_what_a_detector_finds_is_its_identity() -> None:
     assert len({one.identity, other_weights.identity, other_limit.identity}) == 3
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (detector, "SMOOTHNESS", 2.0),
+        (detector, "STRETCH_MM", 40.0),
+        (detector, "SIGNAL", (0.2, 1.9)),
+        (detector, "_COARSE_PX", 300_000),
+        (detector, "_NEAR_PX", 7),
+        (detector, "_FAR_BELOW", 99.0),
+        (detector, "_AROUND_PX", 9),
+        (detector.slabs, "PIXEL_MM", 0.9),
+        (detector.slabs, "THICKNESS_MM", 4.0),
+        (detector.slabs, "MARGIN_MM", 5.0),
+        (detector.slabs, "TAIL_PERCENT", 1.0),
+        (detector.slabs, "SAMPLED", 400_000),
+        (detector.hog, "PARAMETERS", (*detector.hog.PARAMETERS[:-1], False)),
+    ],
+)
+def test_every_constant_of_the_search_is_in_the_identity(monkeypatch, module, name, value) -> None:
+    one = Detector(np.zeros(577, np.float32), 0.25, {})
+    before = one.identity
+    monkeypatch.setattr(module, name, value)
+    assert one.identity != before
+
+
 def test_the_shipped_detector_says_what_it_was_trained_on() -> None:
     shipped = detector.shipped()
     assert shipped.weights.shape == (577,)
