@@ -133,7 +133,8 @@ def run(
     entrants = enter(bundles, loaded)
     scans = cohorts.read(data)
     names = cohorts.names(scans)
-    evaluated, tuning = parts(scans)
+    evaluated = splits.part_or_all(scans, "unseen", "are then evaluated")
+    tuning = splits.part(scans, "thr-optimization")
     by_sct = next((e for e in entrants if e.is_sct and not e.model.sct_rule), None)
     seen_by: dict[CohortScan, Sequence[Entrant]] = dict.fromkeys(evaluated, entrants)
     if by_sct is not None:
@@ -178,26 +179,6 @@ def run(
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
     figures.write(by_preset, folder / FIGURES)
     return evaluation
-
-
-def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortScan]]:
-    """Return the scans to evaluate, and those that may choose a threshold for SCT's model.
-
-    Raises
-    ------
-    DataError
-        The cohort has a split that is none, or without unseen scans.
-    """
-    if not any(scan.split for scan in scans):
-        return list(scans), []
-    checked = splits.of(scans)
-    unseen = splits.part(checked, "unseen")
-    if not unseen:
-        raise DataError(
-            "no scan of the cohort is in the part unseen; give some, or a cohort without the "
-            "column split, all of whose scans are then evaluated"
-        )
-    return unseen, splits.part(checked, "thr-optimization")
 
 
 def _require_outputs(data: Path, folder: Path) -> None:

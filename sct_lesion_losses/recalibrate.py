@@ -13,24 +13,24 @@ import numpy as np
 from pydantic import ValidationError
 
 from sct_lesion_losses import tune, warm_start
-from sct_lesion_losses.bundle import document, store
+from sct_lesion_losses.bundle import chosen, document, store
 from sct_lesion_losses.bundle.fields import NAME_PATTERN
 from sct_lesion_losses.bundle.publish import check_replaceable
 from sct_lesion_losses.bundle.schema import (
     BundleInfo,
     OperatingPoint,
     SiteCalibration,
-    scan_curves,
 )
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.judged import AS_IN_COHORT
 from sct_lesion_losses.operating_point import THRESHOLDS, Objective, Tally
 from sct_lesion_losses.operating_point.choose import WIDE
-from sct_lesion_losses.operating_point.objectives import BETA, TIE, score
+from sct_lesion_losses.operating_point.objectives import BETA, TIE, Parameters, score
 from sct_lesion_losses.operating_point.shrink import Curves, Recalibration, recalibrate
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card
@@ -122,7 +122,7 @@ def run(
     store.check_target(folder, draft.name)
     check_replaceable(folder, force)
     cohort = cohorts.read(data)
-    scans, _ = tune.parts(cohort)
+    scans = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
     with tempfile.TemporaryDirectory() as passing:
         counted = tune.tallies(
             loaded,
@@ -150,17 +150,25 @@ def run(
         objective=shipped.objective,
         allowed=[value is not None for value in shipped.curve],
     )
-    if not found.useful:
-        raise DataError(
-            f"no threshold above 0 is any good on these scans ({found.objective} "
-            f"{np.nanmax(found.local_curve):.3g} at best): the bundle is of no use for scans like "
-            "them; train it on such"
-        )
     warnings = said(found, len(scans) - len(counted), shipped.lesions is not None)
     for warning in warnings:
         logger.warning("%s", warning)
-    point = operating_point(found, site, curves, settings.centerline, warnings).model_copy(
-        update={name: getattr(shipped, name) for name in ("beta", "preset", "specificity")}
+    point = chosen.operating_point(
+        found,
+        curves.subjects,
+        Parameters(shipped.beta, shipped.preset, shipped.specificity),
+        found.held_out,
+        settings.centerline,
+        warnings,
+        SiteCalibration(
+            name=site,
+            weight=found.weight,
+            shipped_threshold=found.shipped_threshold,
+            local_threshold=found.local_threshold,
+            shipped_curve=tuple(found.shipped_curve.tolist()),
+            local_curve=tuple(found.local_curve.tolist()),
+            held_out_shipped=found.held_out_shipped,
+        ),
     )
     info = BundleInfo.model_validate(
         draft.model_copy(update={"operating_point": point}).model_dump()
@@ -207,37 +215,6 @@ def said(found: Recalibration, refused: int = 0, had_filter: bool = False) -> tu
     if had_filter:
         warnings.append("the filter of predicted lesions belonged to the former threshold: dropped")
     return tuple(warnings)
-
-
-def operating_point(
-    found: Recalibration, site: str, local: Curves, centerline: str, warnings: Sequence[str] = ()
-) -> OperatingPoint:
-    """Return the site's threshold as a bundle stores it: scans and subjects numbered, not named."""
-    return OperatingPoint(
-        kind="tuned",
-        threshold=found.threshold,
-        objective=found.objective,
-        thresholds=tuple(found.thresholds.tolist()),
-        curve=tuple(found.curve.tolist()),
-        per_scan=scan_curves(local.subjects, local.scores),
-        interval=found.interval,
-        plateau=found.plateau,
-        loss_at_pm_0_05=(found.loss_below, found.loss_above),
-        leave_one_out=found.held_out,
-        n_scans=found.n_scans,
-        n_subjects=found.n_subjects,
-        centerline=centerline,
-        warnings=tuple(warnings),
-        site=SiteCalibration(
-            name=site,
-            weight=found.weight,
-            shipped_threshold=found.shipped_threshold,
-            local_threshold=found.local_threshold,
-            shipped_curve=tuple(found.shipped_curve.tolist()),
-            local_curve=tuple(found.local_curve.tolist()),
-            held_out_shipped=found.held_out_shipped,
-        ),
-    )
 
 
 def _require(loaded: Bundle, folder: Path) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sct_lesion_losses import cohort_results, files, lesion_points
+from sct_lesion_losses.bundle import chosen as stored
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint, scan_curves
+from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
@@ -136,7 +137,8 @@ def run(
     if loaded.folder is None or not loaded.weights:
         raise UsageError(f"{bundle}: this model is not a bundle on disk; tune one of your own")
     cohort = cohorts.read(data)
-    tuning, unseen = parts(cohort)
+    tuning = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
+    unseen = splits.part(cohort, "unseen")
     scans, names = [*tuning, *(unseen if settings.measure else [])], cohorts.names(cohort)
     with tempfile.TemporaryDirectory() as passing:
         folder = (results or Path(passing)) / SCANS
@@ -275,8 +277,19 @@ def chosen(
             "threshold; check them, or give centerlines with the cohort"
         )
     choice = choose([found[s] for s in scans], [s.subject for s in scans], objective=objective)
-    deciding = [scans[k] for k in choice.deciding]
-    return choice, operating_point(choice, deciding, centerline, len(tuning) - len(scans))
+    warnings = list(choice.warnings)
+    if len(scans) < len(tuning):
+        refused = len(tuning) - len(scans)
+        warnings.append(f"left out, because no cord was found: {refused} of the scans")
+    point = stored.operating_point(
+        choice,
+        [scans[k].subject for k in choice.deciding],
+        choice.parameters,
+        choice.leave_one_out,
+        centerline,
+        warnings,
+    )
+    return choice, point
 
 
 def measured(
@@ -308,62 +321,3 @@ def save(
     info = bundle.info.model_copy(update=changes)
     info = BundleInfo.model_validate(info.model_dump())
     store.save(bundle.folder, info, bundle.network, bundle.weights, card.text(info), overwrite=True)
-
-
-def parts(scans: Sequence[CohortScan]) -> tuple[list[CohortScan], list[CohortScan]]:
-    """Return the scans that choose the threshold, and those that are measured with it."""
-    if not any(scan.split for scan in scans):
-        return list(scans), []
-    checked = splits.of(scans)
-    tuning = splits.part(checked, "thr-optimization")
-    if not tuning:
-        raise DataError(
-            "no scan of the cohort is in the part thr-optimization; give some, or a cohort "
-            "without the column split, all of whose scans then choose the threshold"
-        )
-    return tuning, splits.part(checked, "unseen")
-
-
-def operating_point(
-    choice: Choice, scans: Sequence[CohortScan], centerline: str, refused: int = 0
-) -> OperatingPoint:
-    """Return the choice as a bundle stores it: scans and subjects numbered, not named.
-
-    Parameters
-    ----------
-    choice : Choice
-    scans : sequence of CohortScan
-        Those that decided; see `Choice.deciding`.
-    centerline : str
-        How the cord was found; see `Settings`.
-    refused : int
-        Scans left out because no cord was found in them.
-    """
-    if not choice.useful:
-        raise DataError(
-            f"no threshold above 0 is any good ({choice.objective} {choice.best:.3g} at best): the "
-            "bundle has learned nothing of use for these scans; train it longer or on scans like "
-            "them"
-        )
-    warnings = list(choice.warnings)
-    if refused:
-        warnings.append(f"left out, because no cord was found: {refused} of the scans")
-    return OperatingPoint(
-        kind="tuned",
-        threshold=choice.threshold,
-        objective=choice.objective,
-        beta=choice.parameters.beta,
-        preset=choice.parameters.preset or "",
-        specificity=choice.parameters.specificity,
-        thresholds=tuple(choice.thresholds.tolist()),
-        curve=tuple(choice.curve.tolist()),
-        per_scan=scan_curves([scan.subject for scan in scans], choice.per_scan),
-        interval=choice.interval,
-        plateau=choice.plateau,
-        loss_at_pm_0_05=(choice.loss_below, choice.loss_above),
-        leave_one_out=choice.leave_one_out,
-        n_scans=choice.n_scans,
-        n_subjects=choice.n_subjects,
-        centerline=centerline,
-        warnings=tuple(warnings),
-    )

@@ -424,7 +424,8 @@ def test_scores_that_would_overwrite_the_cohort_are_refused(small, fresh, tmp_pa
         evaluate.run([small], table, tmp_path)
 
 
-def test_a_split_without_unseen_scans_is_refused(split_table):
-    scans = [scan for scan in cohorts.read(split_table) if scan.split != "unseen"]
-    with pytest.raises(DataError, match="part unseen"):
-        evaluate.parts(scans)
+def test_a_split_without_unseen_scans_is_refused(small, split_table, tmp_path):
+    table = tmp_path / "seen.tsv"
+    cohorts.write([s for s in cohorts.read(split_table) if s.split != "unseen"], table)
+    with pytest.raises(DataError, match=r"part unseen; .* scans are then evaluated"):
+        evaluate.run([small], table, tmp_path / "out")

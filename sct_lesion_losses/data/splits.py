@@ -290,6 +290,33 @@ def part(scans: Sequence[CohortScan], *names: str) -> list[CohortScan]:
     return [scan for scan in scans if scan.split in names]
 
 
+def part_or_all(scans: Sequence[CohortScan], name: str, purpose: str) -> list[CohortScan]:
+    """Return the scans of a part; all scans where the cohort has no split.
+
+    Parameters
+    ----------
+    scans : sequence of CohortScan
+    name : str
+        Of the part.
+    purpose : str
+        What they are for, as the end of a message: all of whose scans ``are then evaluated``.
+
+    Raises
+    ------
+    DataError
+        The cohort has a split that is none, or no scan in this part.
+    """
+    if not any(scan.split for scan in scans):
+        return list(scans)
+    found = part(of(scans), name)
+    if not found:
+        raise DataError(
+            f"no scan of the cohort is in the part {name}; give some, or a cohort without the "
+            f"column split, all of whose scans {purpose}"
+        )
+    return found
+
+
 def split_hash(scans: Sequence[CohortScan], hashes: Mapping[Path, str]) -> str:
     """Hash of a split: which scan contents are in which part, in whatever order or folder."""
     lines = sorted(f"{scan.split} {hashes[scan.scan]}" for scan in scans)

@@ -139,9 +139,14 @@ class Recalibration:
     at_end: bool
 
     @property
+    def best(self) -> float:
+        """The best that a threshold does on the local scans."""
+        return float(np.nanmax(self.local_curve))
+
+    @property
     def useful(self) -> bool:
-        """Whether the threshold does better than marking every voxel, and any does on the site."""
-        return self.threshold > 0 and float(np.nanmax(self.local_curve)) > TIE
+        """Whether it is not the one that marks every voxel, and any is good on the local scans."""
+        return self.threshold > 0 and self.best > TIE
 
 
 def recalibrate(

@@ -306,3 +306,17 @@ def test_rules_for_a_split_that_the_table_holds_are_refused():
     scans = [replace(scan, split="training") for scan in made([[1.0], [1.0]])[0]]
     with pytest.raises(DataError, match="table holds a split"):
         splits.of(scans, Rules(seed=4))
+
+
+def test_a_part_is_all_of_a_cohort_without_a_split_and_never_none_of_one_with():
+    scans = [
+        CohortScan(Path(f"{k}.nii"), Path(f"{k}_l.nii"), f"s{k}", split=name)
+        for k, name in enumerate(["training", "unseen", "unseen"])
+    ]
+    assert splits.part_or_all(scans, "unseen", "are used") == scans[1:]
+    plain = [replace(scan, split="") for scan in scans]
+    assert splits.part_or_all(plain, "unseen", "are used") == plain
+    with pytest.raises(DataError, match=r"part thr-optimization; .* all of whose scans are used"):
+        splits.part_or_all(scans, "thr-optimization", "are used")
+    with pytest.raises(DataError, match="have no split"):
+        splits.part_or_all([*scans[:2], plain[2]], "unseen", "are used")
