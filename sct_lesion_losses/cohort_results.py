@@ -24,7 +24,7 @@ def gather(
     names: Mapping[Path, str],
     folder: Path,
     conditions: Conditions,
-    loaded: Sequence[Bundle],
+    loaded: Mapping[Model, Bundle],
     *,
     jobs: int = 1,
     report: Progress | None = None,
@@ -40,8 +40,8 @@ def gather(
     folder : Path
         Of the kept results, a file per scan.
     conditions : Conditions
-    loaded : sequence of Bundle
-        Those of the models; none may have been trained on a scan that is to be computed.
+    loaded : mapping of Model to Bundle
+        Those that must not have been trained on a scan that they are to see.
     jobs : int
         Scans at a time, each in a process of its own.
     report : callable, optional
@@ -55,7 +55,7 @@ def gather(
     Raises
     ------
     DataError
-        A bundle was trained on a scan.
+        A bundle was trained on a scan that its model is to see.
     LesionError
         A model or a scan cannot be used. The results of other scans stay.
     """
@@ -79,7 +79,7 @@ def gather(
             folder,
             missed,
         )
-    refuse_known(loaded, [task.scan for task in tasks])
+    _refuse_known(tasks, loaded)
     computed = parallel.run(
         scan_results.compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
     )
@@ -89,3 +89,13 @@ def gather(
         scan: {model: found[scan][keys[model]] for model in wanted}
         for scan, wanted in seen_by.items()
     }
+
+
+def _refuse_known(tasks: Sequence[Task], loaded: Mapping[Model, Bundle]) -> None:
+    """Ask each bundle about the scans of its own tasks only."""
+    asked: dict[Bundle, dict[CohortScan, None]] = {}
+    for task in tasks:
+        for model in task.models:
+            if model in loaded:
+                asked.setdefault(loaded[model], {})[task.scan] = None
+    refuse_known(asked)

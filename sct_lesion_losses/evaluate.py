@@ -130,7 +130,7 @@ def run(
     detection.find(settings.preset)
     _require_outputs(data, folder)
     loaded = [models.load(str(bundle), settings.contrast) for bundle in bundles]
-    entrants = enter(bundles, loaded)
+    entrants, given = enter(bundles, loaded), dict(zip(map(str, bundles), loaded, strict=True))
     scans = cohorts.read(data)
     names = cohorts.names(scans)
     evaluated = splits.part_or_all(scans, "unseen", "are then evaluated")
@@ -147,7 +147,7 @@ def run(
         names,
         folder / SCANS,
         conditions,
-        loaded,
+        {entrant.model: given[entrant.model.name] for entrant in entrants},
         jobs=jobs,
         report=report,
     )

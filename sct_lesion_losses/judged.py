@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.space.centerline import Centerline
 
 AS_IN_COHORT = "cohort"
+_REMEMBERED = 10_000  # hashes of scans
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +54,16 @@ class Located:
     line: Centerline
 
 
-def refuse_known(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> None:
-    """Raise a DataError if a bundle was trained on one of the scans, whatever its name now.
+def refuse_known(asked: Mapping[Bundle, Collection[CohortScan]]) -> None:
+    """Raise a DataError if a bundle was trained on one of its scans, whatever that is called now.
 
-    Every scan is read once, and none where no bundle says what it was trained on.
+    Parameters
+    ----------
+    asked : mapping of Bundle to collection of CohortScan
+        The scans that each bundle is to see; none is read for one that does not say what it was
+        trained on.
     """
-    for bundle, names in trained_on(bundles, scans).items():
+    for bundle, names in trained_on(asked).items():
         if names:
             raise DataError(
                 f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
@@ -65,18 +72,35 @@ def refuse_known(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> None
             )
 
 
-def trained_on(bundles: Sequence[Bundle], scans: Sequence[CohortScan]) -> dict[Bundle, list[str]]:
-    """Name the scans that each bundle was trained on, known by their voxels."""
-    known = {bundle: set(bundle.info.provenance.trained_on) for bundle in bundles}
-    seen: dict[Bundle, list[str]] = {bundle: [] for bundle in bundles}
-    if not any(known.values()):
-        return seen
-    for scan in scans:
-        digest = cohorts.content_hash(nifti.read(scan.scan).array)
-        for bundle in bundles:
-            if digest in known[bundle]:
-                seen[bundle].append(scan.scan.name)
-    return seen
+def trained_on(asked: Mapping[Bundle, Collection[CohortScan]]) -> dict[Bundle, list[str]]:
+    """Name the scans that each bundle was trained on, of those it is asked about."""
+    return {
+        bundle: _named(bundle.info.provenance.trained_on, scans) for bundle, scans in asked.items()
+    }
+
+
+def _named(hashes: Collection[str], scans: Collection[CohortScan]) -> list[str]:
+    """Name the scans whose voxels have one of these hashes; none is read where there is no hash."""
+    known = set(hashes)
+    return [scan.scan.name for scan in scans if known and content_of(scan) in known]
+
+
+def content_of(scan: CohortScan) -> str:
+    """Hash the voxels of a scan, see `cohort.content_hash`; a file that stays is read once.
+
+    Raises
+    ------
+    ImageError
+        The scan cannot be read.
+    """
+    file = scan.scan.resolve()
+    state = file.stat() if file.exists() else None
+    return _content(file, None if state is None else (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _content(file: Path, _state: tuple[int, int] | None) -> str:
+    return cohorts.content_hash(nifti.read(file).array)
 
 
 def located(scan: CohortScan, centerline: str = AS_IN_COHORT, contrast: str = "t2") -> Located:

@@ -177,7 +177,7 @@ def run(
 
 def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
     """Warn of scans that the bundle was trained on."""
-    known = trained_on([bundle], scans)[bundle]
+    known = trained_on({bundle: scans})[bundle]
     if not known:
         return ()
     said = f"{len(known)} of the {len(scans)} scans were trained on, which flatters every score"
@@ -233,7 +233,7 @@ def tallies(
         names,
         folder,
         conditions,
-        [] if settings.seen else [bundle],
+        {} if settings.seen else {model: bundle},
         jobs=jobs,
         report=report,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import shutil
@@ -302,6 +303,21 @@ def test_scans_that_were_trained_on_are_refused_before_any_work(
         evaluate.run([small], data, tmp_path / "out")
     assert pmaps == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_may_know_the_scans_that_sct_alone_sees(small, split_table, tmp_path, monkeypatch):
+    use_sct(monkeypatch, tmp_path / "sct")
+    parts = {"training": "thr-optimization", "thr-optimization": "training"}
+    table = tmp_path / "swapped.tsv"
+    scans = [
+        dataclasses.replace(scan, split=parts.get(scan.split, scan.split))
+        for scan in cohorts.read(split_table)
+    ]
+    chosen = [scan for scan in scans if scan.split == "thr-optimization"][:2]
+    unseen = [scan for scan in scans if scan.split == "unseen"][:1]
+    cohorts.write([*chosen, *unseen], table)
+    found = evaluate.run([small, "sct"], table, tmp_path / "out")
+    assert {row.scan for row in found.rows} == {unseen[0].name}
 
 
 def test_a_scan_without_a_cord_is_left_out_counted_and_said(
