@@ -83,16 +83,12 @@ def sweep_lesions(
 
     Parameters
     ----------
-    truth : (X, Y, Z) bool
-        Manual mask on the native grid.
-    pmap : (X, Y, Z) floating, in [0, 1]
-        Probabilities on the same grid.
+    truth, pmap, thresholds
+        See `sweep`.
     spacing_mm : 3 float
-        Of that grid.
+        Of their grid.
     preset : str or Preset
         A key of `metrics.detection.PRESETS`, or numbers of one's own.
-    thresholds : (T,) array_like
-        Rising, in [0, 1].
 
     Returns
     -------

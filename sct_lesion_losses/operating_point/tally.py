@@ -102,14 +102,10 @@ def tally(
 
     Parameters
     ----------
-    truth : (X, Y, Z) bool
-        Manual mask on the native grid.
-    pmap : (X, Y, Z) floating, in [0, 1]
-        Probabilities on the same grid.
+    truth, pmap, thresholds
+        See `sweep`.
     spacing_mm : 3 float
-        Of that grid.
-    thresholds : (T,) array_like
-        Rising, in [0, 1].
+        Of their grid.
 
     Returns
     -------

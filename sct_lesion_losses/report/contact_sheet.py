@@ -20,7 +20,7 @@ from sct_lesion_losses.data import nifti
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesion
-from sct_lesion_losses.report import figure
+from sct_lesion_losses.report import cuts, figure
 from sct_lesion_losses.report.cuts import AXIAL, SAGITTAL, Cut, Labelled, cut
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.figures.style import counted
@@ -254,19 +254,7 @@ def _scanner(image: Path) -> str:
 
 
 def _show(axes: Any, shown: Cut, window: tuple[float, float]) -> None:
-    """Draw a cut in grey, the panel's middle at (0, 0) mm."""
-    axes.imshow(
-        shown.image,
-        cmap="gray",
-        origin="lower",
-        extent=shown.extent,
-        interpolation="nearest",
-        aspect="auto",  # panels have the proportions of their cuts
-        vmin=window[0],
-        vmax=window[1],
-    )
-    axes.set_xlim(-shown.size_mm[0] / 2, shown.size_mm[0] / 2)
-    axes.set_ylim(-shown.size_mm[1] / 2, shown.size_mm[1] / 2)
+    cuts.show(axes, shown, window)
     axes.set_axis_off()
 
 

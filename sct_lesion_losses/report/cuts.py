@@ -131,6 +131,31 @@ def cut(
     )
 
 
+def show(axes: Any, shown: Cut, window: tuple[float, float]) -> None:
+    """Draw a cut's image in grey, the panel's middle at (0, 0) mm.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Of the proportions of the cut.
+    shown : Cut
+    window : (float, float)
+        Intensities that are black, and white.
+    """
+    axes.imshow(
+        shown.image,
+        cmap="gray",
+        origin="lower",
+        extent=shown.extent,
+        interpolation="nearest",
+        aspect="auto",
+        vmin=window[0],
+        vmax=window[1],
+    )
+    axes.set_xlim(-shown.size_mm[0] / 2, shown.size_mm[0] / 2)
+    axes.set_ylim(-shown.size_mm[1] / 2, shown.size_mm[1] / 2)
+
+
 def _pixels(
     middle: float, half: float, length: int, spacing_mm: float, pixel_mm: float
 ) -> tuple[slice, tuple[float, float]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sct_lesion_losses.errors import DataError, GeometryError
 from sct_lesion_losses.metrics import voxel
-from sct_lesion_losses.report import numbers
+from sct_lesion_losses.report import cuts, numbers
 from sct_lesion_losses.report.cuts import SAGITTAL, Cut, Labelled, cut
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.space.grid import Grid
@@ -215,18 +215,7 @@ def _panel(
 
 
 def _show(axes: Any, own: Cut, window: npt.NDArray[np.floating], title: str) -> None:
-    axes.imshow(
-        own.image,
-        cmap="gray",
-        origin="lower",
-        extent=own.extent,
-        interpolation="nearest",
-        aspect="auto",  # panels have the proportions of their cuts
-        vmin=window[0],
-        vmax=window[1],
-    )
-    axes.set_xlim(-own.size_mm[0] / 2, own.size_mm[0] / 2)
-    axes.set_ylim(-own.size_mm[1] / 2, own.size_mm[1] / 2)
+    cuts.show(axes, own, (float(window[0]), float(window[1])))
     axes.set_facecolor("black")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -36,12 +36,7 @@ def draw(rows: Iterable[ScanScore], stem: Path) -> tuple[Path, ...]:
     rows : iterable of ScanScore
         At all thresholds, by any lesion presets; a model without thresholds is left out.
     stem : Path
-        The files' path without an ending.
-
-    Returns
-    -------
-    tuple of Path
-        The files: PNG and SVG, the same for the same rows.
+        As by `patients.draw`, whose files it returns.
 
     Raises
     ------
