@@ -10,7 +10,8 @@ from sct_lesion_losses.bundle.schema import Froc, LesionPoint
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.judged import AS_IN_COHORT, judge
-from sct_lesion_losses.operating_point.lesion_point import Candidates, candidates, choose_filter
+from sct_lesion_losses.operating_point.lesion_filter import Candidates, candidates
+from sct_lesion_losses.operating_point.lesion_point import choose_filter
 from sct_lesion_losses.parallel import Progress
 
 PRESET = "paper"

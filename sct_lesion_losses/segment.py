@@ -19,7 +19,7 @@ from sct_lesion_losses.data.nifti import Scan
 from sct_lesion_losses.data.outputs import Outputs
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import lesion
-from sct_lesion_losses.operating_point import binarize, lesion_point
+from sct_lesion_losses.operating_point import binarize, lesion_filter
 from sct_lesion_losses.report import figure
 from sct_lesion_losses.report import lesions as lesion_table
 from sct_lesion_losses.report.figures import style
@@ -218,8 +218,8 @@ def _filtered(
     point = bundle.info.operating_point.lesions
     if point is None:
         return mask, None
-    rule = lesion_point.Filter(point.peak, point.volume_mm3)
-    kept = lesion_point.apply(mask, pmap, grid.voxel_volume_mm3, rule)
+    rule = lesion_filter.Filter(point.peak, point.volume_mm3)
+    kept = lesion_filter.apply(mask, pmap, grid.voxel_volume_mm3, rule)
     before, after = (int(lesion.components(some).max()) for some in (mask, kept))
     logger.info(
         "of %d predicted lesions %d are kept: highest probability at least %g, at least %g mm³",

@@ -20,7 +20,7 @@ from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.judged import AS_IN_COHORT, trained_on
 from sct_lesion_losses.operating_point import THRESHOLDS, Choice, Objective, Tally, choose
-from sct_lesion_losses.operating_point.lesion_point import Filter
+from sct_lesion_losses.operating_point.lesion_filter import Filter
 from sct_lesion_losses.operating_point.objectives import BETA
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card, reached

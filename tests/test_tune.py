@@ -18,7 +18,7 @@ from sct_lesion_losses.operating_point import (
     THRESHOLDS,
     Objective,
     binarize,
-    lesion_point,
+    lesion_filter,
     tally,
 )
 
@@ -151,9 +151,9 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(tuned, 
     f1, clean, false = [], [], []
     for scan in cohort.read(fresh):
         seen = judged.judge(loaded, network, scan)
-        rule = lesion_point.Filter(point.peak, point.volume_mm3)
+        rule = lesion_filter.Filter(point.peak, point.volume_mm3)
         masks = [binarize(seen.pmap, choice.threshold)]
-        masks.append(lesion_point.apply(masks[0], seen.pmap, 0.125, rule))
+        masks.append(lesion_filter.apply(masks[0], seen.pmap, 0.125, rule))
         scores = [lesion.score(seen.truth, mask, seen.spacing_mm) for mask in masks]
         f1.append([score.f1 for score in scores])
         false.append(scores[0].n_predicted - scores[0].correct)
@@ -230,11 +230,11 @@ def test_the_second_point_is_measured_on_the_unseen_scans(tuned, split_table, tm
     choice = tune.run(folder, split_table, tune.Settings(lesion_point=True), jobs=2)
     loaded = store.load(folder)
     point, metrics = loaded.info.operating_point.lesions, loaded.info.metrics
-    network, rule = engines.load(loaded.network), lesion_point.Filter(point.peak, point.volume_mm3)
+    network, rule = engines.load(loaded.network), lesion_filter.Filter(point.peak, point.volume_mm3)
     f1, clean = [], []
     for scan in (s for s in cohort.read(split_table) if s.split == "unseen"):
         seen = judged.judge(loaded, network, scan)
-        mask = lesion_point.apply(binarize(seen.pmap, choice.threshold), seen.pmap, 0.125, rule)
+        mask = lesion_filter.apply(binarize(seen.pmap, choice.threshold), seen.pmap, 0.125, rule)
         score = lesion.score(seen.truth, mask, seen.spacing_mm)
         f1.append(score.f1)
         if not seen.truth.any():

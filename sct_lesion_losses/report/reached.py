@@ -11,7 +11,7 @@ from sct_lesion_losses.bundle.tuning import UNTUNED_THRESHOLD
 from sct_lesion_losses.metrics import patient, summary
 from sct_lesion_losses.metrics.patient import Proportion
 from sct_lesion_losses.operating_point import Tally
-from sct_lesion_losses.operating_point.lesion_point import Candidates, Filter
+from sct_lesion_losses.operating_point.lesion_filter import Candidates, Filter
 
 PRESET = "paper"
 

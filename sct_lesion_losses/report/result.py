@@ -42,7 +42,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Filtered:
-    """Which predicted lesions were kept; see `operating_point.lesion_point`.
+    """Which predicted lesions were kept; see `operating_point.lesion_filter`.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ import pytest
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics.patient import proportion
 from sct_lesion_losses.operating_point import Tally, tally
-from sct_lesion_losses.operating_point.lesion_point import Filter, candidates
+from sct_lesion_losses.operating_point.lesion_filter import Filter, candidates
 from sct_lesion_losses.report import reached
 
 THRESHOLDS = (0.2, 0.5, 0.9)
