@@ -19,7 +19,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.model.progress import duration
 from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.report import numbers, page, published, stored, tables, trends
+from sct_lesion_losses.report import numbers, page, published, sentences, stored, tables, trends
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.markup import Cell, Table, row
 from sct_lesion_losses.report.page import Section
@@ -147,14 +147,14 @@ def _summary(
     left_out = described["ScansWithoutCord"]
     if left_out:
         parts.append(page.paragraph(f"Left out, because no cord was found: {len(left_out)} scans."))
-    for title, sentences in (
-        ("Which models are stable over thresholds", trends.stability(found)),
-        ("What tuning buys", trends.gains(found)),
-        ("What tuning costs", trends.costs(found)),
-        ("Beside the published study", trends.against(found, beside)),
+    for title, said in (
+        ("Which models are stable over thresholds", sentences.stability(found)),
+        ("What tuning buys", sentences.gains(found)),
+        ("What tuning costs", sentences.costs(found)),
+        ("Beside the published study", sentences.against(found, beside)),
     ):
-        if sentences:
-            parts += [page.heading(title), page.paragraph(" ".join(sentences))]
+        if said:
+            parts += [page.heading(title), page.paragraph(" ".join(said))]
     if not found:
         parts.append(
             page.paragraph(
