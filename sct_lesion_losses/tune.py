@@ -114,7 +114,8 @@ def run(
     command : str, optional
         The command line that tunes like this, for the model card; see `schema.command_line`.
     report : callable, optional
-        Told of the scans that are computed.
+        Told of the scans that are computed, and from the start again of those that are segmented
+        for the choice of lesions.
 
     Returns
     -------
