@@ -16,7 +16,7 @@ from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.entrants import Entrant, described, enter, lesions_of, scores_of
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT
+from sct_lesion_losses.judged import AS_IN_COHORT, refuse_seen
 from sct_lesion_losses.metrics import detection
 from sct_lesion_losses.metrics.scan_score import ScanScore
 from sct_lesion_losses.operating_point import Choice, choose
@@ -123,7 +123,7 @@ def run(
         No preset has this name, two models cannot be told apart, or an output is the cohort's
         table.
     DataError
-        A bundle was trained on a scan, or there is none to evaluate.
+        A bundle was trained or tuned on a scan, or there is none to evaluate.
     LesionError
         A model or a scan cannot be used. The results of other scans stay.
     """
@@ -135,6 +135,7 @@ def run(
     names = cohorts.names(scans)
     evaluated = splits.part_or_all(scans, "unseen", "are then evaluated")
     tuning = splits.part(scans, "thr-optimization")
+    refuse_seen(loaded, evaluated, "which would flatter its scores")
     by_sct = next((e for e in entrants if e.is_sct and not e.model.sct_rule), None)
     seen_by: dict[CohortScan, Sequence[Entrant]] = dict.fromkeys(evaluated, entrants)
     if by_sct is not None:

@@ -72,6 +72,27 @@ def refuse_known(asked: Mapping[Bundle, Collection[CohortScan]]) -> None:
             )
 
 
+def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], because: str) -> None:
+    """Raise a DataError if a bundle was trained on one of the scans, or its threshold chosen on it.
+
+    Parameters
+    ----------
+    bundles : collection of Bundle
+    scans : collection of CohortScan
+        None is read for a bundle that does not say what it was trained and tuned on.
+    because : str
+        Why those that chose the threshold are refused, for the message: ``which would …``.
+    """
+    refuse_known(dict.fromkeys(bundles, scans))
+    for bundle in bundles:
+        names = _named(bundle.info.operating_point.tuned_on, scans)
+        if names:
+            raise DataError(
+                f"the threshold of bundle {bundle.name} was chosen on {len(names)} of these scans "
+                f"({names[0]} first), {because}; give other scans"
+            )
+
+
 def trained_on(asked: Mapping[Bundle, Collection[CohortScan]]) -> dict[Bundle, list[str]]:
     """Name the scans that each bundle was trained on, of those it is asked about."""
     return {

@@ -27,7 +27,7 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT
+from sct_lesion_losses.judged import AS_IN_COHORT, content_of, refuse_seen
 from sct_lesion_losses.operating_point import THRESHOLDS, Objective, Tally
 from sct_lesion_losses.operating_point.choose import WIDE
 from sct_lesion_losses.operating_point.objectives import BETA, TIE, Parameters, score
@@ -110,8 +110,8 @@ def run(
     BundleError
         There is no such bundle, or `folder` exists and may not be replaced.
     DataError
-        The bundle was trained on a scan, no scan holds lesions, or no threshold above 0 is any
-        good.
+        The bundle was trained or tuned on a scan, no scan holds lesions, or no threshold above 0 is
+        any good.
     UsageError
         The bundle is untuned or one site's already, or `site` or the folder make no names.
     """
@@ -123,6 +123,7 @@ def run(
     check_replaceable(folder, force)
     cohort = cohorts.read(data)
     scans = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
+    refuse_seen([loaded], scans, "whose curves would count twice")
     with tempfile.TemporaryDirectory() as passing:
         counted = tune.tallies(
             loaded,
@@ -170,6 +171,8 @@ def run(
             held_out_shipped=found.held_out_shipped,
         ),
     )
+    own = {content_of(scan) for scan in counted}
+    point = point.model_copy(update={"tuned_on": tuple(sorted({*shipped.tuned_on, *own}))})
     info = BundleInfo.model_validate(
         draft.model_copy(update={"operating_point": point}).model_dump()
     )

@@ -11,14 +11,14 @@ from pathlib import Path
 from sct_lesion_losses import cohort_results, files, lesion_points
 from sct_lesion_losses.bundle import chosen as stored
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import BundleInfo, Metric, OperatingPoint
+from sct_lesion_losses.bundle.schema import BundleInfo, LesionPoint, Metric, OperatingPoint
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohort_results import SCANS
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data import splits
 from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.judged import AS_IN_COHORT, trained_on
+from sct_lesion_losses.judged import AS_IN_COHORT, content_of, trained_on
 from sct_lesion_losses.operating_point import THRESHOLDS, Choice, Objective, Tally, choose
 from sct_lesion_losses.operating_point.lesion_filter import Filter
 from sct_lesion_losses.operating_point.objectives import BETA
@@ -145,35 +145,54 @@ def run(
         folder = (results or Path(passing)) / SCANS
         found = tallies(loaded, scans, names, folder, settings, jobs=jobs, report=report)
     choice, point = chosen(tuning, found, objective, settings.centerline)
+    shown = [scan for scan in scans if scan in found]
+    deciding = [scan for scan in shown if scan in tuning]
+    more: dict[str, object] = {"tuned_on": tuple(sorted({content_of(scan) for scan in deciding}))}
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     if settings.seen:
-        point = point.model_copy(update={"warnings": (*point.warnings, *_seen(loaded, scans))})
+        more["warnings"] = (*point.warnings, *_seen(loaded, scans))
     if settings.lesion_point:
-        shown = [scan for scan in scans if scan in found]
-        noted = lesion_points.noted(
-            loaded,
-            shown,
-            choice.threshold,
-            centerline=settings.centerline,
-            engine=settings.engine,
-            precision=settings.precision,
-            jobs=jobs,
-            report=report,
+        lesions, filtered = _lesion_point(
+            loaded, shown, deciding, choice.threshold, settings, jobs=jobs, report=report
         )
-        seen = dict(zip(shown, noted, strict=True))
-        deciding = [scan for scan in shown if scan in tuning]
-        lesions = lesion_points.find(
-            [seen[s] for s in deciding],
-            [s.subject for s in deciding],
-            choice.threshold,
-            settings.lesion_specificity,
-        )
-        point = point.model_copy(update={"lesions": lesions})
-        others = [scan for scan in shown if scan not in tuning]
-        rule = Filter(lesions.peak, lesions.volume_mm3)
-        metrics |= reached.filtered([seen[s] for s in others], [s.subject for s in others], rule)
+        more["lesions"] = lesions
+        metrics |= filtered
+    point = point.model_copy(update=more)
     save(loaded, point, metrics, settings.limits, command)
     return choice
+
+
+def _lesion_point(
+    bundle: Bundle,
+    scans: Sequence[CohortScan],
+    deciding: Sequence[CohortScan],
+    threshold: float,
+    settings: Settings,
+    *,
+    jobs: int,
+    report: Progress | None,
+) -> tuple[LesionPoint, dict[str, Metric]]:
+    """Choose which predicted lesions are kept, and measure that on the scans that do not decide."""
+    noted = lesion_points.noted(
+        bundle,
+        scans,
+        threshold,
+        centerline=settings.centerline,
+        engine=settings.engine,
+        precision=settings.precision,
+        jobs=jobs,
+        report=report,
+    )
+    seen = dict(zip(scans, noted, strict=True))
+    found = lesion_points.find(
+        [seen[s] for s in deciding],
+        [s.subject for s in deciding],
+        threshold,
+        settings.lesion_specificity,
+    )
+    others = [scan for scan in scans if scan not in deciding]
+    rule = Filter(found.peak, found.volume_mm3)
+    return found, reached.filtered([seen[s] for s in others], [s.subject for s in others], rule)
 
 
 def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:

@@ -305,6 +305,21 @@ def test_scans_that_were_trained_on_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_scans_that_chose_the_threshold_are_refused_even_where_they_are_kept(
+    small, split_table, fresh, tmp_path
+):
+    scans = cohorts.read(split_table)
+    chose = [dataclasses.replace(s, split="") for s in scans if s.split == "thr-optimization"]
+    table = tmp_path / "plain.tsv"
+    cohorts.write([*cohorts.read(fresh), *chose], table)
+    again = shutil.copytree(small, tmp_path / "again" / "small")
+    tune.run(again, split_table, tune.Settings(measure=False), results=tmp_path / "out")
+    said = rf"bundle small was chosen on {len(chose)} of these scans .* flatter its scores"
+    with pytest.raises(DataError, match=said):
+        evaluate.run([small], table, tmp_path / "out")
+    assert not (tmp_path / "out" / "scores.tsv").exists()
+
+
 def test_a_bundle_may_know_the_scans_that_sct_alone_sees(small, split_table, tmp_path, monkeypatch):
     use_sct(monkeypatch, tmp_path / "sct")
     parts = {"training": "thr-optimization", "thr-optimization": "training"}

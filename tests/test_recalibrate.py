@@ -12,6 +12,7 @@ from small_cohort import write_cohort
 from sct_lesion_losses import judged, recalibrate, tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.metadata import metadata
+from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
 
 
@@ -102,6 +103,22 @@ def test_scans_that_were_trained_on_are_refused_and_nothing_is_written(shipped, 
     with pytest.raises(DataError, match="was trained on"):
         recalibrate.run(shipped, shipped.parent / "data", "Zurich", tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scans_that_chose_the_shipped_threshold_are_refused_and_later_ones_remembered(
+    written, site, shipped, tmp_path
+):
+    _, old, new = written
+    before, after = old.info.operating_point.tuned_on, new.info.operating_point.tuned_on
+    assert before
+    assert set(before) < set(after)
+    assert len(after) == len(before) + 4
+    scans = cohorts.read(shipped.with_name("small.training") / "split.tsv")
+    chose = [dataclasses.replace(s, split="") for s in scans if s.split == "thr-optimization"]
+    cohorts.write([*cohorts.read(site), chose[0]], tmp_path / "site.tsv")
+    with pytest.raises(DataError, match=r"chosen on 1 of these scans .* would count twice"):
+        recalibrate.run(shipped, tmp_path / "site.tsv", "Zurich", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_scans_without_lesions_decide_nothing(shipped, tmp_path):

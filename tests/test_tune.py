@@ -49,6 +49,25 @@ def test_tuning_writes_the_chosen_threshold_and_its_curve(tuned):
     assert {scan.scan[:5] for scan in point.per_scan} == {"scan-"}
 
 
+def test_a_bundle_knows_the_scans_that_chose_its_threshold_each_read_once(
+    tuned, tmp_path, monkeypatch
+):
+    _, bundle = tuned
+    folder = shutil.copytree(bundle.folder, tmp_path / "small")
+    fresh = write_cohort(tmp_path / "fresh", subjects=4, lesion_free=1, seed=21)
+    hashed = []
+    real = cohort.content_hash
+
+    def content_hash(array):
+        hashed.append(real(array))
+        return hashed[-1]
+
+    monkeypatch.setattr(cohort, "content_hash", content_hash)
+    tune.run(folder, fresh)
+    assert store.load(folder).info.operating_point.tuned_on == tuple(sorted(hashed))
+    assert len(hashed) == 4
+
+
 def test_the_chosen_threshold_finds_the_blocks(tuned):
     choice, _ = tuned
     assert choice.curve.max() > 0.5

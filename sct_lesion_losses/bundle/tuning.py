@@ -16,6 +16,7 @@ from pydantic import (
 
 from sct_lesion_losses.bundle.fields import (
     Count,
+    Digest,
     Name,
     Positive,
     Probability,
@@ -26,7 +27,7 @@ from sct_lesion_losses.bundle.fields import (
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("site", "lesions")
+_OPTIONAL = ("tuned_on", "site", "lesions")
 
 
 class ScanCurve(Record):
@@ -181,6 +182,9 @@ class OperatingPoint(Record):
         method of `-centerline`. So it was for the bundle's metrics.
     warnings : tuple of str
         What the choice was warned of, an optimum at an end of the grid for one.
+    tuned_on : tuple of str
+        Content hashes of the scans that chose the threshold, so that no score is reported on them;
+        of a site's, those of the earlier bundle as well.
     site : SiteCalibration or None
         There if the threshold is one site's: then the scans are the site's, and `curve` is theirs
         and that of an earlier bundle combined.
@@ -205,6 +209,7 @@ class OperatingPoint(Record):
     n_subjects: Count = 0
     centerline: str = ""
     warnings: tuple[str, ...] = ()
+    tuned_on: tuple[Digest, ...] = ()
     site: SiteCalibration | None = None
     lesions: LesionPoint | None = None
 
@@ -212,11 +217,7 @@ class OperatingPoint(Record):
     def _optional_parts_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is not there: versions that do not know it read the rest."""
         fields: dict[str, Any] = dump(self)
-        return {
-            name: value
-            for name, value in fields.items()
-            if name not in _OPTIONAL or value is not None
-        }
+        return {name: value for name, value in fields.items() if value or name not in _OPTIONAL}
 
     @model_validator(mode="after")
     def _curves_fit(self) -> OperatingPoint:
@@ -240,8 +241,10 @@ class OperatingPoint(Record):
     @model_validator(mode="after")
     def _tuned_is_complete(self) -> OperatingPoint:
         if self.kind == "untuned":
-            if self.site is not None or self.lesions is not None:
-                raise ValueError("an untuned threshold has no site and no filter of lesions")
+            if self.tuned_on or self.site is not None or self.lesions is not None:
+                raise ValueError(
+                    "an untuned threshold has no scans, no site and no filter of lesions"
+                )
             return self
         if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:
             raise ValueError(

@@ -344,6 +344,15 @@ def test_what_is_not_there_is_not_written(make_info):
     text = document.dump(make_info(operating_point=SMALL)).decode()
     assert '"site"' not in text
     assert '"lesions"' not in text
+    assert '"tuned_on"' not in text
+
+
+def test_the_scans_that_chose_the_threshold_are_read_as_written(make_info):
+    info = make_info(operating_point={**SMALL, "tuned_on": ("ab" * 16, "cd" * 16)})
+    assert document.parse(document.dump(info)) == info
+    assert info.operating_point.tuned_on == ("ab" * 16, "cd" * 16)
+    with pytest.raises(ValueError, match="an untuned threshold has no scans"):
+        make_info(operating_point={"tuned_on": ("ab" * 16,)})
 
 
 @pytest.mark.parametrize(
