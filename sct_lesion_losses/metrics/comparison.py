@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -30,7 +31,8 @@ class Comparison:
     test : SignedRank
         Of second against first.
     p_holm : float
-        p of the test, corrected over all comparisons made with it; NaN without scans.
+        p of the test, corrected over all comparisons made with it; NaN without scans, and for a
+        model beside itself at one threshold, which is not counted for the correction.
     """
 
     measure: str
@@ -61,7 +63,7 @@ def between_thresholds(
     Returns
     -------
     tuple of Comparison
-        Bundle by bundle, corrected over all of them.
+        Bundle by bundle, corrected over those that were tuned to another threshold than 0.5.
     """
     pairs = ((untuned[bundle], rows) for bundle, rows in tuned.items() if bundle in untuned)
     return _corrected(_compared(pairs, measures))
@@ -113,5 +115,11 @@ def _compared(
 
 def _corrected(found: Iterable[Comparison]) -> tuple[Comparison, ...]:
     listed = list(found)
-    adjusted = holm([comparison.test.p for comparison in listed])
+    adjusted = holm([math.nan if _itself(c) else c.test.p for c in listed])
     return tuple(replace(c, p_holm=p) for c, p in zip(listed, adjusted, strict=True))
+
+
+def _itself(comparison: Comparison) -> bool:
+    """Whether the two sides are one model at one threshold."""
+    first, second = comparison.thresholds
+    return comparison.first == comparison.second and first == second

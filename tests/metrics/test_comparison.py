@@ -34,6 +34,18 @@ def test_thresholds_are_compared_on_every_measure_of_every_bundle() -> None:
     assert found[6].test.p == found[6].p_holm == 1  # b does not change
 
 
+def test_a_bundle_tuned_to_one_half_does_not_count_for_the_correction() -> None:
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    rows = scans("a", 0.5, False, values) + scans("a", 0.3, True, [v + v * v for v in values])
+    alone = between_thresholds(untuned(rows), tuned(rows), ["V-F1"])
+    rows += scans("b", 0.5, False, values) + scans("b", 0.5, True, values)
+    found = between_thresholds(untuned(rows), tuned(rows), ["V-F1"])
+    assert [c.first for c in found] == ["a", "b"]
+    assert found[0].p_holm == alone[0].p_holm == 2 / 2**7
+    assert np.isnan(found[1].p_holm)
+    assert not found[1].significant
+
+
 def test_a_bundle_at_one_threshold_only_is_left_out() -> None:
     rows = scans("a", 0.5, False, [0.1]) + scans("b", None, True, [0.3])
     assert between_thresholds(untuned(rows), tuned(rows)) == ()
