@@ -111,7 +111,11 @@ def _summary(scans: Sequence[ScanScore], measure: str) -> tuple[str, str]:
     return spread, intervals.text(scans, measure)
 
 
-def lesion_sizes(lesions: Sequence[TruthLesion], edges_mm3: Sequence[float] = EDGES_MM3) -> Table:
+def lesion_sizes(
+    lesions: Sequence[TruthLesion],
+    edges_mm3: Sequence[float] = EDGES_MM3,
+    rules: Sequence[str] = (),
+) -> Table:
     """Share of the lesions that is detected, by class of volume, a row per model.
 
     Parameters
@@ -120,6 +124,8 @@ def lesion_sizes(lesions: Sequence[TruthLesion], edges_mm3: Sequence[float] = ED
         Those at tuned thresholds are used.
     edges_mm3 : sequence of float
         Rising; a lesion as large as an edge is in the class above it.
+    rules : sequence of str
+        Notes on the preset by which lesions count as detected; see the function of this name.
 
     Raises
     ------
@@ -153,6 +159,7 @@ def lesion_sizes(lesions: Sequence[TruthLesion], edges_mm3: Sequence[float] = ED
         tuple(rows),
         notes=(
             "Share of the lesions of all scans, with its 95 % interval by resampling subjects.",
+            *rules,
         ),
     )
 

@@ -58,15 +58,17 @@ def study(
     """
     at_half, at_tuned = scan_score.untuned(rows), scan_score.tuned(rows)
     thresholds = between_thresholds(at_half, at_tuned)
+    rules = breakdowns.rules(at_tuned)
+    itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
     return {
         "table1": untuned(at_half),
         "table2": tuned(at_tuned, thresholds),
         "intervals": intervals.table(at_half, at_tuned),
-        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5"),
-        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds"),
+        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5", (itself, *rules)),
+        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", rules),
         "patients": breakdowns.patients(at_tuned),
         "sites": breakdowns.sites(at_tuned),
-        "lesion_sizes": breakdowns.lesion_sizes(lesions),
+        "lesion_sizes": breakdowns.lesion_sizes(lesions, rules=rules),
         "published": beside_published(at_tuned, published),
     }
 
@@ -117,7 +119,7 @@ def tuned(scores: ByBundle, found: Sequence[Comparison]) -> Table:
     )
 
 
-def comparisons(found: Sequence[Comparison], title: str) -> Table:
+def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = ()) -> Table:
     """List paired comparisons, corrected p in bold where it is significant.
 
     Parameters
@@ -125,6 +127,8 @@ def comparisons(found: Sequence[Comparison], title: str) -> Table:
     found : sequence of Comparison
         Corrected together.
     title : str
+    more : sequence of str
+        More notes: the lesion preset, for one; see `breakdowns.rules`.
     """
     header = ("Measure", "First", "at", "Second", "at", "n", "Median difference", "Pairs", "W", "r")
     rows = []
@@ -146,6 +150,7 @@ def comparisons(found: Sequence[Comparison], title: str) -> Table:
         "W: the smaller rank sum, over the pairs that differ. r: rank-biserial correlation, "
         "positive where second is higher.",
         f"Bold (in TSV: *): p < {ALPHA:g}; {_TESTS} the table.",
+        *more,
     )
     return Table(title, (*header, "p", "p (Holm)"), tuple(rows), notes=notes)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from scan_rows import NAN, bearing, lesion_free
 
 from sct_lesion_losses.metrics import scan_score
 from sct_lesion_losses.metrics.comparison import between_thresholds
+from sct_lesion_losses.metrics.detection import PRESETS
 from sct_lesion_losses.metrics.scan_score import MEASURES, ScanScore, TruthLesion
 from sct_lesion_losses.metrics.summary import holm, wilcoxon
-from sct_lesion_losses.report import markup, tables
+from sct_lesion_losses.report import markup, numbers, tables
 from sct_lesion_losses.report.markup import Table
 
 SCANS = 10
@@ -132,6 +134,23 @@ def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
         "published": 1,
     }
     assert all(len(line) == len(t.header) for t in found.values() for line in (*t.rows, *t.footer))
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_table_names_the_lesion_preset_with_its_numbers(preset: str) -> None:
+    scored = [
+        dataclasses.replace(row, lesions=dataclasses.replace(row.lesions, preset=PRESETS[preset]))
+        for row in ROWS
+    ]
+    for name, table in tables.study(scored, []).items():
+        assert table.notes.count(numbers.rule(PRESETS[preset])) == 1, name
+
+
+def test_the_table_of_thresholds_says_what_is_not_tested() -> None:
+    found = tables.study([*ROWS, *rows_of("own", 0.5, {})], [])["thresholds"]
+    assert [line[-1].text for line in found.rows if line[1].text == "own"] == ["n/a"] * 6
+    assert any("tuned to 0.5 is not tested against itself" in note for note in found.notes)
+    assert found.rows[1][-1].text == "0.0430"  # as without that model
 
 
 def test_a_comparison_says_all_of_its_numbers() -> None:
