@@ -58,7 +58,7 @@ def study(
     """
     at_half, at_tuned = scan_score.untuned(rows), scan_score.tuned(rows)
     thresholds = between_thresholds(at_half, at_tuned)
-    rules = breakdowns.rules(at_tuned)
+    rules = numbers.rules(at_tuned)
     itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
     return {
         "table1": untuned(at_half),
