@@ -47,13 +47,20 @@ class Model:
     thresholds : tuple of float
         Rising.
     sct_rule : bool
-        SCT's model exactly as `sct_deepseg_lesion` runs it; its mask has no threshold.
+        SCT's model exactly as `sct_deepseg_lesion` runs it, in ONNX Runtime; its mask has no
+        threshold.
     """
 
     name: str
     sha256: str
     thresholds: tuple[float, ...]
     sct_rule: bool = False
+
+    def computed_in(self, conditions: Conditions) -> tuple[str, str]:
+        """Engine and precision; see `engine.load`."""
+        if self.sct_rule:
+            return sct_lesion.RULE_ENGINE, FLOAT32
+        return conditions.engine, conditions.precision
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,7 @@ def content(scan: CohortScan, conditions: Conditions) -> str:
 
 def key(model: Model, conditions: Conditions) -> str:
     """Hash what a result follows from, the scan aside."""
+    engine, precision = model.computed_in(conditions)
     by_contrast = model.name == SCT_NAME or conditions.finds_by_contrast
     facts = {
         "software": __version__,
@@ -175,12 +183,12 @@ def key(model: Model, conditions: Conditions) -> str:
         "presets": [asdict(preset) for preset in PRESETS.values()],
         "centerline": conditions.centerline,
         "contrast": conditions.contrast if by_contrast else "",
-        "engine": conditions.engine,
+        "engine": engine,
     }
     if conditions.centerline != AS_IN_COHORT:
         facts["finder"] = conditions.finder
-    if conditions.precision != FLOAT32:
-        facts["precision"] = conditions.precision
+    if precision != FLOAT32:
+        facts["precision"] = precision
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -228,7 +236,7 @@ def _results(task: Task) -> dict[Model, Result]:
 
 def _result(model: Model, found: Located, conditions: Conditions) -> Result:
     bundle, network = models.opened(
-        model.name, conditions.contrast, conditions.engine, conditions.precision, model.sha256
+        model.name, conditions.contrast, *model.computed_in(conditions), model.sha256
     )
     image, grid = found.image.array, found.image.grid
     by_sct = model.name == SCT_NAME

@@ -61,7 +61,7 @@ class Settings:
     qc, qc_dataset, qc_subject, qc_plane
         Folder of SCT's quality-control report and the labels of its entry.
     engine, precision : str
-        Inference engine and the precision it computes in.
+        Inference engine and the precision it computes in; SCT's rule is computed in ONNX Runtime.
     command : str
         What was typed, base names only, for the sidecar.
     """
@@ -105,6 +105,10 @@ class Settings:
                 )
             if self.precision != "float32":
                 raise UsageError("-sct_rule 1 computes in float32, as SCT does")
+            if self.engine not in ("auto", sct_lesion.RULE_ENGINE):
+                raise UsageError(
+                    "-sct_rule 1 computes in ONNX Runtime, as SCT does: leave out -engine"
+                )
         if self.pmap_alone and (self.lesions or self.qc is not None):
             raise UsageError(
                 "-thr 0 writes the p-map alone: leave out -lesions and -qc, or give a threshold"
@@ -200,9 +204,8 @@ def opened(settings: Settings) -> tuple[Bundle, engines.Network]:
     UsageError
         A filter of lesions is asked for, and the bundle has none.
     """
-    bundle, network = models.opened(
-        settings.bundle, settings.contrast, settings.engine, settings.precision
-    )
+    engine = sct_lesion.RULE_ENGINE if settings.sct_rule else settings.engine
+    bundle, network = models.opened(settings.bundle, settings.contrast, engine, settings.precision)
     if settings.lesion_point and bundle.info.operating_point.lesions is None:
         raise UsageError(
             f"bundle {bundle.name} has no second operating point, per lesion; choose one with "

@@ -197,6 +197,20 @@ def test_scts_rule_is_the_mask_of_sct(evaluated, split_table, monkeypatch):
     assert int(row["tp_vox"]) == np.count_nonzero(mask & found.truth)
 
 
+def test_scts_rule_is_computed_in_onnx_runtime(fresh, tmp_path, monkeypatch):
+    use_sct(monkeypatch, tmp_path / "sct")
+    engines = []
+    real = models.opened
+
+    def opened(name, contrast, engine, precision, sha256):
+        engines.append(engine)
+        return real(name, contrast, engine, precision, sha256)
+
+    monkeypatch.setattr(models, "opened", opened)
+    evaluate.run(["sct"], fresh, tmp_path / "out")
+    assert engines == ["auto", "onnxruntime"] * 3
+
+
 def test_lesions_are_listed_at_one_half_and_at_the_tuned_threshold(evaluated, small, split_table):
     rows = [row for row in read(evaluated / "lesions.tsv") if row["bundle"] == "small"]
     tuned = store.load(small).tuned_threshold

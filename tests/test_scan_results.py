@@ -28,6 +28,13 @@ def test_a_key_follows_from_all_conditions():
     assert len({key(MODEL, each) for each in [CONDITIONS, *others]}) == 5
 
 
+def test_the_rule_of_sct_knows_no_engine_but_its_own():
+    rule = replace(MODEL, name="sct", sct_rule=True)
+    others = [replace(CONDITIONS, engine="openvino"), replace(CONDITIONS, precision="bfloat16")]
+    assert {key(rule, each) for each in [CONDITIONS, *others]} == {key(rule, CONDITIONS)}
+    assert rule.computed_in(others[0]) == ("onnxruntime", "float32")
+
+
 def test_the_contrast_counts_where_something_is_chosen_by_it():
     def differ(conditions, model=MODEL):
         return key(model, conditions) != key(model, replace(conditions, contrast="t2s"))

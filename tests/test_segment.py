@@ -229,6 +229,7 @@ def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
         {"threshold": 0.0, "lesions": True},
         {"threshold": 0.0, "qc": Path("qc")},
         {"bundle": "sct", "sct_rule": True, "precision": "bfloat16"},
+        {"bundle": "sct", "sct_rule": True, "engine": "openvino"},
     ],
 )
 def test_options_that_would_be_dropped_are_refused(settings: dict[str, object]) -> None:
@@ -321,3 +322,16 @@ def test_a_batch_names_the_scan_of_every_warning(scan: Path, tmp_path: Path) -> 
     assert all("flat.nii.gz" in line or "t2.nii.gz" in line for line in lines)
     assert str(tmp_path) not in done.stderr
     assert "1 of 2 scans failed:" in done.stderr
+
+
+@pytest.mark.parametrize(("rule", "engine"), [(True, "onnxruntime"), (False, "auto")])
+def test_the_rule_of_sct_is_computed_in_onnx_runtime(monkeypatch, rule, engine):
+    asked = []
+
+    def opened(*arguments):
+        asked.append(arguments)
+        return None, None
+
+    monkeypatch.setattr(segment.models, "opened", opened)
+    segment.opened(segment.Settings(bundle="sct", sct_rule=rule))
+    assert asked == [("sct", "t2", engine, "float32")]

@@ -48,6 +48,7 @@ Contrast = Literal["t2", "t2_ax", "t2s"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 PATCH_VOX = 48
 RULE_THRESHOLD = 0.1  # of SCT's code, used twice
+RULE_ENGINE = "onnxruntime"  # which SCT computes in
 
 # Landmarks of the percentiles 10, 20, ..., 90; those of 1 and 99 are 0 and 2611.
 # fmt: off
@@ -231,7 +232,7 @@ def sct_rule(
     """
     prepared = prepare(image, grid, centerline, _preparation(contrast))
     if network is None:
-        network = engine.load(load(contrast).network, "onnxruntime")
+        network = engine.load(load(contrast).network, RULE_ENGINE)
     first = block_pmap(prepared, network, progress) > RULE_THRESHOLD
     return prepared.to_native(first.astype(np.float32)) >= np.float32(RULE_THRESHOLD)
 
