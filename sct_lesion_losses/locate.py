@@ -79,7 +79,9 @@ def centerline(
     UsageError
         The method, the contrast or the combination of both with `file` is unknown.
     NoCordError
-        The scan shows no cord.
+        The scan shows no cord. Nothing tells so with ``viewer`` and ``file``, nor of ``svm`` and
+        ``cnn`` with a contrast other than t2, t2_ax and t2s, which the embedded detector does not
+        know; no command takes another.
     CenterlineError
         The file does not fit the scan.
     SctError
