@@ -68,8 +68,8 @@ class Evaluation:
         Scan by scan, by every model, threshold and preset.
     lesions : tuple of LesionRow
         Of the manual masks, at 0.5 and at the tuned thresholds, by every preset.
-    without_cord : tuple of str
-        Scans left out.
+    without_cord, tuning_without_cord : tuple of str
+        Scans left out: of those to evaluate, and of those that tune SCT's model.
     tables : dict of str to Table
         See `report.tables.study`.
     """
@@ -77,6 +77,7 @@ class Evaluation:
     rows: tuple[ScanScore, ...]
     lesions: tuple[LesionRow, ...]
     without_cord: tuple[str, ...]
+    tuning_without_cord: tuple[str, ...]
     tables: dict[str, Table]
 
 
@@ -164,7 +165,8 @@ def run(
     evaluation = Evaluation(
         rows,
         lesions,
-        tuple(names[scan.scan] for scan in without),
+        tuple(names[scan.scan] for scan in evaluated if scan in without),
+        tuple(names[scan.scan] for scan in tuning if scan in without),
         _tables(rows, lesions, entrants, settings.preset, notes),
     )
     facts = {
@@ -175,6 +177,7 @@ def run(
         "PresetOfTables": settings.preset,
         "ScansEvaluated": sum(scan not in without for scan in evaluated),
         "ScansWithoutCord": list(evaluation.without_cord),
+        "TuningScansWithoutCord": list(evaluation.tuning_without_cord),
     }
     _write(folder, evaluation, entrants, described(entrants, choice), facts)
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]

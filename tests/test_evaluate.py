@@ -375,6 +375,28 @@ def test_a_scan_without_a_cord_is_left_out_counted_and_said(
     assert len(pmaps) == 2
 
 
+def test_scans_without_a_cord_that_would_have_tuned_sct_are_listed_apart(
+    split_table, tmp_path, monkeypatch
+):
+    use_sct(monkeypatch, tmp_path / "sct")
+    scans = cohorts.read(split_table)
+    lost = next(scan for scan in scans if scan.split == "thr-optimization")
+    real = judged.locate.centerline
+
+    def centerline(*args, file=None, **rest):
+        if file == lost.centerline:
+            raise NoCordError("no spinal cord was recognised")
+        return real(*args, file=file, **rest)
+
+    monkeypatch.setattr(judged.locate, "centerline", centerline)
+    found = evaluate.run(["sct"], split_table, tmp_path / "out")
+    assert (found.without_cord, found.tuning_without_cord) == ((), (lost.name,))
+    told = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert told["ScansWithoutCord"] == []
+    assert told["TuningScansWithoutCord"] == [lost.name]
+    assert told["ScansEvaluated"] == sum(scan.split == "unseen" for scan in scans)
+
+
 def test_no_cord_in_any_scan_is_an_error(small, fresh, tmp_path, monkeypatch):
     def centerline(*_args, **_rest):
         raise NoCordError("no spinal cord was recognised")
