@@ -159,7 +159,7 @@ def test_without_a_centerline_the_method_that_finds_one_is_part_of_the_key(
     monkeypatch.delenv("SCT_DIR", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     found = key(replace(own, centerline=None), tmp_path)
-    monkeypatch.setattr(locate, "automatic", lambda: "another detector")
+    monkeypatch.setattr(locate, "identity", lambda: "another detector")
     assert len({given, found, key(replace(own, centerline=None), tmp_path)}) == 3
 
 
