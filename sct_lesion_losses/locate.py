@@ -29,7 +29,7 @@ from sct_lesion_losses.sct import centerline as sct_centerline
 from sct_lesion_losses.sct import install
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import optic as sct_optic
-from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.space.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.space.grid import Grid
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
         raise NoCordError(
             "no spinal cord was recognised in the scan, the line may follow something else; check "
             "the scan and its contrast (-c). Where it does show the cord, give its course with "
-            "-centerline viewer or file"
+            f"-centerline viewer, or {HOW_TO_GIVE}"
         )
 
 
