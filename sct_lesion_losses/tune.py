@@ -54,6 +54,8 @@ class Settings:
         Also choose which predicted lesions are kept, a second operating point.
     lesion_specificity : float
         Least P-specificity of that choice on the tuning scans; 0 asks for none.
+    about : str
+        A sentence or two on the scans that choose, for the model card.
     limits : tuple of str
         Sentences to add to the bundle's limits: where the measured scans showed it to fail.
     """
@@ -66,6 +68,7 @@ class Settings:
     seen: bool = False
     lesion_point: bool = False
     lesion_specificity: float = 0.0
+    about: str = ""
     limits: tuple[str, ...] = ()
     beta: float = BETA
     preset: str = "paper"
@@ -147,7 +150,10 @@ def run(
     choice, point = chosen(tuning, found, objective, settings.centerline)
     shown = [scan for scan in scans if scan in found]
     deciding = [scan for scan in shown if scan in tuning]
-    more: dict[str, object] = {"tuned_on": tuple(sorted({content_of(scan) for scan in deciding}))}
+    more: dict[str, object] = {
+        "data": settings.about,
+        "tuned_on": tuple(sorted({content_of(scan) for scan in deciding})),
+    }
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
     if settings.seen:
         more["warnings"] = (*point.warnings, *_seen(loaded, scans))

@@ -27,7 +27,7 @@ from sct_lesion_losses.bundle.fields import (
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("tuned_on", "site", "lesions")
+_OPTIONAL = ("data", "tuned_on", "site", "lesions")
 
 
 class ScanCurve(Record):
@@ -182,6 +182,8 @@ class OperatingPoint(Record):
         method of `-centerline`. So it was for the bundle's metrics.
     warnings : tuple of str
         What the choice was warned of, an optimum at an end of the grid for one.
+    data : str
+        Description of the scans, in a sentence or two.
     tuned_on : tuple of str
         Content hashes of the scans that chose the threshold, so that no score is reported on them;
         of a site's, those of the earlier bundle as well.
@@ -209,6 +211,7 @@ class OperatingPoint(Record):
     n_subjects: Count = 0
     centerline: str = ""
     warnings: tuple[str, ...] = ()
+    data: str = ""
     tuned_on: tuple[Digest, ...] = ()
     site: SiteCalibration | None = None
     lesions: LesionPoint | None = None

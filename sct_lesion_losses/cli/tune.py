@@ -31,7 +31,7 @@ from sct_lesion_losses.errors import UsageError
 NAME = "sct_tune_lesion"
 NOT_OF_A_SITE = (
     *("objective", "beta", "preset", "specificity", "measure"),
-    *("lesion_point", "lesion_specificity", "froc", "seen"),
+    *("lesion_point", "lesion_specificity", "froc", "seen", "about"),
 )
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,9 @@ logger = logging.getLogger(__name__)
 )
 @option("-ofolder", "folder", FOLDER, "With -site: the bundle to write.")
 @option("-force", "force", SWITCH, "With -site: replace a bundle that is there.", default=False)
+@option(
+    "-about", "about", TEXT, "A sentence on the scans that choose, for the model card.", default=""
+)
 @option(
     "-limits",
     "limits",

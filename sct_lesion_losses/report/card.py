@@ -159,8 +159,10 @@ def _operating_point(point: OperatingPoint) -> str:
         )
     first = (
         f"**{point.threshold:g}**, chosen for the best `{point.objective}`{_numbers(point)} on "
-        f"{point.n_scans} scans of {point.n_subjects} subjects that were not trained on."
+        f"{point.n_scans} scans of {point.n_subjects} subjects."
     )
+    if point.data:
+        first += f" {point.data}"
     lines = []
     if point.interval is not None:
         low, high = point.interval
