@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from sct_lesion_losses.metrics import scan_score, summary
 from sct_lesion_losses.metrics.scan_score import MEASURES, UNTUNED, ByBundle, ScanScore
 from sct_lesion_losses.report import numbers
-from sct_lesion_losses.report.markup import Row, Table, row
+from sct_lesion_losses.report.markup import Table, row
 
 FEWEST_SUBJECTS = 2  # one subject resampled is always the same
 
 
 def table(untuned: ByBundle, tuned: ByBundle) -> Table:
-    """List the median of every measure with its 95 % interval, a row per model and threshold.
+    """Give the median of every measure with its 95 % interval, a row per model and threshold.
 
     Parameters
     ----------
@@ -30,14 +30,15 @@ def table(untuned: ByBundle, tuned: ByBundle) -> Table:
             if not at or (scores is tuned and bundle in untuned and at == {UNTUNED}):
                 continue
             (threshold,) = at
-            rows += list(_rows(bundle, numbers.threshold(threshold), scans))
+            every = (_cell(scans, measure) for measure in MEASURES)
+            rows.append(row(bundle, numbers.threshold(threshold), *every, *_counts(scans)))
     return Table(
         "Medians with 95 % intervals by resampling subjects",
-        ("Model", "Threshold", "Measure", "Median", "95 % interval", "n", "Subjects"),
+        ("Model", "Threshold", *MEASURES, "n", "Subjects"),
         tuple(rows),
         notes=(
-            "Over the n scans with lesions in which the measure is defined. The subjects are "
-            f"resampled with all of their scans, {summary.BOOTSTRAPS} times.",
+            "Over the n scans with lesions. The subjects are resampled with all of their scans, "
+            f"{summary.BOOTSTRAPS} times.",
             *numbers.rules(untuned, tuned),
         ),
     )
@@ -50,12 +51,15 @@ def text(scans: Collection[ScanScore], measure: str) -> str:
     return numbers.bounds(scan_score.interval(scans, measure))
 
 
-def _rows(bundle: str, threshold: str, scans: Collection[ScanScore]) -> Iterator[Row]:
-    for measure in MEASURES:
-        found = scan_score.spread(scans, measure)
-        counts = (str(found.n), str(_subjects(scans, measure)))
-        median = numbers.score(found.median)
-        yield row(bundle, threshold, measure, median, text(scans, measure), *counts)
+def _cell(scans: Collection[ScanScore], measure: str) -> str:
+    median = numbers.score(scan_score.spread(scans, measure).median)
+    return f"{median} ({text(scans, measure)})"
+
+
+def _counts(scans: Collection[ScanScore]) -> tuple[str, str]:
+    """Count the scans with lesions, in which every measure is defined, and their subjects."""
+    first = next(iter(MEASURES))
+    return str(scan_score.spread(scans, first).n), str(_subjects(scans, first))
 
 
 def _subjects(scans: Collection[ScanScore], measure: str) -> int:

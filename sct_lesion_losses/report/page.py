@@ -41,7 +41,7 @@ nav ul { columns: 16rem; padding-left: 1.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.875rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0.5rem 0.7rem; font-weight: 600; }
-th, td { padding: 0.35rem 0.7rem; text-align: right; white-space: nowrap; }
+th, td { padding: 0.35rem 0.5rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 1px solid var(--line); background: var(--shade); vertical-align: bottom; }
 tbody th, tfoot th { font-weight: 500; }

@@ -32,15 +32,18 @@ def test_the_interval_resamples_subjects_with_all_of_their_scans():
     assert (expected.low, expected.high) != (by_scan.low, by_scan.high)
     first = lines(scans())[0]
     wanted = f"{expected.low:.2f} to {expected.high:.2f}"
-    assert first == ["a", "0.3", "V-F1", "0.60", wanted, "5", "3"]
+    assert [*first[:3], *first[-2:]] == ["a", "0.3", f"0.60 ({wanted})", "5", "3"]
 
 
 def test_every_model_is_listed_at_half_and_at_its_tuned_threshold():
     rows = [*scans("a", 0.5, False), *scans("a"), *scans("b", 0.5), *scans("rule", None)]
     found = lines(rows)
-    at = list(dict.fromkeys((line[0], line[1]) for line in found))
-    assert at == [("a", "0.5"), ("a", "0.3"), ("b", "0.5"), ("rule", "n/a")]
-    assert len(found) == 4 * len(scan_score.MEASURES)
+    assert [(line[0], line[1]) for line in found] == [
+        ("a", "0.5"),
+        ("a", "0.3"),
+        ("b", "0.5"),
+        ("rule", "n/a"),
+    ]
 
 
 @pytest.mark.parametrize("other", [NAN, 0.4])

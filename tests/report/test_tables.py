@@ -126,7 +126,7 @@ def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
     assert {name: len(table.rows) for name, table in found.items()} == {
         "table1": 1,
         "table2": 1,
-        "intervals": 12,
+        "intervals": 2,
         "thresholds": 6,
         "patients": 1,
         "sites": 1,
