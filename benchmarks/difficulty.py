@@ -2,8 +2,9 @@
 
     sct_simulate_lesion -preset study -seed 1 -ofolder study
     python benchmarks/difficulty.py -i study -jobs 2
-    sct_split_lesion -i study -ofile split.tsv -unseen_sites C L -seed 1
-    python benchmarks/difficulty.py -i split.tsv -bundle tversky bce
+    sct_simulate_lesion -preset study -seed 2 -sites A B D E F G H I J K M -ofolder tuning
+    sct_split_lesion -i study -tuning tuning -ofile study.tsv -unseen_sites C L -seed 1
+    python benchmarks/difficulty.py -i study.tsv -bundle tversky bce
 
 1. A threshold inside the true cord: one multiple of the cord's median intensity for all scans, the
    one with the best median V-F1 on these very scans, and the best of each scan, which no method
