@@ -130,7 +130,18 @@ def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = (
     more : sequence of str
         More notes: the lesion preset, for one; see `breakdowns.rules`.
     """
-    header = ("Measure", "First", "First at", "Second", "Second at", "n", "Median difference", "Pairs", "W", "r")
+    header = (
+        "Measure",
+        "First",
+        "First at",
+        "Second",
+        "Second at",
+        "n",
+        "Median difference",
+        "Pairs",
+        "W",
+        "r",
+    )
     rows = []
     for c in found:
         first, second = map(numbers.threshold, c.thresholds)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -34,14 +35,17 @@ def stage(path: Path, what: str) -> Stage:
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Any]:
-    """A cluster of two worker processes on this machine."""
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        memory_limit=0,
-    ) as made:
+    """A cluster of two worker processes on this machine; it sets $OMP_NUM_THREADS, undone here."""
+    with (
+        mock.patch.dict(os.environ),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as made,
+    ):
         yield made
 
 
