@@ -128,7 +128,7 @@ def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = (
         Corrected together.
     title : str
     more : sequence of str
-        More notes: the lesion preset, for one; see `breakdowns.rules`.
+        More notes: the lesion preset, for one; see `numbers.rules`.
     """
     header = (
         "Measure",
