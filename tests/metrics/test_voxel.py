@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.metrics.voxel import score
 
+masks = arrays(bool, (4, 3, 2), elements=st.booleans())
 TRUTH = np.array([1, 1, 1, 0, 0, 0], bool)
 
 
@@ -46,3 +51,28 @@ def test_scores_are_those_of_the_oracle(shared):
             # The oracle leaves the precision of an empty prediction undefined in some cases.
             known = expected[key] if isinstance(expected[key], int | float) else 0
             assert getattr(found, key) == pytest.approx(known), name
+
+
+@given(masks, masks)
+def test_scores_lie_between_0_and_1_and_f1_does_not_ask_which_mask_is_true(truth, prediction):
+    there, back = score(truth, prediction), score(prediction, truth)
+    for value in (there.sensitivity, there.precision, there.f1):
+        assert np.isnan(value) if not truth.any() else 0 <= value <= 1
+    if truth.any() and prediction.any():
+        assert (back.sensitivity, back.precision, back.f1) == (
+            there.precision,
+            there.sensitivity,
+            there.f1,
+        )
+
+
+@given(
+    masks,
+    masks,
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+    st.sampled_from(list(permutations(range(3)))),
+)
+def test_mirrors_and_turns_of_both_masks_change_nothing(truth, prediction, flips, axes):
+    turn = tuple(slice(None, None, step) for step in flips)
+    turned = score(*(mask[turn].transpose(axes) for mask in (truth, prediction)))
+    assert repr(turned) == repr(score(truth, prediction))
