@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from sct_lesion_losses.metrics.comparison import ALPHA
 from sct_lesion_losses.metrics.scan_score import UNTUNED
 from sct_lesion_losses.report import numbers
 from sct_lesion_losses.report.published import REFERENCE, Published
@@ -30,7 +32,7 @@ def stability(trends: Sequence[Trend]) -> list[str]:
         for alike in _alike(ranked)
     )
     return [
-        "The median V-F1 stays within 2 % of its best, from the widest range of thresholds to the "
+        "The median V-F1 stays within 0.1 of its best, from the widest range of thresholds to the "
         f"narrowest: {said}."
     ]
 
@@ -133,11 +135,12 @@ def against(trends: Sequence[Trend], published: Mapping[str, Published]) -> list
                 [p.p_specificity for _, p in both],
             ),
         ):
-            rho = _rank_correlation(here, there)
+            rho, p = _rank_correlation(here, there)
             if not math.isnan(rho):
                 sentences.append(
-                    f"The order of the {len(both)} models by {name} {_agreement(rho)} the "
-                    f"published one (Spearman's rank correlation {numbers.change(rho)})."
+                    f"The order of the {len(both)} models by {name} {_agreement(rho, p)} the "
+                    f"published one (Spearman's rank correlation {numbers.change(rho)}, "
+                    f"p {_equals(p)})."
                 )
     first = max(both, key=lambda pair: pair[0].v_f1)
     theirs = max(both, key=lambda pair: pair[1].v_f1)
@@ -171,32 +174,46 @@ def _thresholds_beside(both: Sequence[tuple[Trend, Published]]) -> str:
     def side(threshold: float) -> int:
         return int(np.sign(round(threshold - UNTUNED, 9)))
 
-    agreed = [t.bundle for t, p in both if side(t.tuned) == side(p.threshold)]
-    differ = [
-        f"{t.bundle} ({numbers.threshold(t.tuned)}, published {numbers.threshold(p.threshold)})"
-        for t, p in both
-        if side(t.tuned) != side(p.threshold)
+    product = [side(t.tuned) * side(p.threshold) for t, p in both]
+    agreed, differ, amid = (
+        [
+            f"{t.bundle} ({numbers.threshold(t.tuned)}, published {numbers.threshold(p.threshold)})"
+            for (t, p), same in zip(both, product, strict=True)
+            if same == wanted
+        ]
+        for wanted in (1, -1, 0)
+    )
+    said = [
+        f"{words} for {listed(some)}"
+        for words, some in (
+            ("on another side of 0.5 than the published one", differ),
+            ("on the same side", agreed),
+            ("at 0.5, or the published one is,", amid),
+        )
+        if some
     ]
-    if not differ:
-        return "Every tuned threshold is on the same side of 0.5 as the published one."
-    said = f"on another side of 0.5 than the published one for {listed(differ)}"
-    if not agreed:
-        return f"The tuned threshold is {said}."
-    return f"The tuned threshold is {said}; on the same for {listed(agreed)}."
+    return f"The tuned threshold is {'; '.join(said)}."
 
 
-def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Spearman's correlation and its two-sided p, by all pairings where there are few models."""
     if any(map(math.isnan, (*a, *b))) or len(set(a)) < 2 or len(set(b)) < 2:
-        return math.nan
-    return float(stats.spearmanr(a, b).statistic)
+        return math.nan, math.nan
+    mine, theirs = (stats.zscore(stats.rankdata(some)) for some in (a, b))
+
+    def correlation(paired: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        return np.asarray((paired * theirs).mean(axis=axis))
+
+    found = stats.permutation_test(
+        (mine,), correlation, permutation_type="pairings", vectorized=True, rng=0
+    )
+    return float(found.statistic), float(found.pvalue)
 
 
-def _agreement(rho: float) -> str:
-    if rho >= 0.7:
-        return "is much like"
-    if rho >= 0.3:
-        return "is somewhat like"
-    return "has little to do with" if rho > -0.3 else "rather reverses"
+def _agreement(rho: float, p: float) -> str:
+    if p >= ALPHA:
+        return "shows no clear relation to"
+    return "is like" if rho > 0 else "reverses"
 
 
 def _alike(ranked: Sequence[Trend]) -> list[list[Trend]]:
@@ -225,7 +242,11 @@ def _tested(trend: Trend) -> str:
 
 
 def _p(trend: Trend) -> str:
-    text = numbers.p_value(trend.test.p_holm)
+    return _equals(trend.test.p_holm)
+
+
+def _equals(p: float) -> str:
+    text = numbers.p_value(p)
     return text if text.startswith("<") else f"= {text}"
 
 

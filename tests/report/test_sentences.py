@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from sweep_rows import BROAD, NARROW, swept
 
@@ -64,21 +65,31 @@ def test_the_side_of_one_half_is_compared_with_the_published_one() -> None:
     found = trends.of([*swept("dice", {0.3: 0.5}, 0.3), *swept("bce", {0.8: 0.5}, 0.8)])
     said = " ".join(sentences.against(found, PUBLISHED))
     assert "another side of 0.5 than the published one for bce (0.8, published 0.15)" in said
-    assert "on the same for dice" in said
+    assert "on the same side for dice (0.3, published 0.3)" in said
+
+
+def test_a_threshold_of_one_half_is_on_no_side() -> None:
+    said = " ".join(sentences.against(trends.of(swept("bce", {0.5: 0.5}, 0.5)), PUBLISHED))
+    assert "is at 0.5, or the published one is, for bce (0.5, published 0.15)." in said
 
 
 def test_the_order_of_models_is_compared_by_rank() -> None:
-    # Published medians: bce 0.33, dice 0.36, tversky 0.41.
-    rows = [
-        *swept("bce", {0.3: 0.4}, 0.3),
-        *swept("dice", {0.3: 0.5}, 0.3),
-        *swept("tversky", {0.3: 0.6}, 0.3),
-    ]
-    said = " ".join(sentences.against(trends.of(rows), PUBLISHED))
-    assert "by median V-F1 is much like the published one (Spearman's rank correlation +1.00)" in (
-        said
+    # Published medians: 0.30, 0.31, 0.33, 0.36, 0.37.
+    rising = ("combo", "focal_tversky", "bce", "dice", "log_cosh_dice")
+
+    def said(names: Sequence[str]) -> str:
+        rows = [
+            row for k, name in enumerate(names) for row in swept(name, {0.3: 0.3 + k / 10}, 0.3)
+        ]
+        return " ".join(sentences.against(trends.of(rows), PUBLISHED))
+
+    beside = "the published one (Spearman's rank correlation"
+    assert f"by median V-F1 is like {beside} +1.00, p = 0.0167)" in said(rising)
+    assert f"by median V-F1 reverses {beside} -1.00, p = 0.0167)" in said(rising[::-1])
+    assert f"by median V-F1 shows no clear relation to {beside} +1.00, p = 0.3333)" in said(
+        rising[:3]
     )
-    assert "highest median V-F1 is that of tversky, 0.60" in said
+    assert "highest median V-F1 is that of log_cosh_dice, 0.70" in said(rising)
 
 
 def test_a_model_of_no_published_loss_is_not_compared() -> None:

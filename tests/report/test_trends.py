@@ -44,7 +44,7 @@ def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, fl
     assert low <= best <= high
     assert curve[best] == max(curve.values())
     inside = [value for threshold, value in curve.items() if low <= threshold <= high]
-    assert min(inside) >= 0.98 * max(curve.values()) - 1e-9
+    assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
 
 
 def test_the_table_has_a_row_per_model() -> None:
