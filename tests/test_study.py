@@ -17,7 +17,7 @@ import sct_graph
 from small_bundle import train_small
 from small_cohort import write_cohort
 
-from sct_lesion_losses import study, train
+from sct_lesion_losses import study, train, tune
 from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort as cohorts
@@ -242,6 +242,48 @@ def test_a_failed_training_leaves_the_others_and_is_named(made: Path) -> None:
     place.unlink()
     assert again(made, asked) == ["train bce", "tune bce", *AFTER]
     assert "train bce: " not in (made / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx", "card.md"])
+def test_a_damaged_bundle_is_made_again_from_its_training(made: Path, name: str) -> None:
+    place = made / "out" / "bundles" / "dice"
+    weights = (place / "weights.safetensors").read_bytes()
+    log = (made / "out" / "bundles" / "dice.training" / "training.csv").read_text()
+    if name == "card.md":
+        (place / name).write_bytes((place / name).read_bytes() + b"x")
+    else:
+        (place / name).unlink()
+    plan = {one.stage: one.action for one in study.planned(made / "data", made / "out", SETTINGS)}
+    assert (plan["train dice"], plan["train tversky"]) == ("resume", "skip")
+    assert again(made)[:2] == ["train dice", "tune dice"]
+    assert store.load(place).tuned_threshold is not None
+    assert (place / "weights.safetensors").read_bytes() == weights
+    assert (made / "out" / "bundles" / "dice.training" / "training.csv").read_text() == log
+    assert again(made) == []
+
+
+def test_a_damaged_bundle_whose_training_is_gone_is_trained_anew(made: Path) -> None:
+    shutil.rmtree(made / "out" / "bundles" / "dice.training")
+    (made / "out" / "bundles" / "dice" / "model.onnx").unlink()
+    assert again(made)[:2] == ["train dice", "tune dice"]
+    assert again(made) == []
+
+
+def test_a_bundle_that_is_lost_after_its_training_leaves_the_others(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(folder: Path, *_: object, **__: object) -> None:
+        (folder / "model.onnx").unlink(missing_ok=True)
+        raise TrainingError("spoilt")
+
+    monkeypatch.setattr(tune, "run", spoil)
+    results = study.run(made / "data", made / "out", settings("bce", "tversky"))
+    assert list(study.failures(results)) == ["tune bce"]
+    page = (made / "out" / "report.html").read_text("utf-8")
+    assert "bce: " in page
+    assert "model.onnx is missing" in page
+    with (made / "out" / "evaluation" / "scores.tsv").open() as stream:
+        assert {row["bundle"] for row in csv.DictReader(stream, delimiter="\t")} == {"tversky"}
 
 
 def test_nothing_is_evaluated_where_every_training_fails(made: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.errors import SctError, TrainingError
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report import card
-from sct_lesion_losses.study import contents, hashes, pictures, training
+from sct_lesion_losses.study import contents, damage, hashes, pictures, training
 from sct_lesion_losses.study.contents import Made
 from sct_lesion_losses.study.settings import Listener, Settings
 from sct_lesion_losses.study.stages import Estimate, Facts, Results, Stage
@@ -79,7 +79,10 @@ class Study:
         return [self._split(), *trained, *tuned, *last]
 
     def bundles(self, results: Results) -> list[str]:
-        """Return what is evaluated: what was given, what could be trained, and SCT's model."""
+        """Return what is evaluated: what was given, what could be trained, and SCT's model.
+
+        A trained bundle that does not load is left out.
+        """
         given = list(self.settings.bundles)
         if self.settings.retune:
             given = [
@@ -87,15 +90,22 @@ class Study:
                 for name in given
                 if name == SCT_NAME or results[f"tune {own_name(name)}"].good
             ]
+        lost = self._lost(results)
         trained = [
             str(self.folder / BUNDLES / recipe.loss)
             for recipe in self.settings.recipes
-            if results[f"train {recipe.loss}"].good
+            if results[f"train {recipe.loss}"].good and recipe.loss not in lost
         ]
         found = [*trained, *given]
         if not found:
-            raise TrainingError(_why_none(results))
+            raise TrainingError(_why_none({**failures(results), **lost}))
         return found if self.sct is None or SCT_NAME in found else [*found, SCT_NAME]
+
+    def _lost(self, results: Results) -> dict[str, str]:
+        """Return the trained bundles that do not load, and why."""
+        good = [r.loss for r in self.settings.recipes if results[f"train {r.loss}"].good]
+        found = {loss: damage.of(self.folder / BUNDLES / loss) for loss in good}
+        return {loss: why for loss, why in found.items() if why is not None}
 
     def training(self, recipe: Recipe) -> Training:
         """Return the training of one loss, which may begin when the cohort is split."""
@@ -148,6 +158,7 @@ class Study:
             remote=True,
             estimate=lambda: training.estimate(asked) or self._measured(recipe),
             begun=lambda: training.is_begun(asked),
+            damage=lambda: damage.of(asked.folder),
         )
 
     def _measured(self, recipe: Recipe) -> Estimate | None:
@@ -178,6 +189,7 @@ class Study:
         def run(_: Results) -> None:
             bundle = store.load(given)
             text = card.text(bundle.info)
+            damage.clear(folder)
             store.save(folder, bundle.info, bundle.network, bundle.weights, text, overwrite=True)
             self._tuned(folder)
 
@@ -321,7 +333,7 @@ class Study:
             recipes={r.loss: r for r in settings.recipes},
             logs={r.loss: self.training(r).work / training.LOG for r in good},
             bundles=tuple(name for name in self.bundles(results) if name != SCT_NAME),
-            failures=failures(results),
+            failures={**failures(results), **self._lost(results)},
             sct_found=self.sct is not None,
             retuned=settings.retune,
         )
@@ -366,7 +378,6 @@ def _written(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and kept not in p.parents)
 
 
-def _why_none(results: Results) -> str:
-    failed = failures(results)
+def _why_none(failed: Mapping[str, str]) -> str:
     first = next(iter(failed.values()), "no loss and no bundle was given")
     return f"there is nothing to evaluate, every training has failed: {first}"

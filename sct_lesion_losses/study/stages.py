@@ -2,7 +2,8 @@
 
 A stage that has succeeded leaves a record: what its result follows from, the hashes of the files it
 has made, and how long it took. It is skipped while both are as the record says, and done again
-where either has changed, or where the record is missing or damaged.
+where either has changed, where what it made is damaged otherwise, or where the record is missing
+or damaged.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Stage:
         Of its own, where the records of earlier runs are not the best there is.
     begun : callable
         Whether some of the work is done already, for stages that go on where they ended.
+    damage : callable
+        Why what it has made cannot be used though its outputs are as they were, None if it can.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Stage:
     remote: bool = False
     estimate: Callable[[], Estimate | None] = lambda: None
     begun: Callable[[], bool] = lambda: False
+    damage: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Ledger:
             found = hashes.of_file(self.root / name)
             if found != known:
                 return f"{name} {'is missing' if found is None else 'was changed'}"
-        return None
+        return stage.damage()
 
     def seconds(self, stage: Stage) -> Estimate:
         """How long a stage took before, or the longest of its kind."""

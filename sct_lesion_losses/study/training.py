@@ -15,7 +15,7 @@ from sct_lesion_losses import files
 from sct_lesion_losses.bundle.verify import WEIGHTS
 from sct_lesion_losses.model.progress import EpochLine, seconds_left
 from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.study import hashes
+from sct_lesion_losses.study import damage, hashes
 from sct_lesion_losses.study.stages import Estimate, Facts, Results
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Training:
 def run(training: Training, tell: Callable[[StepReport], None] | None = None) -> None:
     """Train, or go on where an earlier call of the same training ended.
 
-    A training by another recipe, or on other scans, that is there in its place is lost.
+    A training by another recipe, or on other scans, that is there in its place is lost, and so is
+    a bundle that does not load.
 
     Raises
     ------
@@ -99,6 +100,7 @@ def run(training: Training, tell: Callable[[StepReport], None] | None = None) ->
     if training.data:
         about["data"] = training.data
     anew = _is_other(training)
+    damage.clear(training.folder)
     if anew:
         logger.info("%s: its recipe or its scans have changed, begun anew", training.folder.name)
     # Where nothing says whose state it is, the training itself refuses to go on with another's.
