@@ -143,6 +143,32 @@ def test_another_run_does_nothing_and_leaves_every_byte(made: Path) -> None:
     assert hashes(made / "out") == before
 
 
+@pytest.mark.parametrize("old_stays", [False, True])
+def test_a_moved_cohort_is_split_again_and_read_where_it_is(made: Path, old_stays: bool) -> None:
+    before = {path.name: part for path, part in split_of(made / "out" / "split.tsv").items()}
+    weights = hashes(made / "out" / "bundles" / "dice")
+    (shutil.copytree if old_stays else shutil.move)(made / "data", made / "elsewhere")
+    plan = study.planned(made / "elsewhere", made / "out", SETTINGS)
+    assert plan[0].action == "run"
+    results = study.run(made / "elsewhere", made / "out", SETTINGS)
+    assert results["split"].outcome == "done"
+    assert {results[f"{do} dice"].outcome for do in ("train", "tune")} == {"kept"}
+    found = split_of(made / "out" / "split.tsv")
+    assert all(made / "elsewhere" in path.parents for path in found)
+    assert {path.name: part for path, part in found.items()} == before
+    assert hashes(made / "out" / "bundles" / "dice") == weights
+    again = study.run(made / "elsewhere", made / "out", SETTINGS)
+    assert {one.outcome for one in again.values()} == {"kept"}
+
+
+def test_a_moved_study_is_split_again_and_trains_nothing(made: Path) -> None:
+    (made / "deeper").mkdir()
+    shutil.move(made / "out", made / "deeper" / "out")
+    results = study.run(made / "data", made / "deeper" / "out", SETTINGS)
+    assert results["split"].outcome == "done"
+    assert results["train dice"].outcome == results["tune tversky"].outcome == "kept"
+
+
 def test_a_changed_unseen_scan_does_not_train_again(made: Path) -> None:
     table = fix_split(made)
     relabel(made, "unseen")

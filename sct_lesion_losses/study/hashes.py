@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def of_parts(table: Path, *parts: str) -> dict[str, str]:
     return of_scans([scan for scan in cohorts.read(table) if scan.split in parts])
 
 
+def places(scans: Sequence[CohortScan], folder: Path) -> dict[str, str]:
+    """Paths of every scan and its labels as a table in a folder writes them, by ``path`` and name.
+
+    Parameters
+    ----------
+    scans : sequence of CohortScan
+    folder : Path
+        They are relative to it; two names for one place give the same.
+    """
+    names = cohorts.names(scans) if scans else {}
+    here = folder.resolve()
+    return {
+        f"path {names[scan.scan]}": " ".join(
+            os.path.relpath(file.resolve(), here) if file else "-" for file in _files(scan)
+        )
+        for scan in scans
+    }
+
+
 def of_file(path: Path) -> str | None:
     """Hash of a file's bytes, None where it cannot be read."""
     try:
@@ -39,9 +59,12 @@ def of_file(path: Path) -> str | None:
         return None
 
 
+def _files(scan: CohortScan) -> tuple[Path, Path, Path | None]:
+    return scan.scan, scan.lesion_mask, scan.centerline
+
+
 def _of_scan(scan: CohortScan) -> str:
-    files = (scan.scan, scan.lesion_mask, scan.centerline)
-    hashes = ("" if file is None else _of_unchanged(file) for file in files)
+    hashes = ("" if file is None else _of_unchanged(file) for file in _files(scan))
     return cache.key(scan.subject, scan.site, scan.split, *hashes)
 
 

@@ -128,6 +128,7 @@ class Study:
             return {
                 **{f"split.{name}": json.dumps(value) for name, value in asdict(rules).items()},
                 **hashes.of_scans(scans),
+                **hashes.places(scans, self.folder),
             }
 
         def run(_: Results) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sct_lesion_losses import files
 from sct_lesion_losses.bundle.verify import WEIGHTS
+from sct_lesion_losses.errors import LesionError
 from sct_lesion_losses.model.progress import EpochLine, seconds_left
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.study import damage, hashes
@@ -192,5 +193,8 @@ def _is_other(training: Training) -> bool:
         return False
     if not training.table.is_file():
         return True
-    done = len(history(training.work))
-    return bool(before != _marker(training)) or done > training.recipe.epochs
+    try:
+        asked = _marker(training)
+    except LesionError:  # the table names scans that are no longer there
+        return True
+    return bool(before != asked) or len(history(training.work)) > training.recipe.epochs
