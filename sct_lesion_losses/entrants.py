@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -155,7 +156,7 @@ def described(entrants: Sequence[Entrant], sct: Choice | None) -> dict[str, dict
                 "Objective": sct.objective,
                 "Scans": sct.n_scans,
                 "Subjects": sct.n_subjects,
-                "Interval": list(sct.interval),
+                "Interval": None if math.isnan(sct.interval[0]) else list(sct.interval),
             }
         found[e.label] = entry
     return found

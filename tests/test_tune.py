@@ -137,6 +137,15 @@ def test_the_model_of_sct_cannot_be_tuned(tmp_path):
         tune.run("sct", fresh)
 
 
+def test_one_subject_leaves_the_interval_of_the_threshold_open(tuned, tmp_path):
+    _, bundle = tuned
+    folder = shutil.copytree(bundle.folder, tmp_path / "small")
+    fresh = write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0, seed=9)
+    assert np.isnan(tune.run(folder, fresh).interval).all()
+    assert store.load(folder).info.operating_point.interval is None
+    assert "- no interval: one subject\n" in (folder / "card.md").read_text("utf-8")
+
+
 def test_report_hears_of_every_scan(tuned, tmp_path):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=5)

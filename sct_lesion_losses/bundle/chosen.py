@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 from sct_lesion_losses.bundle.tuning import OperatingPoint, SiteCalibration, scan_curves
@@ -59,7 +60,7 @@ def operating_point(
         thresholds=tuple(found.thresholds.tolist()),
         curve=tuple(found.curve.tolist()),
         per_scan=scan_curves(subjects, found.per_scan),
-        interval=found.interval,
+        interval=None if math.isnan(found.interval[0]) else found.interval,
         plateau=found.plateau,
         loss_at_pm_0_05=(found.loss_below, found.loss_above),
         leave_one_out=leave_one_out,

@@ -170,7 +170,7 @@ class OperatingPoint(Record):
     per_scan : tuple of ScanCurve
         The curve of every scan; never only the winner.
     interval : (low, high) or None
-        95 % bootstrap interval of the threshold, subjects resampled.
+        95 % bootstrap interval of the threshold, subjects resampled; None of one subject.
     plateau : (low, high) or None
         Lowest and highest threshold around the chosen one within 2 % of the best objective.
     loss_at_pm_0_05 : (minus, plus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -185,12 +186,10 @@ def tune_lesion(
             command=command_line([NAME, *words()]),
             report=progress,
         )
-    low, high = choice_made.interval
     logger.info(
-        "threshold %g (95 %% interval %g to %g): %s %.3f over %d scans of %d subjects",
+        "threshold %g (%s): %s %.3f over %d scans of %d subjects",
         choice_made.threshold,
-        low,
-        high,
+        _interval(choice_made.interval),
         choice_made.objective,
         choice_made.best,
         choice_made.n_scans,
@@ -200,6 +199,14 @@ def tune_lesion(
     if froc is not None:
         _draw(bundle, froc)
     return 0
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    """Say between which thresholds the subjects leave the choice; one subject does not tell."""
+    low, high = bounds
+    if math.isnan(low):
+        return "interval unknown: one subject"
+    return f"95 % interval {low:g} to {high:g}"
 
 
 def _draw(bundle: str, stem: Path) -> None:
@@ -240,11 +247,11 @@ def _recalibrate(
             report=progress,
         )
     logger.info(
-        "threshold %g for %s (95 %% interval %g to %g); shipped %g, of the %d local scans alone "
+        "threshold %g for %s (%s); shipped %g, of the %d local scans alone "
         "%g with weight %.2f; %s held out %.3f, at the shipped threshold %.3f",
         found.threshold,
         given[2],
-        *found.interval,
+        _interval(found.interval),
         found.shipped_threshold,
         found.n_scans,
         found.local_threshold,

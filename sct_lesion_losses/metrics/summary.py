@@ -19,7 +19,10 @@ _DIGITS = 12  # 0.75 - 0.7 and 0.45 - 0.4 are one difference; as floats they are
 
 @dataclass(frozen=True)
 class Interval:
-    """A summary value with its 95 % bootstrap interval and the scans behind it."""
+    """A summary value with its 95 % bootstrap interval and the scans behind it.
+
+    The bounds are NaN for fewer than 2 subjects.
+    """
 
     value: float
     low: float
@@ -81,7 +84,7 @@ def interval(
     Returns
     -------
     Interval
-        NaN throughout where no scan is left.
+        NaN throughout where no scan is left; bounds of NaN where those left are of one subject.
     """
     kept = [(v, s) for v, s in zip(values, subjects, strict=True) if not np.isnan(v)]
     if not kept:
@@ -90,6 +93,9 @@ def interval(
     owners: dict[Hashable, list[int]] = {}
     for row, (_, subject) in enumerate(kept):
         owners.setdefault(subject, []).append(row)
+    value = float(statistic(numbers, axis=0))
+    if len(owners) < 2:  # one subject resampled is always the same
+        return Interval(value, float("nan"), float("nan"), len(numbers))
     counts = np.array([len(rows) for rows in owners.values()])
     scans = np.full((len(owners), counts.max()), -1)  # of each subject, filled up with -1
     for subject_scans, rows in zip(scans, owners.values(), strict=True):
@@ -104,7 +110,7 @@ def interval(
         rows_of_scans = resampled[resampled >= 0].reshape(-1, size)
         drawn[alike] = statistic(numbers[rows_of_scans], axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(float(statistic(numbers, axis=0)), float(low), float(high), len(numbers))
+    return Interval(value, float(low), float(high), len(numbers))
 
 
 def spread(values: ArrayLike) -> Spread:

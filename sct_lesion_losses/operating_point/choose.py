@@ -53,7 +53,7 @@ class Choice:
     per_scan : (N, T) float64
         Their scores.
     interval : tuple of float
-        95 % bootstrap interval of the threshold, resampling subjects.
+        95 % bootstrap interval of the threshold, resampling subjects; NaN of one subject.
     plateau : tuple of float
         Lowest and highest threshold around the chosen one, without a gap, whose objective is
         within 2 % of the best.
@@ -218,6 +218,8 @@ def rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
 def _interval(
     scored: Scored, groups: list[Rows], grid: FloatArray, bootstraps: int, seed: int
 ) -> tuple[float, float]:
+    if not bootstraps or len(groups) < 2:  # one, resampled, is always the same
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     chosen = np.empty(bootstraps)
     for b in range(bootstraps):
@@ -225,8 +227,6 @@ def _interval(
         while not scored.decide(rows):
             rows = _drawn(groups, rng)
         chosen[b] = grid[best_of(scored.values(rows), grid)]
-    if not bootstraps:
-        return float("nan"), float("nan")
     # Quantiles are thresholds of the grid, never values between two of them.
     low, high = np.quantile(chosen, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)

@@ -102,7 +102,8 @@ class Recalibration:
         Of the local scans.
     interval : tuple of float
         95 % bootstrap interval of the threshold: the subjects of both groups are resampled, each
-        group by itself, and the weight is found anew; NaN without resamplings.
+        group by itself, and the weight is found anew; NaN without resamplings, and with local scans
+        of one subject.
     plateau : tuple of float
         Lowest and highest threshold around the chosen one, without a gap, at which the combined
         curve is within 2 % of its best.
@@ -334,7 +335,7 @@ def _interval(
     bootstraps: int,
     seed: int,
 ) -> tuple[float, float]:
-    if not bootstraps:
+    if not bootstraps or len(ours) < 2:  # one site subject, resampled, is always the same
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     chosen = np.empty(bootstraps)

@@ -19,6 +19,7 @@ from sct_lesion_losses.bundle.schema import (
     SctPreparation,
     StudyPreparation,
 )
+from sct_lesion_losses.report import numbers
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 _UNDEFINED = "-"
@@ -58,14 +59,14 @@ def _blocks(info: BundleInfo) -> Iterator[str]:
 
 
 def _summary(info: BundleInfo) -> str:
-    numbers = _pairs(info.loss.numbers)
+    settings = _pairs(info.loss.numbers)
     network = info.network
     size = f", {network.parameters:,} parameters" if network.parameters is not None else ""
     filters = f", filters {'-'.join(map(str, network.filters))}" if network.filters else ""
     made = f" Made on {info.created.isoformat()}." if info.created is not None else ""
     return (
         f"Lesions on spinal cord MRI by a network of the kind `{network.architecture}`"
-        f"{filters}{size}, trained with the loss `{info.loss.name}` ({numbers or 'its defaults'})."
+        f"{filters}{size}, trained with the loss `{info.loss.name}` ({settings or 'its defaults'})."
         + made
     )
 
@@ -167,6 +168,8 @@ def _operating_point(point: OperatingPoint) -> str:
     if point.interval is not None:
         low, high = point.interval
         lines.append(f"95 % bootstrap interval over subjects: {low:g} to {high:g}")
+    elif point.n_subjects == 1:
+        lines.append("no interval: one subject")
     if point.plateau is not None:
         low, high = point.plateau
         lines.append(f"within 2 % of the best from {low:g} to {high:g}")
@@ -250,7 +253,7 @@ def _metrics(metrics: Mapping[str, Metric]) -> str:
     rows = ["| measure | value | 95 % interval | n | |", "| --- | --- | --- | --- | --- |"]
     for name, metric in metrics.items():
         known = metric.low is not None and metric.high is not None
-        interval = f"{_number(metric.low)} to {_number(metric.high)}" if known else _UNDEFINED
+        interval = f"{_number(metric.low)} to {_number(metric.high)}" if known else numbers.UNKNOWN
         n = _UNDEFINED if metric.n is None else str(metric.n)
         cells = (name, _number(metric.value), interval, n, metric.note)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -10,8 +10,6 @@ from sct_lesion_losses.metrics.scan_score import MEASURES, UNTUNED, ByBundle, Sc
 from sct_lesion_losses.report import numbers
 from sct_lesion_losses.report.markup import Table, row
 
-FEWEST_SUBJECTS = 2  # one subject resampled is always the same
-
 
 def table(untuned: ByBundle, tuned: ByBundle) -> Table:
     """Give the median of every measure with its 95 % interval, a row per model and threshold.
@@ -46,8 +44,6 @@ def table(untuned: ByBundle, tuned: ByBundle) -> Table:
 
 def text(scans: Collection[ScanScore], measure: str) -> str:
     """95 % interval of the median of a measure, a key of `MEASURES`; ``n/a`` of one subject."""
-    if _subjects(scans, measure) < FEWEST_SUBJECTS:
-        return numbers.UNKNOWN
     return numbers.bounds(scan_score.interval(scans, measure))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from sct_lesion_losses.metrics.detection import Preset
 from sct_lesion_losses.metrics.patient import Proportion
@@ -31,17 +32,13 @@ def spread(found: Spread) -> str:
 
 
 def share(found: Interval | Proportion) -> str:
-    """``value (low to high)``."""
-    if not found.n:
-        return UNKNOWN
-    return f"{score(found.value)} ({score(found.low)} to {score(found.high)})"
+    """``value (low to high)``; ``value (n/a)`` of one subject."""
+    return f"{score(found.value)} ({bounds(found)})" if found.n else UNKNOWN
 
 
 def difference(found: Interval) -> str:
-    """``value (low to high)``, with signs."""
-    if not found.n:
-        return UNKNOWN
-    return f"{change(found.value)} ({change(found.low)} to {change(found.high)})"
+    """``value (low to high)``, with signs; ``value (n/a)`` of one subject."""
+    return f"{change(found.value)} ({bounds(found, change)})" if found.n else UNKNOWN
 
 
 def p_value(p: float) -> str:
@@ -59,9 +56,11 @@ def rank_sum(value: float) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:g}"
 
 
-def bounds(found: Interval) -> str:
-    """``low to high``."""
-    return f"{score(found.low)} to {score(found.high)}" if found.n else UNKNOWN
+def bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
+    """``low to high``, each as `written`; ``n/a`` where they are not known."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return UNKNOWN
+    return f"{written(found.low)} to {written(found.high)}"
 
 
 def rules(*scores: ByBundle) -> tuple[str, ...]:

@@ -51,6 +51,27 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
     assert received["command"].startswith("sct_tune_lesion -bundle b -i cohort -objective")
 
 
+@pytest.mark.parametrize(
+    ("subjects", "said"),
+    [
+        (("a", "a"), "threshold 0.3 (interval unknown: one subject): "),
+        (("a", "b"), "threshold 0.3 (95 % interval 0.3 to 0.3): "),
+    ],
+)
+def test_the_interval_is_logged_unless_there_is_one_subject(
+    subjects: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    curve = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
+    found = choose([curve, curve], subjects, bootstraps=20)
+    monkeypatch.setattr(tune, "run", lambda *_, **__: found)
+    with caplog.at_level("INFO"):
+        assert main(["-bundle", "b", "-i", "cohort"]) == 0
+    assert said in caplog.text
+
+
 def test_a_failure_gives_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

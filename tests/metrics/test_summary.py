@@ -58,9 +58,10 @@ def test_interval_holds_the_value_and_lies_within_the_data():
     assert values.min() < found.low < found.value < found.high < values.max()
 
 
-def test_scans_of_one_subject_carry_no_spread():
-    found = interval([0.1, 0.9], ["a", "a"], np.mean)
-    assert (found.low, found.high) == (found.value, found.value)
+def test_scans_of_one_subject_have_no_interval():
+    found = interval([0.1, 0.9, float("nan")], ["a", "a", "b"], np.mean)
+    assert (found.value, found.n) == (pytest.approx(0.5), 2)
+    assert np.isnan([found.low, found.high]).all()
 
 
 @pytest.mark.parametrize("statistic", [np.median, np.mean])

@@ -79,8 +79,15 @@ def test_interval_spans_what_the_subjects_choose():
 def test_scans_of_one_subject_are_resampled_together():
     low, high = [0.6, 0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.6]
     scans = [curve(low), curve(high), curve(low)]
-    assert choose(scans, ["a", "a", "a"], bootstraps=200).interval == (0.2, 0.2)
-    assert choose(scans, ["a", "a", "a"], bootstraps=200).n_subjects == 1
+    # With b, a resample holds the scans of a all or not at all: 0.2 never loses against 0.8.
+    both = choose([*scans, curve(low)], ["a", "a", "a", "b"], bootstraps=200)
+    assert both.interval == (0.2, 0.2)
+
+
+def test_one_subject_gives_no_interval():
+    chosen = choose([curve([0.6, 0.1, 0.1, 0.1, 0.1])] * 2, ["a", "a"], bootstraps=200)
+    assert (chosen.threshold, chosen.n_subjects) == (0.2, 1)
+    assert np.isnan(chosen.interval).all()
 
 
 def test_bootstrap_is_the_same_every_time():

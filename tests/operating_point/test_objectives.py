@@ -119,8 +119,8 @@ def test_lesion_free_scans_are_resampled_with_their_subjects():
     # Without the first lesion-free scan 0.2 is allowed, with it only 0.8 is.
     scans = [FALLING, free(4), free(0), free(0)]
     assert choose(scans, ["a", "b", "c", "d"], objective=at(1.0)).interval == (0.2, 0.8)
-    # One subject is drawn with all its scans.
-    assert choose(scans, ["a"] * 4, objective=at(1.0)).interval == (0.8, 0.8)
+    # A subject is drawn with all its scans.
+    assert choose([*scans, *scans], ["a"] * 4 + ["b"] * 4, objective=at(1.0)).interval == (0.8, 0.8)
 
 
 def test_a_resample_that_reaches_the_specificity_nowhere_takes_the_highest():

@@ -106,11 +106,13 @@ def test_one_scan_moves_the_threshold_less_than_many_of_its_kind():
     assert found[2].weight > 0.9
 
 
-def test_one_subject_has_no_score_held_out_and_an_interval_of_the_shipped_scans():
+def test_one_subject_has_no_score_held_out_and_no_interval():
     found = recalibrate(group(0.5, 1), group(0.4, 8), GRID, 0.4, bootstraps=50)
     assert np.isnan(found.held_out)
     assert 0 < found.held_out_shipped < 1
-    assert found.interval[0] <= found.threshold <= found.interval[1]
+    assert np.isnan(found.interval).all()
+    two = recalibrate(group(0.5, 2), group(0.4, 8), GRID, 0.4, bootstraps=50)
+    assert two.interval[0] <= two.threshold <= two.interval[1]
     one = recalibrate(group(0.5, 1), group(0.4, 1), GRID, 0.4, bootstraps=50)
     assert one.weight == pytest.approx(credibility(1, 1))
 

@@ -65,8 +65,8 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
     lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
     lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
     assert texts(breakdowns.lesion_sizes(lesions)) == [
-        ["under 30", "a", "0.3", "1", "0", "0.00 (0.00 to 0.00)"],
-        ["under 30", "b", "0.3", "1", "1", "1.00 (1.00 to 1.00)"],
+        ["under 30", "a", "0.3", "1", "0", "0.00 (n/a)"],
+        ["under 30", "b", "0.3", "1", "1", "1.00 (n/a)"],
         ["30 to 100", "a", "0.3", "2", "2", "1.00 (1.00 to 1.00)"],
         ["30 to 100", "b", "0.3", "0", "0", "n/a"],
         ["100 or more", "a", "0.3", "0", "0", "n/a"],

@@ -107,6 +107,15 @@ def test_a_card_says(words: str) -> None:
     assert words in card.text(make_info())
 
 
+def test_one_subject_gives_no_interval() -> None:
+    metric = {"value": 0.067, "low": float("nan"), "high": float("nan"), "n": 1}
+    point = POINT | {"interval": None, "n_subjects": 1}
+    text = card.text(make_info(operating_point=point, metrics={"v_f1_median": metric}))
+    assert "- no interval: one subject\n" in text
+    assert "bootstrap interval" not in text
+    assert "| v_f1_median | 0.067 | n/a | 1 |" in text
+
+
 def test_the_curve_is_a_table_with_the_choice_marked() -> None:
     assert card.curve(make_info().operating_point) == (
         "```\n"

@@ -44,6 +44,14 @@ def test_intervals() -> None:
     assert numbers.share(proportion(0, 0)) == "n/a"
     assert numbers.difference(Interval(0.1, -0.05, 0.2, 9)) == "+0.10 (-0.05 to +0.20)"
     assert numbers.difference(Interval(NAN, NAN, NAN, 0)) == "n/a"
+    assert numbers.bounds(Interval(0.1, -0.05, 0.2, 9)) == "-0.05 to 0.20"
+
+
+def test_bounds_that_are_not_known_are_said_once() -> None:
+    one = Interval(0.1, NAN, NAN, 3)
+    assert numbers.share(one) == "0.10 (n/a)"
+    assert numbers.difference(one) == "+0.10 (n/a)"
+    assert numbers.bounds(one) == "n/a"
 
 
 def test_thresholds_are_written_as_they_are_typed() -> None:
