@@ -19,7 +19,7 @@ from sct_lesion_losses.data.cohort import CohortScan
 from sct_lesion_losses.judged import Located, line_for_sct, located
 from sct_lesion_losses.metrics.scan_score import UNTUNED
 from sct_lesion_losses.operating_point import binarize
-from sct_lesion_losses.report.figures import learning, overlay
+from sct_lesion_losses.report.figures import learning, overlay, style
 from sct_lesion_losses.study.settings import Settings
 
 FOLDER = "figures"
@@ -36,6 +36,7 @@ def draw(
     """Draw learning curves, and one scan with the lesions that each model marks in it.
 
     Each is left out where there is nothing to draw: no training, no unseen scan with lesions.
+    Those of an earlier call are removed first.
 
     Parameters
     ----------
@@ -54,6 +55,9 @@ def draw(
     LesionError
         The scan or a model cannot be used, or a figure not be written.
     """
+    for stem in (SCAN, CURVES):
+        for path in style.paths_of(folder / stem):
+            path.unlink(missing_ok=True)
     own = [store.load(name).info for name in bundles if name != SCT_NAME]
     histories = {info.name: info.history for info in own if info.history}
     if histories:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.study import pictures
+from sct_lesion_losses.study.settings import Settings
 
 HEADER = "scan\tlesion_mask\tsubject\tsite\tsplit\tcenterline\tlesions\tlesion_volume_mm3\n"
 
@@ -40,3 +42,15 @@ def test_other_parts_and_scans_without_a_cord_are_not_shown(tmp_path: Path) -> N
     chosen = pictures.typical(table, ["s0"])
     assert chosen is not None
     assert chosen.name == "s2"
+
+
+def test_figures_of_an_earlier_call_do_not_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for stem in (pictures.SCAN, pictures.CURVES):
+        for path in style.paths_of(folder / stem):
+            path.write_text("of other models")
+    (tmp_path / "scores.json").write_text('{"ScansWithoutCord": []}')
+    table = table_of(tmp_path, [0.0])
+    pictures.draw(folder, table, tmp_path / "scores.json", [], Settings())
+    assert list(folder.iterdir()) == []
