@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from sct_lesion_losses.parallel import Progress
 
 PRESET = "paper"
 _CONTRAST = "t2"  # as `judge` takes the scans
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,3 +149,20 @@ def find(
         n_scans=choice.n_scans,
         n_lesion_free=choice.n_lesion_free,
     )
+
+
+def doubts(point: LesionPoint, threshold: float) -> tuple[str, ...]:
+    """Say what is doubtful about the choice of which lesions are kept; it is logged as well.
+
+    Parameters
+    ----------
+    point : LesionPoint
+        From `find`.
+    threshold : float
+        The tuned one: no predicted lesion has a lower peak.
+    """
+    if point.peak > threshold or point.volume_mm3 > 0:
+        return ()
+    said = "the filter of lesions keeps everything: it decides nothing on these scans"
+    logger.warning("%s", said)
+    return (said,)

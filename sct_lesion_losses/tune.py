@@ -155,15 +155,15 @@ def run(
         "tuned_on": tuple(sorted({content_of(scan) for scan in deciding})),
     }
     metrics = measured([s for s in scans if s not in tuning], found, choice.threshold)
-    if settings.seen:
-        more["warnings"] = (*point.warnings, *_seen(loaded, scans))
+    warnings = [*point.warnings, *(_seen(loaded, scans) if settings.seen else ())]
     if settings.lesion_point:
         lesions, filtered = _lesion_point(
             loaded, shown, deciding, choice.threshold, settings, jobs=jobs, report=report
         )
         more["lesions"] = lesions
+        warnings += lesion_points.doubts(lesions, choice.threshold)
         metrics |= filtered
-    point = point.model_copy(update=more)
+    point = point.model_copy(update=more | {"warnings": tuple(warnings)})
     save(loaded, point, metrics, settings.limits, command)
     return choice
 

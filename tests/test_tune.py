@@ -9,7 +9,7 @@ from small_bundle import train_small
 from small_cohort import write_cohort
 
 from sct_lesion_losses import engine as engines
-from sct_lesion_losses import evaluate, judged, predict, tune
+from sct_lesion_losses import evaluate, judged, lesion_points, predict, tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
@@ -194,6 +194,45 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(tuned, 
     assert "With `-lesion_point 1`" in (folder / "card.md").read_text("utf-8")
     tune.run(folder, fresh)
     assert store.load(folder).info.operating_point.lesions is None
+
+
+def test_a_filter_that_keeps_everything_is_warned_of(tuned, tmp_path, monkeypatch, caplog):
+    _, bundle = tuned
+    fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=13)
+    said = "the filter of lesions keeps everything: it decides nothing on these scans"
+    real = lesion_points.find
+    for volume_mm3, is_said in ((0.0, True), (1.0, False)):
+
+        def find(seen, subjects, threshold, *_, volume_mm3=volume_mm3):
+            update = {"peak": threshold, "volume_mm3": volume_mm3}
+            return real(seen, subjects, threshold).model_copy(update=update)
+
+        monkeypatch.setattr(lesion_points, "find", find)
+        caplog.clear()
+        folder = shutil.copytree(bundle.folder, tmp_path / f"small-{volume_mm3:g}")
+        tune.run(folder, fresh, tune.Settings(lesion_point=True))
+        assert (said in store.load(folder).info.operating_point.warnings) is is_said
+        assert (said in caplog.text) is is_said
+        assert (f"- warning: {said}\n" in (folder / "card.md").read_text("utf-8")) is is_said
+
+
+def test_scans_that_decide_nothing_keep_every_lesion():
+    truth, pmap = np.zeros((2, 20, 8, 8), bool), np.zeros((2, 20, 8, 8), np.float32)
+    truth[:, 2:4, 2:4, 2:4] = True
+    pmap[:, 10:12, 2:4, 2:4] = 0.6
+    pmap[:, 15:18, 2:4, 2:4] = 0.9
+    seen = [
+        lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(truth, pmap, strict=True)
+    ]
+    found = lesion_points.find(seen, ["a", "b"], 0.4)
+    assert (found.f1, found.f1_unfiltered) == (0, 0)
+    assert lesion_points.doubts(found, 0.4)
+    # With the lesion of the higher peak on the true one, the other is filtered.
+    truth = np.roll(truth, 13, axis=1)
+    seen = [
+        lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(truth, pmap, strict=True)
+    ]
+    assert lesion_points.doubts(lesion_points.find(seen, ["a", "b"], 0.4), 0.4) == ()
 
 
 def test_a_specificity_without_the_second_point_is_wrong_use():
