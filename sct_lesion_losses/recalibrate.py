@@ -34,6 +34,7 @@ from sct_lesion_losses.operating_point.objectives import BETA, TIE, Parameters, 
 from sct_lesion_losses.operating_point.shrink import Curves, Recalibration, recalibrate
 from sct_lesion_losses.parallel import Progress
 from sct_lesion_losses.report import card
+from sct_lesion_losses.report.figures import style
 
 FEW_SUBJECTS = 5
 
@@ -195,8 +196,8 @@ def said(found: Recalibration, refused: int = 0, had_filter: bool = False) -> tu
     warnings = []
     if found.n_subjects < FEW_SUBJECTS:
         warnings.append(
-            f"few scans: {found.n_scans} with lesions, of {found.n_subjects} subjects; label more "
-            "of them"
+            f"few scans: {found.n_scans} with lesions, of "
+            f"{style.counted(found.n_subjects, 'subject')}; label more of them"
         )
     if high - low > WIDE + TIE:
         warnings.append(f"the interval of the threshold is wide, {low:g} to {high:g}")

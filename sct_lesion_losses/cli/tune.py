@@ -187,13 +187,13 @@ def tune_lesion(
             report=progress,
         )
     logger.info(
-        "threshold %g (%s): %s %.3f over %d scans of %d subjects",
+        "threshold %g (%s): %s %.3f over %s of %s",
         choice_made.threshold,
         _interval(choice_made.interval),
         choice_made.objective,
         choice_made.best,
-        choice_made.n_scans,
-        choice_made.n_subjects,
+        style.counted(choice_made.n_scans, "scan"),
+        style.counted(choice_made.n_subjects, "subject"),
     )
     click.echo(f"{choice_made.threshold:g}")
     if froc is not None:
@@ -236,6 +236,7 @@ def _recalibrate(
         )
     from sct_lesion_losses import recalibrate
     from sct_lesion_losses.bundle.schema import command_line
+    from sct_lesion_losses.report.figures import style
 
     own = {name: value for name, value in settings.items() if name not in NOT_OF_A_SITE}
     with talk.progress_bar("tuning", verbosity > 0) as progress:
@@ -247,13 +248,13 @@ def _recalibrate(
             report=progress,
         )
     logger.info(
-        "threshold %g for %s (%s); shipped %g, of the %d local scans alone "
+        "threshold %g for %s (%s); shipped %g, of the %s alone "
         "%g with weight %.2f; %s held out %.3f, at the shipped threshold %.3f",
         found.threshold,
         given[2],
         _interval(found.interval),
         found.shipped_threshold,
-        found.n_scans,
+        style.counted(found.n_scans, "local scan"),
         found.local_threshold,
         found.weight,
         found.objective,

@@ -20,6 +20,7 @@ from sct_lesion_losses.bundle.schema import (
     StudyPreparation,
 )
 from sct_lesion_losses.report import numbers
+from sct_lesion_losses.report.figures.style import counted
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 _UNDEFINED = "-"
@@ -72,8 +73,8 @@ def _summary(info: BundleInfo) -> str:
 
 
 def _trained_on(info: BundleInfo) -> str:
-    counted = ", ".join(f"{n} {part}" for part, n in info.provenance.scans.items())
-    lines = [info.provenance.data, f"Scans: {counted}." if counted else ""]
+    parts = ", ".join(f"{n} {part}" for part, n in info.provenance.scans.items())
+    lines = [info.provenance.data, f"Scans: {parts}." if parts else ""]
     if info.provenance.ancestor is not None:
         ancestor = info.provenance.ancestor
         if info.operating_point.site is None:
@@ -105,16 +106,17 @@ def _preparation(preparation: StudyPreparation | SctPreparation) -> str:
 
 def _training(recipe: Recipe, history: tuple[Epoch, ...]) -> str:
     lines = [
-        f"{recipe.optimiser}, rate {recipe.rate:g}, batches of {recipe.batch_size} patches, "
+        f"{recipe.optimiser}, rate {recipe.rate:g}, batches of "
+        f"{recipe.batch_size} patch{'es' if recipe.batch_size > 1 else ''}, "
         f"{recipe.precision}",
-        f"{recipe.epochs_run} epochs run of {recipe.epochs_planned} planned",
+        f"{counted(recipe.epochs_run, 'epoch')} run of {recipe.epochs_planned} planned",
     ]
     if recipe.best_epoch is not None:
         lines.append(f"weights of epoch {recipe.best_epoch}, the best by `{recipe.monitor}`")
     if recipe.patience is not None:
         lines.append(
-            f"rate multiplied by {recipe.rate_factor:g} after {recipe.patience} epochs without a "
-            "better one"
+            f"rate multiplied by {recipe.rate_factor:g} after "
+            f"{counted(recipe.patience, 'epoch')} without a better one"
         )
     lines.append(f"augmentation: {', '.join(recipe.augmentations) or 'none'}")
     best = next((line for line in history if line.epoch == recipe.best_epoch), None)
@@ -122,7 +124,9 @@ def _training(recipe: Recipe, history: tuple[Epoch, ...]) -> str:
         loss, val_loss = _number(best.loss), _number(best.val_loss)
         lines.append(f"loss {loss}, validation loss {val_loss} at that epoch")
     if recipe.minutes is not None:
-        lines.append(f"{recipe.minutes:.0f} minutes on {recipe.device or 'an unnamed device'}")
+        lines.append(
+            f"{counted(round(recipe.minutes), 'minute')} on {recipe.device or 'an unnamed device'}"
+        )
     listed = "\n".join(f"- {line}" for line in lines)
     return f"{listed}\n\n{learning(history)}" if history else listed
 
@@ -160,7 +164,7 @@ def _operating_point(point: OperatingPoint) -> str:
         )
     first = (
         f"**{point.threshold:g}**, chosen for the best `{point.objective}`{_numbers(point)} on "
-        f"{point.n_scans} scans of {point.n_subjects} subjects."
+        f"{counted(point.n_scans, 'scan')} of {counted(point.n_subjects, 'subject')}."
     )
     if point.data:
         first += f" {point.data}"
@@ -201,7 +205,7 @@ def _site(point: OperatingPoint) -> str:
 
 
 def _lesion_point(point: LesionPoint) -> str:
-    scans = f"{point.n_scans} scans with lesions and {point.n_lesion_free} without"
+    scans = f"{counted(point.n_scans, 'scan')} with lesions and {point.n_lesion_free} without"
     asked = f", P-specificity {point.specificity_asked:g} or more" * (point.specificity_asked > 0)
     lines = [
         f"median L-F1 {_number(point.f1)}, without it {_number(point.f1_unfiltered)}",

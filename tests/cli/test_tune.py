@@ -54,8 +54,12 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
 @pytest.mark.parametrize(
     ("subjects", "said"),
     [
-        (("a", "a"), "threshold 0.3 (interval unknown: one subject): "),
-        (("a", "b"), "threshold 0.3 (95 % interval 0.3 to 0.3): "),
+        (("a",), "(interval unknown: one subject): median_v_f1 0.714 over 1 scan of 1 subject"),
+        (
+            ("a", "a"),
+            "(interval unknown: one subject): median_v_f1 0.714 over 2 scans of 1 subject",
+        ),
+        (("a", "b"), "(95 % interval 0.3 to 0.3): median_v_f1 0.714 over 2 scans of 2 subjects"),
     ],
 )
 def test_the_interval_is_logged_unless_there_is_one_subject(
@@ -65,7 +69,7 @@ def test_the_interval_is_logged_unless_there_is_one_subject(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     curve = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
-    found = choose([curve, curve], subjects, bootstraps=20)
+    found = choose([curve] * len(subjects), subjects, bootstraps=20)
     monkeypatch.setattr(tune, "run", lambda *_, **__: found)
     with caplog.at_level("INFO"):
         assert main(["-bundle", "b", "-i", "cohort"]) == 0

@@ -107,6 +107,28 @@ def test_a_card_says(words: str) -> None:
     assert words in card.text(make_info())
 
 
+def test_one_of_anything_is_singular() -> None:
+    recipe = {
+        **{"optimiser": "adam", "rate": 1e-4, "batch_size": 1, "epochs_planned": 1},
+        **{"epochs_run": 1, "patience": 1, "rate_factor": 0.5, "minutes": 1.2},
+    }
+    lesions = {
+        **{"peak": 0.5, "volume_mm3": 0, "preset": "paper", "f1": 0.5, "f1_unfiltered": 0.4},
+        **{"n_scans": 1, "froc": {"peaks": (0.3,), "sensitivity": (1,), "false_lesions": (0,)}},
+    }
+    point = POINT | {"n_scans": 1, "n_subjects": 1, "lesions": lesions}
+    text = card.text(make_info(recipe=recipe, operating_point=point))
+    for words in (
+        "batches of 1 patch,",
+        "- 1 epoch run of 1 planned",
+        "after 1 epoch without a better one",
+        "- 1 minute on",
+        "on 1 scan of 1 subject.",
+        "chosen on 1 scan with lesions and 0 without",
+    ):
+        assert words in text
+
+
 def test_one_subject_gives_no_interval() -> None:
     metric = {"value": 0.067, "low": float("nan"), "high": float("nan"), "n": 1}
     point = POINT | {"interval": None, "n_subjects": 1}
