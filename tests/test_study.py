@@ -22,7 +22,7 @@ from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.data.splits import Rules
-from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
+from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.model import recipe
 from sct_lesion_losses.study import Settings, pace, stages
 
@@ -490,3 +490,14 @@ def test_the_report_sets_published_values_beside_the_measured(original: Path) ->
     for section in ("summary", "cohort", "scores", "thresholds", "published", "breakdown", "how"):
         assert f'<section id="{section}"' in text
     assert "not a medical device" in text
+
+
+def test_bundles_that_are_not_there_or_named_alike_are_told_before_any_work(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(BundleError, match="nothere"):
+        study.planned(tmp_path, folder, study.Settings(bundles=("bce", "nothere")))
+    copy = tmp_path / "bce"
+    shutil.copytree(store.load("bce").folder or "", copy)
+    with pytest.raises(UsageError, match="bce"):
+        study.run(tmp_path, folder, study.Settings(bundles=("bce", str(copy)), retune=True))
+    assert not folder.exists()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import files
+from sct_lesion_losses import files, models
+from sct_lesion_losses.entrants import enter
 from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.model.recipe import Recipe
 from sct_lesion_losses.report.figures import style
@@ -142,6 +143,14 @@ def _check(settings: Settings) -> None:
     for given in (losses, settings.bundles):
         if len(set(given)) < len(given):
             raise UsageError(f"one of {', '.join(given)} is given twice")
+    loaded = [models.load(name, settings.contrast) for name in settings.bundles]
+    enter(settings.bundles, loaded)
+    names = [bundle.name for bundle in loaded]
+    if settings.retune and len(set(names)) < len(names):
+        raise UsageError(
+            f"two of the bundles are named alike ({', '.join(names)}), and tuned copies of them "
+            "would be, too; give one of them another name, or leave out -retune"
+        )
 
 
 def _here(
