@@ -501,3 +501,17 @@ def test_bundles_that_are_not_there_or_named_alike_are_told_before_any_work(tmp_
     with pytest.raises(UsageError, match="bce"):
         study.run(tmp_path, folder, study.Settings(bundles=("bce", str(copy)), retune=True))
     assert not folder.exists()
+
+
+def test_a_tuned_copy_replaces_no_bundle_that_was_trained_in_the_folder(tmp_path: Path) -> None:
+    kept = tmp_path / "bundles" / "bce.training"
+    kept.mkdir(parents=True)
+    with pytest.raises(OutputError, match="the tuned copy of bce would replace it"):
+        study.planned(tmp_path, tmp_path, study.Settings(bundles=("bce",), retune=True))
+
+
+def test_a_cohort_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(DataError):
+        study.run(tmp_path / "nowhere", folder, study.Settings(bundles=("bce",)))
+    assert not folder.exists()

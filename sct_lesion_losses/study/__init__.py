@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sct_lesion_losses import files, models
+from sct_lesion_losses.data import cohort as cohorts
 from sct_lesion_losses.entrants import enter
 from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.model.recipe import Recipe
@@ -22,10 +23,10 @@ from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.study import cluster, stages, training
 from sct_lesion_losses.study.contents import PAGE
 from sct_lesion_losses.study.pace import measured
-from sct_lesion_losses.study.plan import Study, failures
+from sct_lesion_losses.study.plan import BUNDLES, Study, failures
 from sct_lesion_losses.study.settings import Listener, Settings
 from sct_lesion_losses.study.stages import Estimate, Ledger, Planned, Result, Results
-from sct_lesion_losses.study.training import Machine, Training
+from sct_lesion_losses.study.training import WORK_SUFFIX, Machine, Training
 
 __all__ = [
     "PAGE",
@@ -93,8 +94,9 @@ def run(
         The cohort cannot be split, there is nothing to evaluate, or the evaluation fails.
     """
     folder = folder.absolute()
-    _check(settings)
+    _check(settings, folder)
     style.require()
+    cohorts.read(data)  # nothing is written for a cohort that cannot be read
     files.require_writable(folder)
     with ExitStack() as stack:
         workers, train = stages.alone, _here(listener, before_training)
@@ -129,12 +131,12 @@ def planned(
         As by `run`, as far as it can be told before.
     """
     folder = folder.absolute()
-    _check(settings)
+    _check(settings, folder)
     study = Study(data.absolute(), folder, settings, Listener(), training.task, measured)
     return stages.plan(study.stages(), Ledger(folder))
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, folder: Path) -> None:
     losses = [recipe.loss for recipe in settings.recipes]
     if losses and settings.bundles:
         raise UsageError("-losses are trained, the bundles of -bundle are not: give one of them")
@@ -151,6 +153,13 @@ def _check(settings: Settings) -> None:
             f"two of the bundles are named alike ({', '.join(names)}), and tuned copies of them "
             "would be, too; give one of them another name, or leave out -retune"
         )
+    for name in names if settings.retune else ():
+        trained = folder / BUNDLES / f"{name}{WORK_SUFFIX}"
+        if trained.exists():
+            raise OutputError(
+                f"{trained.parent / name} was trained here, and the tuned copy of {name} would "
+                "replace it; choose another -ofolder, or leave out -retune"
+            )
 
 
 def _here(
