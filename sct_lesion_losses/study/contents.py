@@ -123,10 +123,11 @@ def text(made: Made) -> str:
 def _lead(made: Made, rows: Sequence[ScanScore], parts: Sequence[PartLoad]) -> str:
     models = list(dict.fromkeys(r.bundle for r in rows))
     scans = len({r.scan for r in rows})
-    how = "trained, tuned and evaluated" if made.recipes else "evaluated"
+    how = "trained and evaluated" if made.recipes else "evaluated"
     return (
-        f"{len(models)} models {how} on a cohort of {sum(len(p.loads) for p in parts)} scans, "
-        f"{scans} of them unseen; after {published.REFERENCE}, whose values stand beside."
+        f"{style.counted(len(models), 'model')} {how} on a cohort of "
+        f"{sum(len(p.loads) for p in parts)} scans, {scans} of them unseen; "
+        f"after {published.REFERENCE}, whose values stand beside."
     )
 
 
@@ -312,10 +313,12 @@ def _how(made: Made, bundles: Sequence[BundleInfo], described: Mapping[str, Any]
 
 
 def _origin(made: Made) -> str:
+    failed = any(name.startswith("tune ") for name in made.failures)
+    but = ", but for those whose tuning failed" if failed else ""
     if made.recipes:
-        return "tuned on the part thr-optimization of this cohort"
+        return f"tuned on the part thr-optimization of this cohort{but}"
     if made.retuned:
-        return "tuned again, on the part thr-optimization of this cohort"
+        return f"tuned again, on the part thr-optimization of this cohort{but}"
     return "those that the given bundles came with"
 
 
