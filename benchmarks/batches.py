@@ -64,7 +64,7 @@ def _simulate(folder: Path, subjects: int, preset: str) -> None:
 
 
 def _prepare(cohort: Path, cache: Path, jobs: int) -> None:
-    from sct_lesion_losses import tube_cache  # noqa: F401 - its import is not to be measured
+    from sct_lesion_losses.preprocessing import cache as tube_cache  # noqa: F401 - its import is not to be measured
 
     start = time.perf_counter()
     tubes = _tubes(cohort, cache, jobs)
@@ -75,8 +75,8 @@ def _prepare(cohort: Path, cache: Path, jobs: int) -> None:
 
 
 def _draw(cohort: Path, cache: Path, rounds: int) -> None:
-    from sct_lesion_losses.augment import Augmentation
-    from sct_lesion_losses.model.batches import PatchBatches
+    from sct_lesion_losses.preprocessing.augmentation import Augmentation
+    from sct_lesion_losses.training.batches import PatchBatches
 
     batches = PatchBatches(
         _tubes(cohort, cache, 1),
@@ -101,8 +101,9 @@ def _draw(cohort: Path, cache: Path, rounds: int) -> None:
 
 
 def _tubes(cohort: Path, cache: Path, jobs: int) -> list:
-    from sct_lesion_losses import intensity, tube_cache
-    from sct_lesion_losses.data import cohort as cohorts
+    from sct_lesion_losses.cohorts import table as cohorts
+    from sct_lesion_losses.preprocessing import cache as tube_cache
+    from sct_lesion_losses.preprocessing import intensity
 
     workshop = tube_cache.Workshop(cache, 0, jobs)
     cut = tube_cache.cut(cohorts.read(cohort), workshop)

@@ -22,11 +22,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from sct_lesion_losses import locate, parallel, phantom
+from sct_lesion_losses import executor, phantom
+from sct_lesion_losses.centerline import find
 from sct_lesion_losses.centerline.detector import detect, shows_cord
 from sct_lesion_losses.errors import LesionError, NoCordError
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 
 SEED = 9  # of the scans without a cord; the detector was trained on 0 and held to 1
 SCANS = (
@@ -78,7 +79,7 @@ def labels_of(scan: Path) -> Path:
 
 def simulated(cohort: Path, jobs: int) -> None:
     scans = sorted(cohort.glob("sub-*/**/*_T2w.nii.gz"))
-    seen = parallel.run(look, scans, jobs)
+    seen = executor.run(look, scans, jobs)
     groups = {"all": seen}
     for at in (0, 1):
         groups |= {key: [s for s in seen if s[at] == key] for key in sorted({s[at] for s in seen})}
@@ -112,7 +113,7 @@ def look_without(number: int) -> str:
 
 
 def without_cord(number: int, jobs: int) -> None:
-    told = Counter(parallel.run(look_without, range(number), jobs))
+    told = Counter(executor.run(look_without, range(number), jobs))
     print(f"without a cord     {number:6} {told['refused']:7} {told['failed']:7}")
 
 
@@ -125,7 +126,7 @@ def main(shared: Path) -> None:
         for method in ("embedded", "svm", "cnn"):
             began = time.perf_counter()
             try:
-                line = locate.centerline(image, grid, method, contrast=contrast)
+                line = find.centerline(image, grid, method, contrast=contrast)
             except LesionError as error:
                 print(f"{stem:18} {method:9} {str(error)[:70]}")
                 continue

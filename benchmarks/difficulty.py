@@ -28,15 +28,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from sct_lesion_losses import engine, intensity, judged, locate, parallel
+from sct_lesion_losses import executor
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.data import cohort, nifti
-from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.centerline import find
+from sct_lesion_losses.cohorts import table
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError
-from sct_lesion_losses.metrics import summary, voxel
-from sct_lesion_losses.metrics.patient import proportion
-from sct_lesion_losses.operating_point import binarize
-from sct_lesion_losses.space.tube import CordTube
+from sct_lesion_losses.geometry.cord_crop import CordTube
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.inference import cohort as judged
+from sct_lesion_losses.inference import engine
+from sct_lesion_losses.metrics import statistics, voxelwise
+from sct_lesion_losses.metrics.patientwise import proportion
+from sct_lesion_losses.preprocessing import intensity
+from sct_lesion_losses.thresholds import binarize
 
 LEVELS = np.arange(1.0, 2.6, 0.025)  # multiples of the cord's median
 PIECE, AWAY = 16, 30  # slices of 0.5 mm
@@ -63,7 +68,7 @@ class Studied:
 def study(scan: CohortScan) -> Studied:
     image = nifti.read(scan.scan)
     truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-    if (mask := cohort.cord_mask(scan)) is None:
+    if (mask := table.cord_mask(scan)) is None:
         raise DataError(f"{scan.scan}: no cord mask beside the lesion mask")
     cord = nifti.read_mask(mask, like=image.grid).array
     inside, marked = image.array[cord].astype(float), truth[cord]
@@ -72,7 +77,7 @@ def study(scan: CohortScan) -> Studied:
     if marked.any():
         above = relative[:, None] >= LEVELS
         f1 = 2 * (above & marked[:, None]).sum(0) / (above.sum(0) + marked.sum())
-    line = locate.centerline(image.array, image.grid, file=scan.centerline)
+    line = find.centerline(image.array, image.grid, file=scan.centerline)
     rpi, turn = image.grid.to_rpi()
     tube = CordTube.around(line, rpi)
     values = tube.cut(turn.apply(image.array).astype(np.float32), rpi)[:, :, ::-1]
@@ -163,14 +168,14 @@ def auc(scores, label):
 
 
 def trivial(scans: list[CohortScan], jobs: int) -> None:
-    studied = parallel.run(study, scans, jobs)
+    studied = executor.run(study, scans, jobs)
     bearing = [s for s in studied if s.bearing]
     curves = np.array([s.f1 for s in bearing])
     median = np.median(curves, axis=0)
     best = int(np.argmax(median))
     subjects = [s.subject for s in bearing]
-    one = summary.interval(curves[:, best].tolist(), subjects)
-    own = summary.interval(curves.max(1).tolist(), subjects)
+    one = statistics.interval(curves[:, best].tolist(), subjects)
+    own = statistics.interval(curves.max(1).tolist(), subjects)
     print(
         f"threshold in the true cord, {LEVELS[best]:.2f} of its median: median V-F1 "
         f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f}), n {one.n}; to be at most 0.30"
@@ -213,7 +218,7 @@ def bundles(scans: list[CohortScan], names: list[str]) -> None:
         measured = [(scan, measure(bundle, network, scan)) for scan in unseen]
         with_lesions = [(scan, m) for scan, m in measured if m.bearing]
         subjects = [scan.subject for scan, _ in with_lesions]
-        f1 = summary.interval([m.f1 for _, m in with_lesions], subjects)
+        f1 = statistics.interval([m.f1 for _, m in with_lesions], subjects)
         away = [m.f1 for scan, m in with_lesions if scan.site in held_out]
         at_half = np.median([m.f1_at_half for _, m in with_lesions])
         free = [m for _, m in measured if not m.bearing]
@@ -243,7 +248,7 @@ def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> 
     except NoCordError:
         return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)
     tuned, half = (
-        voxel.score(seen.truth, binarize(seen.pmap, threshold))
+        voxelwise.score(seen.truth, binarize(seen.pmap, threshold))
         for threshold in (bundle.threshold, 0.5)
     )
     return Measured(tuned.n_truth > 0, tuned.f1, half.f1, tuned.n_predicted > 0)
@@ -257,7 +262,7 @@ def main() -> None:
     )
     parser.add_argument("-jobs", type=int, default=1, help="scans at a time; without -bundle")
     options = parser.parse_args()
-    scans = cohort.read(options.i)
+    scans = table.read(options.i)
     if options.bundle:
         bundles(scans, options.bundle)
     else:

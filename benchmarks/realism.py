@@ -23,17 +23,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sct_lesion_losses import engine, parallel, phantom
+from sct_lesion_losses import executor, phantom
 from sct_lesion_losses.centerline.optic import optic
-from sct_lesion_losses.data import nifti
-from sct_lesion_losses.metrics.lesion import components
-from sct_lesion_losses.metrics.patient import proportion
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.inference import engine
+from sct_lesion_losses.metrics.lesionwise import components
+from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.phantom.scan import PhantomScan
 from sct_lesion_losses.phantom.sites import SITES
+from sct_lesion_losses.sct import centerline as sct_optic
 from sct_lesion_losses.sct import lesion as sct_lesion
-from sct_lesion_losses.sct import optic as sct_optic
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
 
 NEAR_MM = 3.0
 REAL = {
@@ -117,7 +118,7 @@ def main() -> None:
     tasks += [
         (options.seed, 1000 + k, OTHERS[k % len(OTHERS)], True) for k in range(options.others)
     ]
-    seen = parallel.run(look, tasks, options.jobs)
+    seen = executor.run(look, tasks, options.jobs)
 
     report_cord(seen)
     if axial := [s for s in seen if s.stray is not None]:

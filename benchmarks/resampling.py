@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 
-from sct_lesion_losses.prepare import cord_tube
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
-from sct_lesion_losses.space.resample import values
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.resample import values
+from sct_lesion_losses.preprocessing.scan import cord_tube
 
 ROUNDS = 5
 

@@ -16,9 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from sct_lesion_losses import engine, locate, prepare
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.data import nifti
+from sct_lesion_losses.centerline import find
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.inference import engine
+from sct_lesion_losses.preprocessing import scan as prepare
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     bundle = store.load(given.bundle)
     scan = nifti.read(given.i)
-    line = locate.centerline(scan.array, scan.grid, "file", file=given.file_centerline)
+    line = find.centerline(scan.array, scan.grid, "file", file=given.file_centerline)
     prepared = prepare.scan(scan.array, scan.grid, line, bundle.preparation)
     patches = prepared.normalise(prepare.stacked_patches(prepared.values))
     network = engine.load(bundle.network, given.engine)

@@ -31,15 +31,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sct_lesion_losses.metrics import lesion, voxel
-from sct_lesion_losses.operating_point import (
-    THRESHOLDS,
-    binarize,
-    choose,
-    sweep,
-    sweep_lesions,
-    tally,
-)
+from sct_lesion_losses.metrics import lesionwise, voxelwise
+from sct_lesion_losses.thresholds import THRESHOLDS, binarize, choose, sweep, sweep_lesions
+from sct_lesion_losses.thresholds import sweep as tally
 
 SHAPE = (320, 320, 15)
 SPACING_MM = (0.5, 0.5, 3.0)
@@ -65,10 +59,10 @@ def main() -> None:
             truth, pmap, SPACING_MM, given.preset
         ),
         "voxel-wise, each": lambda truth, pmap: [
-            voxel.score(truth, binarize(pmap, t)) for t in THRESHOLDS
+            voxelwise.score(truth, binarize(pmap, t)) for t in THRESHOLDS
         ],
         "lesion-wise, each": lambda truth, pmap: [
-            lesion.score(truth, binarize(pmap, t), SPACING_MM, given.preset) for t in THRESHOLDS
+            lesionwise.score(truth, binarize(pmap, t), SPACING_MM, given.preset) for t in THRESHOLDS
         ],
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -109,21 +109,21 @@ def _cohort() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _recipe(given: argparse.Namespace) -> Any:
-    from sct_lesion_losses.model.recipe import study
+    from sct_lesion_losses.training.recipe import study
 
     return study("tversky", precision=given.precision, epochs=10_000, validation_patches=BATCH)
 
 
 def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
-    from sct_lesion_losses.data.drawing import TrainingTube
-    from sct_lesion_losses.model import fitting
-    from sct_lesion_losses.model.running import Listener
-    from sct_lesion_losses.model.steps import Machine
+    from sct_lesion_losses.preprocessing.sampler import TrainingTube
+    from sct_lesion_losses.training import fit
+    from sct_lesion_losses.training.running import Listener
+    from sct_lesion_losses.training.steps import Machine
 
     tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(
+        fit.fit(
             tubes,
             tubes[:1],
             _recipe(given),
@@ -137,11 +137,11 @@ def _bare(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
     import keras
 
-    from sct_lesion_losses.model import fitting
+    from sct_lesion_losses.training import fit
 
     patches, lesions = _patches()
     turns = Turns(given.steps)
-    fitting.compiled(_recipe(given)).fit(
+    fit.compiled(_recipe(given)).fit(
         patches[..., None],
         lesions[..., None],
         batch_size=BATCH,

@@ -19,10 +19,10 @@ from bare_import import hide
 
 def main(cohort: str, folder: str, written: str) -> None:
     hide({*BACKENDS} - {os.environ["KERAS_BACKEND"]})
-    from sct_lesion_losses import train
     from sct_lesion_losses.bundle import store
-    from sct_lesion_losses.model import export, unet
-    from sct_lesion_losses.model.recipe import study
+    from sct_lesion_losses.training import export, unet
+    from sct_lesion_losses.training.recipe import study
+    from sct_lesion_losses.workflows import train
 
     recipe = study(
         filters=(2,),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sct_lesion_losses.metrics.detection import PRESETS
-from sct_lesion_losses.metrics.lesion import LesionScore
-from sct_lesion_losses.metrics.scan_score import ScanScore
-from sct_lesion_losses.metrics.voxel import VoxelScore
+from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore
+from sct_lesion_losses.metrics.scores import ScanScore
+from sct_lesion_losses.metrics.voxelwise import VoxelScore
 
 NAN = float("nan")
 SCORE = 0.4  # of every measure that a test does not give

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from small_cohort import write_cohort
 
-from sct_lesion_losses import train
-from sct_lesion_losses.augment import Augmentation
-from sct_lesion_losses.model.recipe import study
+from sct_lesion_losses.preprocessing.augmentation import Augmentation
+from sct_lesion_losses.training.recipe import study
+from sct_lesion_losses.workflows import train
 
 
 def train_small(folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sct_lesion_losses.data.drawing import TrainingTube
+from sct_lesion_losses.preprocessing.sampler import TrainingTube
 
 
 def with_block(seed: int, length: int = 60) -> TrainingTube:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scan_rows import bearing, lesion_free
 
-from sct_lesion_losses.metrics.scan_score import ScanScore
+from sct_lesion_losses.metrics.scores import ScanScore
 
 THRESHOLDS = tuple(k / 20 for k in range(21))
 BROAD = dict.fromkeys(THRESHOLDS[4:17], 0.5)  # median V-F1, from 0.2 to 0.8

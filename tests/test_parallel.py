@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import worker_tasks
 
-from sct_lesion_losses import parallel
+from sct_lesion_losses import executor
 from sct_lesion_losses.errors import DataError, WorkerError
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
     told = []
-    results = parallel.run(
+    results = executor.run(
         worker_tasks.slower_first,
         range(4),
         jobs,
@@ -29,18 +29,18 @@ def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
 
 
 def test_nothing_to_do_starts_nothing() -> None:
-    assert parallel.run(worker_tasks.slower_first, [], 8) == []
+    assert executor.run(worker_tasks.slower_first, [], 8) == []
 
 
 def test_a_worker_computes_in_one_thread() -> None:
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
-    assert parallel.run(worker_tasks.of_environment, names, 2) == ["1", "1", "1"]
+    assert executor.run(worker_tasks.of_environment, names, 2) == ["1", "1", "1"]
 
 
 def test_a_warning_of_a_worker_is_logged_here_with_the_name_of_its_scan(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    parallel.run(worker_tasks.warn, [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")], 2)
+    executor.run(worker_tasks.warn, [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")], 2)
     assert sorted(caplog.messages) == [
         "a.nii.gz: 3 slices have no point",
         "b.nii.gz: 3 slices have no point",
@@ -50,7 +50,7 @@ def test_a_warning_of_a_worker_is_logged_here_with_the_name_of_its_scan(
 
 def test_the_error_of_a_worker_is_raised_here_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^scan 1: odd$") as raised:
-        parallel.run(worker_tasks.refuse_odd, [(1, tmp_path), (3, tmp_path)], 2)
+        executor.run(worker_tasks.refuse_odd, [(1, tmp_path), (3, tmp_path)], 2)
     assert "in refuse_odd" in str(raised.value.__cause__)
 
 
@@ -59,13 +59,13 @@ def test_what_runs_beside_a_failing_task_is_finished_and_nothing_else_begun(
 ) -> None:
     tasks = [(number, tmp_path) for number in (0, 1, 2, 4)]
     with pytest.raises(DataError, match="scan 1"):
-        parallel.run(worker_tasks.refuse_odd, tasks, 2)
+        executor.run(worker_tasks.refuse_odd, tasks, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
 def test_a_killed_worker_is_said_with_what_it_was_at() -> None:
     with pytest.raises(WorkerError, match=r"killed at .*scan-2.*fewer -jobs"):
-        parallel.run(worker_tasks.die_at_third, range(9), 2, name=lambda n: f"scan-{n}")
+        executor.run(worker_tasks.die_at_third, range(9), 2, name=lambda n: f"scan-{n}")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from sct_lesion_losses import losses
-from sct_lesion_losses.model import export, unet
+from sct_lesion_losses.training import export, unet
 
 SIDE = 8
 BATCH = 2

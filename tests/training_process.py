@@ -11,11 +11,11 @@ from pathlib import Path
 
 from small_tubes import with_block as tube
 
-from sct_lesion_losses.augment import Augmentation
-from sct_lesion_losses.model import fitting
-from sct_lesion_losses.model.recipe import study
-from sct_lesion_losses.model.running import Listener
-from sct_lesion_losses.model.steps import Machine
+from sct_lesion_losses.preprocessing.augmentation import Augmentation
+from sct_lesion_losses.training import fit
+from sct_lesion_losses.training.recipe import study
+from sct_lesion_losses.training.running import Listener
+from sct_lesion_losses.training.steps import Machine
 
 RECIPE = study(
     filters=(4, 8),
@@ -30,7 +30,7 @@ RECIPE = study(
 
 
 def main(folder: str, keep_every_s: str) -> None:
-    fitted = fitting.fit(
+    fitted = fit.fit(
         [tube(0), tube(1)],
         [tube(2)],
         RECIPE,

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sct_lesion_losses import tube_cache
-from sct_lesion_losses.data import cohort, mapped
-from sct_lesion_losses.files import replacing
+from sct_lesion_losses.cohorts import table
+from sct_lesion_losses.images.atomic import replacing
+from sct_lesion_losses.preprocessing import cache
 
 written: list[Path] = []
 
@@ -39,13 +39,13 @@ def hanging(path: Path) -> Iterator[Path]:
 
 
 def main() -> None:
-    scans = cohort.read(Path(sys.argv[1]))
+    scans = table.read(Path(sys.argv[1]))
     if len(sys.argv) > 3:
-        mapped.replacing = hanging
+        cache.replacing = hanging
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     say("ready")
     sys.stdin.readline()
-    cut = tube_cache.cut(scans, tube_cache.Workshop(Path(sys.argv[2])))
+    cut = cache.cut(scans, cache.Workshop(Path(sys.argv[2])))
     say(json.dumps([one.seen for one in cut]))
 
 

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from sct_lesion_losses import notices, parallel
-from sct_lesion_losses.cli.stopping import Terminated, sigterm
+from sct_lesion_losses import executor, logs
+from sct_lesion_losses.cli.parser import Terminated, sigterm
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.files import replacing
+from sct_lesion_losses.images.atomic import replacing
 
 
 def slower_first(number: int) -> int:
@@ -25,7 +25,7 @@ def of_environment(name: str) -> str:
 
 
 def warn(scan: Path) -> None:
-    with notices.about(scan):
+    with logs.about(scan):
         logging.getLogger("sct_lesion_losses.tasks").warning("%d slices have no point", 3)
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     try:
         with sigterm():
-            parallel.run(write_for_ever, [folder / "a.bin", folder / "b.bin"], 2)
+            executor.run(write_for_ever, [folder / "a.bin", folder / "b.bin"], 2)
     except (Terminated, KeyboardInterrupt) as stopped:
         sys.exit(type(stopped).__name__)
 

@@ -9,13 +9,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from sct_lesion_losses import files as whole_files
-from sct_lesion_losses.bundle import verify
-from sct_lesion_losses.bundle.publish import publish
+from sct_lesion_losses.bundle import check
+from sct_lesion_losses.bundle.store import publish
 from sct_lesion_losses.errors import BundleError
+from sct_lesion_losses.images import atomic as whole_files
 
-MAX_ARCHIVE_BYTES = sum(verify.MAX_BYTES.values()) + 2**20
-_MAX_MEMBERS = len(verify.MAX_BYTES) + 1  # and the folder itself
+MAX_ARCHIVE_BYTES = sum(check.MAX_BYTES.values()) + 2**20
+_MAX_MEMBERS = len(check.MAX_BYTES) + 1  # and the folder itself
 _MAX_DIRECTORY_BYTES = 2**14
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
@@ -47,8 +47,8 @@ def pack(folder: Path, archive: Path) -> None:
     OutputError
         The archive cannot be written.
     """
-    files = verify.read_files(folder)
-    info = verify.check(files, str(folder))
+    files = check.read_files(folder)
+    info = check.check(files, str(folder))
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as out:
         for name in sorted(files):
@@ -80,7 +80,7 @@ def unpack(archive: Path, into: Path, *, overwrite: bool = False) -> Path:
         raise BundleError(f"{archive}: cannot be read ({error.strerror})") from error
     except _DAMAGED as error:
         raise BundleError(f"{archive}: damaged zip ({error}); get it again") from error
-    info = verify.check(files, str(archive))
+    info = check.check(files, str(archive))
     if folder != info.name:
         raise BundleError(
             f"{archive}: the bundle {info.name!r} is packed as {folder!r}; get it again"
@@ -103,7 +103,7 @@ def _read(content: bytes) -> tuple[dict[str, bytes], str]:
                 continue
             if name in files:
                 raise BundleError(f"{name} is there twice; get the archive again")
-            files[name] = _member(archive, member, verify.MAX_BYTES[name])
+            files[name] = _member(archive, member, check.MAX_BYTES[name])
     if len(folders) != 1:
         raise BundleError(f"{len(folders)} folders, expected one bundle; get the archive again")
     return files, folders.pop()
@@ -134,8 +134,8 @@ def _parts(member: zipfile.ZipInfo) -> tuple[str, str]:
         raise BundleError(f"{path[:80]!r} leads elsewhere; get it again")
     if kind not in (0, stat.S_IFREG if name else stat.S_IFDIR):
         raise BundleError(f"{path[:80]!r} is a link or a special file; get it again")
-    if name and name not in verify.MAX_BYTES:
-        raise BundleError(verify.unknown(name[:80]))
+    if name and name not in check.MAX_BYTES:
+        raise BundleError(check.unknown(name[:80]))
     if member.flag_bits & _ENCRYPTED:
         raise BundleError(f"{path[:80]!r} is encrypted; export it without a password")
     if member.compress_type not in _METHODS:

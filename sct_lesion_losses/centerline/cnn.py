@@ -14,12 +14,11 @@ import numpy.typing as npt
 import onnxruntime
 from scipy import ndimage
 
-from sct_lesion_losses.centerline.optic import check_field
-from sct_lesion_losses.centerline.path import best_path
+from sct_lesion_losses.centerline.optic import best_path, check_field
 from sct_lesion_losses.errors import CenterlineError, EngineError
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
-from sct_lesion_losses.space.resample import values
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.resample import values
 
 PIXEL_MM = 0.5
 PATCH_PX = 80

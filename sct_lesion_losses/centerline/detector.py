@@ -14,16 +14,130 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sct_lesion_losses.centerline import hog, slabs
-from sct_lesion_losses.centerline.optic import check_field
-from sct_lesion_losses.centerline.path import best_path, path_scores
-from sct_lesion_losses.errors import NoCordError
-from sct_lesion_losses.space.centerline import HOW_TO_GIVE, Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.centerline import optic
+from sct_lesion_losses.centerline.optic import best_path, check_field, path_scores
+from sct_lesion_losses.errors import CenterlineError, NoCordError
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
+from sct_lesion_losses.geometry.grid import Grid
+
+PIXEL_MM = 1.0
+THICKNESS_MM = 3.0  # thin slices are averaged: less noise, fewer pictures
+MARGIN_MM = 4.0  # half a cord: nearer to the edge, an object and its mirror image look like one
+TAIL_PERCENT = 0.5  # of the voxels, clipped at both ends of the intensities
+SAMPLED = 500_000  # voxels the percentiles are taken of
+
+
+@dataclass(frozen=True, eq=False)
+class Slabs:
+    """Pictures of consecutive axial slabs of an RPI grid.
+
+    Attributes
+    ----------
+    grid : Grid
+        RPI grid of the scan.
+    images : (K, rows, columns) uint8
+        Pixels of 1 mm, rows along y and columns along x.
+    z : (K,) float64
+        Middle of each slab, in slices of the grid.
+    """
+
+    grid: Grid
+    images: npt.NDArray[np.uint8]
+    z: npt.NDArray[np.float64]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Pixel size, and distance between slabs, mm."""
+        apart = float(np.diff(self.z).mean()) if len(self.z) > 1 else 1.0
+        return PIXEL_MM, PIXEL_MM, apart * self.grid.spacing_mm[2]
+
+    def to_pixels(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Columns and rows, (..., 2), of voxel coordinates x, y."""
+        return (np.asarray(xy, np.float64) + 0.5) * self._factors - 0.5
+
+    def to_voxels(self, pixels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Voxel coordinates x, y, (..., 2), of columns and rows; the inverse of `to_pixels`."""
+        return (np.asarray(pixels, np.float64) + 0.5) / self._factors - 0.5
+
+    @property
+    def _factors(self) -> npt.NDArray[np.float64]:
+        return _factors(self.grid)
+
+
+def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
+    """Average a scan over slabs, at 1 mm in plane and with 8 bits.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        On `grid`; finite.
+    grid : Grid
+        RPI grid.
+
+    Raises
+    ------
+    CenterlineError
+        All voxels have one value.
+    """
+    low, high = _range(image)
+    count = max(1, round(THICKNESS_MM / grid.spacing_mm[2]))
+    starts = np.arange(0, grid.shape[2], count)
+    fx, fy = _factors(grid)
+    shrinks = min(fx, fy) < 0.75
+
+    def one(start: int) -> npt.NDArray[np.uint8]:
+        mean = image[:, :, start : start + count].mean(axis=2, dtype=np.float32)
+        scaled = np.clip((mean - low) * (255.0 / (high - low)), 0, 255)
+        resized = cv2.resize(
+            np.ascontiguousarray(scaled.T, np.float32),
+            None,
+            fx=fx,
+            fy=fy,
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )
+        return np.asarray(np.rint(resized), np.uint8)
+
+    with ThreadPoolExecutor() as pool:
+        images = np.stack(list(pool.map(one, starts)))
+    stops = np.minimum(starts + count, grid.shape[2])
+    return Slabs(grid, images, (starts + stops - 1) / 2)
+
+
+def inner(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Pixels of a picture (rows, columns) where a cord's centre may be: not at its very edge.
+
+    All of them along an axis too short to have an inside.
+    """
+    along = []
+    for n in shape:
+        margin = min(round(MARGIN_MM / PIXEL_MM), max(0, (n - 4) // 2))
+        at = np.arange(n)
+        along.append((at >= margin) & (at < n - margin))
+    return np.logical_and.outer(along[0], along[1])
+
+
+def _factors(grid: Grid) -> npt.NDArray[np.float64]:
+    return np.array([round(size, 6) / PIXEL_MM for size in grid.spacing_mm[:2]])
+
+
+def _range(image: npt.NDArray[Any]) -> tuple[float, float]:
+    """Intensities that become 0 and 255: nearly the lowest and the highest."""
+    step = max(1, round((image.size / SAMPLED) ** (1 / 3)))
+    sample = image[::step, ::step, ::step]
+    low, high = np.percentile(sample, (TAIL_PERCENT, 100 - TAIL_PERCENT))
+    if low == high:
+        low, high = image.min(), image.max()
+    if low == high:
+        raise CenterlineError(
+            f"every voxel of the image is {float(low):g}: there is no cord to find; check the scan"
+        )
+    return float(low), float(high)
+
 
 SMOOTHNESS = 1.0  # λ of the path for scores in logits
 STRETCH_MM = 45.0  # a scan has a cord where this much of the path looks like one
@@ -68,10 +182,10 @@ class Detector:
         path = (SMOOTHNESS, _COARSE_PX, _NEAR_PX, _FAR_BELOW)
         cord = (self.limit, STRETCH_MM, SIGNAL, _AROUND_PX)
         pictures = (
-            *(slabs.PIXEL_MM, slabs.THICKNESS_MM, slabs.MARGIN_MM),
-            *(slabs.TAIL_PERCENT, slabs.SAMPLED),
+            *(PIXEL_MM, THICKNESS_MM, MARGIN_MM),
+            *(TAIL_PERCENT, SAMPLED),
         )
-        constants = repr((path, cord, pictures, hog.PARAMETERS))
+        constants = repr((path, cord, pictures, optic.PARAMETERS))
         return hashlib.sha256(self.weights.tobytes() + constants.encode()).hexdigest()
 
 
@@ -141,17 +255,17 @@ def shows_cord(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = 
 
 def _searched(
     image: npt.NDArray[Any], grid: Grid, detector: Detector
-) -> tuple[slabs.Slabs, npt.NDArray[np.float64], float]:
+) -> tuple[Slabs, npt.NDArray[np.float64], float]:
     """Slabs of a scan, the path through them in pixels, and the evidence for a cord."""
     rpi, reorientation = grid.to_rpi()
     check_field(rpi)
-    pictures = slabs.cut(reorientation.apply(image), rpi)
+    pictures = cut(reorientation.apply(image), rpi)
     pixels, scores = trace(pictures, detector.weights)
     return pictures, pixels, evidence(scores, pictures.spacing_mm[2])
 
 
 def trace(
-    pictures: slabs.Slabs, weights: npt.NDArray[np.float32]
+    pictures: Slabs, weights: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Best path through the slabs.
 
@@ -168,10 +282,10 @@ def trace(
         Score there; at most 0 where the signal is not that of a cord.
     """
     stride = 2 if pictures.images.size > _COARSE_PX else 1
-    inside = slabs.inner(pictures.images.shape[1:])
+    inside = inner(pictures.images.shape[1:])
     with ThreadPoolExecutor() as pool:
         maps = np.stack(
-            list(pool.map(lambda image: hog.scores(image, weights, stride), pictures.images))
+            list(pool.map(lambda image: optic.scores(image, weights, stride), pictures.images))
         )
         maps[:, ~inside[::stride, ::stride]] = maps.min() - _FAR_BELOW
         dx, dy, dz = pictures.spacing_mm
@@ -179,7 +293,7 @@ def trace(
         near = np.stack(
             list(
                 pool.map(
-                    lambda image, at: hog.scores_near(image, weights, (at[1], at[0]), _NEAR_PX),
+                    lambda image, at: optic.scores_near(image, weights, (at[1], at[0]), _NEAR_PX),
                     pictures.images,
                     path,
                 )

@@ -13,11 +13,212 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.centerline import hog
-from sct_lesion_losses.centerline.path import best_path
-from sct_lesion_losses.errors import CenterlineError
-from sct_lesion_losses.space.centerline import HOW_TO_GIVE, Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.errors import CenterlineError, GeometryError
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
+from sct_lesion_losses.geometry.grid import Grid
+
+
+def best_path(
+    scores: npt.NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    smoothness: float = 1.0,
+) -> npt.NDArray[np.intp]:
+    """Point of each slice on the path of highest total score minus its bending cost.
+
+    Maximises ``Σ S_z(p_z) − λ Σ |p_z − p_(z−1)|² / dz²`` exactly, by dynamic programming; both
+    distances in mm. Each step along z is a distance transform of a quadratic, one axis after the
+    other.
+
+    Parameters
+    ----------
+    scores : (Z, Y, X) float32
+        Score of each pixel of each axial slice; finite.
+    spacing_mm : tuple of three floats
+        Pixel size along x and y, and distance dz between slices.
+    smoothness : float
+        λ.
+
+    Returns
+    -------
+    (Z, 2) int
+        Voxel indices (x, y), slice by slice.
+
+    References
+    ----------
+    Felzenszwalb and Huttenlocher 2012, Distance transforms of sampled functions.
+    """
+    if scores.ndim != 3 or 0 in scores.shape:
+        raise GeometryError(f"expected score maps of shape (Z, Y, X), received {scores.shape}")
+    dx, dy, dz = spacing_mm
+    cost_x, cost_y = smoothness * (dx / dz) ** 2, smoothness * (dy / dz) ** 2
+    totals = np.array(scores, np.float32)
+    for z in range(1, len(totals)):
+        reached = _transform(_transform(totals[z - 1], cost_y, 0), cost_x, 1)
+        # Only differences matter; near zero they keep their digits.
+        totals[z] += reached - reached.max()
+    rows, columns = np.ogrid[: scores.shape[1], : scores.shape[2]]
+    path = np.empty((len(scores), 2), np.intp)
+    y, x = np.unravel_index(int(totals[-1].argmax()), totals.shape[1:])
+    path[-1] = x, y
+    for z in range(len(totals) - 2, -1, -1):
+        step = cost_y * (rows - y) ** 2 + cost_x * (columns - x) ** 2
+        y, x = np.unravel_index(int((totals[z] - step).argmax()), step.shape)
+        path[z] = x, y
+    return path
+
+
+def path_scores(
+    scores: npt.NDArray[np.float32], path: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float32]:
+    """Score of each slice at the path's point, (Z,) float32."""
+    return scores[np.arange(len(path)), path[:, 1], path[:, 0]]
+
+
+def _transform(values: npt.NDArray[np.float32], cost: float, axis: int) -> npt.NDArray[np.float32]:
+    """Best of ``values[q] − cost (p − q)²`` over q along one axis, for each p.
+
+    Exact: a step that costs more than the whole range of the values never pays.
+    """
+    source = values if axis == 0 else values.T
+    best = source.copy()
+    span = float(source.max() - source.min())
+    for step in range(1, len(source)):
+        price = np.float32(cost * step * step)
+        if price >= span:
+            break
+        np.maximum(best[step:], source[:-step] - price, out=best[step:])
+        np.maximum(best[:-step], source[step:] - price, out=best[:-step])
+    return best if axis == 0 else best.T
+
+
+WINDOW_PX = 32
+FEATURES = 576  # 4 × 4 blocks of 2 × 2 cells of 9 orientations
+
+# Of OpenCV's descriptor, in the order of its arguments.
+PARAMETERS = (
+    (WINDOW_PX, WINDOW_PX),  # window
+    (8, 8),  # block
+    (8, 8),  # stride of blocks
+    (4, 4),  # cell
+    9,  # orientations
+    1,  # aperture of the derivative
+    2.0,  # sigma of the Gaussian over a block
+    cv2.HOGDESCRIPTOR_L2HYS,
+    0.2,  # clipping of L2-Hys
+    True,  # square-root gamma
+    64,  # pyramid levels, unused here
+    True,  # signed gradient
+)
+
+_HALF = WINDOW_PX // 2
+_EVERY_WINDOW = -1e30  # no score is below it: OpenCV reports each window with its score
+
+
+def _descriptor() -> Any:
+    return cv2.HOGDescriptor(*PARAMETERS)
+
+
+def scores(
+    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int = 1
+) -> npt.NDArray[np.float32]:
+    """Linear score of the descriptor around each pixel, or around every `stride`-th.
+
+    Parameters
+    ----------
+    image : (rows, columns) uint8
+        One slice; beyond its border it is mirrored without repeating the edge.
+    weights : (577,) float32
+        Weight of each descriptor value; the last number is the bias.
+    stride : {1, 2, 4}
+        Distance between the pixels scored, in both directions; the first is pixel 0.
+
+    Returns
+    -------
+    (ceil(rows / stride), ceil(columns / stride)) float32
+    """
+    rows, columns = image.shape
+    # With this padding window k starts at k - 16, so pixel k is its centre; one more may fit.
+    found = _detected(image, weights, stride, _HALF)
+    full = found.reshape(rows // stride + 1, columns // stride + 1)
+    return np.ascontiguousarray(full[: -(-rows // stride), : -(-columns // stride)])
+
+
+def scores_near(
+    image: npt.NDArray[np.uint8],
+    weights: npt.NDArray[np.float32],
+    centre: tuple[int, int],
+    radius: int,
+) -> npt.NDArray[np.float32]:
+    """Scores in a square of `2 radius + 1` pixels around one of them: those of `scores`.
+
+    Parameters
+    ----------
+    image : (rows, columns) uint8
+    weights : (577,) float32
+    centre : tuple of int
+        Row and column; the square may reach beyond the image.
+    radius : int
+
+    Returns
+    -------
+    (2 radius + 1, 2 radius + 1) float32
+        Minus infinity beyond the image.
+    """
+    # One pixel around the windows for their gradients.
+    margin = _HALF + radius + 1
+    padded = cv2.copyMakeBorder(
+        np.ascontiguousarray(image), *(margin,) * 4, borderType=cv2.BORDER_REFLECT_101
+    )
+    row, column = centre
+    side = 2 * margin + 1
+    crop = padded[row : row + side, column : column + side]
+    count = 2 * radius + 3
+    full = _detected(crop, weights, 1, 0).reshape(count + 1, count + 1)
+    result = full[1 : count - 1, 1 : count - 1].copy()
+    for axis, (at, n) in enumerate(zip(centre, image.shape, strict=True)):
+        index = np.arange(at - radius, at + radius + 1)
+        outside = (index < 0) | (index >= n)
+        result[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = -np.inf
+    return result
+
+
+def _detected(
+    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int, padding: int
+) -> npt.NDArray[np.float32]:
+    """Score of each window of the padded image, row by row."""
+    if weights.shape != (FEATURES + 1,):
+        raise ValueError(f"expected {FEATURES + 1} weights, received shape {weights.shape}")
+    hog = _descriptor()
+    hog.setSVMDetector(np.ascontiguousarray(weights, np.float32))
+    _, found = hog.detect(
+        np.ascontiguousarray(image), _EVERY_WINDOW, (stride, stride), (padding, padding)
+    )
+    return np.asarray(found, np.float32).ravel()
+
+
+def features(
+    image: npt.NDArray[np.uint8], pixels: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float32]:
+    """Descriptors around some pixels of a slice.
+
+    Parameters
+    ----------
+    image : (rows, columns) uint8
+    pixels : (N, 2) int
+        Row and column of each pixel.
+
+    Returns
+    -------
+    (N, 576) float32
+    """
+    # The border is added here: OpenCV drops listed windows that leave the padded image.
+    padded = cv2.copyMakeBorder(
+        np.ascontiguousarray(image), *(_HALF + 1,) * 4, borderType=cv2.BORDER_REFLECT_101
+    )
+    corners = [(int(column) + 1, int(row) + 1) for row, column in pixels]
+    values = _descriptor().compute(padded, locations=corners)
+    return np.asarray(values, np.float32).reshape(len(pixels), FEATURES)
+
 
 PIXEL_MM = 1.0  # of the slices the weights were trained on
 SMOOTHNESS = 1.0  # SCT's -lambda
@@ -116,7 +317,7 @@ def score_maps(
         resized = cv2.resize(
             np.ascontiguousarray(image), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
         )
-        scored = hog.scores(np.asarray(resized, np.uint8), weights)
+        scored = scores(np.asarray(resized, np.uint8), weights)
         back = cv2.resize(scored, (columns, rows), interpolation=cv2.INTER_LINEAR)
         return np.asarray(back, np.float32)
 

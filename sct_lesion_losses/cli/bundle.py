@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
     FOLDER,
@@ -98,11 +98,11 @@ def _list() -> int:
 
 def _row(name: str, folder: Path) -> list[str]:
     """Line of the table for one bundle; empty, with a warning, where it cannot be read."""
-    from sct_lesion_losses.bundle import document, verify
+    from sct_lesion_losses.bundle import check, schema
     from sct_lesion_losses.errors import BundleError
 
     try:
-        info = document.parse(verify.read_file(folder / verify.INFO), f"{name}/{verify.INFO}")
+        info = schema.parse(check.read_file(folder / check.INFO), f"{name}/{check.INFO}")
     except BundleError as error:
         logger.warning("left out: %s", error)
         return []
@@ -130,11 +130,11 @@ def _verify(name: str | None) -> int:
 
 
 def _is_whole(shown: str, folder: Path) -> bool:
-    from sct_lesion_losses.bundle import verify
+    from sct_lesion_losses.bundle import check
     from sct_lesion_losses.errors import BundleError
 
     try:
-        verify.verify(folder)
+        check.verify(folder)
     except BundleError as error:
         click.echo(f"{shown}: FAILED")
         click.echo(f"{NAME}: error: {error}", err=True)

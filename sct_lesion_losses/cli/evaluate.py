@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
+from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     TEXT,
@@ -20,7 +21,6 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
-from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
 
 NAME = "sct_evaluate_lesion"
 
@@ -82,8 +82,8 @@ def evaluate_lesion(
     **settings: Any,
 ) -> int:
     """Evaluate, and print the table at the tuned thresholds."""
-    from sct_lesion_losses import evaluate
     from sct_lesion_losses.bundle.schema import command_line
+    from sct_lesion_losses.workflows import evaluate
 
     with talk.progress_bar("evaluating", verbosity > 0) as progress:
         evaluate.run(

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     SWITCH,
@@ -54,8 +54,8 @@ def rethreshold_lesion(
     verbosity: int,
 ) -> int:
     """Threshold the p-map and print what was written."""
-    from sct_lesion_losses import rethreshold
-    from sct_lesion_losses.data import outputs
+    from sct_lesion_losses.images import outputs
+    from sct_lesion_losses.workflows import rethreshold
 
     if out is None:
         names = rethreshold.default_outputs(image, threshold, folder)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.options import CONTRAST, ENGINE, PRECISION
+from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
     FOLDER,
@@ -25,12 +27,87 @@ from sct_lesion_losses.cli.common import (
     execute,
     leave,
     option,
+    stop_if_terminated,
     typed,
     words,
 )
-from sct_lesion_losses.cli.inference_options import CONTRAST, ENGINE, PRECISION
-from sct_lesion_losses.cli.stopping import stop_if_terminated
 from sct_lesion_losses.errors import UsageError
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.images.outputs import Outputs
+    from sct_lesion_losses.workflows import segment
+
+
+def of(
+    images: Sequence[Path], out: Path | None, folder: Path | None, contrast: str
+) -> list[tuple[Path, Outputs]]:
+    """Pair every scan with the names of its outputs.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Scans, or BIDS folders.
+    out, folder : Path or None
+        The options -o and -ofolder.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which scans of a BIDS folder.
+    """
+    from sct_lesion_losses.images import bids, outputs
+
+    jobs: list[tuple[Path, Outputs]] = []
+    for image in images:
+        if image.is_dir():
+            derivatives = folder or image / bids.DERIVATIVES
+            scans = bids.find_scans(image, bids.SUFFIXES[contrast])
+            jobs += [(scan, outputs.for_bids_scan(scan, image, derivatives)) for scan in scans]
+        else:
+            jobs.append((image, outputs.for_scan(image, out=out, folder=folder)))
+    return jobs
+
+
+def check(jobs: Sequence[tuple[Path, Outputs]], settings: segment.Settings) -> None:
+    """Refuse what no job could do, before any of them begins.
+
+    Raises
+    ------
+    UsageError
+        Two scans have one output, or an output is one of the inputs.
+    OutputError
+        A folder cannot be written.
+    LesionError
+        Something that the settings ask for is not installed.
+    """
+    from sct_lesion_losses.images.atomic import require_writable
+    from sct_lesion_losses.workflows import segment
+
+    segment.require(settings)
+    inputs = {os.path.realpath(image): "a scan" for image, _ in jobs}
+    if settings.centerline_file is not None:
+        inputs[os.path.realpath(settings.centerline_file)] = "the centerline file"
+    owners: dict[str, Path] = {}
+    for image, names in jobs:
+        for path in segment.written(settings, names):
+            real = os.path.realpath(path)
+            if real in inputs:
+                raise UsageError(f"{path.name} would overwrite {inputs[real]}; choose an -ofolder")
+            if real in owners:
+                raise UsageError(
+                    f"{owners[real]} and {image} would both be written to {path.name}; "
+                    "segment them one by one with an -ofolder each"
+                )
+            owners[real] = image
+    folders = {names.mask.parent for _, names in jobs}
+    for place in folders if settings.qc is None else {*folders, settings.qc}:
+        require_writable(place)
+
+
+def describe_derivatives(images: Sequence[Path], folder: Path | None) -> None:
+    """Write the description of the derivatives of BIDS folders, where there is none."""
+    from sct_lesion_losses.images import bids
+
+    for image in filter(Path.is_dir, images):
+        bids.describe_derivatives(folder or image / bids.DERIVATIVES)
+
 
 logger = logging.getLogger(__name__)
 
@@ -192,24 +269,23 @@ def _segment(
     if values["centerline"] == "file" and (len(images) > 1 or images[0].is_dir()):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
-    from sct_lesion_losses import segment
-    from sct_lesion_losses.cli import jobs
+    from sct_lesion_losses.workflows import segment
 
     settings = segment.Settings(keep_centerline=not remove, **values)
-    scans = jobs.of(images, out, folder, settings.contrast)
-    jobs.check(scans, settings)
-    jobs.describe(images, folder)
+    scans = of(images, out, folder, settings.contrast)
+    check(scans, settings)
+    describe_derivatives(images, folder)
     if len(scans) > 1:  # a bundle that cannot be used is one error, not one for every scan
         segment.opened(settings)
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
-    for number, (image, outputs) in enumerate(scans, start=1):
+    for number, (image, names) in enumerate(scans, start=1):
         mine = dataclasses.replace(settings, command=talk.command_line(name, typed(), image))
         label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
         stop_if_terminated()
         try:
             with talk.progress_bar(label, verbosity > 0, unit="patch") as progress:
-                result = segment.run(image, mine, outputs, progress)
+                result = segment.run(image, mine, names, progress)
         except Exception as error:
             stop_if_terminated()
             if len(scans) == 1:

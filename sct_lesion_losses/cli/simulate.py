@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     TEXT,
@@ -77,9 +77,9 @@ def simulate_lesion(
     folder: Path, subjects: int | None, picture: Path | None, verbosity: int, **settings: Any
 ) -> int:
     """Make the cohort, and print its folder."""
-    from sct_lesion_losses.data import cohort
+    from sct_lesion_losses.cohorts import table
     from sct_lesion_losses.phantom import make_cohort
-    from sct_lesion_losses.report import contact_sheet
+    from sct_lesion_losses.report.figures import contact_sheet
 
     if picture is not None:
         contact_sheet.check(picture)
@@ -87,7 +87,7 @@ def simulate_lesion(
     with talk.progress_bar("simulating", verbosity > 0) as progress:
         made = make_cohort(count, out=folder, progress=progress, **settings)
     if picture is not None:
-        contact_sheet.draw(cohort.read(made), picture)
+        contact_sheet.draw(table.read(made), picture)
     click.echo(made)
     return 0
 

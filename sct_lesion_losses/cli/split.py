@@ -10,8 +10,8 @@ from typing import NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.cohort_options import COHORT, SHARE
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.options import COHORT, SHARE
+from sct_lesion_losses.cli.parser import (
     FILE,
     SWITCH,
     TEXT,
@@ -110,10 +110,10 @@ def split_lesion(
     verbosity: int,
 ) -> int:
     """Split, and print the table."""
-    from sct_lesion_losses import split
-    from sct_lesion_losses.data.splits import Rules
+    from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.errors import OutputError
     from sct_lesion_losses.report.figures import style
+    from sct_lesion_losses.workflows import split
 
     if picture is None:
         try:

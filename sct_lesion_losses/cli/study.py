@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sct_lesion_losses.cli import accelerator, machine_options, recipe_options, talk
-from sct_lesion_losses.cli.cohort_options import COHORT, of_split
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli import options, talk
+from sct_lesion_losses.cli.options import (
+    COHORT,
+    COHORT_CENTERLINE,
+    CONTRAST,
+    COUNT,
+    ENGINE,
+    LOSSES,
+    PRESET,
+    STUDY_LOSSES,
+    of_split,
+)
+from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
     FOLDER,
@@ -24,15 +34,13 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
-from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
-from sct_lesion_losses.cli.recipe_options import COUNT, LOSSES, STUDY_LOSSES
-from sct_lesion_losses.cli.training_bar import training_bar
+from sct_lesion_losses.cli.train import training_bar
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.model.recipe import Recipe
     from sct_lesion_losses.study import Planned
     from sct_lesion_losses.study.stages import Estimate
+    from sct_lesion_losses.training.recipe import Recipe
 
 NAME = "sct_lesion_study"
 
@@ -83,9 +91,9 @@ NAME = "sct_lesion_study"
     "steps that are measured, and do nothing.",
     default=False,
 )
-@recipe_options.of_every_recipe
+@options.of_every_recipe
 @of_split
-@machine_options.of_machine
+@options.of_machine
 @COHORT_CENTERLINE
 @option(
     "-c",
@@ -161,14 +169,14 @@ def lesion_study(
     if scheduler and scheduler_file:
         raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
     if not bundles:
-        accelerator.choose(backend, device, threads)
+        options.choose(backend, device, threads)
     from sct_lesion_losses import study
     from sct_lesion_losses.bundle.schema import command_line
-    from sct_lesion_losses.data.splits import Rules
+    from sct_lesion_losses.cohorts.splits import Rules
 
     trained = () if bundles else losses or STUDY_LOSSES
     settings = study.Settings(
-        recipes=tuple(recipe_options.recipe({**entries, "loss": loss}, {}) for loss in trained),
+        recipes=tuple(options.recipe({**entries, "loss": loss}, {}) for loss in trained),
         bundles=bundles,
         retune=retune,
         rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
@@ -191,8 +199,8 @@ def lesion_study(
         elsewhere = study.Cluster(scheduler, scheduler_file)
 
     def before_training() -> None:
-        accelerator.training()
-        from sct_lesion_losses.model.devices import require
+        options.training()
+        from sct_lesion_losses.training.devices import require
 
         require(device)
 
@@ -214,13 +222,13 @@ def lesion_study(
 def _measured(recipe: Recipe, data: Path) -> Estimate | None:
     from sct_lesion_losses import study
 
-    accelerator.training()
+    options.training()
     return study.measured(recipe, data)
 
 
 def _print(plan: Sequence[Planned]) -> None:
     """Print a line per stage, in columns, and the sum of what is known."""
-    from sct_lesion_losses.model.progress import duration
+    from sct_lesion_losses.training.callbacks import duration
 
     rows = [("stage", "would", "time", "because")]
     for one in plan:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sct_lesion_losses import notices
+from sct_lesion_losses import logs
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -34,7 +34,7 @@ class _Line(logging.Formatter):
         self._args = args
 
     def format(self, record: logging.LogRecord) -> str:
-        text = notices.with_scan(super().format(record))
+        text = logs.with_scan(super().format(record))
         if record.levelno != logging.INFO:
             text = f"{record.levelname}: {text}"
         return without_folders(text, self._args)

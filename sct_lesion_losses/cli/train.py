@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sct_lesion_losses.cli import accelerator, machine_options, recipe_options, talk
-from sct_lesion_losses.cli.cohort_options import COHORT, of_split
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli import options, talk
+from sct_lesion_losses.cli.options import COHORT, COUNT, of_split
+from sct_lesion_losses.cli.parser import (
     FOLDER,
     SWITCH,
     TEXT,
@@ -22,8 +24,44 @@ from sct_lesion_losses.cli.common import (
     option,
     words,
 )
-from sct_lesion_losses.cli.recipe_options import COUNT
-from sct_lesion_losses.cli.training_bar import training_bar
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.training.running import StepReport
+
+
+@contextmanager
+def training_bar(epochs: int, shown: bool = True) -> Iterator[Callable[[StepReport], None] | None]:
+    """One bar over all steps, with loss, rate and time left, on stderr where that is a terminal."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from tqdm import tqdm
+
+    with ExitStack() as stack:
+        bars: list[Any] = []
+
+        def update(now: StepReport) -> None:
+            done = now.epoch * now.steps + now.step
+            if not bars:  # the time left is reckoned from here
+                total = epochs * now.steps
+                bar = tqdm(
+                    desc="training",
+                    file=sys.stderr,
+                    leave=False,
+                    unit="step",
+                    total=total,
+                    initial=done - 1,
+                )
+                bars.append(stack.enter_context(bar))
+            bars[0].n = done
+            bars[0].set_postfix(
+                epoch=f"{now.epoch + 1}/{epochs}",
+                loss=f"{now.loss:.4f}",
+                rate=f"{now.rate:.2g}",
+            )
+
+        yield update
+
 
 NAME = "sct_train_lesion"
 
@@ -36,7 +74,7 @@ NAME = "sct_train_lesion"
 )
 @COHORT
 @option("-ofolder", "folder", FOLDER, "Bundle to write.", mandatory=True)
-@recipe_options.of_recipe
+@options.of_recipe
 @of_split
 @option(
     "-init",
@@ -67,7 +105,7 @@ NAME = "sct_train_lesion"
     "Start anew, and lose the bundle or the training that is there already.",
     default=False,
 )
-@machine_options.of_machine
+@options.of_machine
 @option(
     "-tensorboard",
     "tensorboard",
@@ -112,18 +150,18 @@ def train_lesion(
     **entries: Any,
 ) -> int:
     """Train and print the folder of the bundle."""
-    accelerator.choose(backend, device, threads)
-    train = accelerator.training()
-    from sct_lesion_losses import warm_start
+    options.choose(backend, device, threads)
+    train = options.training()
     from sct_lesion_losses.bundle.schema import command_line
-    from sct_lesion_losses.data.splits import Rules
-    from sct_lesion_losses.model.devices import require
-    from sct_lesion_losses.model.steps import Machine
+    from sct_lesion_losses.cohorts.splits import Rules
+    from sct_lesion_losses.training import warm_start
+    from sct_lesion_losses.training.devices import require
+    from sct_lesion_losses.training.steps import Machine
 
     require(device)
 
     start = warm_start.load(init, contrast)
-    recipe = recipe_options.recipe(entries, warm_start.entries(start))
+    recipe = options.recipe(entries, warm_start.entries(start))
     about = train.About(folder.resolve().name, version, commands=(command_line([NAME, *words()]),))
     if data_text is not None:
         about = replace(about, data=data_text)

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.options import COHORT_CENTERLINE, ENGINE, PRECISION, PRESET
+from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     SWITCH,
@@ -26,7 +27,6 @@ from sct_lesion_losses.cli.common import (
     typed,
     words,
 )
-from sct_lesion_losses.cli.inference_options import COHORT_CENTERLINE, ENGINE, PRECISION, PRESET
 from sct_lesion_losses.errors import UsageError
 
 NAME = "sct_tune_lesion"
@@ -170,9 +170,9 @@ def tune_lesion(
         )
     if froc is not None and not settings["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
-    from sct_lesion_losses import tune
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.report.figures import style
+    from sct_lesion_losses.workflows import tune
 
     if froc is not None:
         style.require()  # known before any scan is read
@@ -234,9 +234,9 @@ def _recalibrate(
             "tuned for, nothing is measured, no filter of lesions is chosen, and scans that it was "
             "trained on are refused"
         )
-    from sct_lesion_losses import recalibrate
     from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.report.figures import style
+    from sct_lesion_losses.workflows import site as recalibrate
 
     own = {name: value for name, value in settings.items() if name not in NOT_OF_A_SITE}
     with talk.progress_bar("tuning", verbosity > 0) as progress:

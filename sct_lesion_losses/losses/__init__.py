@@ -13,23 +13,21 @@ from typing import Any
 import keras
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.losses.blob import Blob, blob
 from sct_lesion_losses.losses.compound import Combo, DiceBce, Hytver, combo, dice_bce, hytver
 from sct_lesion_losses.losses.cross_entropy import bce
-from sct_lesion_losses.losses.dice import (
+from sct_lesion_losses.losses.instance import Blob, blob
+from sct_lesion_losses.losses.overlap import (
+    AsymmetricFocalTversky,
     Dice,
+    FocalTversky,
     GeneralizedDice,
     LogCoshDice,
-    dice,
-    generalized_dice,
-    log_cosh_dice,
-)
-from sct_lesion_losses.losses.tversky import (
-    AsymmetricFocalTversky,
-    FocalTversky,
     Tversky,
     asymmetric_focal_tversky,
+    dice,
     focal_tversky,
+    generalized_dice,
+    log_cosh_dice,
     tversky,
 )
 

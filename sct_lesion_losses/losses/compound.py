@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from sct_lesion_losses.losses.counts import Pooling, Tensor
 from sct_lesion_losses.losses.cross_entropy import bce, weighted
-from sct_lesion_losses.losses.dice import dice
-from sct_lesion_losses.losses.pooled import Pooled
-from sct_lesion_losses.losses.tversky import tversky
+from sct_lesion_losses.losses.overlap import Pooled, Pooling, Tensor, dice, tversky
 
 
 def combo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from sct_lesion_losses.losses.counts import Pooling, Tensor, per_sample, pooled_sum, probabilities
+from sct_lesion_losses.losses.overlap import Pooling, Tensor, per_sample, pooled_sum, probabilities
 
 EPSILON = 1e-7  # what Keras clips probabilities to before their logarithm
 

@@ -3,21 +3,151 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft
 
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.canal import RADIUS_MM, canal
-from sct_lesion_losses.phantom.coil import bias_field, sensitivity
-from sct_lesion_losses.phantom.kspace import ghosts, noisy, through_k_space
-from sct_lesion_losses.phantom.lattice import Lattice, make_lattice
 from sct_lesion_losses.phantom.lesions import Lesions
 from sct_lesion_losses.phantom.noise import Floats
 from sct_lesion_losses.phantom.sites import Protocol
 from sct_lesion_losses.phantom.tissue import surroundings
-from sct_lesion_losses.space.grid import Grid
+
+
+def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
+    """Smooth bias, (slices, rows, columns): a random polynomial and the ends of the coil."""
+    axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
+    x = [a.reshape([-1 if j == k else 1 for j in range(3)]) for k, a in enumerate(axes)]
+    w = (rng.standard_normal(9) * protocol.bias).tolist()
+    total: Any = w[0] * x[0] * 0.5 + w[1] * x[1] * 0.6 + w[2] * x[2] * 0.6
+    total = total + w[3] * x[1] * x[2] + 0.6 * (w[4] * x[1] ** 2 + w[5] * x[2] ** 2)
+    total = total + 0.5 * (w[6] * x[1] ** 3 + w[7] * x[2] ** 3) + 0.5 * w[8] * x[0] * x[1]
+    along = x[0] if protocol.plane == "axial" else x[2]
+    ends = protocol.edge * np.clip((np.abs(along) - 0.75) / 0.25, 0, 1) ** 2
+    result: Floats = np.exp(total + ends).astype(np.float32)
+    return result
+
+
+def sensitivity(protocol: Protocol, v: Floats) -> Floats:
+    """Sensitivity of the coil behind the spine at cord coordinates v, less under the band."""
+    decay = np.exp(-np.clip(v + 30, -40, 200) / protocol.coil_mm)
+    decay *= np.float32(np.exp(30 / protocol.coil_mm))
+    if protocol.band < 1:
+        under = np.clip((v - 42) / 12, 0, 1)
+        decay *= 1 - np.float32(1 - protocol.band) * under
+    result: Floats = np.maximum(decay, np.float32(0.02)).astype(np.float32)
+    return result
+
+
+_MARGIN = 10  # pixels mirrored at the borders before the Fourier transform
+
+
+def through_k_space(fine: Floats, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
+    """Keep the acquired centre of k-space and return the image on its pixels."""
+    sizes = [fft.next_fast_len(n + 2 * _MARGIN) for n in shape]
+    pads = [(2 * _MARGIN, 2 * (m - n - _MARGIN)) for m, n in zip(sizes, shape, strict=True)]
+    spectrum = fft.fft2(np.pad(fine, pads, mode="symmetric"))
+    for axis in range(2):
+        keep = np.fft.fftfreq(sizes[axis], 1 / sizes[axis]).astype(int)
+        spectrum = spectrum.take(keep, axis=axis)  # negative frequencies count from the end
+    spectrum *= _window(protocol, tuple(sizes)) / 4
+    image = fft.ifft2(spectrum).real
+    cut = tuple(slice(_MARGIN, _MARGIN + n) for n in shape)
+    return np.ascontiguousarray(image[cut], dtype=np.float32)
+
+
+def _window(protocol: Protocol, shape: tuple[int, ...]) -> Floats:
+    """Weight of every k-space sample: 0 where nothing is acquired, less at the edges.
+
+    `protocol.matrix` holds the acquired shares in the order of the axes in plane.
+    """
+    factors = []
+    for n, share in zip(shape, protocol.matrix, strict=True):
+        f = np.abs(np.fft.fftfreq(n)) / (0.5 * share)
+        taper = 1 - protocol.smooth * 0.6 * np.clip(f, 0, 1) ** 2
+        factors.append(np.where(f <= 1, taper, 0))
+    return np.outer(*factors).astype(np.float32)
+
+
+def ghosts(pulse: Floats, protocol: Protocol) -> Floats:
+    """Faint copies of the pulsating fluid along the phase-encoding axis."""
+    if protocol.ghost == 0:
+        return np.zeros_like(pulse)
+    # Along the body in sagittal scans, front to back in axial ones: the second axis in plane, not
+    # the one along which the site acquires the lesser share of k-space.
+    axis = 1
+    step = int(pulse.shape[axis] * (0.13 + 2.5 * protocol.ghost))
+    copies = np.roll(pulse, step, axis) + np.roll(pulse, -step, axis)
+    return np.float32(protocol.ghost * protocol.contrast.csf) * copies
+
+
+def noisy(rng: np.random.Generator, clean: Floats, protocol: Protocol) -> Floats:
+    """Magnitude of the signal with complex noise of the acquired frequencies only."""
+    white = rng.standard_normal((2, *clean.shape), dtype=np.float32)
+    window = _window(protocol, clean.shape)
+    noise = fft.ifft2(fft.fft2(white[0] + 1j * white[1]) * window)
+    noise *= np.float32(1 / (protocol.snr * np.sqrt((window**2).mean())))
+    result: Floats = np.abs(clean + noise).astype(np.float32)
+    return result
+
+
+_NODE_MM = 6.0  # spacing of the lattice on which cord coordinates are computed exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Cord coordinates on a coarse lattice over a grid.
+
+    Attributes
+    ----------
+    nodes : (3, A, B, C) float32
+        Coordinates u, v and s.
+    at : tuple of (N,) float64
+        Positions of the lattice along the slice axis and the two axes in plane, in voxels.
+    """
+
+    nodes: Floats
+    at: tuple[npt.NDArray[np.float64], ...]
+
+    def coordinates(
+        self, k: float, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+    ) -> Floats:
+        """u, v, s, (3, R, C), at rows and columns of the plane k; all in voxels."""
+        across = _weights(self.at[0], np.array([k]))
+        plane = np.tensordot(self.nodes, across[0], axes=([1], [0]))
+        left, right = _weights(self.at[1], rows), _weights(self.at[2], columns)
+        result: Floats = np.matmul(np.matmul(left, plane), right.T)
+        return result
+
+
+def make_lattice(body: Body, grid: Grid, order: tuple[int, ...]) -> Lattice:
+    """Lattice over an RPI grid; `order` names the slice axis and the two axes in plane."""
+    at = []
+    for k in range(3):
+        n, step = grid.shape[k], grid.spacing_mm[k]
+        count = max(int(np.ceil((n + 1) * step / _NODE_MM)), 2) + 1
+        at.append(np.linspace(-1.0, n, count))
+    nodes = np.stack(np.meshgrid(*at, indexing="ij"), axis=-1)
+    uvs = np.stack(body.coordinates(grid.to_world(nodes))).astype(np.float32)
+    moved = uvs.transpose(0, *(k + 1 for k in order))
+    return Lattice(np.ascontiguousarray(moved), tuple(at[k] for k in order))
+
+
+def _weights(nodes: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> Floats:
+    """Matrix, (len(at), len(nodes)), that interpolates linearly between nodes."""
+    step = nodes[1] - nodes[0]
+    x = np.clip((at - nodes[0]) / step, 0, len(nodes) - 1 - 1e-9)
+    low = x.astype(int)
+    matrix = np.zeros((len(at), len(nodes)), np.float32)
+    rows = np.arange(len(at))
+    matrix[rows, low] = 1 - (x - low)
+    matrix[rows, low + 1] += x - low
+    return matrix
+
 
 _CHUNK = 1 << 16  # points painted at a time: their arrays stay in the processor's cache
 _CANAL_TOP_MM = 24.0  # above it the canal belongs to the head

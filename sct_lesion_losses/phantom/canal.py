@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sct_lesion_losses.phantom.anatomy import Body
-from sct_lesion_losses.phantom.contrast import Contrast
 from sct_lesion_losses.phantom.lesions import Lesions, coverage, distance
 from sct_lesion_losses.phantom.noise import Floats, cover, ellipse_distance, paint
+from sct_lesion_losses.phantom.sites import Contrast
 
 RADIUS_MM = 16.0  # the canal and its walls lie inside
 

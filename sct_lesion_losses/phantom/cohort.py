@@ -2,29 +2,218 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from sct_lesion_losses import parallel
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses import __version__, executor
 from sct_lesion_losses.errors import OutputError, UsageError
-from sct_lesion_losses.files import require_writable, write_json, write_text
-from sct_lesion_losses.phantom.files import write_nifti, write_scan
-from sct_lesion_losses.phantom.scan import LESION_FREE, Preset, check, make_scan
-from sct_lesion_losses.phantom.sites import SITES
-from sct_lesion_losses.phantom.tables import (
-    DESCRIPTION,
-    Cohort,
-    derived_description,
-    description,
-    participants,
-    rater_name,
-    subject_name,
-    truth_rows,
-    truth_table,
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images.atomic import replacing, require_writable, write_json, write_text
+from sct_lesion_losses.phantom.scan import (
+    LESION_FREE,
+    LesionRecord,
+    PhantomScan,
+    Preset,
+    check,
+    has_lesions,
+    make_scan,
 )
+from sct_lesion_losses.phantom.sites import SITES, Site, home_site
+
+
+def write_scan(scan: PhantomScan, raw: Path, labels: Path, stem: str) -> Path:
+    """Write a scan, its sidecar and its labels; return the path of the scan."""
+    slope = 0.5 if scan.protocol.dtype == "int16-scaled" else None
+    path = raw / f"{stem}.nii.gz"
+    write_nifti(path, scan.image, scan.grid, slope)
+    write_json(raw / f"{stem}.json", _sidecar(scan))
+    write_nifti(labels / f"{stem}_label-lesion_seg.nii.gz", scan.lesion, scan.grid)
+    write_nifti(labels / f"{stem}_label-SC_seg.nii.gz", scan.cord, scan.grid)
+    write_nifti(labels / f"{stem}_label-centerline.nii.gz", centerline_mask(scan), scan.grid)
+    return path
+
+
+def write_nifti(
+    path: Path, array: npt.NDArray[Any], grid: Grid, slope: float | None = None
+) -> None:
+    """Write a compressed NIfTI file without time stamp; `slope` is stored, not applied."""
+    image = nib.Nifti1Image(array, grid.affine)
+    image.set_sform(grid.affine, 1)
+    image.set_qform(grid.affine, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0.0)
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
+
+
+def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
+    """One voxel on the cord's centre in each axial slice, (X, Y, Z), in stored orientation."""
+    mask = np.zeros(scan.grid.shape, np.uint8)
+    if not len(scan.centerline):
+        return mask
+    grid, turn = scan.grid.to_rpi()
+    points = grid.to_voxel(scan.centerline)
+    points = points[np.argsort(points[:, 2])]
+    z = np.arange(grid.shape[2])
+    z = z[(z >= points[0, 2] - 0.5) & (z <= points[-1, 2] + 0.5)]
+    xy = [np.interp(z, points[:, 2], points[:, k]) for k in range(2)]
+    x, y = (
+        np.clip(np.round(a).astype(int), 0, n - 1) for a, n in zip(xy, grid.shape, strict=False)
+    )
+    turn.apply(mask)[x, y, z] = 1  # in RPI it is a view: this writes into the mask itself
+    return mask
+
+
+def _sidecar(scan: PhantomScan) -> dict[str, Any]:
+    p, negatives = scan.protocol, scan.hard_negatives
+    return {
+        "Modality": "MR",
+        "Manufacturer": p.manufacturer,
+        "MagneticFieldStrength": p.tesla,
+        "InstitutionName": f"Site {p.site}",
+        "SliceThickness": round(p.slice_mm, 3),
+        "SpacingBetweenSlices": round(p.slice_mm + p.gap_mm, 3),
+        "MRAcquisitionType": "3D" if p.plane == "3d" else "2D",
+        "Simulated": True,
+        "SimulationProtocol": asdict(p),
+        "SimulationSeed": [scan.seed, scan.subject, scan.scan],
+        "SimulatedHardNegatives": {} if negatives is None else asdict(negatives),
+        "DroppedComponents": scan.dropped,
+    }
+
+
+DESCRIPTION = "dataset_description.json"
+TRUTH_COLUMNS = (
+    "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
+    "section_share", "intensity_ratio", "volume_mm3", "labelled",
+)  # fmt: skip
+_BIDS = "1.10.0"
+_NAME = "sct_lesion_losses.phantom"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What holds for all scans of a cohort."""
+
+    out: Path
+    subjects: int
+    seed: int
+    sites: int
+    lesion_free: float
+    preset: Preset
+    raters: int
+    only: tuple[str, ...] = ()
+
+    def members(self) -> list[int]:
+        """Subjects that are made: all, or those who are scanned at the sites named in `only`."""
+        everybody = range(self.subjects)
+        return [k for k in everybody if not self.only or self.home(k).name in self.only]
+
+    def home(self, subject: int) -> Site:
+        """Site where a subject is scanned."""
+        return SITES[home_site(self.seed, subject, self.sites)]
+
+    def affected(self, subject: int) -> bool:
+        """Whether a subject has lesions."""
+        return has_lesions(self.seed, subject, self.lesion_free)
+
+    def folders(self) -> dict[str, str]:
+        """Folders of derivatives, and the name of the data in each."""
+        drawn = {rater_name(k): f"Lesions of the synthetic cohort as drawn by rater {k}"
+                 for k in range(1, self.raters + 1)}  # fmt: skip
+        return {"labels": "Ground truth of the synthetic cohort", **drawn}
+
+
+def subject_name(subject: int) -> str:
+    """Name of a subject's folder."""
+    return f"sub-{subject + 1:03d}"
+
+
+def rater_name(number: int) -> str:
+    """Name of the folder of a rater's masks; 1 for the first."""
+    return f"rater-{number:02d}"
+
+
+def truth_rows(
+    records: tuple[LesionRecord, ...], subject: int, session: str, path: str
+) -> list[str]:
+    """Rows of the truth table, one a lesion, of the scan at a path; `session` may be empty."""
+    return [
+        "\t".join(
+            (
+                subject_name(subject), session or "n/a", path, str(r.number), r.lesion.level,
+                r.lesion.place, f"{r.lesion.s_mm:.2f}", f"{r.lesion.half_length_mm:.2f}",
+                f"{r.lesion.share:.3f}", f"{r.lesion.ratio:.3f}", f"{r.volume_mm3:.1f}",
+                str(int(r.labelled)),
+            )
+        )
+        for r in records
+    ]  # fmt: skip
+
+
+def truth_table(rows: list[str]) -> str:
+    """Table of all lesions of a cohort."""
+    return _lines("\t".join(TRUTH_COLUMNS), *rows)
+
+
+def participants(cohort: Cohort) -> str:
+    """Table of the subjects."""
+    people = ["\t".join(("participant_id", "site", "manufacturer", "sex", "age", "group"))]
+    for subject in cohort.members():
+        rng = np.random.default_rng([cohort.seed, subject, 1_000_000])
+        site = cohort.home(subject)
+        place = ("n/a", "n/a") if cohort.preset == "wide" else (site.name, site.manufacturer)
+        sex = "F" if rng.random() < 0.68 else "M"
+        age = str(int(np.clip(rng.normal(43, 11), 19, 75)))
+        group = "lesions" if cohort.affected(subject) else "lesion-free"
+        people.append("\t".join((subject_name(subject), *place, sex, age, group)))
+    return _lines(*people)
+
+
+def description(cohort: Cohort) -> dict[str, Any]:
+    """Describe the dataset, with all that its scans depend on."""
+    return {
+        "Name": "Synthetic spinal cord cohort",
+        "BIDSVersion": _BIDS,
+        "DatasetType": "raw",
+        "GeneratedBy": [
+            {
+                "Name": _NAME,
+                "Version": __version__,
+                "Seed": cohort.seed,
+                "Preset": cohort.preset,
+                "Subjects": cohort.subjects,
+                "Sites": cohort.sites,
+                "LesionFree": cohort.lesion_free,
+                **({"Only": list(cohort.only)} if cohort.only else {}),
+            }
+        ],
+    }
+
+
+def derived_description(name: str) -> dict[str, Any]:
+    """Describe a folder of derivatives."""
+    return {
+        "Name": name,
+        "BIDSVersion": _BIDS,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": _NAME, "Version": __version__}],
+    }
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines) + "\n"
+
 
 SCANS_PER_SUBJECT = 161 / 108  # of the study
 
@@ -123,7 +312,7 @@ def make_cohort(
     members = _members(cohort)
     _claim(cohort)
     tasks = [_Task(cohort, subject, scan) for subject in members for scan in scans_of(subject)]
-    found = parallel.run(_write_scan, tasks, jobs, name=_name, progress=progress)
+    found = executor.run(_write_scan, tasks, jobs, name=_name, progress=progress)
     if missed := [task for task, made in zip(tasks, found, strict=True) if made.missed]:
         logger.warning(
             "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "

@@ -1,13 +1,85 @@
-"""The sites of the cohort and the protocol of each scan."""
+"""How a scan is stored: axis order, scale and data type."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from sct_lesion_losses.phantom.contrast import Contrast, any_contrast, jittered
+from sct_lesion_losses.geometry.grid import Grid, Reorientation
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Relative signal of each tissue; white matter of the cord is 1, air is 0."""
+
+    gm: float = 1.09
+    csf: float = 2.8
+    muscle: float = 0.4
+    bone: float = 0.65
+    disc: float = 0.8
+    fat: float = 1.75
+    cortex: float = 0.2  # cortical bone, ligaments, dura
+    skin: float = 0.6
+    gland: float = 1.0
+    vessel: float = 0.15  # flowing blood
+    slow: float = 1.3  # slowly flowing blood
+
+
+# Lower and upper bound of every value, for any scan.
+_BOUNDS = {
+    "gm": (1.03, 1.16),
+    "csf": (1.9, 3.9),
+    "muscle": (0.12, 0.7),
+    "bone": (0.2, 1.1),
+    "disc": (0.25, 1.4),
+    "fat": (0.4, 3.0),
+    "cortex": (0.05, 0.3),
+    "skin": (0.3, 1.2),
+    "gland": (0.5, 1.6),
+    "vessel": (0.05, 0.5),
+    "slow": (0.6, 2.6),
+}
+_FAT_SATURATED = 0.08
+
+
+def jittered(rng: np.random.Generator, base: Contrast, sd: float = 0.1) -> Contrast:
+    """Contrast of one scan of a site: every value off by a log-normal factor, within bounds."""
+    values = {}
+    for f in fields(Contrast):
+        spread = sd * 0.35 if f.name == "gm" else sd
+        value = getattr(base, f.name) * rng.lognormal(0, spread)
+        values[f.name] = float(np.clip(value, *_BOUNDS[f.name]))
+    return Contrast(**values)
+
+
+def any_contrast(rng: np.random.Generator) -> Contrast:
+    """Contrast from the whole range of T2-weighted sequences, fat saturation included."""
+    values = {}
+    for f in fields(Contrast):
+        low, high = _BOUNDS[f.name]
+        values[f.name] = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    values["csf"] = float(rng.uniform(1.5, 4.5))
+    values["gm"] = float(rng.uniform(1.0, 1.3))
+    # Marrow is part fat: the two go together.
+    values["bone"] = float(np.clip(values["fat"] * rng.uniform(0.25, 0.75), 0.15, 1.2))
+    contrast = Contrast(**values)
+    if rng.random() < _FAT_SATURATED:
+        return saturated(rng, contrast)
+    return contrast
+
+
+def saturated(rng: np.random.Generator, contrast: Contrast) -> Contrast:
+    """Return the same contrast with the fat suppressed, as in STIR."""
+    return replace(
+        contrast,
+        fat=float(rng.uniform(0.08, 0.35)),
+        bone=float(rng.uniform(0.1, 0.3)),
+        muscle=float(rng.uniform(0.3, 0.6)),
+    )
+
 
 Plane = Literal["sagittal", "axial", "3d"]
 
@@ -252,3 +324,81 @@ def _protocol(
         edge=float(rng.normal(0, 0.2)),
         contrast=contrast,
     )
+
+
+# Where a field of view without a cord lies, and how often.
+_BESIDE_CANAL, _BESIDE_SPINE, _WITHOUT_SPINE, _NOISE = range(4)
+_SHARES = (0.35, 0.3, 0.25, 0.1)
+
+
+def tiny(protocol: Protocol) -> Protocol:
+    """Return a small isotropic scan around the cord, at least 24 mm across and 34 mm long."""
+    return replace(
+        protocol, plane="3d", pixel_mm=0.8, slice_mm=0.8, gap_mm=0.0, fov_mm=(28.8, 28.8, 38.4),
+        middle_mm=(0.0, 0.0, -65.0), tilt=(0.0, 0.0, 0.0),
+    )  # fmt: skip
+
+
+def cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
+    """Cut the field of view of a part of the scans, as users do before processing."""
+    if rng.random() > 0.3:
+        return protocol
+    x, y, z = protocol.fov_mm
+    x = min(x, float(rng.uniform(26, 55)))
+    y = min(y, float(rng.uniform(45, 110)))
+    z = min(z, float(rng.uniform(50, 120)))
+    u, v, s = protocol.middle_mm
+    u = float(np.clip(u, -x / 2 + 8, x / 2 - 8))
+    v = float(np.clip(v, -y / 2 + 14, y / 2 - 14))
+    return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + float(rng.uniform(-25, 25))))
+
+
+def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, bool]:
+    """Move the field of view where no cord is; also return whether the spine is drawn.
+
+    Beside the canal, in the tissue beside the spine, in a part of the body without spine, or
+    nothing but noise.
+    """
+    kind = int(rng.choice(4, p=_SHARES))
+    x, y, z = min(protocol.fov_mm[0], 60.0), protocol.fov_mm[1], protocol.fov_mm[2]
+    side, (_, v, s) = float(rng.choice([-1, 1])), protocol.middle_mm
+    gap = float(rng.uniform(20, 30)) if kind == _BESIDE_CANAL else float(rng.uniform(12, 30))
+    if kind == _NOISE:
+        return replace(protocol, snr=0.02, scale=protocol.scale * 0.02), False
+    if kind == _WITHOUT_SPINE:
+        return protocol, False
+    moved = replace(
+        protocol, fov_mm=(x, y, z), middle_mm=(side * (x / 2 + gap), v, s), tilt=(0.0, 0.0, 0.0)
+    )
+    return moved, kind == _BESIDE_CANAL
+
+
+_ARRIVED = {"R": ("x", 1), "L": ("x", -1), "P": ("y", 1), "A": ("y", -1), "I": ("z", 1),
+            "S": ("z", -1)}  # fmt: skip
+
+
+def stored_grid(grid: Grid, orientation: str) -> tuple[Grid, Reorientation]:
+    """Grid in the stored orientation, and the reorientation from there to RPI."""
+    order = [_ARRIVED[letter] for letter in orientation]
+    names = [name for name, _ in order]
+    axes = (names.index("x"), names.index("y"), names.index("z"))
+    flips = (order[axes[0]][1] < 0, order[axes[1]][1] < 0, order[axes[2]][1] < 0)
+    move = np.zeros((4, 4))
+    move[3, 3] = 1.0
+    shape = [0, 0, 0]
+    for k in range(3):
+        shape[axes[k]] = grid.shape[k]
+        move[k, axes[k]] = -1.0 if flips[k] else 1.0
+        move[k, 3] = grid.shape[k] - 1 if flips[k] else 0.0
+    turned = Grid((shape[0], shape[1], shape[2]), grid.affine @ move)
+    return turned, Reorientation(axes, flips)
+
+
+def typed(signal: npt.NDArray[np.float32], protocol: Protocol) -> npt.NDArray[Any]:
+    """Scale the signal and give it the site's data type."""
+    scaled = signal * np.float32(protocol.scale)
+    if protocol.dtype == "float32":
+        return np.ascontiguousarray(scaled)
+    top = 65535 if protocol.dtype == "uint16" else 32767
+    dtype = np.uint16 if protocol.dtype == "uint16" else np.int16
+    return np.ascontiguousarray(np.clip(np.round(scaled), 0, top).astype(dtype))

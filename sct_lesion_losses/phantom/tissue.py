@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.canal import sac_distance
-from sct_lesion_losses.phantom.contrast import Contrast
 from sct_lesion_losses.phantom.noise import Floats, cover, ellipse_distance, paint
+from sct_lesion_losses.phantom.sites import Contrast
 
 Part = Callable[[Body, Contrast, Floats, Floats, Floats, Floats, float], None]
 

@@ -19,7 +19,7 @@ from sct_lesion_losses.bundle.schema import (
     SctPreparation,
     StudyPreparation,
 )
-from sct_lesion_losses.report import numbers
+from sct_lesion_losses.report import tables
 from sct_lesion_losses.report.figures.style import counted
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
@@ -257,7 +257,7 @@ def _metrics(metrics: Mapping[str, Metric]) -> str:
     rows = ["| measure | value | 95 % interval | n | |", "| --- | --- | --- | --- | --- |"]
     for name, metric in metrics.items():
         known = metric.low is not None and metric.high is not None
-        interval = f"{_number(metric.low)} to {_number(metric.high)}" if known else numbers.UNKNOWN
+        interval = f"{_number(metric.low)} to {_number(metric.high)}" if known else tables.UNKNOWN
         n = _UNDEFINED if metric.n is None else str(metric.n)
         cells = (name, _number(metric.value), interval, n, metric.note)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

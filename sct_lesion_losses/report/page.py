@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 
 from sct_lesion_losses.errors import OutputError
-from sct_lesion_losses.report import markup
-from sct_lesion_losses.report.markup import Table
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report.tables import Table
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _FOLDERS = re.compile(r"(?<![\w./:~])~?/(?:[^\s/:'\",;()]+/)+")
@@ -137,7 +137,7 @@ def code(text: str) -> str:
 
 def table(content: Table, wrapped: bool = False) -> str:
     """Return a table; `wrapped` lets its cells break into lines, for words more than numbers."""
-    made = markup.html(content)
+    made = tables.html(content)
     return made.replace('class="table"', 'class="table wrapped"', 1) if wrapped else made
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sct_lesion_losses.bundle.schema import Metric
-from sct_lesion_losses.bundle.tuning import UNTUNED_THRESHOLD
-from sct_lesion_losses.metrics import patient, summary
-from sct_lesion_losses.metrics.patient import Proportion
-from sct_lesion_losses.operating_point import Tally
-from sct_lesion_losses.operating_point.lesion_filter import Candidates, Filter
+from sct_lesion_losses.bundle.schema import UNTUNED_THRESHOLD, Metric
+from sct_lesion_losses.metrics import patientwise, statistics
+from sct_lesion_losses.metrics.patientwise import Proportion
+from sct_lesion_losses.thresholds import Tally
+from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter
 
 PRESET = "paper"
 
@@ -48,7 +47,7 @@ def metrics(
         return _summarised(values, subjects, statistic, where)
 
     by_rule = f"tuned, preset {PRESET}"
-    patients = patient.score(lesions)
+    patients = patientwise.score(lesions)
     measured = {
         "v_f1_median": summarised([s.f1 for s in voxels], np.median),
         "v_f1_mean": summarised([s.f1 for s in voxels], np.mean),
@@ -66,7 +65,7 @@ def metrics(
             patients.specificity, f"{by_rule}: lesion-free scans in which none is predicted"
         ),
         "scans_refused": _share(
-            patient.proportion(refused, len(tallies) + refused),
+            patientwise.proportion(refused, len(tallies) + refused),
             "unseen scans in which no cord was found",
         ),
     }
@@ -103,11 +102,11 @@ def filtered(
     measured = {
         "l_f1_median_filtered": _summarised([c.f1 for c in counts], subjects, np.median, by_rule),
         "p_sensitivity_filtered": _share(
-            patient.proportion(sum(found), len(found)),
+            patientwise.proportion(sum(found), len(found)),
             f"{by_rule}: scans with lesions in which one is detected",
         ),
         "p_specificity_filtered": _share(
-            patient.proportion(sum(clean), len(clean)),
+            patientwise.proportion(sum(clean), len(clean)),
             f"{by_rule}: lesion-free scans in which none is left",
         ),
     }
@@ -121,7 +120,7 @@ def _summarised(
     note: str,
 ) -> Metric:
     """Summary over the scans, its interval by resampling subjects."""
-    found = summary.interval(values, subjects, statistic)
+    found = statistics.interval(values, subjects, statistic)
     return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)
 
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sct_lesion_losses.metrics.comparison import ALPHA
-from sct_lesion_losses.metrics.scan_score import UNTUNED
-from sct_lesion_losses.report import numbers
-from sct_lesion_losses.report.published import REFERENCE, Published
+from sct_lesion_losses.metrics.scores import ALPHA, UNTUNED
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report.tables import REFERENCE, Published
 from sct_lesion_losses.report.trends import STEP, Trend, span
 
 _SAME = 0.005  # printed with two decimals, such differences are none
@@ -139,7 +138,7 @@ def against(trends: Sequence[Trend], published: Mapping[str, Published]) -> list
             if not math.isnan(rho):
                 sentences.append(
                     f"The order of the {len(both)} models by {name} {_agreement(rho, p)} the "
-                    f"published one (Spearman's rank correlation {numbers.change(rho)}, "
+                    f"published one (Spearman's rank correlation {tables.change(rho)}, "
                     f"p {_equals(p)})."
                 )
     first = max(both, key=lambda pair: pair[0].v_f1)
@@ -177,7 +176,7 @@ def _thresholds_beside(both: Sequence[tuple[Trend, Published]]) -> str:
     product = [side(t.tuned) * side(p.threshold) for t, p in both]
     agreed, differ, amid = (
         [
-            f"{t.bundle} ({numbers.threshold(t.tuned)}, published {numbers.threshold(p.threshold)})"
+            f"{t.bundle} ({tables.threshold_text(t.tuned)}, published {tables.threshold_text(p.threshold)})"
             for (t, p), same in zip(both, product, strict=True)
             if same == wanted
         ]
@@ -246,12 +245,12 @@ def _p(trend: Trend) -> str:
 
 
 def _equals(p: float) -> str:
-    text = numbers.p_value(p)
+    text = tables.p_value(p)
     return text if text.startswith("<") else f"= {text}"
 
 
 def _two(value: float) -> str:
-    return numbers.score(value)
+    return tables.score(value)
 
 
 def _last_if_nan(value: float) -> float:

@@ -8,21 +8,528 @@ Hussein et al., ISBI 2023, tables 1 and 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
 from types import MappingProxyType
 
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.comparison import (
+import numpy as np
+
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.metrics import scores as scan_score
+from sct_lesion_losses.metrics import statistics
+from sct_lesion_losses.metrics.lesionwise import Preset
+from sct_lesion_losses.metrics.patientwise import Proportion
+from sct_lesion_losses.metrics.scores import (
     ALPHA,
+    MEASURES,
+    UNTUNED,
+    ByBundle,
     Comparison,
+    ScanScore,
+    TruthLesion,
     between_bundles,
     between_thresholds,
 )
-from sct_lesion_losses.metrics.scan_score import MEASURES, ByBundle, ScanScore, TruthLesion
-from sct_lesion_losses.report import breakdowns, intervals, numbers
-from sct_lesion_losses.report.markup import Cell, Row, Table, row
-from sct_lesion_losses.report.published import PUBLISHED, REFERENCE
+from sct_lesion_losses.metrics.statistics import Interval, Spread
+
+UNKNOWN = "n/a"  # a missing value, as in BIDS tables
+
+
+def score(value: float) -> str:
+    """Two decimals."""
+    return UNKNOWN if math.isnan(value) else f"{value:.2f}"
+
+
+def change(value: float) -> str:
+    """Two decimals with a sign, which 0.00 has none of."""
+    rounded = round(value, 2)
+    return score(0.0) if rounded == 0 else UNKNOWN if math.isnan(value) else f"{rounded:+.2f}"
+
+
+def spread(found: Spread) -> str:
+    """``median (mean±std)``."""
+    if not found.n:
+        return UNKNOWN
+    return f"{score(found.median)} ({score(found.mean)}±{score(found.std)})"
+
+
+def share(found: Interval | Proportion) -> str:
+    """``value (low to high)``; ``value (n/a)`` of one subject."""
+    return f"{score(found.value)} ({bounds(found)})" if found.n else UNKNOWN
+
+
+def difference(found: Interval) -> str:
+    """``value (low to high)``, with signs; ``value (n/a)`` of one subject."""
+    return f"{change(found.value)} ({bounds(found, change)})" if found.n else UNKNOWN
+
+
+def p_value(p: float) -> str:
+    """Four decimals, never rounded to 0."""
+    return UNKNOWN if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def threshold_text(value: float | None) -> str:
+    """As it is typed."""
+    return UNKNOWN if value is None else f"{value:g}"
+
+
+def rank_sum(value: float) -> str:
+    """With half ranks."""
+    return UNKNOWN if math.isnan(value) else f"{value:g}"
+
+
+def bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
+    """``low to high``, each as `written`; ``n/a`` where they are not known."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return UNKNOWN
+    return f"{written(found.low)} to {written(found.high)}"
+
+
+def rules(*scores: ByBundle) -> tuple[str, ...]:
+    """Name the lesion preset of the rows; nothing where there is none."""
+    scans = (scan for some in scores for of_bundle in some.values() for scan in of_bundle.values())
+    return tuple(map(rule, dict.fromkeys(scan.lesions.preset for scan in scans)))
+
+
+def rule(preset: Preset) -> str:
+    """Sentence on what makes a lesion count as detected."""
+    least = "more than" if preset.strict else "at least"
+    volume = f" of more than {preset.min_volume_mm3:g} mm³" if preset.min_volume_mm3 else ""
+    if preset.reach is None:
+        by = "by a single lesion"
+    else:
+        by = f"and the largest overlaps, up to {100 * preset.reach:g} % of it, are with lesions"
+    return (
+        f"Lesion-wise scores by the preset {preset.name}: {preset.connectivity}-neighbour lesions"
+        f"{volume}, detected where {least} {100 * preset.min_overlap:g} % is covered {by} of which "
+        f"at most {100 * preset.max_outside:g} % lies outside."
+    )
+
+
+_MARKDOWN = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)")
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+        **{mark: f"${mark}$" for mark in "<>|"},
+        "±": r"$\pm$",
+        "³": "$^3$",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table."""
+
+    text: str
+    bold: bool = False
+
+
+Row = tuple[Cell, ...]
+
+
+def row(*texts: str) -> Row:
+    """Cells with nothing in bold."""
+    return tuple(Cell(text) for text in texts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, its cells written out already.
+
+    Attributes
+    ----------
+    title : str
+    header : tuple of str
+    rows : tuple of Row
+        Each as long as the header.
+    footer : tuple of Row
+        Rows below a rule, such as the numbers of scans.
+    notes : tuple of str
+        Sentences below.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    footer: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def tsv(table: Table) -> str:
+    """Header, rows and footer, separated by tabs; a bold cell ends in ``*``.
+
+    Title and notes are left out, so that every line has the same columns.
+    """
+    lines = [[_plain(name) for name in table.header]]
+    lines += [
+        [_plain(cell.text) + "*" * cell.bold for cell in line]
+        for line in (*table.rows, *table.footer)
+    ]
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def markdown(table: Table) -> str:
+    """Title, table and notes in GitHub's Markdown, its columns aligned in the text, too."""
+    lines = [[_escaped(name) for name in table.header]]
+    lines += [
+        [f"**{_escaped(c.text)}**" if c.bold else _escaped(c.text) for c in line]
+        for line in (*table.rows, *table.footer)
+    ]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    shown = [_piped(lines[0], widths), _piped(rule, widths)]
+    shown += [_piped(line, widths) for line in lines[1:]]
+    notes = "".join(f"\n{_escaped(note)}\n" for note in table.notes)
+    return f"**{_escaped(table.title)}**\n\n" + "\n".join(shown) + "\n" + notes
+
+
+def latex(table: Table) -> str:
+    """Return a ``table`` environment, to be set with the package booktabs."""
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_set(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_set, table.header)) + r" \\",
+        r"\midrule",
+        *map(_set_row, table.rows),
+    ]
+    if table.footer:
+        lines += [r"\midrule", *map(_set_row, table.footer)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par {_set(note)}" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def html(table: Table) -> str:
+    """Return a ``table`` element in a box of its own that scrolls, its notes below."""
+    caption = f"<caption>{escape(table.title)}</caption>"
+    head = "".join(f'<th scope="col">{escape(_plain(name))}</th>' for name in table.header)
+    lines = [f"<thead><tr>{head}</tr></thead>", "<tbody>", *map(_html_row, table.rows), "</tbody>"]
+    if table.footer:
+        lines += ["<tfoot>", *map(_html_row, table.footer), "</tfoot>"]
+    box = f'<div class="table" role="region" tabindex="0" aria-label="{escape(table.title)}">'
+    notes = [f'<p class="note">{escape(_plain(note))}</p>' for note in table.notes]
+    return "\n".join([box, "<table>", caption, *lines, "</table>", "</div>", *notes]) + "\n"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _escaped(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\g<0>", _plain(text))
+
+
+def _piped(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return f"| {' | '.join(padded)} |"
+
+
+def _set(text: str) -> str:
+    return _MINUS.sub("$-$", _plain(text).translate(_LATEX))
+
+
+def _set_row(line: Row) -> str:
+    cells = (rf"\textbf{{{_set(c.text)}}}" if c.bold else _set(c.text) for c in line)
+    return " & ".join(cells) + r" \\"
+
+
+def _html_row(line: Row) -> str:
+    first, *others = (
+        f"<strong>{escape(_plain(c.text))}</strong>" if c.bold else escape(_plain(c.text))
+        for c in line
+    )
+    cells = "".join(f"<td>{text}</td>" for text in others)
+    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
+
+
+REFERENCE = "Hussein et al., ISBI 2023"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The study's values for one model on its unseen set.
+
+    Attributes
+    ----------
+    threshold : float
+        Tuned on its thr-optimization set.
+    v_f1, l_f1 : float
+        Medians at that threshold over the scans with lesions.
+    p_sensitivity, p_specificity : float
+        Share of the scans with lesions in which one is detected, of those without in which none is
+        predicted.
+    v_f1_untuned : float or None
+        Median V-F1 at 0.5, where it is known here.
+    """
+
+    threshold: float
+    v_f1: float
+    l_f1: float
+    p_sensitivity: float
+    p_specificity: float
+    v_f1_untuned: float | None = None
+
+
+@dataclass(frozen=True)
+class PublishedCohort:
+    """Scans of the study; those of the unseen set with and without lesions are apart."""
+
+    scans: int
+    subjects: int
+    sites: int
+    training: int
+    validation: int
+    thr_optimization: int
+    unseen_with_lesions: int
+    unseen_without: int
+
+
+COHORT = PublishedCohort(
+    scans=161,
+    subjects=108,
+    sites=13,
+    training=62,
+    validation=13,
+    thr_optimization=14,
+    unseen_with_lesions=26,
+    unseen_without=46,
+)
+
+# By the name of the loss, and SCT's own lesion model.
+PUBLISHED = {
+    "bce": Published(0.15, 0.33, 0.27, 0.58, 0.24),
+    "combo": Published(0.05, 0.30, 0.18, 0.54, 0.17),
+    "dice": Published(0.30, 0.36, 0.31, 0.62, 0.26),
+    "focal_tversky": Published(0.15, 0.31, 0.26, 0.65, 0.22, v_f1_untuned=0.40),
+    "generalized_dice": Published(0.75, 0.41, 0.34, 0.66, 0.20),
+    "log_cosh_dice": Published(0.20, 0.37, 0.17, 0.54, 0.20),
+    "sct": Published(0.05, 0.39, 0.38, 0.62, 0.33),
+    "tversky": Published(0.30, 0.41, 0.40, 0.65, 0.26),
+}
+
+
+def table(untuned: ByBundle, tuned: ByBundle) -> Table:
+    """Give the median of every measure with its 95 % interval, a row per model and threshold.
+
+    Parameters
+    ----------
+    untuned, tuned : ByBundle
+        From `scan_score.untuned` and `scan_score.tuned`; a model that is tuned to 0.5 is listed
+        once.
+    """
+    rows = []
+    for bundle in dict.fromkeys((*untuned, *tuned)):
+        for scores in (untuned, tuned):
+            scans = scores.get(bundle, {}).values()
+            at = {scan.threshold for scan in scans}
+            if not at or (scores is tuned and bundle in untuned and at == {UNTUNED}):
+                continue
+            (threshold,) = at
+            every = (_cell(scans, measure) for measure in MEASURES)
+            rows.append(row(bundle, threshold_text(threshold), *every, *_counts(scans)))
+    return Table(
+        "Medians with 95 % intervals by resampling subjects",
+        ("Model", "Threshold", *MEASURES, "n", "Subjects"),
+        tuple(rows),
+        notes=(
+            "Over the n scans with lesions. The subjects are resampled with all of their scans, "
+            f"{statistics.BOOTSTRAPS} times.",
+            *rules(untuned, tuned),
+        ),
+    )
+
+
+def text(scans: Collection[ScanScore], measure: str) -> str:
+    """95 % interval of the median of a measure, a key of `MEASURES`; ``n/a`` of one subject."""
+    return bounds(scan_score.interval(scans, measure))
+
+
+def _cell(scans: Collection[ScanScore], measure: str) -> str:
+    median = score(scan_score.spread(scans, measure).median)
+    return f"{median} ({text(scans, measure)})"
+
+
+def _counts(scans: Collection[ScanScore]) -> tuple[str, str]:
+    """Count the scans with lesions, in which every measure is defined, and their subjects."""
+    first = next(iter(MEASURES))
+    return str(scan_score.spread(scans, first).n), str(_subjects(scans, first))
+
+
+def _subjects(scans: Collection[ScanScore], measure: str) -> int:
+    """Count the subjects of the scans in which a measure is defined."""
+    return len({scan.subject for scan in scans if not math.isnan(MEASURES[measure](scan))})
+
+
+_OF_SITES = ("V-F1", "L-F1")
+EDGES_MM3 = (30.0, 100.0)  # between small, middle and large lesions
+
+
+def threshold(scans: Mapping[str, ScanScore]) -> str:
+    """Threshold of the rows of one bundle."""
+    return threshold_text(next(iter(scans.values())).threshold)
+
+
+def patients(scores: ByBundle) -> Table:
+    """P-sensitivity and P-specificity with 95 % Wilson intervals, by both rules.
+
+    Parameters
+    ----------
+    scores : ByBundle
+        From `scan_score.tuned`.
+    """
+    rows = []
+    for bundle, scans in scores.items():
+        found = scan_score.patients(scans.values())
+        any_lesion = scan_score.patients(scans.values(), "any_lesion")
+        shares = (found.sensitivity, any_lesion.sensitivity, any_lesion.specificity)
+        counts = (str(found.sensitivity.n), str(found.specificity.n))
+        rows.append(row(bundle, threshold(scans), *map(share, shares), *counts))
+    return Table(
+        "Patient-wise scores at the tuned thresholds",
+        (
+            "Model",
+            "Threshold",
+            "P-sensitivity (detected)",
+            "P-sensitivity (any_lesion)",
+            "P-specificity",
+            "With lesions",
+            "Without",
+        ),
+        tuple(rows),
+        notes=(
+            "Share of scans with its 95 % Wilson interval. A scan with lesions is found where one "
+            "of them is detected, or, by any_lesion, where any lesion is predicted.",
+            *rules(scores),
+        ),
+    )
+
+
+def sites(scores: ByBundle) -> Table:
+    """Scores of each site, a row per model.
+
+    Parameters
+    ----------
+    scores : ByBundle
+        From `scan_score.tuned`.
+    """
+    names = {r.site for scans in scores.values() for r in scans.values()}
+    rows = []
+    for site in sorted(names, key=lambda name: (not name, name)):
+        for bundle, scans in scores.items():
+            own = [r for r in scans.values() if r.site == site]
+            if not own:
+                continue
+            found = scan_score.patients(own)
+            shares = (found.sensitivity, found.specificity)
+            rows.append(
+                row(
+                    site or UNKNOWN,
+                    bundle,
+                    threshold(scans),
+                    *(text for m in _OF_SITES for text in _summary(own, m)),
+                    *(score(share.value) for share in shares),
+                    *(str(share.n) for share in shares),
+                )
+            )
+    return Table(
+        "Sites, at the tuned thresholds",
+        (
+            "Site",
+            "Model",
+            "Threshold",
+            *(text for m in _OF_SITES for text in (m, f"{m}, 95 % interval")),
+            "P-sensitivity",
+            "P-specificity",
+            "With lesions",
+            "Without",
+        ),
+        tuple(rows),
+        notes=(
+            f"{' and '.join(_OF_SITES)}: median (mean±standard deviation), and the 95 % interval "
+            "of the median by resampling subjects.",
+            *rules(scores),
+        ),
+    )
+
+
+def _summary(scans: Sequence[ScanScore], measure: str) -> tuple[str, str]:
+    return spread(scan_score.spread(scans, measure)), text(scans, measure)
+
+
+def lesion_sizes(
+    lesions: Sequence[TruthLesion],
+    edges_mm3: Sequence[float] = EDGES_MM3,
+    rules: Sequence[str] = (),
+) -> Table:
+    """Share of the lesions that is detected, by class of volume, a row per model.
+
+    Parameters
+    ----------
+    lesions : sequence of TruthLesion
+        Those at tuned thresholds are used.
+    edges_mm3 : sequence of float
+        Rising; a lesion as large as an edge is in the class above it.
+    rules : sequence of str
+        Notes on the preset by which lesions count as detected; see the function of this name.
+
+    Raises
+    ------
+    UsageError
+        The edges do not rise.
+    DataError
+        A lesion has two rows for one bundle.
+    """
+    edges = list(edges_mm3)
+    if any(low >= high for low, high in pairwise(edges)):
+        raise UsageError(f"the edges of lesion size are {edges} mm3, expected rising numbers")
+    tuned = [lesion for lesion in lesions if lesion.tuned]
+    if len({(lesion.bundle, lesion.scan, lesion.label) for lesion in tuned}) < len(tuned):
+        raise DataError("a lesion has two tuned rows for one bundle; every scan needs its own name")
+    bundles = {lesion.bundle: lesion.threshold for lesion in tuned}
+    rows = []
+    for k, name in enumerate(_classes(edges) if tuned else []):
+        for bundle, at in bundles.items():
+            own = [
+                lesion
+                for lesion in tuned
+                if lesion.bundle == bundle and bisect_right(edges, lesion.volume_mm3) == k
+            ]
+            detected = [float(lesion.detected) for lesion in own]
+            found = statistics.interval(detected, [lesion.subject for lesion in own], np.mean)
+            counts = (str(len(own)), str(int(sum(detected))))
+            rows.append(row(name, bundle, threshold_text(at), *counts, share(found)))
+    return Table(
+        "Lesions detected, by volume, at the tuned thresholds",
+        ("Volume, mm³", "Model", "Threshold", "Lesions", "Detected", "Share"),
+        tuple(rows),
+        notes=(
+            "Share of the lesions of all scans, with its 95 % interval by resampling subjects.",
+            *rules,
+        ),
+    )
+
+
+def _classes(edges: Sequence[float]) -> list[str]:
+    """Names of the classes that the edges part."""
+    if not edges:
+        return ["all"]
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    return [f"under {edges[0]:g}", *between, f"{edges[-1]:g} or more"]
+
 
 PATIENT = ("P-sensitivity", "P-specificity")
 _TESTS = "two-sided Wilcoxon signed-rank tests on the same scans, p corrected by Holm over"
@@ -58,17 +565,17 @@ def study(
     """
     at_half, at_tuned = scan_score.untuned(rows), scan_score.tuned(rows)
     thresholds = between_thresholds(at_half, at_tuned)
-    rules = numbers.rules(at_tuned)
+    used = rules(at_tuned)
     itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
     return {
         "table1": untuned(at_half),
         "table2": tuned(at_tuned, thresholds),
-        "intervals": intervals.table(at_half, at_tuned),
-        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5", (itself, *rules)),
-        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", rules),
-        "patients": breakdowns.patients(at_tuned),
-        "sites": breakdowns.sites(at_tuned),
-        "lesion_sizes": breakdowns.lesion_sizes(lesions, rules=rules),
+        "intervals": table(at_half, at_tuned),
+        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5", (itself, *used)),
+        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", used),
+        "patients": patients(at_tuned),
+        "sites": sites(at_tuned),
+        "lesion_sizes": lesion_sizes(lesions, rules=used),
         "published": beside_published(at_tuned, published),
     }
 
@@ -144,17 +651,17 @@ def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = (
     )
     rows = []
     for c in found:
-        first, second = map(numbers.threshold, c.thresholds)
+        first, second = map(threshold_text, c.thresholds)
         sides = row(c.measure, c.first, first, c.second, second)
         tested = row(
             str(c.difference.n),
-            numbers.difference(c.difference),
+            difference(c.difference),
             str(c.test.n),
-            numbers.rank_sum(c.test.statistic),
-            numbers.change(c.test.rank_biserial),
-            numbers.p_value(c.test.p),
+            rank_sum(c.test.statistic),
+            change(c.test.rank_biserial),
+            p_value(c.test.p),
         )
-        rows.append((*sides, *tested, Cell(numbers.p_value(c.p_holm), bold=c.significant)))
+        rows.append((*sides, *tested, Cell(p_value(c.p_holm), bold=c.significant)))
     notes = (
         "Median difference: second less first over n scans, with its 95 % interval by resampling "
         "subjects.",
@@ -180,14 +687,14 @@ def beside_published(scores: ByBundle, published: Mapping[str, str] = _EMPTY) ->
     rows = []
     for bundle, scans in scores.items():
         medians = (scan_score.spread(scans.values(), name).median for name in names[1:3])
-        measured = (breakdowns.threshold(scans), *map(numbers.score, medians), *_patients(scans))
+        measured = (threshold(scans), *map(score, medians), *_patients(scans))
         beside = _published(published.get(bundle, bundle))
         both = (text for pair in zip(measured, beside, strict=True) for text in pair)
         rows.append(row(bundle, *both))
     notes = (
         f"Published: {REFERENCE}, on scans of its own. V-F1 and L-F1: medians over the unseen "
         "scans with lesions.",
-        *numbers.rules(scores),
+        *rules(scores),
     )
     header = ("Model", *(text for name in names for text in (name, f"{name}, published")))
     return Table("Beside the published values", header, tuple(rows), notes=notes)
@@ -198,19 +705,19 @@ def _tuned_row(
 ) -> Row:
     summaries = zip(MEASURES, _summaries(scans), strict=True)
     return (
-        *row(bundle, breakdowns.threshold(scans)),
+        *row(bundle, threshold(scans)),
         *(Cell(text, bold=(bundle, measure) in bold) for measure, text in summaries),
         *row(*_patients(scans)),
     )
 
 
 def _summaries(scans: Mapping[str, ScanScore]) -> list[str]:
-    return [numbers.spread(scan_score.spread(scans.values(), measure)) for measure in MEASURES]
+    return [spread(scan_score.spread(scans.values(), measure)) for measure in MEASURES]
 
 
 def _patients(scans: Mapping[str, ScanScore]) -> tuple[str, str]:
     found = scan_score.patients(scans.values())
-    return numbers.score(found.sensitivity.value), numbers.score(found.specificity.value)
+    return score(found.sensitivity.value), score(found.specificity.value)
 
 
 def _numbers_of_scans(scores: ByBundle, *before: str) -> Iterator[Row]:
@@ -231,13 +738,13 @@ def _notes(scores: ByBundle) -> tuple[str, ...]:
         "Median (mean±standard deviation) over the n scans with lesions. P-sensitivity: share of "
         "these in which a lesion is detected. P-specificity: share of the others in which none is "
         "predicted.",
-        *numbers.rules(scores),
+        *rules(scores),
     )
 
 
 def _published(name: str) -> tuple[str, ...]:
     known = PUBLISHED.get(name)
     if known is None:
-        return (numbers.UNKNOWN,) * 5
+        return (UNKNOWN,) * 5
     scores = (known.v_f1, known.l_f1, known.p_sensitivity, known.p_specificity)
-    return (numbers.threshold(known.threshold), *map(numbers.score, scores))
+    return (threshold_text(known.threshold), *map(score, scores))

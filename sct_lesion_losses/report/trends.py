@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.comparison import Comparison, between_thresholds
-from sct_lesion_losses.metrics.patient import Proportion
-from sct_lesion_losses.metrics.scan_score import UNTUNED, ScanScore
-from sct_lesion_losses.operating_point import THRESHOLDS
-from sct_lesion_losses.report import numbers
-from sct_lesion_losses.report.markup import Table, row
+from sct_lesion_losses.metrics import scores
+from sct_lesion_losses.metrics.patientwise import Proportion
+from sct_lesion_losses.metrics.scores import UNTUNED, Comparison, ScanScore, between_thresholds
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report.tables import Table, row
+from sct_lesion_losses.thresholds import THRESHOLDS
 
 NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
 STEP = 1e-9  # thresholds are k/20, and sums of them are off by rounding
@@ -94,7 +93,7 @@ def of(rows: Sequence[ScanScore]) -> list[Trend]:
         The rows do not belong together; see `scan_score.tuned`.
     """
     swept = [row for row in rows if row.threshold is not None]
-    at_half, at_tuned = scan_score.untuned(swept), scan_score.tuned(swept)
+    at_half, at_tuned = scores.untuned(swept), scores.tuned(swept)
     tests = between_thresholds(at_half, at_tuned)
     found = []
     for bundle, scans in at_tuned.items():
@@ -103,8 +102,8 @@ def of(rows: Sequence[ScanScore]) -> list[Trend]:
             continue
         curve = medians([row for row in swept if row.bundle == bundle])
         best = best_of(curve)
-        here = scan_score.patients(scans.values())
-        before = scan_score.patients(at_half[bundle].values())
+        here = scores.patients(scans.values())
+        before = scores.patients(at_half[bundle].values())
         tuned = test.thresholds[1]
         assert tuned is not None
         found.append(
@@ -114,8 +113,8 @@ def of(rows: Sequence[ScanScore]) -> list[Trend]:
                 curve[best],
                 plateau(curve),
                 tuned,
-                scan_score.spread(scans.values(), "V-F1").median,
-                scan_score.spread(at_half[bundle].values(), "V-F1").median,
+                scores.spread(scans.values(), "V-F1").median,
+                scores.spread(at_half[bundle].values(), "V-F1").median,
                 test,
                 here.specificity,
                 before.specificity,
@@ -132,7 +131,7 @@ def medians(rows: Sequence[ScanScore], measure: str = "V-F1") -> dict[float, flo
     for one in rows:
         if one.threshold in at:
             at[one.threshold].append(one)
-    return {t: scan_score.spread(scans, measure).median for t, scans in at.items() if scans}
+    return {t: scores.spread(scans, measure).median for t, scans in at.items() if scans}
 
 
 def best_of(curve: Mapping[float, float]) -> float:
@@ -173,15 +172,15 @@ def table(trends: Sequence[Trend]) -> Table:
     rows = tuple(
         row(
             t.bundle,
-            numbers.threshold(t.best),
+            tables.threshold_text(t.best),
             span(t.plateau),
-            numbers.score(t.width),
-            numbers.threshold(t.tuned),
-            *map(numbers.score, (t.v_f1_untuned, t.v_f1)),
-            numbers.change(t.gain),
-            numbers.p_value(t.test.test.p),
-            numbers.p_value(t.test.p_holm),
-            *map(numbers.score, (t.specificity_untuned.value, t.specificity.value)),
+            tables.score(t.width),
+            tables.threshold_text(t.tuned),
+            *map(tables.score, (t.v_f1_untuned, t.v_f1)),
+            tables.change(t.gain),
+            tables.p_value(t.test.test.p),
+            tables.p_value(t.test.p_holm),
+            *map(tables.score, (t.specificity_untuned.value, t.specificity.value)),
         )
         for t in trends
     )

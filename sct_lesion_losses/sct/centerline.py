@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,108 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses.data import nifti
-from sct_lesion_losses.data.nifti import Scan
-from sct_lesion_losses.errors import SctError
+from sct_lesion_losses.errors import SctError, UsageError
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.nifti import Scan
+from sct_lesion_losses.sct import install
 from sct_lesion_losses.sct.install import Installation
-from sct_lesion_losses.space.centerline import HOW_TO_GIVE
-from sct_lesion_losses.space.grid import Grid
+
+CONTRASTS = ("t1", "t2", "t2s", "dwi")
+WEIGHTS = 577  # 16 blocks x 4 cells x 9 bins, and the bias
+# The HOG that the weights belong to; another one would give other scores without a word.
+EXPECTED = {
+    "winSize": (32, 32),
+    "blockSize": (8, 8),
+    "blockStride": (8, 8),
+    "cellSize": (4, 4),
+    "nbins": (9,),
+    "derivAperture": (1,),
+    "winSigma": (2,),
+    "histogramNormType": (0,),
+    "L2HysThreshold": (0.2,),
+    "gammaCorrection": (1,),
+    "signedGradient": (1,),
+}
+FIELD = re.compile(r"^\s*(\w+):\s*(\[[^\]]*\]|\S+)\s*$", re.MULTILINE)
+
+
+def weights(contrast: str) -> NDArray[np.float32]:
+    """Return OptiC's weights for a contrast, the bias last.
+
+    Parameters
+    ----------
+    contrast : {"t1", "t2", "t2s", "dwi"}
+
+    Returns
+    -------
+    (577,) float32
+
+    Raises
+    ------
+    SctError
+        SCT or its model is missing, or the model is not the one OptiC is written for.
+    """
+    _require_known(contrast)
+    name = f"{contrast}_model.yml"
+    text = install.require().read("optic_models", name).decode("utf-8", errors="replace")
+    return parse(text, f"data/optic_models/{name}")
+
+
+def ctr_model(contrast: str) -> bytes:
+    """Return SCT's centerline network for a contrast, (N, 80, 80, 1), as ONNX.
+
+    Parameters
+    ----------
+    contrast : {"t1", "t2", "t2s", "dwi"}
+    """
+    _require_known(contrast)
+    return install.require().read("deepseg_sc_models", f"{contrast}_ctr.onnx")
+
+
+def parse(text: str, name: str) -> NDArray[np.float32]:
+    """Read the weights from the text of a detector as OpenCV writes it.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        What the text is called in messages.
+    """
+    fields = {key: _numbers(value) for key, value in FIELD.findall(text)}
+    for key, expected in EXPECTED.items():
+        if fields.get(key) != expected:
+            raise SctError(
+                f"{name}: {key} is {_listed(fields.get(key))}, OptiC needs {_listed(expected)}; "
+                "reinstall SCT"
+            )
+    found = fields.get("SVMDetector") or ()
+    values = np.asarray(found, dtype=np.float32)
+    if values.shape != (WEIGHTS,) or not np.isfinite(values).all():
+        raise SctError(
+            f"{name}: expected {WEIGHTS} finite weights, found {values.size}; reinstall SCT"
+        )
+    return values
+
+
+def _require_known(contrast: str) -> None:
+    if contrast not in CONTRASTS:
+        raise UsageError(
+            f"centerline: SCT has no model for {contrast!r}; choose one of {', '.join(CONTRASTS)}"
+        )
+
+
+def _numbers(value: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(word) for word in value.strip("[]").split(","))
+    except ValueError:
+        return None
+
+
+def _listed(numbers: tuple[float, ...] | None) -> str:
+    return "missing" if numbers is None else " x ".join(f"{number:g}" for number in numbers)
+
 
 COMMAND = "sct_get_centerline"
 _NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import files, models
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.entrants import enter
+from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import OutputError, UsageError
-from sct_lesion_losses.model.recipe import Recipe
+from sct_lesion_losses.images import atomic
+from sct_lesion_losses.inference import predict
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.study import cluster, stages, training
 from sct_lesion_losses.study.contents import PAGE
@@ -27,6 +26,8 @@ from sct_lesion_losses.study.plan import BUNDLES, Study, failures
 from sct_lesion_losses.study.settings import Listener, Settings
 from sct_lesion_losses.study.stages import Estimate, Ledger, Planned, Result, Results
 from sct_lesion_losses.study.training import WORK_SUFFIX, Machine, Training
+from sct_lesion_losses.training.recipe import Recipe
+from sct_lesion_losses.workflows.evaluate import enter
 
 __all__ = [
     "PAGE",
@@ -97,7 +98,7 @@ def run(
     _check(settings, folder)
     style.require()
     cohorts.read(data)  # nothing is written for a cohort that cannot be read
-    files.require_writable(folder)
+    atomic.require_writable(folder)
     with ExitStack() as stack:
         workers, train = stages.alone, _here(listener, before_training)
         if elsewhere is not None:
@@ -145,7 +146,7 @@ def _check(settings: Settings, folder: Path) -> None:
     for given in (losses, settings.bundles):
         if len(set(given)) < len(given):
             raise UsageError(f"one of {', '.join(given)} is given twice")
-    loaded = [models.load(name, settings.contrast) for name in settings.bundles]
+    loaded = [predict.load(name, settings.contrast) for name in settings.bundles]
     enter(settings.bundles, loaded)
     names = [bundle.name for bundle in loaded]
     if settings.retune and len(set(names)) < len(names):

@@ -9,22 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses import __version__, evaluate, files
+from sct_lesion_losses import __version__
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data import lesion_load
-from sct_lesion_losses.data.lesion_load import PartLoad
+from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.splits import PartLoad
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.scan_score import ScanScore
-from sct_lesion_losses.model.progress import duration
-from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.report import numbers, page, published, sentences, stored, tables, trends
+from sct_lesion_losses.images import atomic
+from sct_lesion_losses.metrics.scores import ScanScore
+from sct_lesion_losses.report import page, sentences, tables, trends
+from sct_lesion_losses.report import scores as stored
+from sct_lesion_losses.report import tables as numbers
+from sct_lesion_losses.report import tables as published
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.markup import Cell, Table, row
 from sct_lesion_losses.report.page import Section
-from sct_lesion_losses.report.published import PUBLISHED, Published
+from sct_lesion_losses.report.tables import PUBLISHED, Cell, Published, Table, row
 from sct_lesion_losses.study import pictures
+from sct_lesion_losses.training.callbacks import duration
+from sct_lesion_losses.training.recipe import Recipe
+from sct_lesion_losses.workflows import evaluate
 
 PAGE = "report.html"
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
@@ -85,16 +89,16 @@ def write(made: Made, path: Path) -> None:
     OutputError
         The page cannot be written.
     """
-    files.write_text(path, text(made))
+    atomic.write_text(path, text(made))
 
 
 def text(made: Made) -> str:
     """Put the report of a study together, as HTML."""
     described = _described(made.evaluation)
     levels: Mapping[str, Mapping[str, Any]] = described["bundle"]["Levels"]
-    scores = stored.scores(made.evaluation / f"{evaluate.SCORES}.tsv")
+    scores = stored.read_scores(made.evaluation / f"{evaluate.SCORES}.tsv")
     rows = [r for r in scores if r.lesions.preset.name == made.preset]
-    lesions = stored.lesions(made.evaluation / f"{evaluate.LESIONS}.tsv")
+    lesions = stored.read_lesions(made.evaluation / f"{evaluate.LESIONS}.tsv")
     losses = {name: about["Loss"] for name, about in levels.items() if about["Loss"] in PUBLISHED}
     made_tables = tables.study(
         rows, [one.lesion for one in lesions if one.preset == made.preset], losses
@@ -366,7 +370,7 @@ def _trainings(bundles: Sequence[BundleInfo]) -> Table:
                     if line is None or line.val_loss is None
                     else f"{line.val_loss:.4f}",
                     numbers.UNKNOWN if minutes is None else duration(60 * minutes),
-                    numbers.threshold(point.threshold),
+                    numbers.threshold_text(point.threshold),
                     "yes" if point.kind == "tuned" else "no",
                     numbers.UNKNOWN
                     if point.interval is None
@@ -395,8 +399,8 @@ def _failed(made: Made) -> list[str]:
 
 
 def _parts(table: Path) -> list[PartLoad]:
-    loads = lesion_load.noted(table)
-    return lesion_load.by_part(cohorts.read(table), loads)
+    loads = splits.noted(table)
+    return splits.by_part(cohorts.read(table), loads)
 
 
 def _described(evaluation: Path) -> dict[str, Any]:

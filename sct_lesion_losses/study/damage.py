@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.verify import MAX_BYTES
+from sct_lesion_losses.bundle.check import MAX_BYTES
 from sct_lesion_losses.errors import BundleError
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sct_lesion_losses.data import cache
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import ImageError
+from sct_lesion_losses.preprocessing import cache
 
 
 def of_scans(scans: Sequence[CohortScan]) -> dict[str, str]:

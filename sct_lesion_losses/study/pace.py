@@ -12,14 +12,14 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data import splits
-from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import LesionError
-from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.space.grid import Grid
-from sct_lesion_losses.space.patches import PATCH_VOX, patch_starts
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.patches import PATCH_VOX, patch_starts
 from sct_lesion_losses.study.stages import Estimate
+from sct_lesion_losses.training.recipe import Recipe
 
 MEASURED_STEPS = 3
 _WORKING_MM = 0.5
@@ -72,12 +72,12 @@ def _patches(scan: Path) -> int:
 @functools.cache
 def _seconds(filters: tuple[int, ...], architecture: str, batch: int, precision: str) -> float:
     """Seconds of one step of a training, whatever its loss."""
-    from sct_lesion_losses.model import fitting
+    from sct_lesion_losses.training import fit
 
     recipe = Recipe(
         filters=filters, architecture=architecture, batch_size=batch, precision=precision
     )
-    model = fitting.compiled(recipe)
+    model = fit.compiled(recipe)
     rng = np.random.default_rng(0)
     patches = rng.standard_normal((batch, *(PATCH_VOX,) * 3, 1)).astype(np.float32)
     lesions = (patches > 2).astype(np.float32)

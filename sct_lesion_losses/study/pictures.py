@@ -10,17 +10,19 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import models, notices, predict
+from sct_lesion_losses import logs
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import SCT_NAME
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data import lesion_load
-from sct_lesion_losses.data.cohort import CohortScan
-from sct_lesion_losses.judged import Located, line_for_sct, located
-from sct_lesion_losses.metrics.scan_score import UNTUNED
-from sct_lesion_losses.operating_point import binarize
+from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.inference import predict as models
+from sct_lesion_losses.inference.cohort import Located, line_for_sct, located
+from sct_lesion_losses.metrics.scores import UNTUNED
 from sct_lesion_losses.report.figures import learning, overlay, style
 from sct_lesion_losses.study.settings import Settings
+from sct_lesion_losses.thresholds import binarize
 
 FOLDER = "figures"
 SCAN, CURVES = "figure3", "learning_curves"
@@ -85,7 +87,7 @@ def typical(table: Path, left_out: Sequence[str] = ()) -> CohortScan | None:
     left_out : sequence of str
         Names of scans that are not to be chosen.
     """
-    loads = lesion_load.noted(table)
+    loads = splits.noted(table)
     scans = cohorts.read(table)
     names = cohorts.names(scans)
     volumes = {
@@ -112,6 +114,6 @@ def _marked(
         threshold = UNTUNED if tuned is None else float(str(tuned))
         line = line_for_sct(found, settings.centerline)
     image = found.image
-    with notices.about(found.scan.scan):
+    with logs.about(found.scan.scan):
         pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
     return bundle.name, threshold, binarize(pmap, threshold)

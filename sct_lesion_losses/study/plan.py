@@ -9,20 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sct_lesion_losses import evaluate, models, split, tune
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.check import MANIFEST, WEIGHTS
 from sct_lesion_losses.bundle.store import SCT_NAME
-from sct_lesion_losses.bundle.verify import MANIFEST, WEIGHTS
-from sct_lesion_losses.cohort_results import SCANS
-from sct_lesion_losses.data import cohort as cohorts
+from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import SctError, TrainingError
-from sct_lesion_losses.model.recipe import Recipe
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.inference.cohort import SCANS
 from sct_lesion_losses.report import card
 from sct_lesion_losses.study import contents, damage, hashes, pictures, training
 from sct_lesion_losses.study.contents import Made
 from sct_lesion_losses.study.settings import Listener, Settings
 from sct_lesion_losses.study.stages import Estimate, Facts, Results, Stage
 from sct_lesion_losses.study.training import Training
+from sct_lesion_losses.training.recipe import Recipe
+from sct_lesion_losses.workflows import evaluate, split, tune
 
 SPLIT_TABLE = "split.tsv"
 FIGURE_1 = ("figure1.png", "figure1.svg")
@@ -348,7 +349,7 @@ def failures(results: Results) -> dict[str, str]:
 def sct_hash(contrast: str) -> str | None:
     """Hash of SCT's lesion model; None, and a line in the log, where it is not found."""
     try:
-        return models.load(SCT_NAME, contrast).sha256
+        return predict.load(SCT_NAME, contrast).sha256
     except SctError as error:
         logger.info("without the baseline: %s", error)
         return None

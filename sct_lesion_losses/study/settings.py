@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_lesion_losses.data.splits import Rules
-from sct_lesion_losses.judged import AS_IN_COHORT
-from sct_lesion_losses.model.recipe import Recipe
-from sct_lesion_losses.parallel import Progress
+from sct_lesion_losses.cohorts.splits import Rules
+from sct_lesion_losses.executor import Progress
+from sct_lesion_losses.inference.cohort import AS_IN_COHORT
 from sct_lesion_losses.study.training import Machine
+from sct_lesion_losses.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.model.running import StepReport
+    from sct_lesion_losses.training.running import StepReport
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from sct_lesion_losses import __version__, files
+from sct_lesion_losses import __version__
 from sct_lesion_losses.errors import LesionError
-from sct_lesion_losses.model.progress import duration
+from sct_lesion_losses.images import atomic
 from sct_lesion_losses.study import hashes
+from sct_lesion_losses.training.callbacks import duration
 
 FOLDER = "stages"
 _SHOWN = 3
@@ -153,7 +154,7 @@ class Ledger:
             for path in stage.outputs()
         }
         record = Record(__version__, digest(inputs), dict(inputs), outputs, round(seconds, 3))
-        files.write_json(self.path(stage.name), asdict(record))
+        atomic.write_json(self.path(stage.name), asdict(record))
 
     def changed(self, stage: Stage, inputs: Facts) -> str | None:
         """Say why a stage has to be done, None if it has not.

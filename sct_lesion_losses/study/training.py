@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_lesion_losses import files
-from sct_lesion_losses.bundle.verify import WEIGHTS
+from sct_lesion_losses.bundle.check import WEIGHTS
 from sct_lesion_losses.errors import LesionError
-from sct_lesion_losses.model.progress import EpochLine, seconds_left
-from sct_lesion_losses.model.recipe import Recipe
+from sct_lesion_losses.images import atomic
 from sct_lesion_losses.study import damage, hashes
 from sct_lesion_losses.study.stages import Estimate, Facts, Results
+from sct_lesion_losses.training.callbacks import EpochLine, seconds_left
+from sct_lesion_losses.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.model.running import StepReport
+    from sct_lesion_losses.training.running import StepReport
 
 # Names within the folder of a training's state, which `train.run` keeps beside the bundle.
 WORK_SUFFIX, LOG, CHECKPOINT = ".training", "training.csv", "checkpoint.npz"
@@ -93,9 +93,9 @@ def run(training: Training, tell: Callable[[StepReport], None] | None = None) ->
     """
     if training.machine.backend is not None:  # heeded where Keras is not loaded yet
         os.environ[BACKEND] = training.machine.backend
-    from sct_lesion_losses import train
-    from sct_lesion_losses.description import About
-    from sct_lesion_losses.model.steps import Machine as Layout
+    from sct_lesion_losses.training.description import About
+    from sct_lesion_losses.training.steps import Machine as Layout
+    from sct_lesion_losses.workflows import train
 
     about: dict[str, Any] = {"name": training.folder.name, "commands": training.commands}
     if training.data:
@@ -106,7 +106,7 @@ def run(training: Training, tell: Callable[[StepReport], None] | None = None) ->
         logger.info("%s: its recipe or its scans have changed, begun anew", training.folder.name)
     # Where nothing says whose state it is, the training itself refuses to go on with another's.
     if anew or not training.work.exists():
-        files.write_json(training.work / BEGUN, _marker(training))
+        atomic.write_json(training.work / BEGUN, _marker(training))
     train.run(
         training.table,
         training.folder,
@@ -119,7 +119,7 @@ def run(training: Training, tell: Callable[[StepReport], None] | None = None) ->
         jobs=training.machine.jobs,
         report=tell,
     )
-    files.write_json(training.work / BEGUN, _marker(training))
+    atomic.write_json(training.work / BEGUN, _marker(training))
 
 
 def facts(recipe: Recipe) -> Facts:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sct_lesion_losses.bundle import document, store, verify
-from sct_lesion_losses.bundle.metadata import with_metadata
+from sct_lesion_losses.bundle import check, schema, store
+from sct_lesion_losses.bundle.check import with_metadata
 from sct_lesion_losses.bundle.schema import BundleInfo
 
 Arrays = dict[str, NDArray[Any]]
@@ -119,13 +119,13 @@ def make_files(
     def build(changes: dict[str, bytes] | None = None, **fields: Any) -> dict[str, bytes]:
         info = make_info(**fields)
         files = {
-            verify.INFO: document.dump(info),
-            verify.NETWORK: with_metadata(network, info.metadata()),
-            verify.WEIGHTS: weights,
-            verify.CARD: b"# tiny\n",
+            check.INFO: schema.dump(info),
+            check.NETWORK: with_metadata(network, info.metadata()),
+            check.WEIGHTS: weights,
+            check.CARD: b"# tiny\n",
             **(changes or {}),
         }
-        return {**files, verify.MANIFEST: verify.manifest(files)}
+        return {**files, check.MANIFEST: check.manifest(files)}
 
     return build
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle import archive, store, verify
+from sct_lesion_losses.bundle import archive, check, store
 from sct_lesion_losses.errors import BundleError
 
 MakeFiles = Callable[..., dict[str, bytes]]
@@ -54,7 +54,7 @@ def test_what_is_packed_is_unpacked(bundle: store.Bundle, tmp_path: Path, into: 
     archive.pack(bundle.folder, tmp_path / "tiny.zip")
     target = archive.unpack(tmp_path / "tiny.zip", into)
     assert target == into / "tiny"
-    assert verify.read_files(target) == verify.read_files(bundle.folder)
+    assert check.read_files(target) == check.read_files(bundle.folder)
 
 
 def test_packing_twice_gives_the_same_bytes(bundle: store.Bundle, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_packing_twice_gives_the_same_bytes(bundle: store.Bundle, tmp_path: Path
 
 def test_a_damaged_bundle_is_not_packed(bundle: store.Bundle, tmp_path: Path) -> None:
     assert bundle.folder is not None
-    (bundle.folder / verify.CARD).write_text("changed")
+    (bundle.folder / check.CARD).write_text("changed")
     with pytest.raises(BundleError, match="hash"):
         archive.pack(bundle.folder, tmp_path / "tiny.zip")
     assert not (tmp_path / "tiny.zip").exists()
@@ -245,4 +245,4 @@ def test_changed_bytes_are_refused_or_change_nothing(
     except BundleError:
         assert not (folder / "into").exists()
         return
-    assert verify.read_files(target) == files
+    assert check.read_files(target) == files

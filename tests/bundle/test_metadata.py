@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle.metadata import metadata, with_metadata, without_metadata
+from sct_lesion_losses.bundle.check import metadata, with_metadata, without_metadata
 from sct_lesion_losses.errors import BundleError
 
 tables = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle import network as networks
-from sct_lesion_losses.bundle.network import inspect
+from sct_lesion_losses.bundle import check as networks
+from sct_lesion_losses.bundle.check import inspect
 from sct_lesion_losses.errors import BundleError
 
 Make = Callable[..., Any]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sct_lesion_losses.bundle import document, schema
+from sct_lesion_losses.bundle import schema
+from sct_lesion_losses.bundle import schema as document
 from sct_lesion_losses.errors import BundleError
 
 PERCENTILES = (1.0, 50.0, 99.0)

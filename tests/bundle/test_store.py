@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sct_lesion_losses.bundle import publish, store, verify
-from sct_lesion_losses.bundle.metadata import metadata
+from sct_lesion_losses.bundle import check, store
+from sct_lesion_losses.bundle import store as publish
+from sct_lesion_losses.bundle.check import metadata
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.errors import BundleError, OutputError
 
@@ -55,7 +56,7 @@ def test_a_saved_bundle_is_loaded_as_it_was(bundle: store.Bundle) -> None:
 
 def test_saving_writes_the_five_files_and_nothing_else(bundle: store.Bundle) -> None:
     assert bundle.folder is not None
-    assert {path.name for path in bundle.folder.iterdir()} == set(verify.MAX_BYTES)
+    assert {path.name for path in bundle.folder.iterdir()} == set(check.MAX_BYTES)
     assert {path.name for path in bundle.folder.parent.iterdir()} == {"tiny", publish.LOCK}
 
 
@@ -64,8 +65,8 @@ def test_saving_twice_gives_the_same_bytes(
 ) -> None:
     put(tmp_path / "one" / "tiny")
     put(tmp_path / "two" / "tiny")
-    one = verify.read_files(tmp_path / "one" / "tiny")
-    assert one == verify.read_files(tmp_path / "two" / "tiny")
+    one = check.read_files(tmp_path / "one" / "tiny")
+    assert one == check.read_files(tmp_path / "two" / "tiny")
 
 
 def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
@@ -358,7 +359,7 @@ def test_a_renamed_folder_is_warned_of(
 
 def test_the_hash_of_a_bundle_is_that_of_its_network(bundle: store.Bundle) -> None:
     assert bundle.folder is not None
-    manifest = (bundle.folder / verify.MANIFEST).read_text()
+    manifest = (bundle.folder / check.MANIFEST).read_text()
     assert f"{bundle.sha256}  model.onnx\n" in manifest
 
 

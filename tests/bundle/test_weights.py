@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle.weights import check
+from sct_lesion_losses.bundle.check import check_weights
 from sct_lesion_losses.errors import BundleError
 
 
@@ -25,7 +25,7 @@ def entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[
 
 
 def test_the_numbers_are_counted(weights: bytes) -> None:
-    assert check(weights) == 28  # 3 x 3 x 3 + 1
+    assert check_weights(weights) == 28  # 3 x 3 x 3 + 1
 
 
 def test_a_file_of_safetensors_is_accepted() -> None:
@@ -36,7 +36,7 @@ def test_a_file_of_safetensors_is_accepted() -> None:
         "c": np.zeros((0, 2), np.float16),
         "d": np.array(3.0),
     }
-    assert check(safetensors.save(arrays, metadata={"format": "keras"})) == 6 + 4 + 0 + 1
+    assert check_weights(safetensors.save(arrays, metadata={"format": "keras"})) == 6 + 4 + 0 + 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -44,13 +44,13 @@ def test_weights_that_are_not_finite_are_refused(
     make_weights: Callable[..., bytes], value: float
 ) -> None:
     with pytest.raises(BundleError, match="'bad': 1 NaN or infinite"):
-        check(make_weights({"good": np.ones(3, "f4"), "bad": np.array([1, value], "f4")}))
+        check_weights(make_weights({"good": np.ones(3, "f4"), "bad": np.array([1, value], "f4")}))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_is_refused(protocol: int) -> None:
     with pytest.raises(BundleError, match="pickles"):
-        check(pickle.dumps({"weights": list(range(1000))}, protocol))
+        check_weights(pickle.dumps({"weights": list(range(1000))}, protocol))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_pickle_is_refused(protocol: int) -> None:
 )
 def test_other_formats_are_refused(content: bytes) -> None:
     with pytest.raises(BundleError, match="not a safetensors file"):
-        check(content)
+        check_weights(content)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_other_formats_are_refused(content: bytes) -> None:
 )
 def test_a_header_that_does_not_fit_is_refused(content: bytes) -> None:
     with pytest.raises(BundleError, match=r"weights\.safetensors"):
-        check(content)
+        check_weights(content)
 
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(BundleError):
-        check(content)
+        check_weights(content)
 
 
 @given(st.data())
@@ -100,7 +100,7 @@ def test_changed_bytes_are_accepted_or_refused(weights: bytes, data: st.DataObje
     changed = bytearray(weights)
     changed[data.draw(st.integers(0, len(weights) - 1))] = data.draw(st.integers(0, 255))
     try:
-        check(bytes(changed))
+        check_weights(bytes(changed))
     except BundleError:
         return
 
@@ -108,4 +108,4 @@ def test_changed_bytes_are_accepted_or_refused(weights: bytes, data: st.DataObje
 def test_a_file_cut_short_anywhere_is_refused(weights: bytes) -> None:
     for length in range(len(weights)):
         with pytest.raises(BundleError):
-            check(weights[:length])
+            check_weights(weights[:length])

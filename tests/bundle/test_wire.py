@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.bundle import wire
+from sct_lesion_losses.bundle import check
 from sct_lesion_losses.errors import BundleError
 
 
-def read(message: bytes) -> list[wire.Field]:
-    return list(wire.Reader().fields(memoryview(message)))
+def read(message: bytes) -> list[check.Field]:
+    return list(check.Reader().fields(memoryview(message)))
 
 
 def test_a_number_and_a_text_are_read() -> None:
@@ -29,11 +29,11 @@ def test_fields_of_fixed_width_are_read() -> None:
     four, eight = read(b"\x0d\x00\x00\x80\x3f" + b"\x11" + bytes(8))
     assert isinstance(four.value, memoryview)
     assert bytes(four.value) == b"\x00\x00\x80\x3f"
-    assert (eight.number, eight.wire) == (2, wire.FIXED64)
+    assert (eight.number, eight.wire) == (2, check.FIXED64)
 
 
 def test_the_raw_fields_together_are_the_message() -> None:
-    message = b"\x08\x01" + wire.encode(7, b"abc") + b"\x0d\x00\x00\x00\x00"
+    message = b"\x08\x01" + check.encode(7, b"abc") + b"\x0d\x00\x00\x00\x00"
     assert b"".join(field.raw for field in read(message)) == message
 
 
@@ -57,7 +57,7 @@ def test_what_is_cut_short_or_unknown_is_refused(message: bytes) -> None:
 
 
 def test_the_number_of_fields_is_bounded() -> None:
-    reader = wire.Reader(max_fields=3)
+    reader = check.Reader(max_fields=3)
     assert len(list(reader.fields(memoryview(b"\x08\x00" * 2)))) == 2
     with pytest.raises(BundleError, match="too many"):
         list(reader.fields(memoryview(b"\x08\x00" * 2)))
@@ -71,7 +71,7 @@ def test_a_text_that_is_not_utf8_is_refused() -> None:
 
 @given(st.integers(1, 1 << 20), st.binary(max_size=300))
 def test_what_is_encoded_is_read_back(number: int, content: bytes) -> None:
-    (field,) = read(wire.encode(number, content))
+    (field,) = read(check.encode(number, content))
     assert (field.number, bytes(field.bytes)) == (number, content)
 
 
@@ -87,7 +87,7 @@ def test_random_bytes_are_read_or_refused(message: bytes) -> None:
 @given(st.binary(max_size=60), st.integers(0, 20))
 def test_packed_numbers_are_read_or_refused(packed: bytes, limit: int) -> None:
     try:
-        numbers = wire.varints(memoryview(packed), limit)
+        numbers = check.varints(memoryview(packed), limit)
     except BundleError:
         return
     assert len(numbers) <= limit

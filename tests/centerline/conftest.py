@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sct_lesion_losses.centerline import slabs
-from sct_lesion_losses.centerline.harvest import Example
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.centerline import detector
+from sct_lesion_losses.centerline.training import Example
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 
 Loader = Callable[[str], tuple[np.ndarray, Grid]]
 
@@ -63,5 +63,5 @@ def disc_example(seed: int, cord: bool = True) -> Example:
         images.append(np.clip(image, 0, 255).astype(np.uint8))
         points.append((x, y))
     grid = Grid((50, 60, 6), np.diag([-1, 1, 4.0, 1]))
-    pictures = slabs.Slabs(grid, np.stack(images), np.arange(6.0))
+    pictures = detector.Slabs(grid, np.stack(images), np.arange(6.0))
     return Example(pictures, np.array(points) if cord else None)

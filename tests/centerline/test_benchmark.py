@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import CenterlineError, NoCordError
-from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.geometry.centerline import Centerline
 
 SHAPE = (4, 4, 6)
 FILE = Path(__file__).parents[2] / "benchmarks" / "centerline.py"

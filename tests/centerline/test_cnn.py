@@ -9,8 +9,8 @@ import pytest
 from sct_lesion_losses.centerline import cnn as module
 from sct_lesion_losses.centerline.cnn import cnn
 from sct_lesion_losses.errors import CenterlineError, EngineError
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 

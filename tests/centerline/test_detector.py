@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from sct_lesion_losses.centerline import detector
 from sct_lesion_losses.centerline.detector import Detector, detect, evidence, shows_cord
-from sct_lesion_losses.centerline.harvest import Example
+from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.errors import CenterlineError
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 Loader = Callable[[str], tuple[np.ndarray, Grid]]

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sct_lesion_losses.centerline import harvest
-from sct_lesion_losses.centerline.harvest import Example
+from sct_lesion_losses.centerline import training
+from sct_lesion_losses.centerline.training import Example
 
 Maker = Callable[..., Example]
 
@@ -15,7 +15,7 @@ def test_a_point_stays_on_the_cord_whatever_is_changed() -> None:
     image = np.full((80, 70), 100, np.uint8)
     image[29:32, 39:42] = 200
     for _ in range(40):
-        changed, point = harvest.augmented(image, np.array([40.0, 30.0]), rng)
+        changed, point = training.augmented(image, np.array([40.0, 30.0]), rng)
         assert point is not None
         x, y = np.rint(point).astype(int)
         around = changed[max(y - 6, 0) : y + 7, max(x - 6, 0) : x + 7].astype(float)
@@ -28,15 +28,15 @@ def test_wrong_places_keep_away_from_the_cord(example: Maker) -> None:
     image = example(0).pictures.images[0]
     for weights in (None, np.ones(577, np.float32)):
         rng = np.random.default_rng(0)
-        places = harvest._wrong_places(image, point, rng, weights)
+        places = training._wrong_places(image, point, rng, weights)
         assert len(places) > 0
-        assert np.hypot(*(places[:, ::-1] - point).T).min() > harvest.RIGHT_MM
+        assert np.hypot(*(places[:, ::-1] - point).T).min() > training.RIGHT_MM
 
 
 def test_slabs_above_the_cord_have_only_wrong_places(example: Maker) -> None:
     above = example(0)
     assert above.points is not None
     nowhere = Example(above.pictures, np.full_like(above.points, np.nan))
-    right, wrong = harvest.harvest([nowhere], np.random.default_rng(0))
+    right, wrong = training.harvest([nowhere], np.random.default_rng(0))
     assert len(right) == 0
     assert len(wrong) > 0

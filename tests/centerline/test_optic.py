@@ -8,7 +8,7 @@ import pytest
 
 from sct_lesion_losses.centerline.optic import optic, to_eight_bit
 from sct_lesion_losses.errors import CenterlineError
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 

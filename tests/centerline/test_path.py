@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.centerline.path import best_path, path_scores
+from sct_lesion_losses.centerline.optic import best_path, path_scores
 from sct_lesion_losses.errors import GeometryError
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.centerline import slabs
+from sct_lesion_losses.centerline import detector
 from sct_lesion_losses.errors import CenterlineError
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
 
 
 def grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Grid:
@@ -17,7 +17,7 @@ def grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) ->
 def test_thin_slices_are_averaged_over_three_millimetres() -> None:
     image = np.zeros((4, 5, 8), np.float32)
     image[:, :, 3:] = [90, 60, 30, 255, 255]
-    result = slabs.cut(image, grid(image.shape, (1, 1, 1)))
+    result = detector.cut(image, grid(image.shape, (1, 1, 1)))
     # Slices 0-2, 3-5 and 6-7: means 0, 60 and 255.
     assert result.images[:, 0, 0].tolist() == [0, 60, 255]
     assert result.z.tolist() == [1, 4, 6.5]
@@ -26,7 +26,7 @@ def test_thin_slices_are_averaged_over_three_millimetres() -> None:
 
 def test_thick_slices_stay_single() -> None:
     image = np.random.default_rng(0).normal(size=(4, 5, 3))
-    result = slabs.cut(image, grid(image.shape, (1, 1, 7.5)))
+    result = detector.cut(image, grid(image.shape, (1, 1, 7.5)))
     assert result.z.tolist() == [0, 1, 2]
     assert result.spacing_mm == (1, 1, 7.5)
 
@@ -39,7 +39,7 @@ def test_pixels_are_a_millimetre_and_nothing_shifts(size_mm: float) -> None:
     blob = np.exp(
         -(((x + 0.5) * size_mm - 20.3) ** 2 + ((y + 0.5) * size_mm - 14.1) ** 2) / (2 * 3**2)
     )
-    result = slabs.cut(blob[:, :, None], grid((nx, ny, 1), (size_mm, size_mm, 4)))
+    result = detector.cut(blob[:, :, None], grid((nx, ny, 1), (size_mm, size_mm, 4)))
     rows, columns = np.indices(result.images.shape[1:])
     weight = result.images[0].astype(float) ** 2
     centre = (columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()
@@ -54,7 +54,7 @@ def test_pixels_are_a_millimetre_and_nothing_shifts(size_mm: float) -> None:
 def test_pixels_and_voxels_are_inverse(
     point: tuple[float, float], size_mm: tuple[float, float]
 ) -> None:
-    pictures = slabs.Slabs(
+    pictures = detector.Slabs(
         grid((4, 4, 1), (*size_mm, 1)), np.zeros((1, 4, 4), np.uint8), np.zeros(1)
     )
     np.testing.assert_allclose(pictures.to_voxels(pictures.to_pixels(point)), point, atol=1e-6)
@@ -63,22 +63,22 @@ def test_pixels_and_voxels_are_inverse(
 def test_a_few_extreme_voxels_do_not_darken_the_rest() -> None:
     image = np.random.default_rng(0).uniform(0, 100, (40, 40, 4))
     image[0, 0, 0] = 1e6
-    assert slabs.cut(image, grid(image.shape, (1, 1, 4))).images.mean() > 100
+    assert detector.cut(image, grid(image.shape, (1, 1, 4))).images.mean() > 100
 
 
 def test_a_small_object_on_nothing_is_kept() -> None:
     image = np.zeros((40, 40, 4))
     image[20, 20, :] = 50
-    assert slabs.cut(image, grid(image.shape, (1, 1, 4))).images.max() == 255
+    assert detector.cut(image, grid(image.shape, (1, 1, 4))).images.max() == 255
 
 
 def test_a_constant_image_is_refused() -> None:
     with pytest.raises(CenterlineError, match="every voxel of the image is 3"):
-        slabs.cut(np.full((9, 9, 2), 3), grid((9, 9, 2), (1, 1, 1)))
+        detector.cut(np.full((9, 9, 2), 3), grid((9, 9, 2), (1, 1, 1)))
 
 
 def test_a_cord_is_looked_for_inside_the_picture_only() -> None:
-    inside = slabs.inner((20, 11))
+    inside = detector.inner((20, 11))
     rows, columns = np.nonzero(inside)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 15, 3, 7)
     assert inside.sum() == 12 * 5
@@ -86,4 +86,4 @@ def test_a_cord_is_looked_for_inside_the_picture_only() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 9])
 def test_a_narrow_picture_still_has_an_inside(n: int) -> None:
-    assert slabs.inner((n, 50)).any()
+    assert detector.inner((n, 50)).any()

@@ -8,9 +8,9 @@ import pytest
 
 from sct_lesion_losses import phantom
 from sct_lesion_losses.centerline import detector, training
-from sct_lesion_losses.centerline.harvest import Example
+from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.errors import TrainingError
-from sct_lesion_losses.space.centerline import Centerline
+from sct_lesion_losses.geometry.centerline import Centerline
 
 Maker = Callable[..., Example]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.cli.arguments import Names, pairs
+from sct_lesion_losses.cli.parser import Names, pairs
 
 NAMES = Names(single=["-o", "-ofolder", "-thr", "-qc", "-qc-dataset"], many=["-i"])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sct_lesion_losses.bundle import store, verify
+from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cli.bundle import main
 
@@ -89,7 +89,7 @@ def test_list_warns_where_there_is_nothing(shelf: Path, capsys: pytest.CaptureFi
 def test_list_goes_on_after_a_bundle_that_cannot_be_read(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (make("a") / verify.INFO).write_text("{}")
+    (make("a") / check.INFO).write_text("{}")
     make("b")
     assert main(["list"]) == 1
     out, err = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_verify_says_ok(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_verify_without_a_name_looks_at_all(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    (make("a") / verify.CARD).write_text("changed")
+    (make("a") / check.CARD).write_text("changed")
     make("b")
     assert main(["verify"]) == 1
     out, err = capsys.readouterr()
@@ -141,7 +141,7 @@ def test_what_is_exported_is_imported(
     assert main(["import", "dice.zip"]) == 0
     target = tmp_path / "home/.local/share/sct_lesion_losses/bundles/dice"
     assert capsys.readouterr().out == f"{target}\n"
-    assert verify.read_files(target) == verify.read_files(folder)
+    assert check.read_files(target) == check.read_files(folder)
 
 
 def test_import_into_a_folder_says_how_it_is_found(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from sct_lesion_losses.cli.common import (
+from sct_lesion_losses.cli.parser import (
     FILE,
     FLOAT,
     FOLDER,
@@ -175,7 +175,7 @@ def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[st
 
 def test_a_closed_pipe_ends_quietly() -> None:
     code = (
-        "import sys\nfrom sct_lesion_losses.cli.common import command, execute\n"
+        "import sys\nfrom sct_lesion_losses.cli.parser import command, execute\n"
         "@command('x', 'X.')\ndef X(verbosity):\n    print('a' * 10**6)\n"
         "sys.exit(execute(X, []))\n"
     )

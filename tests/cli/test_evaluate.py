@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from small_cohort import write_cohort
 
-from sct_lesion_losses import evaluate
 from sct_lesion_losses.cli.evaluate import main
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.workflows import evaluate
 
 
 @pytest.mark.parametrize(

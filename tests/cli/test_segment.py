@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from sct_lesion_losses import models, segment
 from sct_lesion_losses.cli.segment import main, main_tversky
 from sct_lesion_losses.errors import BundleError, ImageError
-from sct_lesion_losses.report.result import Found, Result
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.report.sidecar import Found, Result
+from sct_lesion_losses.workflows import segment
 
 
 class Runs(list[tuple[Path, Any, Any]]):
@@ -33,7 +34,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         return Result(written, found, 0.35, 0.35, "embedded", "onnxruntime", ())
 
     monkeypatch.setattr(segment, "run", run)
-    monkeypatch.setattr(models, "opened", lambda *_: (None, None))
+    monkeypatch.setattr(predict, "opened", lambda *_: (None, None))
     monkeypatch.setattr(segment, "require", lambda _: None)
     return calls
 
@@ -142,7 +143,7 @@ def test_a_bundle_that_cannot_be_used_is_said_once(
     def opened(*_: object) -> None:
         raise BundleError("no bundle 'x'; sct_lesion_bundle list shows what there is")
 
-    monkeypatch.setattr(models, "opened", opened)
+    monkeypatch.setattr(predict, "opened", opened)
     assert main(["-i", "a.nii", "b.nii", "-bundle", "x"]) == 1
     assert capsys.readouterr().err.count("no bundle 'x'") == 1
     assert runs == []

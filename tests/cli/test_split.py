@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_cohort import write_cohort
 
-from sct_lesion_losses import split
 from sct_lesion_losses.cli.split import main
-from sct_lesion_losses.data import cohort as cohorts
-from sct_lesion_losses.data.splits import Rules
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.splits import Rules
+from sct_lesion_losses.workflows import split
 
 
 @pytest.fixture(scope="module")

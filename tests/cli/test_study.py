@@ -7,10 +7,10 @@ import pytest
 from small_cohort import write_cohort
 
 from sct_lesion_losses import study
-from sct_lesion_losses.cli import recipe_options
+from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.study import main
-from sct_lesion_losses.model import recipe
 from sct_lesion_losses.study import Result, Settings
+from sct_lesion_losses.training import recipe
 
 FAST = [
     "-filters",
@@ -65,7 +65,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 def test_the_losses_are_the_seven_of_the_study_by_its_recipes(asked: list[Settings]) -> None:
     assert main(["-i", "cohort", "-ofolder", "out"]) == 0
-    assert asked[0].recipes == tuple(map(recipe.study, recipe_options.STUDY_LOSSES))
+    assert asked[0].recipes == tuple(map(recipe.study, options.STUDY_LOSSES))
     assert len(asked[0].recipes) == 7
     assert asked[0].command == "sct_lesion_study -i cohort -ofolder out"
 

@@ -8,15 +8,15 @@ import sct_graph
 from small_cohort import write_cohort
 
 from sct_lesion_losses import losses
-from sct_lesion_losses.augment import Augmentation
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.cli import recipe_options
+from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.train import main
-from sct_lesion_losses.model.recipe import Recipe, study
+from sct_lesion_losses.preprocessing.augmentation import Augmentation
+from sct_lesion_losses.training.recipe import Recipe, study
 
 
 def test_the_help_offers_every_loss() -> None:
-    assert tuple(losses.LOSSES) == recipe_options.LOSSES
+    assert tuple(losses.LOSSES) == options.LOSSES
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def given(*args: str) -> Recipe:
     """The recipe that a command line asks for."""
 
     @click.command()
-    @recipe_options.of_recipe
+    @options.of_recipe
     def probe(**values: object) -> Recipe:
-        return recipe_options.recipe(values, {})
+        return options.recipe(values, {})
 
     return probe.main([word for arg in args for word in arg.split()], standalone_mode=False)
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sct_lesion_losses import tune
 from sct_lesion_losses.cli.tune import main, tune_lesion
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.detection import PRESETS
-from sct_lesion_losses.operating_point import OBJECTIVES, Curve, choose
+from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.thresholds import OBJECTIVES, Curve, choose
+from sct_lesion_losses.workflows import tune
 
 
 @pytest.mark.parametrize(

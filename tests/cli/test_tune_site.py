@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sct_lesion_losses import recalibrate, tune
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.cli.tune import main
-from sct_lesion_losses.operating_point import THRESHOLDS, Curve, choose
-from sct_lesion_losses.operating_point.shrink import Curves
-from sct_lesion_losses.operating_point.shrink import recalibrate as shrink
+from sct_lesion_losses.thresholds import THRESHOLDS, Curve, choose
+from sct_lesion_losses.thresholds.site import Curves
+from sct_lesion_losses.thresholds.site import recalibrate as shrink
+from sct_lesion_losses.workflows import site as recalibrate
+from sct_lesion_losses.workflows import tune
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from sct_lesion_losses import losses
-from sct_lesion_losses.losses.blob import BASES, blob, components
+from sct_lesion_losses.losses.instance import BASES, blob, components
 
 tf = pytest.importorskip("tensorflow")
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scan_rows import bearing, lesion_free
 
-from sct_lesion_losses.metrics.comparison import between_bundles, between_thresholds
-from sct_lesion_losses.metrics.scan_score import MEASURES, ScanScore, tuned, untuned
+from sct_lesion_losses.metrics.scores import (
+    MEASURES,
+    ScanScore,
+    between_bundles,
+    between_thresholds,
+    tuned,
+    untuned,
+)
 
 
 def scans(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sct_lesion_losses.metrics.components import bounding_box, components
+from sct_lesion_losses.metrics.lesionwise import bounding_box, components
 
 
 def two_voxels(*second: int) -> np.ndarray:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import GeometryError
-from sct_lesion_losses.metrics.components import components
-from sct_lesion_losses.metrics.lesion import measures
+from sct_lesion_losses.metrics.lesionwise import components, measures
 
 
 def test_an_empty_mask_has_no_lesion() -> None:

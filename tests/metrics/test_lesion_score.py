@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import GeometryError, UsageError
-from sct_lesion_losses.metrics.components import components
-from sct_lesion_losses.metrics.detection import PRESETS, Preset
-from sct_lesion_losses.metrics.lesion import LesionScore, score
-from sct_lesion_losses.metrics.overlap import Overlap, overlap
+from sct_lesion_losses.metrics.lesionwise import (
+    PRESETS,
+    LesionScore,
+    Overlap,
+    Preset,
+    components,
+    overlap,
+    score,
+)
 
 UNIT_MM = (1.0, 1.0, 1.0)
 

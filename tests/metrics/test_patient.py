@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.metrics import lesion, patient
-from sct_lesion_losses.metrics.patient import proportion
+from sct_lesion_losses.metrics import lesionwise, patientwise
+from sct_lesion_losses.metrics.patientwise import proportion
 
 UNIT_MM = (1.0, 1.0, 1.0)
 
@@ -15,7 +15,7 @@ def scan(truth: slice | None, prediction: slice | None, preset: str = "paper"):
     for mask, where in zip(masks, (truth, prediction), strict=True):
         if where is not None:
             mask[where] = True
-    return lesion.score(*masks, UNIT_MM, preset)
+    return lesionwise.score(*masks, UNIT_MM, preset)
 
 
 HERE, THERE, SPECK = slice(0, 8), slice(20, 28), slice(15, 17)
@@ -31,7 +31,7 @@ SCANS = [
 
 
 def test_a_scan_is_found_if_one_of_its_lesions_is_detected():
-    found = patient.score(SCANS)
+    found = patientwise.score(SCANS)
     assert (found.sensitivity.count, found.sensitivity.n) == (1, 3)
     assert found.sensitivity.value == pytest.approx(1 / 3)
     assert (found.specificity.count, found.specificity.n) == (2, 3)
@@ -39,7 +39,7 @@ def test_a_scan_is_found_if_one_of_its_lesions_is_detected():
 
 
 def test_any_lesion_counts_predicted_lesions_wherever_they_are():
-    found = patient.score(SCANS, "any_lesion")
+    found = patientwise.score(SCANS, "any_lesion")
     assert (found.sensitivity.count, found.sensitivity.n) == (2, 3)
     assert (found.specificity.count, found.specificity.n) == (2, 3)
     assert found.rule == "any_lesion"
@@ -48,20 +48,20 @@ def test_any_lesion_counts_predicted_lesions_wherever_they_are():
 def test_lesions_too_small_for_the_preset_make_no_positive_and_no_lesion_free_scan():
     # Specks of 2 mm3: predicted, they are no alarm; as manual masks, in neither row.
     scans = [scan(None, SPECK, "anima"), scan(SPECK, HERE, "anima"), scan(HERE, SPECK, "anima")]
-    found = patient.score(scans, "any_lesion")
+    found = patientwise.score(scans, "any_lesion")
     assert (found.specificity.count, found.specificity.n) == (1, 1)
     assert (found.sensitivity.count, found.sensitivity.n) == (0, 1)
 
 
 def test_specificity_of_a_set_without_lesion_free_scans_is_nan():
-    found = patient.score(SCANS[:3])
+    found = patientwise.score(SCANS[:3])
     assert found.specificity.n == 0
     assert np.isnan([found.specificity.value, found.specificity.low]).all()
     assert found.sensitivity.n == 3
 
 
 def test_no_scan_gives_nan():
-    assert np.isnan(patient.score([]).sensitivity.value)
+    assert np.isnan(patientwise.score([]).sensitivity.value)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_intervals_are_the_published_ones(count, n, low, high):
 
 def test_scans_of_two_presets_are_refused():
     with pytest.raises(UsageError, match=r"presets \['anima', 'paper'\]"):
-        patient.score([scan(HERE, HERE), scan(HERE, HERE, "anima")])
+        patientwise.score([scan(HERE, HERE), scan(HERE, HERE, "anima")])
 
 
 def test_unknown_rules_are_refused():
     with pytest.raises(UsageError, match="no patient-wise rule is named 'all'"):
-        patient.score(SCANS, "all")
+        patientwise.score(SCANS, "all")

@@ -7,8 +7,8 @@ import pytest
 from scan_rows import bearing, lesion_free
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.scan_score import MEASURES, tuned, untuned
+from sct_lesion_losses.metrics import scores
+from sct_lesion_losses.metrics.scores import MEASURES, tuned, untuned
 
 ROWS = [
     bearing("s1", "dice", 0.5),
@@ -65,8 +65,8 @@ def test_every_measure_is_the_one_it_is_called() -> None:
 def test_lesion_free_scans_are_in_no_spread_but_in_the_specificity() -> None:
     rows = [bearing("s1"), bearing("s2", detected=0), lesion_free("s3"), lesion_free("s4")]
     rows.append(lesion_free("s5", n_predicted=1))
-    assert all(scan_score.spread(rows, measure).n == 2 for measure in MEASURES)
-    found = scan_score.patients(rows)
+    assert all(scores.spread(rows, measure).n == 2 for measure in MEASURES)
+    found = scores.patients(rows)
     assert (found.sensitivity.value, found.specificity.value) == (1 / 2, 2 / 3)
-    assert scan_score.patients(rows, "any_lesion").sensitivity.value == 1
-    assert np.isnan(scan_score.patients(rows[:2]).specificity.value)
+    assert scores.patients(rows, "any_lesion").sensitivity.value == 1
+    assert np.isnan(scores.patients(rows[:2]).specificity.value)

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.metrics.summary import (
-    holm,
-    interval,
-    spread,
-    wilcoxon,
-)
+from sct_lesion_losses.metrics.statistics import holm, interval, spread, wilcoxon
 
 ORACLE = json.loads(
     (Path(__file__).parents[2] / "testing_data" / "oracles" / "statistics.json").read_text(

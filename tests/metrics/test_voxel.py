@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import GeometryError
-from sct_lesion_losses.metrics.voxel import score
+from sct_lesion_losses.metrics.voxelwise import score
 
 masks = arrays(bool, (4, 3, 2), elements=st.booleans())
 TRUTH = np.array([1, 1, 1, 0, 0, 0], bool)

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import PhantomScan, make_scan
-from sct_lesion_losses.phantom.files import centerline_mask, write_nifti, write_scan
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.phantom.cohort import centerline_mask, write_nifti, write_scan
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom import framing
+from sct_lesion_losses.phantom import sites
 from sct_lesion_losses.phantom.acquisition import rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body, make_body
 from sct_lesion_losses.phantom.scan import _in_view
@@ -29,7 +29,7 @@ def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(
 ) -> None:
     drawn = 0
     for k, protocol in enumerate(protocols):
-        moved, with_column = framing.elsewhere(np.random.default_rng(k), protocol)
+        moved, with_column = sites.elsewhere(np.random.default_rng(k), protocol)
         body = bodies[k % len(bodies)]
         assert len(_in_view(body, rpi_grid(body, protocol))) > 0
         if with_column:
@@ -41,7 +41,7 @@ def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(
 
 def test_one_in_ten_fields_elsewhere_is_nothing_but_noise(protocols: list[Protocol]) -> None:
     moved = [
-        framing.elsewhere(np.random.default_rng(k), protocol)[0]
+        sites.elsewhere(np.random.default_rng(k), protocol)[0]
         for k, protocol in enumerate(protocols)
     ]
     assert np.mean([p.snr < 1 for p in moved]) == pytest.approx(0.1, abs=0.06)
@@ -52,7 +52,7 @@ def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(
 ) -> None:
     cropped = 0
     for k, protocol in enumerate(protocols):
-        made = framing.cropped(np.random.default_rng(k), protocol)
+        made = sites.cropped(np.random.default_rng(k), protocol)
         assert all(a <= b for a, b in zip(made.fov_mm, protocol.fov_mm, strict=True))
         assert replace(made, fov_mm=protocol.fov_mm, middle_mm=protocol.middle_mm) == protocol
         cropped += made != protocol
@@ -62,7 +62,7 @@ def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(
 
 
 def test_a_tiny_field_is_isotropic_and_straight(protocols: list[Protocol]) -> None:
-    made = framing.tiny(protocols[0])
+    made = sites.tiny(protocols[0])
     assert made.pixel_mm == made.slice_mm == 0.8
     assert made.gap_mm == 0
     assert made.tilt == (0.0, 0.0, 0.0)

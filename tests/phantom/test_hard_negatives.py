@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom import hard_negatives, make_scan
+from sct_lesion_losses.phantom import lesions as hard_negatives
+from sct_lesion_losses.phantom import make_scan
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
 

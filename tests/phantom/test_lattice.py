@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom.acquisition import rpi_grid
+from sct_lesion_losses.phantom.acquisition import make_lattice, rpi_grid
 from sct_lesion_losses.phantom.anatomy import make_body
-from sct_lesion_losses.phantom.lattice import make_lattice
 from sct_lesion_losses.phantom.sites import SITES, draw_protocol
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.phantom import PhantomScan, make_scan
-from sct_lesion_losses.phantom.raters import rater_mask
+from sct_lesion_losses.phantom.lesions import rater_mask
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom import scan as phantom_scan
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
-from sct_lesion_losses.phantom.scan import has_lesions
+from sct_lesion_losses.phantom.scan import SMALLEST_MM3, has_lesions
 from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, home_site
-from sct_lesion_losses.phantom.truth import SMALLEST_MM3
 
 
 def tiny(**options: object) -> PhantomScan:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, draw_protocol
-from sct_lesion_losses.phantom.storage import stored_grid, typed
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, draw_protocol, stored_grid, typed
 
 
 @given(st.sampled_from(ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom.acquisition import Acquired
 from sct_lesion_losses.phantom.anatomy import Body, make_body
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
-from sct_lesion_losses.phantom.truth import label
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.phantom.scan import label
 
 SHAPE = (9, 9, 9)
 

@@ -6,10 +6,10 @@ import pytest
 from scan_rows import bearing, lesion_free
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.scan_score import TruthLesion
-from sct_lesion_losses.report import breakdowns
-from sct_lesion_losses.report.markup import Table
+from sct_lesion_losses.metrics import scores
+from sct_lesion_losses.metrics.scores import TruthLesion
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report.tables import Table
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -25,7 +25,7 @@ def lesion(
 def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:
     rows = [bearing(f"s{k}", "a", 0.3, True, detected=int(k < 15)) for k in range(26)]
     rows += [lesion_free("f", "a", 0.3, True), lesion_free("g", "a", 0.3, True, n_predicted=2)]
-    found = breakdowns.patients(scan_score.tuned(rows))
+    found = tables.patients(scores.tuned(rows))
     assert texts(found) == [
         [
             *("a", "0.3", "0.58 (0.39 to 0.74)", "1.00 (0.87 to 1.00)", "0.50 (0.09 to 0.91)"),
@@ -44,7 +44,7 @@ def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
         bearing("s2", "b", 0.5, True, {"V-F1": 0.6}, site="Lyon"),
     ]
     # Of 0.6 and 0.8: median and mean 0.7, deviation 0.2 / sqrt(2).
-    assert texts(breakdowns.sites(scan_score.tuned(rows))) == [
+    assert texts(tables.sites(scores.tuned(rows))) == [
         ["Basel", "a", "0.3", "n/a", "n/a", "n/a", "n/a", "n/a", "1.00", "0", "1"],
         [
             *("Lyon", "a", "0.3", "0.70 (0.70±0.14)", "0.60 to 0.80"),
@@ -64,7 +64,7 @@ def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
 def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
     lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
     lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
-    assert texts(breakdowns.lesion_sizes(lesions)) == [
+    assert texts(tables.lesion_sizes(lesions)) == [
         ["under 30", "a", "0.3", "1", "0", "0.00 (n/a)"],
         ["under 30", "b", "0.3", "1", "1", "1.00 (n/a)"],
         ["30 to 100", "a", "0.3", "2", "2", "1.00 (1.00 to 1.00)"],
@@ -80,15 +80,15 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
 )
 def test_edges_of_ones_own(edges: list[float], names: list[str]) -> None:
     lesions = [lesion(1, 29.9, True), lesion(2, 70, False)]
-    assert [line[0] for line in texts(breakdowns.lesion_sizes(lesions, edges))] == names
+    assert [line[0] for line in texts(tables.lesion_sizes(lesions, edges))] == names
 
 
 def test_edges_that_do_not_rise_are_refused() -> None:
     with pytest.raises(UsageError, match="expected rising numbers"):
-        breakdowns.lesion_sizes([], [100, 30])
+        tables.lesion_sizes([], [100, 30])
 
 
 def test_a_lesion_is_counted_once() -> None:
     one = lesion(1, 20, True)
     with pytest.raises(DataError, match="two tuned rows"):
-        breakdowns.lesion_sizes([one, dataclasses.replace(one, detected=False)])
+        tables.lesion_sizes([one, dataclasses.replace(one, detected=False)])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from small_cohort import write_cohort
 
-from sct_lesion_losses.data import cohort
-from sct_lesion_losses.data.cohort import CohortScan
+from sct_lesion_losses.cohorts import table
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
-from sct_lesion_losses.report import contact_sheet, figure
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.report.figures import contact_sheet
+from sct_lesion_losses.report.figures import scan as figure
 
 SHAPE = (24, 40, 30)  # RPI, of 2 x 1 x 1.5 mm
 LESION = (slice(13, 16), slice(18, 22), slice(20, 24))
@@ -56,7 +57,7 @@ def outlines(axes: Any) -> dict[str, np.ndarray]:
 
 
 def test_every_scan_of_a_small_cohort_has_three_panels(tmp_path: Path) -> None:
-    scans = cohort.read(write_cohort(tmp_path / "cohort", subjects=5, lesion_free=2))
+    scans = table.read(write_cohort(tmp_path / "cohort", subjects=5, lesion_free=2))
     made = contact_sheet.sheet([contact_sheet.tile(s) for s in contact_sheet.chosen(scans)])
     assert len(made.axes) == 3 * 5
     titles = [text.get_text() for text in made.texts[:-1]]  # the last is the legend
@@ -65,7 +66,7 @@ def test_every_scan_of_a_small_cohort_has_three_panels(tmp_path: Path) -> None:
 
 
 def test_the_same_cohort_gives_the_same_png(tmp_path: Path) -> None:
-    scans = cohort.read(write_cohort(tmp_path / "cohort", subjects=2))
+    scans = table.read(write_cohort(tmp_path / "cohort", subjects=2))
     for name in ("one.png", "two.PNG"):
         contact_sheet.draw(scans, tmp_path / name)
     content = (tmp_path / "one.png").read_bytes()

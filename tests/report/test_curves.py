@@ -8,9 +8,9 @@ import pytest
 from matplotlib import image
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.model.progress import EpochLine, Progress
-from sct_lesion_losses.report import curves
 from sct_lesion_losses.report.figures import learning
+from sct_lesion_losses.report.figures import learning as curves
+from sct_lesion_losses.training.callbacks import EpochLine, Progress
 
 
 def after(*losses: float) -> Progress:
@@ -35,18 +35,18 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
 
 
 def test_the_picture_shows_both_losses_and_the_best_epoch(tmp_path):
-    curves.draw(after(0.9, 0.5, 0.6), tmp_path / "a.png")
+    curves.draw_history(after(0.9, 0.5, 0.6), tmp_path / "a.png")
     shown = image.imread(tmp_path / "a.png")[..., :3]
     for colour in (learning.TRAINING_COLOUR, learning.VALIDATION_COLOUR):
         wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (np.abs(shown - wanted).max(axis=-1) < 0.02).sum() > 100
     text = tmp_path / "a.svg"
-    curves.draw(after(0.9, 0.5, 0.6), text)
+    curves.draw_history(after(0.9, 0.5, 0.6), text)
     assert text.read_text().startswith("<?xml")
 
 
 def test_a_hundred_rates_are_not_all_labelled(tmp_path):
-    curves.draw(after(*np.linspace(1, 0.1, 100)), tmp_path / "a.png")
+    curves.draw_history(after(*np.linspace(1, 0.1, 100)), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 0
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.report.cuts import AXIAL, SAGITTAL, Cut, Labelled, cut
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.report.figures.overlay import AXIAL, SAGITTAL, Cut, Labelled, cut
 
 
 def labelled(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Labelled:

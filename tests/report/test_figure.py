@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sct_lesion_losses.report import figure
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.report.figures import scan
 
 
 def straight(grid: Grid) -> Centerline:
@@ -32,7 +32,7 @@ def test_a_png_is_drawn_of_any_scan(
     image = np.random.default_rng(0).random(shape)
     mask = np.zeros(shape, bool)
     mask[tuple(n // 2 for n in shape)] = marked
-    figure.draw(image, grid, straight(grid), mask, None, tmp_path / "a.png", "title")
+    scan.draw(image, grid, straight(grid), mask, None, tmp_path / "a.png", "title")
     content = (tmp_path / "a.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", content[16:24])
@@ -42,7 +42,7 @@ def test_a_png_is_drawn_of_any_scan(
 def test_only_the_field_around_the_cord_is_resampled() -> None:
     # 448 x 448 voxels of 0.9 mm are 800 x 800 at 0.5 mm; 120 mm from front to back are shown.
     fine = grid_of((448, 448, 10), (0.9, 0.9, 8.0)).resampled((0.5, 0.5, 0.5))
-    around = figure._around(straight(fine))
+    around = scan._around(straight(fine))
     assert around.shape[0] <= 2 * 20 / 0.5 + 3
     assert around.shape[1] <= 2 * 60 / 0.5 + 3
     assert around.shape[2] == fine.shape[2]
@@ -54,7 +54,7 @@ def test_axial_slices_go_through_the_largest_lesions_and_stay_apart() -> None:
     overlay[10:14, 10:14, 30:34] = 1
     overlay[20:30, 20:30, 80] = 1
     overlay[2, 2, 82] = 1  # 1 mm from the largest
-    chosen = figure._slices(overlay, straight(fine))
+    chosen = scan._slices(overlay, straight(fine))
     assert {30, 80} <= set(chosen)
     assert len(chosen) == 4
-    assert np.diff(sorted(chosen)).min() * 0.5 >= figure.APART_MM
+    assert np.diff(sorted(chosen)).min() * 0.5 >= scan.APART_MM

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.report.markup import Cell, Table, latex, markdown, row, tsv
+from sct_lesion_losses.report.tables import Cell, Table, latex, markdown, row, tsv
 
 SMALL = Table(
     title="Two models",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
-from sct_lesion_losses.report.markup import Cell, Table, html, row
 from sct_lesion_losses.report.page import Section
+from sct_lesion_losses.report.tables import Cell, Table, html, row
 
 SMALL = Table(
     "A & B",

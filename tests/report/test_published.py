@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from sct_lesion_losses.operating_point import THRESHOLDS
-from sct_lesion_losses.report.published import COHORT, PUBLISHED
+from sct_lesion_losses.report.tables import COHORT, PUBLISHED
+from sct_lesion_losses.thresholds import THRESHOLDS
 
 
 def test_the_study_has_seven_losses_and_sct() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.metrics.patient import proportion
-from sct_lesion_losses.operating_point import Tally, tally
-from sct_lesion_losses.operating_point.lesion_filter import Filter, candidates
+from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import reached
+from sct_lesion_losses.thresholds import Tally, sweep
+from sct_lesion_losses.thresholds.lesion_filter import Filter, candidates
 
 THRESHOLDS = (0.2, 0.5, 0.9)
 
@@ -19,7 +19,7 @@ def scan(truth_vox: int, low_vox: int = 0, high_vox: int = 0, beside_vox: int = 
     pmap[:high_vox, 0, 0] = 0.6
     pmap[high_vox : high_vox + low_vox, 0, 0] = 0.3
     pmap[:beside_vox, 4, 4] = 0.3
-    return tally(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)
+    return sweep(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)
 
 
 # At 0.2: TP 6, 10 and 0 of 10; FP 0, 10 and 0. V-F1 12/16, 20/30, 0. Lesions found: 1, 1, 0; of
@@ -116,7 +116,7 @@ def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
     truth[:10, 0, 0] = True
     pmap[:10, 0, 0] = pmap[:10, 4, 4] = 0.6
     seen = candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
-    counted = reached.metrics([tally(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
+    counted = reached.metrics([sweep(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
     found = reached.filtered([seen], ["a"], Filter())
     assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
     assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sweep_rows import BROAD, NARROW, swept
 
 from sct_lesion_losses.report import sentences, trends
-from sct_lesion_losses.report.published import PUBLISHED
+from sct_lesion_losses.report.tables import PUBLISHED
 
 
 def both() -> list[trends.Trend]:

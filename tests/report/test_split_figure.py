@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sct_lesion_losses.data.lesion_load import LesionLoad, PartLoad
+from sct_lesion_losses.cohorts.splits import LesionLoad, PartLoad
 from sct_lesion_losses.errors import OutputError
-from sct_lesion_losses.report import split_figure
+from sct_lesion_losses.report.figures import split
 
 
 def part(name: str, volumes: list[float], lesion_free: int = 0) -> PartLoad:
@@ -28,14 +28,14 @@ PARTS = [
 
 
 def test_a_png_is_drawn_wide_enough_for_print(tmp_path: Path) -> None:
-    split_figure.draw(PARTS, tmp_path / "split.png")
+    split.draw(PARTS, tmp_path / "split.png")
     content = (tmp_path / "split.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert struct.unpack(">II", content[16:24]) == (2160, 1050)  # 7.2 x 3.5 inch at 300 dpi
 
 
 def test_an_svg_is_drawn_where_the_name_ends_so(tmp_path: Path) -> None:
-    split_figure.draw(PARTS, tmp_path / "split.SVG")
+    split.draw(PARTS, tmp_path / "split.SVG")
     root = xml.dom.minidom.parse(str(tmp_path / "split.SVG")).documentElement
     assert root is not None
     assert root.tagName == "svg"
@@ -44,7 +44,7 @@ def test_an_svg_is_drawn_where_the_name_ends_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_same_parts_give_the_same_file(ending: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        split_figure.draw(PARTS, tmp_path / f"{name}.{ending}")
+        split.draw(PARTS, tmp_path / f"{name}.{ending}")
     one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -53,12 +53,12 @@ def test_the_same_parts_give_the_same_file(ending: str, tmp_path: Path) -> None:
     "volumes", [[], [7.0], [7.0] * 6, [1e-3, 1e6, 10.0, 20.0, 30.0], list(np.linspace(1, 9, 3000))]
 )
 def test_any_load_can_be_drawn(volumes: list[float], tmp_path: Path) -> None:
-    split_figure.draw([part("training", volumes, lesion_free=1)], tmp_path / "split.png")
+    split.draw([part("training", volumes, lesion_free=1)], tmp_path / "split.png")
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"ends in \.png or \.svg"):
-        split_figure.draw(PARTS, tmp_path / "split.pdf")
+        split.draw(PARTS, tmp_path / "split.pdf")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,11 +67,11 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
-        split_figure.draw(PARTS, tmp_path / "split.png")
+        split.draw(PARTS, tmp_path / "split.png")
 
 
 def test_labels_count_scans_subjects_and_the_lesion_free() -> None:
-    assert [split_figure.label(p) for p in PARTS] == [
+    assert [split.label(p) for p in PARTS] == [
         "training\n6 scans, 6 subjects",
         "validation\n1 scan, 1 subject",
         "thr-optimization\n0 scans, 0 subjects",

@@ -7,8 +7,9 @@ import pytest
 from scan_rows import bearing, lesion_free
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.scan_score import TruthLesion
-from sct_lesion_losses.report import scores, stored
+from sct_lesion_losses.metrics.scores import TruthLesion
+from sct_lesion_losses.report import scores
+from sct_lesion_losses.report import scores as stored
 from sct_lesion_losses.report.scores import LesionRow
 
 ROWS = [
@@ -26,7 +27,7 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
     columns = scores.scores({"tversky": "1.0"})
     table = tmp_path / "scores.tsv"
     table.write_text(scores.tsv(columns, ROWS))
-    found = stored.scores(table)
+    found = stored.read_scores(table)
     assert found[:2] == ROWS[:2]
     assert math.isnan(found[2].voxels.f1)
     assert scores.tsv(columns, found) == table.read_text()
@@ -35,7 +36,7 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_lesions_are_read_as_they_were_written(tmp_path: Path) -> None:
     table = tmp_path / "lesions.tsv"
     table.write_text(scores.tsv(scores.LESIONS, LESIONS))
-    assert stored.lesions(table) == LESIONS
+    assert stored.read_lesions(table) == LESIONS
 
 
 @pytest.mark.parametrize("text", [None, "scan\tbundle\na\tb\n", "\x00"])
@@ -44,4 +45,4 @@ def test_another_file_is_refused(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         table.write_text(text + "\n1\t2\n")
     with pytest.raises(DataError, match=r"scores.tsv: not a table of an evaluation"):
-        stored.scores(table)
+        stored.read_scores(table)

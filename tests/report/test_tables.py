@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_rows import NAN, bearing, lesion_free
 
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.comparison import between_thresholds
-from sct_lesion_losses.metrics.detection import PRESETS
-from sct_lesion_losses.metrics.scan_score import MEASURES, ScanScore, TruthLesion
-from sct_lesion_losses.metrics.summary import holm, wilcoxon
-from sct_lesion_losses.report import markup, numbers, tables
-from sct_lesion_losses.report.markup import Table
+from sct_lesion_losses.metrics import scores
+from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics.scores import MEASURES, ScanScore, TruthLesion, between_thresholds
+from sct_lesion_losses.metrics.statistics import holm, wilcoxon
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report import tables as markup
+from sct_lesion_losses.report import tables as numbers
+from sct_lesion_losses.report.tables import Table
 
 SCANS = 10
 WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
@@ -50,8 +51,8 @@ ROWS = [
 
 
 def tuned_table(rows: list[ScanScore]) -> Table:
-    at_tuned = scan_score.tuned(rows)
-    return tables.tuned(at_tuned, between_thresholds(scan_score.untuned(rows), at_tuned))
+    at_tuned = scores.tuned(rows)
+    return tables.tuned(at_tuned, between_thresholds(scores.untuned(rows), at_tuned))
 
 
 def bold(table: Table) -> set[tuple[str, str]]:
@@ -66,7 +67,7 @@ def bold(table: Table) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("ending", WRITERS)
 @pytest.mark.parametrize("name", ["table1", "table2"])
 def test_the_tables_of_the_study_are_golden(testing_data: Path, name: str, ending: str) -> None:
-    table = tuned_table(ROWS) if name == "table2" else tables.untuned(scan_score.untuned(ROWS))
+    table = tuned_table(ROWS) if name == "table2" else tables.untuned(scores.untuned(ROWS))
     golden = testing_data / "tables" / f"{name}.{ending}"
     assert WRITERS[ending](table) == golden.read_text(encoding="utf-8")
 
@@ -76,7 +77,7 @@ def test_bold_is_what_the_correction_leaves() -> None:
         ("focal_tversky", "V-F1"),
         ("focal_tversky", "V-sensitivity"),
     }
-    assert bold(tables.untuned(scan_score.untuned(ROWS))) == set()
+    assert bold(tables.untuned(scores.untuned(ROWS))) == set()
 
 
 @settings(max_examples=10)
@@ -102,13 +103,13 @@ def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
 
 def test_one_undefined_measure_has_a_lower_n_than_the_others() -> None:
     rows = [bearing("s1"), bearing("s2", measures={"L-F1": NAN})]
-    (numbers,) = tables.untuned(scan_score.untuned(rows)).footer
+    (numbers,) = tables.untuned(scores.untuned(rows)).footer
     assert [cell.text for cell in numbers] == ["n", "2", "2", "2", "1", "2", "2", "2", "0"]
 
 
 def test_models_with_other_numbers_of_scans_have_an_n_of_their_own() -> None:
     rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b"), bearing("s1", "c")]
-    footer = tables.untuned(scan_score.untuned(rows)).footer
+    footer = tables.untuned(scores.untuned(rows)).footer
     assert [(line[0].text, line[1].text) for line in footer] == [("n (a, c)", "1"), ("n (b)", "2")]
 
 
@@ -170,7 +171,7 @@ def test_a_comparison_says_all_of_its_numbers() -> None:
 
 def test_published_values_stand_beside_the_measured() -> None:
     rows = [*ROWS, *rows_of("own", 0.3, {}), *rows_of("mine", 0.3, {})]
-    found = tables.beside_published(scan_score.tuned(rows), {"mine": "tversky"})
+    found = tables.beside_published(scores.tuned(rows), {"mine": "tversky"})
     texts = {line[0].text: [cell.text for cell in line[1:]] for line in found.rows}
     assert texts["focal_tversky"] == [
         *("0.15", "0.15", "0.51", "0.31", "0.40", "0.26", "0.50", "0.65", "0.50", "0.22")

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scan_rows import bearing
 from sweep_rows import BROAD, NARROW, swept
 
-from sct_lesion_losses.operating_point import THRESHOLDS
 from sct_lesion_losses.report import trends
+from sct_lesion_losses.thresholds import THRESHOLDS
 
 curves = st.dictionaries(st.sampled_from(THRESHOLDS), st.floats(0, 1, allow_nan=False), min_size=1)
 

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sct_lesion_losses.data import nifti
 from sct_lesion_losses.errors import ImageError, OutputError
+from sct_lesion_losses.images import nifti
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 IMAGE = np.random.default_rng(0).integers(0, 1000, (16, 16, 8)).astype(np.int16)

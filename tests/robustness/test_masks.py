@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sct_lesion_losses.data import nifti
 from sct_lesion_losses.errors import GeometryError, ImageError
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import nifti
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 GRID = Grid((6, 6, 6), AFFINE)

@@ -11,10 +11,10 @@ from nibabel.processing import resample_from_to
 from scipy import ndimage
 
 from sct_lesion_losses.errors import CenterlineError, GeometryError
-from sct_lesion_losses.sct import crop
-from sct_lesion_losses.sct.crop import Crop
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.sct import lesion
+from sct_lesion_losses.sct.lesion import Crop
 
 
 def rpi_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Grid:
@@ -134,12 +134,12 @@ def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(
     seed: int, spacing_mm: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    grid = crop.as_header(rpi_grid((40, 50, 6), (spacing_mm, spacing_mm, 2.5)))
+    grid = lesion.as_header(rpi_grid((40, 50, 6), (spacing_mm, spacing_mm, 2.5)))
     mask = np.zeros(grid.shape, bool)
     for z in range(1, 5):
         x, y = rng.integers(2, 30, 2)
         mask[x : x + rng.integers(1, 9), y : y + rng.integers(1, 9), z] = True
-    plane = crop.in_plane(grid)
+    plane = lesion.in_plane(grid)
     whole = resample_from_to(
         Nifti1Image(mask.astype(np.float64), grid.affine),
         (plane.shape, plane.affine),
@@ -149,7 +149,7 @@ def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(
     expected = np.full((6, 2), np.nan)
     for z in np.flatnonzero(whole.any(axis=(0, 1))):
         expected[z] = ndimage.center_of_mass(whole[:, :, z])
-    np.testing.assert_array_equal(crop.centerline(mask, grid).xy, expected)
+    np.testing.assert_array_equal(lesion.centerline(mask, grid).xy, expected)
 
 
 def test_the_line_of_a_mask_does_not_depend_on_the_axis_order() -> None:
@@ -159,11 +159,11 @@ def test_the_line_of_a_mask_does_not_depend_on_the_axis_order() -> None:
     # The same voxels stored as z, x, y.
     order = np.eye(4)[[1, 2, 0, 3]]
     stored = Grid((6, 40, 50), grid.affine @ order)
-    found = crop.centerline(mask.transpose(2, 0, 1), stored)
-    np.testing.assert_array_equal(found.xy, crop.centerline(mask, grid).xy)
+    found = lesion.centerline(mask.transpose(2, 0, 1), stored)
+    np.testing.assert_array_equal(found.xy, lesion.centerline(mask, grid).xy)
 
 
 def test_an_empty_mask_has_no_line() -> None:
     grid = rpi_grid((40, 50, 6), (0.8, 0.8, 2.5))
     with pytest.raises(CenterlineError):
-        crop.centerline(np.zeros(grid.shape, np.uint8), grid)
+        lesion.centerline(np.zeros(grid.shape, np.uint8), grid)

@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sct_lesion_losses import engine
 from sct_lesion_losses.errors import EngineError, SctError, UsageError
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
+from sct_lesion_losses.inference import engine
 from sct_lesion_losses.sct import lesion
-from sct_lesion_losses.sct.crop import Crop
-from sct_lesion_losses.space.centerline import Centerline
-from sct_lesion_losses.space.grid import Grid
-from sct_lesion_losses.space.patches import extract, patch_starts, stitch
+from sct_lesion_losses.sct.lesion import Crop
 
 SCANS = {
     "t2_ax": ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2fake_t2ax"),

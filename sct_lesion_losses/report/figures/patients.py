@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import scan_score
-from sct_lesion_losses.metrics.patient import PatientScore
-from sct_lesion_losses.metrics.scan_score import ByBundle, ScanScore
-from sct_lesion_losses.report import numbers
+from sct_lesion_losses.metrics import scores as scan_score
+from sct_lesion_losses.metrics.patientwise import PatientScore
+from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
+from sct_lesion_losses.report import tables
 from sct_lesion_losses.report.figures import style
 
 _MOST = 5  # panels side by side
@@ -131,7 +131,7 @@ def _title(name: str, tuned: ByBundle) -> str:
     if name not in tuned:
         return f"{name}\nuntuned"
     threshold = next(iter(tuned[name].values())).threshold
-    own = "its own rule" if threshold is None else f"tuned: {numbers.threshold(threshold)}"
+    own = "its own rule" if threshold is None else f"tuned: {tables.threshold_text(threshold)}"
     return f"{name}\n{own}"
 
 

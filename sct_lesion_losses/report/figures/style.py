@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses import files
 from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.images import atomic
 
 FORMATS = (".png", ".svg")
 WIDTH_INCH = 7.2  # across both columns of a page
@@ -154,7 +154,7 @@ def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> Non
     options: dict[str, Any] = {"metadata": {"Date": None}}
     if kind == "png":
         options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": optimize}}
-    with files.replacing(path) as temporary, drawing():
+    with atomic.replacing(path) as temporary, drawing():
         made.savefig(temporary, format=kind, dpi=dpi, **options)
 
 

@@ -7,13 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.scan_score import ScanScore
-from sct_lesion_losses.report import numbers
-from sct_lesion_losses.report.figures import boxes, style, sweeps
-from sct_lesion_losses.report.figures.boxes import box
-from sct_lesion_losses.report.figures.sweeps import Sweep
+from sct_lesion_losses.metrics.scores import ScanScore
+from sct_lesion_losses.report import tables
+from sct_lesion_losses.report.figures import stability, style
+from sct_lesion_losses.report.figures.stability import Sweep
+
+FROM = 5  # fewer points have no quartiles worth a box
+WHISKER = 1.5  # box lengths
+
+
+def box(
+    values: npt.NDArray[np.float64], logarithmic: bool = False
+) -> tuple[float, float, float, float, float]:
+    """Lower whisker, quartile, median, quartile and upper whisker of some values.
+
+    Parameters
+    ----------
+    values : (N,) float64
+        Above 0 where `logarithmic`.
+    logarithmic : bool
+        The 1.5 box lengths of a whisker are factors, not differences.
+    """
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    if logarithmic:
+        reach = (high / low) ** WHISKER
+        inside = values[(values >= low / reach) & (values <= high * reach)]
+    else:
+        reach = WHISKER * (high - low)
+        inside = values[(values >= low - reach) & (values <= high + reach)]
+    # No whisker ends inside the box, where interpolated quartiles leave no point beyond it.
+    ends = min(inside.min(), low), max(inside.max(), high)
+    return float(ends[0]), float(low), float(middle), float(high), float(ends[1])
+
 
 _ROW_INCH, _REST_INCH = 1.75, 0.5
 _WIDEST, _OF_GAP = 0.034, 0.68  # width of a box, at most, and of the distance to the next
@@ -62,7 +90,7 @@ def figure(rows: Iterable[ScanScore]) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = [sweep for sweep in sweeps.of(rows) if len(sweep.thresholds)]
+    shown = [sweep for sweep in stability.of(rows) if len(sweep.thresholds)]
     if not shown:
         raise DataError("no model has thresholds; evaluate a bundle, or sct")
     n_rows, _ = style.shape(len(shown))
@@ -70,7 +98,7 @@ def figure(rows: Iterable[ScanScore]) -> Any:
     every = style.panels(made, len(shown), "decision threshold", "V-F1", sharex=True, sharey=True)
     for axes, sweep in zip(every, shown, strict=True):
         _panel(axes, sweep)
-    boxed = any(sweep.n >= boxes.FROM for sweep in shown)
+    boxed = any(sweep.n >= FROM for sweep in shown)
     said: list[Any] = [
         Line2D([], [], color="black", lw=1.4, label="median"),
         Line2D([], [], color=style.GREY, marker=".", ls="", label=_POINTS[boxed]),
@@ -96,7 +124,7 @@ def _panel(axes: Any, sweep: Sweep) -> None:
             continue
         low, first, middle, third, high = box(scores)
         medians.append([(x - half, middle), (x + half, middle)])
-        if len(scores) < boxes.FROM:
+        if len(scores) < FROM:
             points += [(x, score) for score in scores]
             continue
         lines += [[(x, low), (x, first)], [(x, third), (x, high)]]
@@ -134,5 +162,5 @@ def _halves(sweep: Sweep) -> list[float]:
 
 
 def _title(sweep: Sweep) -> str:
-    own = "untuned" if sweep.tuned is None else f"tuned: {numbers.threshold(sweep.tuned)}"
+    own = "untuned" if sweep.tuned is None else f"tuned: {tables.threshold_text(sweep.tuned)}"
     return f"{sweep.model}\nn = {sweep.n}, {own}"

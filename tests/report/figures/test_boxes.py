@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sct_lesion_losses.report.figures.boxes import box
+from sct_lesion_losses.report.figures.thresholds import box
 
 
 def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:

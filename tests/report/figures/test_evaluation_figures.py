@@ -13,9 +13,10 @@ from scan_rows import bearing, lesion_free
 from sweep_rows import THRESHOLDS, f1, medians, sweep_rows
 
 from sct_lesion_losses.errors import DataError, OutputError
-from sct_lesion_losses.metrics.patient import proportion
-from sct_lesion_losses.report.figures import evaluation, patients, stability, style, thresholds
-from sct_lesion_losses.report.published import PUBLISHED
+from sct_lesion_losses.metrics.patientwise import proportion
+from sct_lesion_losses.report import figures
+from sct_lesion_losses.report.figures import patients, stability, style, thresholds
+from sct_lesion_losses.report.tables import PUBLISHED
 
 NAMES = ("figure2", "stability", "patients")
 
@@ -31,7 +32,7 @@ def files_of(*names: str) -> set[str]:
 
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
-    written = evaluation.write(sweep_rows(), tmp_path / "out")
+    written = figures.write(sweep_rows(), tmp_path / "out")
     assert {path.name for path in written} == files_of(*NAMES)
     for path in written:
         content = path.read_bytes()
@@ -46,9 +47,9 @@ def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
-    evaluation.write(sweep_rows(), tmp_path / "one")
+    figures.write(sweep_rows(), tmp_path / "one")
     with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "path", "lines.linewidth": 7}):
-        evaluation.write(sweep_rows(), tmp_path / "two")
+        figures.write(sweep_rows(), tmp_path / "two")
     for name in files_of(*NAMES):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -153,14 +154,14 @@ def test_points_are_the_patient_wise_scores_with_their_intervals() -> None:
 def test_without_lesion_free_scans_the_patient_level_is_left_out_and_an_old_one_removed(
     tmp_path: Path,
 ) -> None:
-    evaluation.write(sweep_rows(), tmp_path)
-    evaluation.write(sweep_rows(free=0), tmp_path)
+    figures.write(sweep_rows(), tmp_path)
+    figures.write(sweep_rows(free=0), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == files_of("figure2", "stability")
 
 
 def test_rows_without_lesions_have_no_figure(tmp_path: Path) -> None:
     rows = [lesion_free("f", "a", threshold, threshold == 0.35) for threshold in THRESHOLDS]
-    assert evaluation.write(rows, tmp_path) == ()
+    assert figures.write(rows, tmp_path) == ()
     for draw in (thresholds.draw, stability.draw):
         with pytest.raises(DataError, match="no scan has lesions"):
             draw(rows, tmp_path / "a")
@@ -177,7 +178,7 @@ def test_v_f1_is_counted_once_where_rows_are_of_several_presets() -> None:
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level("INFO"):
-        assert evaluation.write(sweep_rows(), tmp_path / "out") == ()
+        assert figures.write(sweep_rows(), tmp_path / "out") == ()
     assert not (tmp_path / "out").exists()
     (record,) = caplog.records
     assert "sct_lesion_losses[report]" in record.getMessage()

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from sct_lesion_losses.errors import DataError, GeometryError
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.report.figures import overlay
-from sct_lesion_losses.space.grid import Grid
 
 SHAPE = (9, 60, 80)
 COLOURS = {"TP": overlay.TP_COLOUR, "FN": overlay.FN_COLOUR, "FP": overlay.FP_COLOUR}

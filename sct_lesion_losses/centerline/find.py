@@ -1,0 +1,227 @@
+"""Where the cord is: one centerline by the method that was asked for.
+
+=========  ====================================================================
+auto       ``svm`` where SCT's weights are found, else ``embedded``
+svm        OptiC: SCT's own command where installed, else computed here from SCT's weights
+cnn        SCT's centerline network, and the best path on its heatmap
+viewer     points drawn by hand in SCT's viewer
+file       a cord mask or centerline image on the scan's grid
+embedded   the detector that this package carries
+=========  ====================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from sct_lesion_losses.centerline.cnn import cnn
+from sct_lesion_losses.centerline.detector import detect, shipped, shows_cord
+from sct_lesion_losses.centerline.optic import optic
+from sct_lesion_losses.errors import CenterlineError, GeometryError, NoCordError, UsageError
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.nifti import Scan
+from sct_lesion_losses.sct import centerline as sct_centerline
+from sct_lesion_losses.sct import centerline as sct_optic
+from sct_lesion_losses.sct import install
+from sct_lesion_losses.sct import lesion as sct_lesion
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
+BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
+_OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
+_CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
+
+
+def centerline(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    method: str = "auto",
+    *,
+    contrast: str = "t2",
+    file: Path | None = None,
+    brain: bool = True,
+    as_sct: bool = False,
+) -> Centerline:
+    """Find the cord's centerline.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan on its own axes; finite.
+    grid : Grid
+        Grid of the scan.
+    method : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
+    contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
+        Contrast of the scan, for SCT's weights.
+    file : Path, optional
+        Cord mask or centerline image for ``file``; with ``auto`` it means ``file``.
+    brain : bool
+        Whether the scan may show the brain, for ``cnn``.
+    as_sct : bool
+        Take the centres of mass of a file as SCT's lesion model does, to the last bit; the line is
+        then on the grid of that model.
+
+    Returns
+    -------
+    Centerline
+        On the scan's grid in RPI; its `method` says what was used.
+
+    Raises
+    ------
+    UsageError
+        The method, the contrast or the combination of both with `file` is unknown.
+    NoCordError
+        The scan shows no cord. Nothing tells so with ``viewer`` and ``file``, nor of ``svm`` and
+        ``cnn`` with a contrast other than t2, t2_ax and t2s, which the embedded detector does not
+        know; no command takes another.
+    CenterlineError
+        The file does not fit the scan.
+    SctError
+        The method needs a part of SCT that is missing, or its command failed.
+    """
+    chosen = _chosen(method, contrast, file)
+    sct_contrast = _OPTIC_CONTRASTS[contrast]
+    if chosen == "file" and file is not None:
+        return _from_mask(nifti.read_mask(file), grid, f"file ({file.name})", as_sct)
+    if chosen == "viewer":
+        return _by_command(image, grid, "viewer", ["-method", "viewer"])
+    if chosen == "embedded":
+        return detect(image, grid)
+    if chosen == "svm":
+        line = _svm(image, grid, sct_contrast)
+    else:
+        line = _cnn(image, grid, sct_contrast, brain)
+    if contrast in _CHECKED_CONTRASTS:
+        _refuse_without_cord(image, grid)
+    return line
+
+
+def identity(method: str = "auto", contrast: str = "t2") -> str:
+    """Identify how a method finds the cord: its weights, its version, and the detector's.
+
+    Two calls of `centerline` find the same line in a scan where this has not changed in between,
+    but for what a person draws in ``viewer``.
+
+    Parameters
+    ----------
+    method : {"auto", "svm", "cnn", "viewer", "embedded"}
+        ``auto`` has the identity of the method that it stands for where no file is given.
+    contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
+
+    Raises
+    ------
+    UsageError
+        The method or the contrast is unknown, or the line comes from a file.
+    SctError
+        SCT is missing, or is there without what the method needs.
+    """
+    chosen = _chosen(method, contrast, None)
+    parts = [chosen, shipped().identity]
+    if chosen == "cnn":
+        network = sct_optic.ctr_model(_OPTIC_CONTRASTS[contrast])
+        parts.append(hashlib.sha256(network).hexdigest())
+    elif chosen != "embedded":
+        installation = install.require()
+        if chosen == "viewer" or installation.has(sct_centerline.COMMAND):
+            parts += [str(installation.bin), str(installation.version)]
+        else:
+            parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def coverage(line: Centerline) -> str:
+    """How much of the scan a centerline covers, as a phrase."""
+    covered = int(line.covered.sum())
+    return (
+        f"it covers {covered} of {len(line.xy)} axial slices, "
+        f"{covered * line.grid.spacing_mm[2]:.0f} mm"
+    )
+
+
+def _chosen(method: str, contrast: str, file: Path | None) -> str:
+    """Check the arguments; the method that `auto` stands for."""
+    if method not in METHODS:
+        raise UsageError(f"-centerline {method}: expected one of {', '.join(METHODS)}")
+    if contrast not in _OPTIC_CONTRASTS:
+        raise UsageError(f"contrast {contrast!r}: expected one of {', '.join(_OPTIC_CONTRASTS)}")
+    if method == "file" and file is None:
+        raise UsageError("-centerline file needs the image: add -file_centerline <file>")
+    if file is not None and method not in ("auto", "file"):
+        raise UsageError(f"-file_centerline goes with -centerline file, not with {method}")
+    if method != "auto":
+        return method
+    if file is not None:
+        return "file"
+    installation = install.find()
+    if installation is not None and (installation.data / "optic_models").is_dir():
+        return "svm"
+    logger.info("SCT was not found: the embedded detector finds the centerline")
+    return "embedded"
+
+
+def _svm(image: npt.NDArray[Any], grid: Grid, contrast: str) -> Centerline:
+    installation = install.require()
+    if installation.has(sct_centerline.COMMAND):
+        return _by_command(image, grid, "svm", ["-method", "optic", "-c", contrast])
+    name = "svm (OptiC computed here with SCT's weights)"
+    return optic(image, grid, sct_optic.weights(contrast), name)
+
+
+def _cnn(image: npt.NDArray[Any], grid: Grid, contrast: str, brain: bool) -> Centerline:
+    name = "cnn (SCT's network, best path computed here)"
+    return cnn(image, grid, sct_optic.ctr_model(contrast), contrast, brain, name)
+
+
+def _by_command(
+    image: npt.NDArray[Any], grid: Grid, method: str, arguments: list[str]
+) -> Centerline:
+    drawn = sct_centerline.get(install.require(), image, grid, arguments)
+    return _from_mask(drawn, grid, f"{method} (SCT's {sct_centerline.COMMAND})")
+
+
+def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
+    """Refuse a scan that shows no cord: SCT's methods draw a line through anything."""
+    if not shows_cord(image, grid):
+        raise NoCordError(
+            "no spinal cord was recognised in the scan, the line may follow something else; check "
+            "the scan and its contrast (-c). Where it does show the cord, give its course with "
+            f"-centerline viewer, or {HOW_TO_GIVE}"
+        )
+
+
+def _from_mask(mask: Scan, grid: Grid, method: str, as_sct: bool = False) -> Centerline:
+    """Centerline of a mask on the grid of the scan, in any axis order; gaps are bridged."""
+    rpi, _ = grid.to_rpi()
+    own, reorientation = mask.grid.to_rpi()
+    name = mask.path.name
+    if not own.matches(rpi, tolerance_mm=min(rpi.spacing_mm) / 10):
+        raise GeometryError(
+            f"{name}: its grid ({_described(own)}) is not the scan's ({_described(rpi)}); "
+            "draw it on the scan, or resample it with `sct_register_multimodal -identity 1`"
+        )
+    if not mask.array.any():
+        raise CenterlineError(f"{name}: the mask is empty; draw the cord or its centerline")
+    line = Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
+    whole = line.filled()
+    gaps = int(whole.covered.sum() - line.covered.sum())
+    if gaps:
+        fate = "are left out, as SCT does" if as_sct else "are interpolated"
+        logger.warning("%s: %d slices between others have no point; they %s", name, gaps, fate)
+    if as_sct:
+        return sct_lesion.centerline(mask.array, mask.grid, method)
+    return whole
+
+
+def _described(grid: Grid) -> str:
+    shape = " × ".join(str(n) for n in grid.shape)
+    size = " × ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+    x, y, z = grid.affine[:3, 3]
+    return f"{shape} voxels of {size} mm from {x:.1f}, {y:.1f}, {z:.1f} mm, in RPI"

@@ -1,0 +1,379 @@
+"""The options that say what a training runs on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sct_lesion_losses.cli.parser import FILE, FLOAT, SWITCH, TEXT, Kind, choice, int_range, option
+from sct_lesion_losses.errors import UsageError
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.training.recipe import Recipe
+
+SHARE = Kind("<float>", click.FloatRange(0, 1))
+BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
+DEVICES = ("auto", "cpu", "gpu")
+# TensorFlow's, then JAX's, and those of what either computes with
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NUM_THREADS")
+_INSTALL = "pip install 'sct_lesion_losses[train]', or [train-jax] for JAX in place of TensorFlow"
+
+
+def choose(backend: str | None, device: str, threads: int | None) -> None:
+    """Set the environment of Keras for this process.
+
+    Parameters
+    ----------
+    backend : str or None
+        One of `BACKENDS`; by default $KERAS_BACKEND, else the first that is installed.
+    device : str
+        One of `DEVICES`. Which of several GPUs is chosen by $CUDA_VISIBLE_DEVICES, as always.
+    threads : int or None
+        CPU threads to compute with; all cores by default.
+
+    Raises
+    ------
+    UsageError
+        The backend is not installed, or none is.
+    """
+    os.environ["KERAS_BACKEND"] = _installed(backend or os.environ.get("KERAS_BACKEND"))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a GPU may be shared
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if threads is not None:
+        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+
+
+def _installed(backend: str | None) -> str:
+    if backend is None:
+        found = [name for name in BACKENDS if importlib.util.find_spec(name)]
+        if not found:
+            raise UsageError(
+                f"training needs TensorFlow, JAX or torch, none of which is installed: {_INSTALL}"
+            )
+        return found[0]
+    if backend not in BACKENDS:
+        raise UsageError(f"KERAS_BACKEND is {backend!r}; choose from {', '.join(BACKENDS)}")
+    if importlib.util.find_spec(backend) is None:
+        raise UsageError(f"the backend {backend} is not installed: {_INSTALL}")
+    return backend
+
+
+def training() -> ModuleType:
+    """Load Keras with what trains, without what compiled libraries announce.
+
+    Raises
+    ------
+    UsageError
+        Something that training needs is not installed.
+    """
+    try:
+        with _native_stderr_closed():
+            from sct_lesion_losses.workflows import train
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"training needs {error.name}, which is not installed: {_INSTALL}"
+        ) from error
+    return train
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Swallow what compiled libraries write to stderr, whatever log level they are given."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+ENGINE = option(
+    "-engine",
+    "engine",
+    choice("auto", "onnxruntime", "openvino"),
+    "Inference engine. auto: openvino where it is installed.",
+    default="auto",
+)
+PRECISION = option(
+    "-precision",
+    "precision",
+    choice("float32", "bfloat16"),
+    "Precision of the network; bfloat16 needs openvino.",
+    default="float32",
+)
+COHORT_CENTERLINE = option(
+    "-centerline",
+    "centerline",
+    choice("cohort", "auto", "svm", "cnn", "embedded"),
+    "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
+    default="cohort",
+)
+PRESET = choice("paper", "anima", "candidate")
+CONTRAST = choice("t2", "t2_ax", "t2s")
+
+
+# Those of `losses.LOSSES`, whose import would load Keras for the help.
+LOSSES = (
+    *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
+    *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
+)
+STUDY_LOSSES = LOSSES[:7]  # Hussein et al. 2023, section 2.3
+COUNT = int_range(1)
+
+_LOSS = option("-loss", "loss", choice(*LOSSES), "Loss function.", default="tversky")
+_RECIPE = (
+    option(
+        "-loss_numbers",
+        "loss_numbers",
+        TEXT,
+        "Numbers of the loss, fn_weight=0.8 for example.",
+        shown="those of its paper",
+        many=True,
+    ),
+    option("-epochs", "epochs", COUNT, "Epochs of training.", shown="300"),
+    option("-batch", "batch_size", COUNT, "Patches per step.", shown="8"),
+    option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo"),
+    option(
+        "-optimiser",
+        "optimiser",
+        choice("adam", "adadelta"),
+        "Optimiser.",
+        shown="adam; adadelta for combo",
+    ),
+    option(
+        "-patience",
+        "patience",
+        COUNT,
+        "Epochs without a better validation loss after which the rate is lowered.",
+        shown="15",
+    ),
+    option(
+        "-rate_factor", "rate_factor", FLOAT, "What the rate is then multiplied by.", shown="0.5"
+    ),
+    option(
+        "-early_stop",
+        "early_stop",
+        COUNT,
+        "Epochs without a better validation loss after which the training ends.",
+        shown="never",
+    ),
+    option(
+        "-patches_per_epoch", "patches_per_epoch", COUNT, "Patches drawn per epoch.", shown="all"
+    ),
+    option(
+        "-lesion_share",
+        "lesion_share",
+        SHARE,
+        "Share of the drawn patches that hold lesion.",
+        shown="as they come",
+    ),
+    option(
+        "-validation_patches",
+        "validation_patches",
+        COUNT,
+        "Patches judged after each epoch.",
+        shown="all",
+    ),
+    option(
+        "-mirrors", "mirrors", SWITCH, "Mirror patches along each axis, at random.", default=True
+    ),
+    option(
+        "-rotations",
+        "rotations",
+        SWITCH,
+        "Turn patches by multiples of 90 degrees in the axial plane, at random.",
+        default=True,
+    ),
+    option(
+        "-shift",
+        "shift_mm",
+        Kind("<float>", click.FloatRange(0, 10)),
+        "Move the centerline by up to this, in mm (whole voxels of 0.5 mm), as augmentation.",
+        shown="0",
+    ),
+    option(
+        "-intensity",
+        "intensity",
+        SHARE,
+        "Probability of each change of intensity (gamma, bias, blur, noise) as augmentation.",
+        shown="0",
+    ),
+    option(
+        "-precision",
+        "precision",
+        choice("float32", "mixed_bfloat16", "mixed_float16"),
+        "Precision of the network while it trains.",
+        shown="float32",
+    ),
+    option(
+        "-filters",
+        "filters",
+        COUNT,
+        "Filters of the U-Net's levels, from the finest.",
+        shown="16 32 64; with -init those of the start",
+        many=True,
+    ),
+    option(
+        "-prior",
+        "prior",
+        FLOAT,
+        "Lesion probability that the untrained network starts from; 0.02 saves many steps.",
+        shown="0.5",
+    ),
+    option("-seed", "seed", int_range(0), "Seed of weights, patches and augmentation.", default=0),
+)
+
+
+def of_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command; their values are for `recipe`."""
+    with_loss: Callable[..., Any] = _LOSS(of_every_recipe(callback))
+    return with_loss
+
+
+def of_every_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options but the loss itself, for a command that trains several."""
+    for add in reversed(_RECIPE):
+        callback = add(callback)
+    return callback
+
+
+def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
+    """Return the study's recipe, changed by what was given.
+
+    Parameters
+    ----------
+    values : mapping
+        Of the options of `of_recipe`, by the name of their entry; None was left out. The loss is
+        among them.
+    start : mapping
+        Entries that follow from the bundle that the training starts from.
+
+    Raises
+    ------
+    UsageError
+        A value is out of its range.
+    """
+    from sct_lesion_losses.preprocessing.augmentation import Augmentation
+    from sct_lesion_losses.training.recipe import study
+
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    if start and "prior" in given:
+        raise UsageError("-prior is for random weights; with -init the start has learned its own")
+    numbers = dict(_number(word) for word in given.pop("loss_numbers", ()))
+    augmentation = Augmentation(
+        mirrors=given.pop("mirrors"),
+        rotations=given.pop("rotations"),
+        shift_mm=given.pop("shift_mm", 0.0),
+        intensity=given.pop("intensity", 0.0),
+    )
+    return study(**{**start, **given}, loss_numbers=numbers, augmentation=augmentation)
+
+
+def _number(word: str) -> tuple[str, float | bool | str]:
+    """Name and value of ``fn_weight=0.8``, ``squared=True`` or ``pooling=sample``."""
+    name, equals, value = word.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise UsageError(f"-loss_numbers {word}: expected name=value, fn_weight=0.8 for example")
+    if value in ("True", "False"):
+        return name, value == "True"
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
+
+
+COHORT = option(
+    "-i",
+    "data",
+    FILE,
+    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
+    "subject and, optionally, site, split, centerline.",
+    mandatory=True,
+)
+_SPLIT = (
+    option(
+        "-split_seed",
+        "split_seed",
+        int_range(0),
+        "Seed of the split, where the cohort has none.",
+        default=0,
+    ),
+    option(
+        "-lesion_free",
+        "lesion_free",
+        SHARE,
+        "Share of the lesion-free subjects to train on; the others are unseen.",
+        default=0.0,
+    ),
+    option(
+        "-lesion_free_tuning",
+        "lesion_free_tuning",
+        SHARE,
+        "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
+        default=0.0,
+    ),
+    option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True),
+)
+
+
+def of_split(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a cohort without a split is split, as `splits.Rules` does."""
+    for add in reversed(_SPLIT):
+        callback = add(callback)
+    return callback
+
+
+_OPTIONS = (
+    option(
+        "-backend",
+        "backend",
+        choice(*BACKENDS),
+        "What Keras runs on.",
+        shown="$KERAS_BACKEND, else the first that is installed",
+    ),
+    option(
+        "-device",
+        "device",
+        choice(*DEVICES),
+        "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
+        default="auto",
+    ),
+    option(
+        "-gpus",
+        "devices",
+        COUNT,
+        "GPUs that share each batch. On TensorFlow every one pools the loss over its own part.",
+        default=1,
+    ),
+    option(
+        "-micro_batch",
+        "micro_batch",
+        COUNT,
+        "Patches of a batch on the device at a time, with the result of the whole batch: for small "
+        "memories. Halved by itself where the memory does not suffice.",
+        shown="all",
+    ),
+    option("-threads", "threads", COUNT, "CPU threads to compute with.", shown="all cores"),
+)
+
+
+def of_machine(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command."""
+    for add in reversed(_OPTIONS):
+        callback = add(callback)
+    return callback

@@ -1,0 +1,1 @@
+"""Scans, masks, subjects, sites and the parts they are split into."""

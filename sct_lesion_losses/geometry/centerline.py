@@ -1,0 +1,129 @@
+"""The course of the cord through a scan: one point per axial slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sct_lesion_losses.errors import CenterlineError, GeometryError
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.resample import axis_mapping
+
+# Said where none is found: to train, tune and evaluate, centerlines are part of the cohort.
+HOW_TO_GIVE = (
+    "with -centerline file -file_centerline <file>, or, where the scan is of a cohort, as a "
+    "centerline in the cohort"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Centerline:
+    """Centre of the cord in each axial slice of an RPI grid.
+
+    Attributes
+    ----------
+    grid : Grid
+        RPI grid of Z slices.
+    xy : (Z, 2) float64
+        Voxel coordinates of the cord's centre in each slice; NaN where it is not known.
+    method : str
+        How it was found, for the sidecar.
+    """
+
+    grid: Grid
+    xy: npt.NDArray[np.float64]
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        xy = np.array(self.xy, dtype=np.float64)
+        if self.grid.orientation != "RPI":
+            raise GeometryError(f"a centerline needs an RPI grid, received {self.grid.orientation}")
+        if xy.shape != (self.grid.shape[2], 2):
+            raise GeometryError(
+                f"a centerline on {self.grid.shape[2]} slices needs as many points of two "
+                f"coordinates, received an array of shape {xy.shape}"
+            )
+        xy[~np.isfinite(xy).all(axis=1)] = np.nan
+        if np.isnan(xy).all():
+            raise CenterlineError("the centerline has no point; draw one, or use another method")
+        xy.setflags(write=False)
+        object.__setattr__(self, "xy", xy)
+
+    @classmethod
+    def from_mask(cls, mask: npt.NDArray[Any], grid: Grid, method: str = "") -> Centerline:
+        """Centre of mass of a cord mask or centerline image, slice by slice.
+
+        Parameters
+        ----------
+        mask : (X, Y, Z)
+            Non-negative weights on `grid`: a mask, or single voxels on the centerline.
+        grid : Grid
+            RPI grid of the mask.
+        method : str
+
+        Raises
+        ------
+        CenterlineError
+            The mask is empty.
+        """
+        xy = np.full((grid.shape[2], 2), np.nan)
+        for z in np.flatnonzero(mask.any(axis=(0, 1))):
+            x, y = np.nonzero(mask[:, :, z])
+            weights = mask[x, y, z].astype(np.float64)
+            xy[z] = np.average(x, weights=weights), np.average(y, weights=weights)
+        return cls(grid, xy, method)
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Whether the cord's centre is known, (Z,) bool."""
+        known: npt.NDArray[np.bool_] = np.isfinite(self.xy[:, 0])
+        return known
+
+    @property
+    def points_mm(self) -> npt.NDArray[np.float64]:
+        """World coordinates of the known points, (N, 3) mm, from inferior to superior."""
+        z = np.flatnonzero(self.covered)
+        return self.grid.to_world(np.column_stack([self.xy[z], z]))
+
+    @property
+    def length_mm(self) -> float:
+        """Length of the line through the known points, mm."""
+        return float(np.linalg.norm(np.diff(self.points_mm, axis=0), axis=1).sum())
+
+    def filled(self) -> Centerline:
+        """Interpolate the gaps between known slices; the ends stay as they are."""
+        known = np.flatnonzero(self.covered)
+        z = np.arange(known[0], known[-1] + 1)
+        xy = np.full_like(self.xy, np.nan)
+        for k in range(2):
+            xy[z, k] = np.interp(z, known, self.xy[known, k])
+        return Centerline(self.grid, xy, self.method)
+
+    def on(self, grid: Grid) -> Centerline:
+        """Move the line onto the slices of another RPI grid with parallel axes.
+
+        Each known slice keeps its thickness: a slice of `grid` is covered when its centre lies
+        within half a slice of a known one. Between the centres of known slices the line is
+        interpolated, beyond the outermost it is held. To bridge gaps, call `filled` first.
+
+        Raises
+        ------
+        GeometryError
+            The axes of the two grids are not parallel.
+        CenterlineError
+            No slice of `grid` is covered.
+        """
+        scale, offset = axis_mapping(self.grid, grid)
+        # Rounded, so that the stored order of the axes does not decide between two slices.
+        source = np.round(scale[2] * np.arange(grid.shape[2]) + offset[2], 6)
+        nearest = np.clip(np.floor(source + 0.5).astype(int), 0, self.grid.shape[2] - 1)
+        known = np.flatnonzero(self.covered)
+        xy = np.full((grid.shape[2], 2), np.nan)
+        inside = self.covered[nearest] & (np.abs(source - nearest) <= 0.5 + 1e-6)
+        for k in range(2):
+            here = np.interp(source[inside], known, self.xy[known, k])
+            xy[inside, k] = (here - offset[k]) / scale[k]
+        return Centerline(grid, xy, self.method)

@@ -1,0 +1,93 @@
+"""Scans in a BIDS folder, and the names of what is derived from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import sct_lesion_losses
+from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.atomic import write_json
+
+logger = logging.getLogger(__name__)
+
+DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
+SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
+
+
+def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
+    """Find the raw scans of a dataset: `sub-*/[ses-*/]anat/*_<suffix>.nii[.gz]`, sorted.
+
+    Raises
+    ------
+    DataError
+        There is none; the message names the suffixes that are there.
+    """
+    images = [
+        path
+        for pattern in ("sub-*/anat/sub-*", "sub-*/ses-*/anat/sub-*")
+        for path in dataset.glob(pattern)
+        if nifti.is_nifti_name(path)
+    ]
+    scans = sorted(path for path in images if suffix(path) in suffixes)
+    if not scans:
+        wanted = " or ".join(suffixes)
+        seen = ", ".join(sorted({suffix(path) for path in images}))
+        found = f"only {seen}" if seen else "no image in sub-*/anat or sub-*/ses-*/anat"
+        raise DataError(
+            f"{dataset}: no {wanted} scan, {found}; expected a BIDS folder, or give the files"
+        )
+    subjects = {path.name for path in dataset.glob("sub-*") if path.is_dir()}
+    without = sorted(subjects - {path.relative_to(dataset).parts[0] for path in scans})
+    if without:
+        logger.warning(
+            "%d of %d subjects have no %s scan: %s%s",
+            len(without),
+            len(subjects),
+            " or ".join(suffixes),
+            ", ".join(without[:5]),
+            ", …" if len(without) > 5 else "",
+        )
+    return scans
+
+
+def suffix(image: Path) -> str:
+    """Return the last part of a BIDS name: `T2w` of `sub-01_acq-ax_T2w.nii.gz`."""
+    return nifti.stem(image)[0].rpartition("_")[2]
+
+
+def derivative_name(image: Path, tail: str) -> str:
+    """Name of what is derived from a scan: its entities, then `tail`, its extension.
+
+    The scan's suffix is dropped, as BIDS asks for. Suffixes other than T2w stay as a description,
+    or two contrasts of one session would share a name.
+
+    >>> derivative_name(Path("sub-01_T2w.nii.gz"), "label-L_mask")
+    'sub-01_label-L_mask.nii.gz'
+    >>> derivative_name(Path("sub-01_T2star.nii.gz"), "label-L_mask")
+    'sub-01_label-L_desc-T2star_mask.nii.gz'
+    """
+    stem, extension = nifti.stem(image)
+    head, _, last = stem.rpartition("_")
+    if last == "T2w":
+        return f"{head}_{tail}{extension}"
+    start, _, kind = tail.rpartition("_")
+    return "_".join(part for part in (head, start, f"desc-{last}", kind) if part) + extension
+
+
+def describe_derivatives(folder: Path) -> None:
+    """Write `dataset_description.json` into a derivatives folder that has none."""
+    path = folder / "dataset_description.json"
+    if path.exists():
+        return
+    description = {
+        "Name": "Spinal cord MS lesion segmentation",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {"Name": sct_lesion_losses.__name__, "Version": sct_lesion_losses.__version__}
+        ],
+    }
+    write_json(path, description)

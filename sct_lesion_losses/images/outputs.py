@@ -1,0 +1,109 @@
+"""Names of everything that segmenting one scan writes, in SCT's layout."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.images import bids, nifti
+
+SUFFIX = "_lesionseg"  # what sct_deepseg_lesion appends
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of one segmented scan; all of them lie beside the mask and share its stem.
+
+    Attributes
+    ----------
+    mask, pmap, labels, centerline : Path
+        Images on the scan's grid: lesion mask, lesion probability, numbered lesions, centerline.
+    sidecar, pmap_sidecar : Path
+        JSON of the mask, and of a p-map that was made without one.
+    table, columns, figure : Path
+        One row per lesion as TSV, and what its columns mean as JSON; PNG.
+    """
+
+    mask: Path
+    sidecar: Path
+    pmap: Path
+    pmap_sidecar: Path
+    labels: Path
+    table: Path
+    columns: Path
+    centerline: Path
+    figure: Path
+
+    @classmethod
+    def beside(cls, mask: Path) -> Outputs:
+        """All names from that of the mask."""
+        stem, extension = nifti.stem(mask)
+        folder = mask.parent
+        return cls(
+            mask=mask,
+            sidecar=folder / f"{stem}.json",
+            pmap=folder / f"{stem}_pmap{extension}",
+            pmap_sidecar=folder / f"{stem}_pmap.json",
+            labels=folder / f"{stem}_labels{extension}",
+            table=folder / f"{stem}_lesions.tsv",
+            columns=folder / f"{stem}_lesions.json",
+            centerline=folder / f"{stem}_centerline{extension}",
+            figure=folder / f"{stem}.png",
+        )
+
+
+def for_scan(image: Path, *, out: Path | None = None, folder: Path | None = None) -> Outputs:
+    """Names of the outputs of a scan.
+
+    Parameters
+    ----------
+    image : Path
+        The scan.
+    out : Path, optional
+        Name of the mask; a relative one is taken inside `folder` where that is given.
+        ``<stem>_lesionseg<extension of the scan>`` by default.
+    folder : Path, optional
+        Where to write; the current folder by default.
+
+    Raises
+    ------
+    UsageError
+        `out` is not the name of a NIfTI file, or would overwrite the scan.
+    """
+    stem, extension = nifti.stem(image)
+    mask = out or Path(f"{stem}{SUFFIX}{extension}")
+    if out is not None and not nifti.is_nifti_name(out):
+        raise UsageError(
+            f"-o {out}: expected a file name that ends in .nii or .nii.gz; "
+            "to choose a folder, use -ofolder"
+        )
+    if folder is not None:
+        mask = folder / mask
+    if os.path.realpath(mask) == os.path.realpath(image):
+        raise UsageError(f"{mask}: the mask would overwrite the scan; choose another name with -o")
+    return Outputs.beside(mask)
+
+
+def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
+    """Names of the outputs of a scan of a BIDS dataset, inside a derivatives folder.
+
+    The lesion label is BIDS' ``L``: ``…_label-L_mask``, ``…_label-L_probseg``,
+    ``…_label-L_dseg``.
+    """
+    name = bids.derivative_name(image, "label-L_mask")
+    mask = derivatives / image.relative_to(dataset).parent / name
+    plain = Outputs.beside(mask)
+    pmap = mask.with_name(bids.derivative_name(image, "label-L_probseg"))
+    return Outputs(
+        mask=mask,
+        sidecar=plain.sidecar,
+        pmap=pmap,
+        pmap_sidecar=pmap.with_name(f"{nifti.stem(pmap)[0]}.json"),
+        labels=mask.with_name(bids.derivative_name(image, "label-L_dseg")),
+        table=plain.table,
+        columns=plain.columns,
+        centerline=mask.with_name(bids.derivative_name(image, "label-centerline")),
+        figure=plain.figure,
+    )

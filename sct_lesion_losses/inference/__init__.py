@@ -1,0 +1,1 @@
+"""Scans through models: p-maps and counts."""

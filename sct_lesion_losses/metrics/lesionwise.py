@@ -1,0 +1,477 @@
+"""Lesions of a mask: what is measured on each, and how well a prediction finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sct_lesion_losses.errors import GeometryError, UsageError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Sizes of the lesions of two masks, and what each pair of them has in common.
+
+    Pairs without a common voxel are left out: a noisy mask has thousands of components, and nearly
+    all of its pairs are empty. Lesions are counted from 0, in the order of their labels.
+
+    Attributes
+    ----------
+    truth_sizes : (R,) int64
+        Voxels of each lesion of the manual mask.
+    predicted_sizes : (T,) int64
+        Voxels of each predicted lesion.
+    truth, predicted : (P,) int64
+        The two lesions of each overlapping pair.
+    voxels : (P,) int64
+        What they have in common, at least 1.
+    """
+
+    truth_sizes: IntArray
+    predicted_sizes: IntArray
+    truth: IntArray
+    predicted: IntArray
+    voxels: IntArray
+
+    def swapped(self) -> Overlap:
+        """Return the table with the roles of manual mask and prediction exchanged."""
+        return Overlap(
+            self.predicted_sizes, self.truth_sizes, self.predicted, self.truth, self.voxels
+        )
+
+    def larger_than(self, volume_vox: float) -> Overlap:
+        """Return the table without the lesions of at most this volume, in the same order."""
+        return self.only(self.truth_sizes > volume_vox, self.predicted_sizes > volume_vox)
+
+    def only(self, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Overlap:
+        """Return the table of these lesions alone, (R,) and (T,) bool, in the same order."""
+        kept = truth[self.truth] & predicted[self.predicted]
+        return Overlap(
+            self.truth_sizes[truth],
+            self.predicted_sizes[predicted],
+            (np.cumsum(truth) - 1)[self.truth[kept]],
+            (np.cumsum(predicted) - 1)[self.predicted[kept]],
+            self.voxels[kept],
+        )
+
+
+def overlap(truth: NDArray[np.integer[Any]], prediction: NDArray[np.integer[Any]]) -> Overlap:
+    """Count the voxels that each pair of lesions has in common.
+
+    Parameters
+    ----------
+    truth, prediction : (X, Y, Z) int
+        Labels 1, 2, … of the lesions of both masks, 0 outside.
+
+    Returns
+    -------
+    Overlap
+    """
+    truth_sizes, predicted_sizes = sizes(truth), sizes(prediction)
+    both = (truth > 0) & (prediction > 0)
+    n = max(len(predicted_sizes), 1)
+    codes = (truth[both].astype(np.int64) - 1) * n + prediction[both] - 1
+    pairs, voxels = np.unique(codes, return_counts=True)
+    return Overlap(truth_sizes, predicted_sizes, pairs // n, pairs % n, voxels.astype(np.int64))
+
+
+def sizes(labels: NDArray[np.integer[Any]]) -> IntArray:
+    """Voxels of the lesions 1, 2, … of a labelled mask."""
+    return np.bincount(labels[labels > 0], minlength=1)[1:].astype(np.int64)
+
+
+Connectivity = Literal[6, 18, 26]
+CONNECTIVITY: Connectivity = 18  # what sct_analyze_lesion counts
+_RANK = {6: 1, 18: 2, 26: 3}
+
+
+def components(
+    mask: npt.NDArray[Any], connectivity: Connectivity = CONNECTIVITY
+) -> npt.NDArray[np.int32]:
+    """Label the connected components of a mask, the largest as 1.
+
+    Components of one size keep the order of their first voxels.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool, or {0, 1}
+    connectivity : 6, 18 or 26
+        Neighbours of a voxel: by faces; also by edges; also by corners.
+
+    Returns
+    -------
+    (X, Y, Z) int32
+        0 outside; 1, 2, … inside.
+    """
+    found = np.asarray(mask, dtype=bool)
+    labels = np.zeros(found.shape, dtype=np.int32)
+    box = bounding_box(found)
+    if box is None:
+        return labels
+    structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
+    part, count = ndimage.label(found[box], structure=structure)
+    sizes = np.bincount(part.ravel(), minlength=count + 1)[1:]
+    rank = np.zeros(count + 1, dtype=np.int32)
+    rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
+    labels[box] = rank[part]
+    return labels
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """Smallest box that holds an (X, Y, Z) mask; None for an empty one."""
+    sides = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        if where.size == 0:
+            return None
+        side = slice(int(where[0]), int(where[-1]) + 1)
+        sides.append(side)
+        mask = mask[(slice(None),) * axis + (side,)]  # the next axis has less to look at
+    return sides[0], sides[1], sides[2]
+
+
+ROUNDING = 1e-6  # a spacing read from a float32 header is off by up to 6e-8 of itself
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The numbers of the rule, and what counts as a lesion at all.
+
+    Attributes
+    ----------
+    name : str
+    min_overlap : float
+        Share of a lesion that must be covered.
+    max_outside : float
+        Share of a tested lesion that may lie outside all reference lesions; this much is allowed.
+    reach : float or None
+        Share of the overlap with a lesion that must come from such tested lesions, largest overlap
+        first. None: a single one must cover `min_overlap` by itself, the literal reading of the
+        rule.
+    strict : bool
+        More than `min_overlap` must be covered, not just as much.
+    connectivity : 6, 18 or 26
+        Neighbours that make one lesion.
+    min_volume_mm3 : float
+        Lesions must be larger than this; others are ignored, as if their voxels were background.
+    """
+
+    name: str
+    min_overlap: float
+    max_outside: float
+    reach: float | None
+    strict: bool
+    connectivity: Connectivity
+    min_volume_mm3: float
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("paper", 0.25, 0.70, 0.65, False, 18, 0.0),  # Hussein et al. 2023, section 2.6
+        Preset("anima", 0.10, 0.70, 0.65, True, 6, 3.0),  # defaults of animaSegPerfAnalyzer
+        Preset("candidate", 0.25, 0.70, None, False, 18, 0.0),
+    )
+}
+
+
+def find(preset: str | Preset) -> Preset:
+    """Look up a preset by its name; one that is a preset already is returned as it is.
+
+    Raises
+    ------
+    UsageError
+        No preset has this name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise UsageError(
+            f"no lesion-wise preset is named {preset!r}; choose from {sorted(PRESETS)}"
+        )
+    return PRESETS[preset]
+
+
+def counted(table: Overlap, preset: Preset, voxel_mm3: float) -> Overlap:
+    """Leave the lesions out that are too small for the preset."""
+    return table.larger_than(preset.min_volume_mm3 / voxel_mm3 * (1 + ROUNDING))
+
+
+def detected(table: Overlap, preset: Preset) -> tuple[BoolArray, BoolArray]:
+    """Apply the rule both ways.
+
+    Parameters
+    ----------
+    table : Overlap
+        Of the lesions that are counted, numbered by falling size as `components` does.
+    preset : Preset
+
+    Returns
+    -------
+    (R,) bool
+        Lesions of the manual mask that are detected.
+    (T,) bool
+        Predicted lesions that are correct.
+    """
+    if preset.reach is None:
+        return _alone(table, preset)
+    return _together(table, preset, preset.reach), _together(table.swapped(), preset, preset.reach)
+
+
+def scores(
+    n_truth: int, n_predicted: int, detected: int, correct: int
+) -> tuple[float, float, float]:
+    """L-sensitivity, L-precision and their harmonic mean L-F1.
+
+    NaN where the manual mask has no lesion; where only the prediction has none, 0.
+    """
+    if n_truth == 0:
+        return float("nan"), float("nan"), float("nan")
+    sensitivity = detected / n_truth
+    precision = correct / n_predicted if n_predicted else 0.0
+    total = sensitivity + precision
+    return sensitivity, precision, 2 * sensitivity * precision / total if total else 0.0
+
+
+def _alone(table: Overlap, preset: Preset) -> tuple[BoolArray, BoolArray]:
+    """Find lesions with a predicted one that covers enough of them alone, and those predicted."""
+    share = table.voxels / table.truth_sizes[table.truth]
+    good = _enough(share, preset) & ~_leaks(table, preset)[table.predicted]
+    found = np.zeros(len(table.truth_sizes), dtype=bool)
+    correct = np.zeros(len(table.predicted_sizes), dtype=bool)
+    found[table.truth[good]] = True
+    correct[table.predicted[good]] = True
+    return found, correct
+
+
+def _together(table: Overlap, preset: Preset, reach: float) -> BoolArray:
+    """Apply the two steps to every lesion of the manual mask."""
+    total = np.zeros(len(table.truth_sizes), dtype=np.int64)
+    np.add.at(total, table.truth, table.voxels)
+    covered = _enough(total / table.truth_sizes, preset) & (total > 0)
+    # Of equal overlaps the larger lesion comes first: it has the lower label.
+    order = np.lexsort((table.predicted, -table.voxels, table.truth))
+    row, voxels = table.truth[order], table.voxels[order]
+    # What a lesion's tested ones before this one hold of the overlap with it.
+    before = np.cumsum(voxels) - voxels - (np.cumsum(total) - total)[row]
+    visited = before / total[row] < reach
+    failed = visited & _leaks(table, preset)[table.predicted[order]]
+    covered[row[failed]] = False
+    return covered
+
+
+def _enough(share: NDArray[np.float64], preset: Preset) -> BoolArray:
+    return share > preset.min_overlap if preset.strict else share >= preset.min_overlap
+
+
+def _leaks(table: Overlap, preset: Preset) -> BoolArray:
+    """Predicted lesions that lie outside all lesions of the manual mask by more than allowed."""
+    outside = table.predicted_sizes.copy()
+    np.subtract.at(outside, table.predicted, table.voxels)
+    return np.asarray(outside / table.predicted_sizes > preset.max_outside)
+
+
+__all__ = [
+    "CONNECTIVITY",
+    "Connectivity",
+    "Lesion",
+    "LesionScore",
+    "components",
+    "measures",
+    "score",
+    "voxel_volume_mm3",
+]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected component of a mask.
+
+    Attributes
+    ----------
+    label : int
+        Its number, 1 for the largest.
+    volume_mm3 : float
+    length_mm : float
+        Extent along the voxel axis nearest to superior-inferior, whole voxels.
+    centre_mm : (x, y, z)
+        Mean of its voxel centres, world mm (x to the right, y to the front, z up).
+    mean_probability, highest_probability : float
+        Of the p-map inside it.
+    """
+
+    label: int
+    volume_mm3: float
+    length_mm: float
+    centre_mm: tuple[float, float, float]
+    mean_probability: float
+    highest_probability: float
+
+    @property
+    def vanishes_above(self) -> float:
+        """Highest threshold at which a voxel of it is left: its highest probability.
+
+        `p >= t` keeps that voxel at this threshold and drops it at any above.
+        """
+        return self.highest_probability
+
+
+@dataclass(frozen=True)
+class LesionScore:
+    """Lesion-wise scores of one scan; see `score`.
+
+    Attributes
+    ----------
+    preset : Preset
+        The rule that decided.
+    n_truth, n_predicted : int
+        Lesions of the manual mask and of the prediction.
+    detected : int
+        Lesions of the manual mask that the prediction finds.
+    correct : int
+        Predicted lesions that are found by the manual mask.
+    truth_mm3, predicted_mm3 : float
+        Volumes of both masks, with the lesions that are too small for the preset.
+    sensitivity, precision, f1 : float
+        L-sensitivity, L-precision and L-F1; NaN where the manual mask has no lesion.
+    """
+
+    preset: Preset
+    n_truth: int
+    n_predicted: int
+    detected: int
+    correct: int
+    truth_mm3: float
+    predicted_mm3: float
+    sensitivity: float
+    precision: float
+    f1: float
+
+
+def measures(
+    labels: npt.NDArray[np.integer[Any]],
+    pmap: npt.NDArray[np.floating[Any]],
+    affine: npt.NDArray[np.float64],
+) -> list[Lesion]:
+    """Measure each lesion of a labelled mask.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int
+        From :func:`components`.
+    pmap : (X, Y, Z) floating, in [0, 1]
+    affine : (4, 4) float64
+        Voxels to world mm.
+
+    Returns
+    -------
+    list of Lesion
+        By label; empty for an empty mask.
+
+    Raises
+    ------
+    GeometryError
+        The two arrays differ in shape.
+    """
+    if labels.shape != pmap.shape:
+        raise GeometryError(f"labels {labels.shape} and p-map {pmap.shape} are on different grids")
+    steps = np.asarray(affine, dtype=np.float64)[:3, :3]
+    spacing_mm = np.linalg.norm(steps, axis=0)
+    axis = int(np.argmax(np.abs(steps[2] / spacing_mm)))
+    voxel_mm3 = float(abs(np.linalg.det(steps)))
+    lesions = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        inside = labels[box] == label
+        probabilities = pmap[box][inside]
+        start = np.array([side.start for side in box])
+        centre = steps @ (start + np.argwhere(inside).mean(axis=0)) + affine[:3, 3]
+        lesions.append(
+            Lesion(
+                label=label,
+                volume_mm3=probabilities.size * voxel_mm3,
+                length_mm=float((box[axis].stop - box[axis].start) * spacing_mm[axis]),
+                centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+                mean_probability=float(probabilities.mean(dtype=np.float64)),
+                highest_probability=float(probabilities.max()),
+            )
+        )
+    return lesions
+
+
+def score(
+    truth: npt.NDArray[np.bool_],
+    prediction: npt.NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    preset: str | Preset = "paper",
+) -> LesionScore:
+    """Lesion-wise sensitivity, precision and F1 of a prediction.
+
+    Parameters
+    ----------
+    truth, prediction : (X, Y, Z) bool
+        Manual mask and predicted mask on the native grid.
+    spacing_mm : 3 float
+        Of that grid.
+    preset : str or Preset
+        A key of `detection.PRESETS`, or numbers of one's own.
+
+    Returns
+    -------
+    LesionScore
+        Scores are NaN where the manual mask has no lesion, 0 where only the prediction has none.
+
+    Raises
+    ------
+    GeometryError
+        The masks are not on one grid of three axes, or the spacing is none.
+    UsageError
+        No preset has this name.
+    """
+    rule = find(preset)
+    if truth.shape != prediction.shape or truth.ndim != 3:
+        raise GeometryError(
+            f"the manual mask has shape {truth.shape} and the prediction {prediction.shape}, "
+            "expected one grid of three axes"
+        )
+    voxel_mm3 = voxel_volume_mm3(spacing_mm)
+    truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
+    box = bounding_box(truth | prediction) or (slice(0), slice(0), slice(0))
+    truth, prediction = truth[box], prediction[box]
+    table = overlap(components(truth, rule.connectivity), components(prediction, rule.connectivity))
+    table = counted(table, rule, voxel_mm3)
+    found, correct = detected(table, rule)
+    counts = len(found), len(correct), int(found.sum()), int(correct.sum())
+    return LesionScore(
+        rule,
+        *counts,
+        np.count_nonzero(truth) * voxel_mm3,
+        np.count_nonzero(prediction) * voxel_mm3,
+        *scores(*counts),
+    )
+
+
+def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel.
+
+    Raises
+    ------
+    GeometryError
+        The spacing is not three positive numbers.
+    """
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(f"the spacing is {spacing.tolist()} mm, expected 3 positive numbers")
+    return float(spacing.prod())

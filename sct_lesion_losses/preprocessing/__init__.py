@@ -1,0 +1,1 @@
+"""Scan and centerline to the input of a network."""

@@ -1,0 +1,244 @@
+"""What a decision threshold is to make best, from the counts of the scans that choose it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.thresholds.sweep import Curve, LesionCurve, Tally
+
+TIE = 1e-12
+BETA = 2.0
+
+FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the threshold is to make best, with its numbers.
+
+    Attributes
+    ----------
+    name : str
+        A key of `OBJECTIVES`.
+    beta : float
+        Weight of sensitivity against precision in F-beta.
+    preset : str
+        Rule of the lesion-wise scores; a key of `metrics.detection.PRESETS`.
+    specificity : float or None
+        P-specificity that the threshold must reach, where the objective asks for one.
+
+    Raises
+    ------
+    UsageError
+        The objective or the preset is unknown, a number is out of its range, or is missing.
+    """
+
+    name: str = "median_v_f1"
+    beta: float = BETA
+    preset: str = "paper"
+    specificity: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in OBJECTIVES:
+            raise UsageError(
+                f"no objective is named {self.name!r}; choose from {sorted(OBJECTIVES)}"
+            )
+        lesionwise.find(self.preset)
+        if not 0 < self.beta < float("inf"):
+            raise UsageError(f"beta is {self.beta!r}, expected a number above 0")
+        if OBJECTIVES[self.name].at_specificity != (self.specificity is not None):
+            raise UsageError(
+                "the objective l_f1_at_specificity needs a specificity, and no other takes one; "
+                f"received {self.name} with {self.specificity}"
+            )
+        if self.specificity is not None and not 0 < self.specificity <= 1:
+            raise UsageError(
+                f"the specificity is {self.specificity!r}, expected a number in (0, 1]"
+            )
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of its numbers that it depends on."""
+        score = OBJECTIVES[self.name].score
+        return Parameters(
+            self.beta if score is _v_fbeta else None,
+            self.preset if score is _l_f1 else None,
+            self.specificity,
+        )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The numbers that an objective depends on; None for the others. See `Objective`."""
+
+    beta: float | None = None
+    preset: str | None = None
+    specificity: float | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an objective is computed.
+
+    Attributes
+    ----------
+    score : callable
+        Score of a scan at every threshold, (T,); NaN throughout for one without lesions.
+    statistic : callable
+        Of the scores over scans; takes an axis.
+    at_specificity : bool
+        Only thresholds with a given P-specificity on the lesion-free scans are allowed.
+    """
+
+    score: Callable[[Curve | Tally, Objective], FloatArray]
+    statistic: Callable[..., FloatArray]
+    at_specificity: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The scans of a choice, as an objective sees them.
+
+    Attributes
+    ----------
+    objective : Objective
+    scores : (N, T) float64
+        NaN throughout for a scan without lesions.
+    empty : (N, T) float64
+        1 where no lesion is predicted, 0 where one is; NaN throughout for a scan with lesions, and
+        for all scans where the objective does not ask for a specificity.
+    """
+
+    objective: Objective
+    scores: FloatArray
+    empty: FloatArray
+
+    @property
+    def bearing(self) -> NDArray[np.bool_]:
+        """Which scans have a score, (N,)."""
+        return np.asarray(~np.isnan(self.scores[:, 0]))
+
+    @property
+    def lesion_free(self) -> NDArray[np.bool_]:
+        """Which scans tell of the specificity, (N,)."""
+        return np.asarray(~np.isnan(self.empty[:, 0]))
+
+    def decide(self, rows: Rows) -> bool:
+        """Whether these scans can choose: there is one of each kind that the objective needs."""
+        enough = bool(self.bearing[rows].any())
+        if self.objective.specificity is None:
+            return enough
+        return enough and bool(self.lesion_free[rows].any())
+
+    def specificity(self, rows: Rows) -> FloatArray:
+        """Share of the lesion-free of these scans in which no lesion is predicted, (T,)."""
+        return np.asarray(self.empty[rows[self.lesion_free[rows]]].mean(axis=0))
+
+    def values(self, rows: Rows) -> FloatArray:
+        """Objective over these scans at every threshold, (T,); rows may be there twice.
+
+        NaN where the threshold does not reach the specificity. Where none does, those of the
+        highest specificity are allowed.
+        """
+        scores = self.scores[rows[self.bearing[rows]]]
+        found = np.asarray(OBJECTIVES[self.objective.name].statistic(scores, axis=0))
+        if self.objective.specificity is None:
+            return found
+        reached = self.specificity(rows)
+        wanted = min(self.objective.specificity, float(reached.max()))
+        return np.where(reached >= wanted - TIE, found, np.nan)
+
+    def require_reachable(self, thresholds: FloatArray) -> None:
+        """Refuse scans on which no threshold has the specificity that is asked for.
+
+        Raises
+        ------
+        DataError
+            The message says what is the highest specificity, and where it is reached first.
+        """
+        if self.objective.specificity is None:
+            return
+        if not self.lesion_free.any():
+            raise DataError(
+                "no scan is free of lesions, so the P-specificity of no threshold is known; add "
+                "lesion-free scans, or choose another objective"
+            )
+        reached = self.specificity(np.arange(len(self.scores)))
+        best = int(reached.argmax())
+        if reached[best] < self.objective.specificity - TIE:
+            raise DataError(
+                f"no threshold reaches a P-specificity of {self.objective.specificity:g} on these "
+                f"{np.count_nonzero(self.lesion_free)} lesion-free scans; the highest is "
+                f"{reached[best]:.3g}, at threshold {thresholds[best]:g}: ask for no more than that"
+            )
+
+
+def score(scans: Sequence[Curve | Tally], objective: Objective) -> Scored:
+    """Score scans at every threshold.
+
+    Parameters
+    ----------
+    scans : sequence of Curve or Tally
+        Over the same thresholds.
+    objective : Objective
+
+    Returns
+    -------
+    Scored
+
+    Raises
+    ------
+    UsageError
+        The objective is lesion-wise, and a scan has voxel counts alone.
+    """
+    kind = OBJECTIVES[objective.name]
+    scores = np.stack([kind.score(scan, objective) for scan in scans])
+    empty = np.full(scores.shape, np.nan)
+    if kind.at_specificity:
+        for row, scan in enumerate(scans):
+            if voxels(scan).n_truth == 0:
+                empty[row] = _lesions(scan, objective).n_predicted == 0
+    return Scored(objective, scores, empty)
+
+
+def voxels(scan: Curve | Tally) -> Curve:
+    """Voxel counts of a scan."""
+    return scan if isinstance(scan, Curve) else scan.voxels
+
+
+def _lesions(scan: Curve | Tally, objective: Objective) -> LesionCurve:
+    if isinstance(scan, Curve):
+        raise UsageError(
+            f"{objective.name} needs lesion counts, received voxel counts alone; give tallies"
+        )
+    return scan.lesions[objective.preset]
+
+
+def _v_f1(scan: Curve | Tally, _objective: Objective) -> FloatArray:
+    return voxels(scan).f1
+
+
+def _v_fbeta(scan: Curve | Tally, objective: Objective) -> FloatArray:
+    return voxels(scan).f_beta(objective.beta)
+
+
+def _l_f1(scan: Curve | Tally, objective: Objective) -> FloatArray:
+    return _lesions(scan, objective).f1
+
+
+OBJECTIVES: dict[str, Kind] = {
+    "median_v_f1": Kind(_v_f1, np.median),  # Hussein et al. 2023, section 2.5
+    "mean_v_f1": Kind(_v_f1, np.mean),
+    "median_l_f1": Kind(_l_f1, np.median),
+    "mean_l_f1": Kind(_l_f1, np.mean),
+    "median_v_fbeta": Kind(_v_fbeta, np.median),
+    "mean_v_fbeta": Kind(_v_fbeta, np.mean),
+    "l_f1_at_specificity": Kind(_l_f1, np.median, at_specificity=True),
+}

@@ -1,0 +1,1 @@
+"""Verbs of the package: each reads like the flow it is."""

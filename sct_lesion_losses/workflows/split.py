@@ -1,0 +1,174 @@
+"""From a cohort to its split: masks measured, subjects dealt, a table and a picture written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import splits as lesion_load
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.splits import PartLoad, Report
+from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.errors import DataError, OutputError, UsageError
+from sct_lesion_losses.images import atomic
+from sct_lesion_losses.report.figures import split, style
+from sct_lesion_losses.report.figures.style import counted
+
+TABLE_ENDING = ".tsv"
+PICTURE_ENDING = ".png"
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    data: Path,
+    table: Path,
+    rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
+    *,
+    tuning: Path | None = None,
+    picture: bool = False,
+    figures: Sequence[Path] = (),
+    resplit: bool = False,
+    keep: bool = False,
+    force: bool = False,
+    report: Report | None = None,
+) -> Path:
+    """Split a cohort by subject, balanced for lesion load and site.
+
+    The table holds the cohort with its column split, and the number of lesions and their volume,
+    which the split was made by, for each scan. `train.run` and `tune.run` take it.
+
+    Parameters
+    ----------
+    data : Path
+        BIDS folder or TSV; see `data.cohort.read`.
+    table : Path
+        The TSV to write.
+    rules : Rules
+    tuning : Path, optional
+        Another cohort, all of whose scans join the part thr-optimization; a split that its table
+        may hold is passed over.
+    picture : bool
+        Draw lesion number and volume per part, as a PNG beside the table.
+    figures : sequence of Path
+        Draw the same into these files, .png or .svg.
+    resplit : bool
+        Make a new split where the cohort's table holds one; refused otherwise.
+    keep : bool
+        Keep the split of a cohort that has one.
+    force : bool
+        Overwrite the table and the picture that are there already; refused otherwise.
+    report : callable, optional
+        Told of every mask that is read.
+
+    Returns
+    -------
+    Path
+        `table`.
+
+    Raises
+    ------
+    UsageError
+        The table's name does not end in .tsv, or it is the cohort's own table.
+    OutputError
+        A file is there already or cannot be written, or matplotlib is not installed.
+    DataError
+        The cohort cannot be read, has a split already, holds no lesion or does not fit the rules;
+        or the other one cannot be read, or holds a scan of it.
+    ImageError
+        A mask cannot be read.
+    """
+    drawing = table.with_suffix(PICTURE_ENDING)
+    drawings = [*([drawing] if picture else []), *figures]
+    _require_outputs(data, table, drawings, force)
+    scans = cohorts.read(data)
+    kept = keep and any(scan.split for scan in scans)
+    if kept:
+        scans = splits.of(scans, rules)
+    elif not resplit:
+        _require_no_split(data, scans)
+    splits.check(scans, rules)
+    others = [] if tuning is None else cohorts.read(tuning)
+    added = splits.for_tuning(others, scans, tuning.stem if tuning else "")
+    loads = lesion_load.measure_all([*scans, *added], report)
+    if not any(loads[scan.scan].lesions for scan in scans):
+        raise DataError(
+            f"{data}: no mask of its {len(scans)} scans holds a lesion, so that there is nothing "
+            "to train on; check the lesion masks"
+        )
+    volumes = {scan: load.volume_mm3 for scan, load in loads.items()}
+    if not kept:
+        scans = splits.assign(scans, volumes, rules)
+    scans = [*scans, *added]
+    parts = lesion_load.by_part(scans, loads)
+    _say(parts)
+    with ExitStack() as stack:
+        for path in drawings:  # they appear only behind a table that could be written
+            split.draw(parts, stack.enter_context(atomic.replacing(path)))
+        numbers = {scan: float(load.lesions) for scan, load in loads.items()}
+        cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
+    if not picture and drawing.exists():
+        logger.warning("%s is a picture of an earlier split; remove it", drawing.name)
+    return table
+
+
+def _require_outputs(data: Path, table: Path, drawings: Sequence[Path], force: bool) -> None:
+    if table.suffix != TABLE_ENDING:
+        raise UsageError(f"{table}: expected a name that ends in {TABLE_ENDING}")
+    if os.path.realpath(table) == os.path.realpath(data):
+        raise UsageError(f"{table} is the cohort's own table; give the split another name")
+    if drawings:
+        style.require()
+    for path in (table, *drawings):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; choose another name")
+        if path.exists() and not force:
+            raise OutputError(
+                f"{path} is there already; overwrite it by -force 1, or choose another name"
+            )
+    atomic.require_writable(table.parent)
+
+
+def _require_no_split(data: Path, scans: Sequence[CohortScan]) -> None:
+    given = sum(bool(scan.split) for scan in scans)
+    if given:
+        raise DataError(
+            f"{data}: {given} of its {len(scans)} scans have a split already; train and tune on "
+            "it as it is, or make a new one by -resplit 1"
+        )
+
+
+def _say(parts: Sequence[PartLoad]) -> None:
+    """Log what each part holds, and warn of parts without lesions."""
+    for part in parts:
+        logger.info("%s", sentence(part))
+    without = [part.name for part in parts if not part.bearing]
+    if without:
+        logger.warning(
+            "no scan with lesions in %s: there are too few subjects with lesions for every part",
+            ", ".join(without),
+        )
+
+
+def sentence(part: PartLoad) -> str:
+    """Say what a part holds: scans, subjects, sites where known, and the load of its scans."""
+    if not part.loads:
+        return f"{part.name}: no scan"
+    held = f"{counted(len(part.loads), 'scan')} of {counted(part.subjects, 'subject')}"
+    if part.sites:
+        held += f" from {counted(part.sites, 'site')}"
+    text = f"{part.name}: {held}, {part.lesion_free} without lesions"
+    if not part.bearing:
+        return text
+    lesions = median(load.lesions for load in part.bearing)
+    volume = median(load.volume_mm3 for load in part.bearing)
+    return f"{text}; in the others a median of {_number(lesions)} and {volume:.0f} mm³"
+
+
+def _number(lesions: float) -> str:
+    return "1 lesion" if lesions == 1 else f"{lesions:g} lesions"

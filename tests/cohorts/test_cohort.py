@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import gzip
+import logging
+
+import numpy as np
+import pytest
+from small_cohort import write_cohort
+
+from sct_lesion_losses.cohorts import table as cohort
+from sct_lesion_losses.errors import DataError
+
+
+@pytest.fixture
+def bids(tmp_path):
+    return write_cohort(tmp_path / "bids", subjects=3)
+
+
+def test_a_bids_folder_gives_scans_with_labels_and_sites(bids):
+    scans = cohort.read(bids)
+    assert [s.subject for s in scans] == ["sub-001", "sub-002", "sub-003"]
+    assert [s.site for s in scans] == ["B", "A", "B"]
+    assert scans[0].name == "sub-001_T2w"
+    assert scans[0].lesion_mask.name == "sub-001_T2w_label-lesion_seg.nii.gz"
+    assert scans[0].centerline.name == "sub-001_T2w_label-centerline.nii.gz"
+    assert scans[0].split == ""
+
+
+def test_a_scan_without_a_mask_is_left_out_and_named(bids, caplog):
+    cohort.read(bids)[1].lesion_mask.unlink()
+    with caplog.at_level(logging.WARNING):
+        scans = cohort.read(bids)
+    assert [s.subject for s in scans] == ["sub-001", "sub-003"]
+    assert "sub-002_T2w.nii.gz: no lesion mask" in caplog.text
+
+
+def test_the_cord_mask_lies_beside_the_lesion_mask(bids):
+    first, second = cohort.read(bids)[:2]
+    beside = second.lesion_mask.with_name("sub-002_T2w_label-SC_seg.nii.gz")
+    beside.touch()
+    assert cohort.cord_mask(second) == beside
+    assert cohort.cord_mask(first) is None
+
+
+def test_a_written_table_is_read_back(bids, tmp_path):
+    scans = cohort.read(bids)
+    (tmp_path / "elsewhere").mkdir()
+    table = tmp_path / "elsewhere" / "table.tsv"
+    cohort.write(scans, table)
+    again = cohort.read(table)
+    assert [(s.scan.resolve(), s.subject, s.site) for s in again] == [
+        (s.scan.resolve(), s.subject, s.site) for s in scans
+    ]
+    assert "/" not in table.read_text().splitlines()[1].split("\t")[2]
+
+
+def test_further_columns_are_written_and_passed_over(bids, tmp_path):
+    scans = cohort.read(bids)
+    table = tmp_path / "table.tsv"
+    cohort.write(scans, table, {"lesions": {s.scan: k / 3 for k, s in enumerate(scans)}})
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert [row[-1] for row in rows] == ["lesions", "0", "0.333333", "0.666667"]
+    assert [s.name for s in cohort.read(table)] == [s.name for s in scans]
+
+
+def test_a_site_that_is_not_available_is_not_known(bids):
+    people = bids / "participants.tsv"
+    people.write_text(people.read_text().replace("sub-002\tA", "sub-002\tn/a"))
+    assert [s.site for s in cohort.read(bids)] == ["B", "", "B"]
+
+
+def table_of(bids, text: str):
+    path = bids / "table.tsv"
+    path.write_text(text)
+    return path
+
+
+LABELS = "derivatives/labels/sub-001/anat"
+ROW = f"sub-001/anat/sub-001_T2w.nii.gz\t{LABELS}/sub-001_T2w_label-lesion_seg.nii.gz\tsub-001"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scan\tlesion_mask\n", "no scan with a lesion mask"),
+        ("scan\tlesion_mask\tsubject\na.nii\tb.nii\t\n", "line 2: subject is empty"),
+        ("scan\tlesion_mask\tsubject\na.nii\tb.nii\ts\n", r"line 2: .*a\.nii does not exist"),
+        ("scan\tlesion_mask\tsubject\na.png\tb.nii\ts\n", r"line 2: .*expected a name"),
+        (f"scan\tlesion_mask\tsubject\tsplit\n{ROW}\ttest\n", "line 2: split is 'test'"),
+        (f"scan\tlesion_mask\tsubject\n{ROW}\n{ROW}\n", "a scan is listed twice"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_its_line(bids, text, message):
+    with pytest.raises(DataError, match=message):
+        cohort.read(table_of(bids, text))
+
+
+def test_a_missing_cohort_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such BIDS folder or TSV"):
+        cohort.read(tmp_path / "nowhere")
+
+
+def test_content_does_not_depend_on_type_order_or_file():
+    array = np.random.default_rng(0).integers(0, 1000, (4, 5, 6)).astype(np.int16)
+    known = cohort.content_hash(array)
+    assert cohort.content_hash(array.astype(np.float64)) == known
+    assert cohort.content_hash(np.asfortranarray(array)) == known
+    assert cohort.content_hash(array.reshape(5, 4, 6)) != known
+    array[0, 0, 0] += 1
+    assert cohort.content_hash(array) != known
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    path = tmp_path / "table.tsv"
+    path.write_bytes(gzip.compress(b"scan") + b"\xff\xfe")
+    with pytest.raises(DataError, match="not a TSV table"):
+        cohort.read(path)
+
+
+def test_scans_are_named_by_their_files_or_by_their_folders(tmp_path):
+    def scan(*parts):
+        return cohort.CohortScan(tmp_path.joinpath(*parts), tmp_path / "mask.nii.gz", "s")
+
+    apart = [scan("a", "t2.nii.gz"), scan("b", "t2s.nii.gz")]
+    assert list(cohort.names(apart).values()) == ["t2", "t2s"]
+    alike = [scan("x", "a", "t2.nii.gz"), scan("x", "b", "1", "t2.nii.gz")]
+    assert list(cohort.names(alike).values()) == ["a_t2", "b_1_t2"]
+    with pytest.raises(DataError, match="named a_t2"):
+        cohort.names([scan("a", "t2.nii.gz"), scan("a_t2.nii.gz"), scan("b", "t2.nii.gz")])

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_cohort import write_cohort
+
+from sct_lesion_losses.cohorts import splits, table
+from sct_lesion_losses.cohorts.splits import Rules
+from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.phantom.cohort import scans_of
+from sct_lesion_losses.phantom.scan import has_lesions
+from sct_lesion_losses.phantom.sites import SITES
+
+
+def made(
+    loads: list[list[float]], sites: Sequence[str] = "A"
+) -> tuple[list[CohortScan], dict[Path, float]]:
+    """A cohort whose subject k has a scan per number in loads[k]; the sites take turns."""
+    scans, load = [], {}
+    for k, own in enumerate(loads):
+        for n, mm3 in enumerate(own):
+            path = Path(f"sub-{k:03d}_ses-{n}_T2w.nii.gz")
+            scans.append(CohortScan(path, path, f"sub-{k:03d}", site=sites[k % len(sites)]))
+            load[path] = mm3
+    return scans, load
+
+
+cohorts = st.lists(
+    st.lists(st.sampled_from([0.0, 10.0, 50.0, 300.0]), min_size=1, max_size=3),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(cohorts, st.integers(0, 3), st.sampled_from([0.0, 0.3, 1.0]))
+def test_no_subject_is_in_two_parts(loads, seed, lesion_free):
+    scans, load = made(loads)
+    parts: dict[str, set[str]] = {}
+    for scan in splits.assign(scans, load, Rules(seed, lesion_free)):
+        parts.setdefault(scan.subject, set()).add(scan.split)
+    assert all(len(own) == 1 for own in parts.values())
+
+
+@given(cohorts)
+def test_subjects_without_lesions_are_unseen(loads):
+    scans, load = made(loads)
+    assigned = splits.assign(scans, load)
+    bearing = {scan.subject for scan in scans if load[scan.scan] > 0}
+    assert all(scan.split == "unseen" for scan in assigned if scan.subject not in bearing)
+
+
+def test_a_share_of_the_lesion_free_can_be_trained_on():
+    scans, load = made([[0.0]] * 10)
+    assigned = splits.assign(scans, load, Rules(lesion_free_in_training=0.3))
+    assert splits.counts(assigned) == {
+        "training": 3,
+        "validation": 0,
+        "thr-optimization": 0,
+        "unseen": 7,
+    }
+
+
+def test_another_share_of_the_lesion_free_can_be_tuned_on():
+    scans, load = made([[0.0]] * 10)
+    one = splits.assign(scans, load, Rules(lesion_free_in_training=0.3))
+    both = splits.assign(scans, load, Rules(lesion_free_in_training=0.3, lesion_free_in_tuning=0.4))
+    assert list(splits.counts(both).values()) == [3, 0, 4, 3]
+    assert splits.part(both, "training") == splits.part(one, "training")
+
+
+@given(st.integers(0, 30), st.integers(0, 10))
+def test_two_shares_that_make_1_leave_nobody_unseen(subjects, tenths):
+    scans, load = made([[0.0]] * subjects)
+    rules = Rules(0, tenths / 10, 1 - tenths / 10)
+    assert splits.counts(splits.assign(scans, load, rules))["unseen"] == 0
+
+
+def test_the_lesion_free_come_from_every_site_in_proportion():
+    # 10 subjects each of A, B, C and D: 8 to train on and 12 to tune on are 2 and 3 of each.
+    scans, load = made([[0.0]] * 40, sites="ABCD")
+    assigned = splits.assign(scans, load, Rules(3, 0.2, 0.3))
+    for part, expected in (("training", 2), ("thr-optimization", 3), ("unseen", 5)):
+        own = [scan.site for scan in splits.part(assigned, part)]
+        assert [own.count(site) for site in "ABCD"] == [expected] * 4
+
+
+def test_parts_have_the_shares_of_the_study():
+    scans, load = made([[float(k + 1)] for k in range(115)])
+    assert splits.counts(splits.assign(scans, load)) == {
+        "training": 62,
+        "validation": 13,
+        "thr-optimization": 14,
+        "unseen": 26,
+    }
+
+
+def test_parts_are_balanced_for_lesion_load():
+    scans, load = made([[float(k + 1)] for k in range(115)])
+    for part in table.SPLITS:
+        own = [load[s.scan] for s in splits.part(splits.assign(scans, load), part)]
+        # Loads run evenly from 1 to 115: the mean of every part is near 58.
+        assert 48 < sum(own) / len(own) < 68
+
+
+def test_held_out_sites_are_unseen():
+    scans, load = made([[10.0]] * 40, sites="ABCD")
+    assigned = splits.assign(scans, load, Rules(unseen_sites=("C",)))
+    assert {s.split for s in assigned if s.site == "C"} == {"unseen"}
+    assert any(s.split == "training" for s in assigned if s.site == "A")
+
+
+@given(cohorts, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_the_order_of_the_scans_changes_nothing(loads, seed, shuffler):
+    # Loads whose sum depends on its order: (0.1 + 0.2) + 0.3 > 0.1 + (0.2 + 0.3).
+    mm3 = {0.0: 0.0, 10.0: 0.1, 50.0: 0.2, 300.0: 0.3}
+    scans, load = made([[mm3[value] for value in own] for own in loads], sites="AABC")
+    rules = Rules(seed, 0.2, 0.3)
+    known = {s.scan: s.split for s in splits.assign(scans, load, rules)}
+    shuffler.shuffle(scans)
+    assert {s.scan: s.split for s in splits.assign(scans, load, rules)} == known
+
+
+def test_the_split_of_a_seed_stays_what_it_is():
+    scans, load = made([[float(max(k - 3, 0))] for k in range(20)])
+    assigned = splits.assign(scans, load, Rules(seed=7, lesion_free_in_training=0.5))
+    assert [scan.split[0] for scan in assigned] == list("tuuttttutvutttttvtut")
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 10.0, 50.0]), max_size=2), min_size=8, max_size=60),
+    st.integers(0, 5),
+)
+def test_parts_are_within_the_scans_of_one_subject_of_their_shares(loads, seed):
+    scans, load = made([[300.0, *own] for own in loads], sites="ABC")
+    bearing = [scan for scan in splits.assign(scans, load, Rules(seed)) if load[scan.scan] > 0]
+    largest = max(sum(s.subject == scan.subject for s in bearing) for scan in bearing)
+    counts = splits.counts(bearing)
+    for part, share in splits.SHARES.items():
+        assert abs(counts[part] - len(bearing) * share / 115) <= largest
+
+
+def imbalance(assigned: list[CohortScan], sites: dict[str, str], load: dict[Path, float]) -> float:
+    """Sum over parts and sites of squared scans with lesions beyond or below the share."""
+    bearing = [scan for scan in assigned if load[scan.scan] > 0]
+    total = 0.0
+    for site in set(sites.values()):
+        own = [scan.split for scan in bearing if sites[scan.subject] == site]
+        for part, share in splits.SHARES.items():
+            total += (own.count(part) - len(own) * share / 115) ** 2
+    return total
+
+
+@given(cohorts, st.integers(1, 6), st.integers(0, 3))
+def test_knowing_the_sites_never_makes_their_shares_worse(loads, n_sites, seed):
+    scans, load = made(loads, sites="ABCDEF"[:n_sites])
+    sites = {scan.subject: scan.site for scan in scans}
+    blind = splits.assign([replace(scan, site="") for scan in scans], load, Rules(seed))
+    aware = splits.assign(scans, load, Rules(seed))
+    assert imbalance(aware, sites, load) <= imbalance(blind, sites, load) + 1e-6
+
+
+@given(cohorts, st.integers(0, 3))
+def test_knowing_the_sites_leaves_the_sizes_of_the_parts(loads, seed):
+    scans, load = made(loads, sites="ABC")
+    bearing = {scan.scan for scan in scans if load[scan.scan] > 0}
+    counts = [
+        splits.counts([s for s in splits.assign(some, load, Rules(seed)) if s.scan in bearing])
+        for some in (scans, [replace(scan, site="") for scan in scans])
+    ]
+    assert counts[0] == counts[1]
+
+
+def study(seed: int) -> tuple[list[CohortScan], dict[Path, float]]:
+    """Subjects, scans and sites of the simulated study, with loads as wide as patients'."""
+    rng = np.random.default_rng(seed)
+    loads = [
+        list(rng.lognormal(5, 1) * has_lesions(seed, k) * rng.lognormal(0, 0.3, len(scans_of(k))))
+        for k in range(108)
+    ]
+    return made(loads, sites=[SITES[(k + seed) % len(SITES)].name for k in range(len(SITES))])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cohort_of_the_study_is_balanced_for_load_and_site(seed):
+    scans, load = study(seed)
+    assigned = splits.assign(scans, load, Rules(seed))
+    bearing = [scan for scan in assigned if load[scan.scan] > 0]
+    counts = splits.counts(bearing)
+    for part, share in splits.SHARES.items():
+        assert abs(counts[part] - len(bearing) * share / 115) < 2
+    medians = [median(load[s.scan] for s in splits.part(bearing, part)) for part in table.SPLITS]
+    assert max(medians) < 2 * min(medians)
+    subjects = {scan.subject: scan for scan in bearing}.values()
+    sites = [scan.site for scan in subjects]
+    trained = {scan.site for scan in splits.part(bearing, "training")}
+    assert trained >= {site for site in sites if sites.count(site) >= 4}
+    # Subjects have one or two scans, so that a site may lack or exceed its share by two of them.
+    for site in set(sites):
+        own = [scan for scan in bearing if scan.site == site]
+        for part, share in splits.SHARES.items():
+            assert abs(splits.counts(own)[part] - len(own) * share / 115) < 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_knowing_the_sites_of_the_study_leaves_a_quarter_of_the_imbalance(seed):
+    scans, load = study(seed)
+    of = {scan.subject: scan.site for scan in scans}
+    blind = [replace(scan, site="") for scan in scans]
+    # A split that does not know the sites is now and then balanced by chance: means over 8.
+    knowing, unknowing = (
+        np.mean([imbalance(splits.assign(some, load, Rules(k)), of, load) for k in range(8)])
+        for some in (scans, blind)
+    )
+    assert knowing < unknowing / 4
+
+
+def test_the_seed_changes_the_split():
+    scans, load = made([[float(k + 1)] for k in range(40)])
+    one, two = (splits.assign(scans, load, Rules(seed)) for seed in (1, 2))
+    assert one != two
+
+
+def test_loads_come_from_the_masks(tmp_path):
+    scans = splits.of(table.read(write_cohort(tmp_path, subjects=3)))
+    assert [scan.split for scan in scans] == ["unseen", "training", "validation"]
+
+
+def test_a_split_in_the_table_is_kept():
+    scans, _ = made([[1.0], [1.0]])
+    given_ = [replace(scans[0], split="unseen"), replace(scans[1], split="training")]
+    assert splits.of(given_) == given_
+
+
+def test_a_split_of_some_scans_only_is_refused():
+    scans, _ = made([[1.0], [1.0]])
+    with pytest.raises(DataError, match="1 of 2 scans have no split"):
+        splits.of([replace(scans[0], split="unseen"), scans[1]])
+
+
+def test_a_subject_in_two_parts_is_refused():
+    scans, _ = made([[1.0, 1.0]])
+    with pytest.raises(DataError, match="subject sub-000 is in unseen and in training"):
+        splits.of([replace(scans[0], split="unseen"), replace(scans[1], split="training")])
+
+
+def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
+    scans, _ = made([[1.0], [2.0], [3.0]])
+    assigned = [replace(s, split="training") for s in scans]
+    hashes = {s.scan: str(k) for k, s in enumerate(assigned)}
+    known = splits.split_hash(assigned, hashes)
+    assert splits.split_hash(assigned[::-1], hashes) == known
+    moved = [replace(assigned[0], split="unseen"), *assigned[1:]]
+    assert splits.split_hash(moved, hashes) != known
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (Rules(lesion_free_in_training=2), "to train on is 2, expected 0 to 1"),
+        (Rules(lesion_free_in_tuning=-0.1), "in thr-optimization is -0.1, expected 0 to 1"),
+        (Rules(0, 0.7, 0.4), "train on, 0.7, and in thr-optimization, 0.4, are more than 1"),
+    ],
+)
+def test_shares_out_of_range_are_refused(rules, said):
+    with pytest.raises(DataError, match=said):
+        splits.assign(*made([[1.0]]), rules)
+
+
+def test_rules_that_do_not_fit_are_refused_before_a_mask_is_read():
+    scans, _ = made([[1.0]] * 4)
+    with pytest.raises(DataError, match="unseen site X"):
+        splits.of(scans, Rules(unseen_sites=("X",)))  # the masks are not there
+
+
+@given(st.integers(4, 30), st.integers(0, 20))
+def test_four_subjects_with_lesions_leave_no_part_empty(subjects, seed):
+    scans, load = made([[10.0]] * subjects)
+    assert all(splits.counts(splits.assign(scans, load, Rules(seed))).values())
+
+
+@pytest.mark.parametrize(
+    ("subjects", "parts"),
+    [(1, {"training"}), (2, {"training", "validation"}),
+     (3, {"training", "validation", "thr-optimization"})],
+)  # fmt: skip
+def test_fewer_subjects_are_for_training_first(subjects, parts):
+    scans, load = made([[10.0]] * subjects)
+    assert {scan.split for scan in splits.assign(scans, load)} == parts
+
+
+def test_an_unseen_site_that_nobody_is_from_is_refused():
+    scans, load = made([[10.0]] * 8, sites="AB")
+    with pytest.raises(DataError, match="unseen site C; the cohort's sites: A, B"):
+        splits.assign(scans, load, Rules(unseen_sites=("A", "C")))
+
+
+def test_rules_for_a_split_that_the_table_holds_are_refused():
+    scans = [replace(scan, split="training") for scan in made([[1.0], [1.0]])[0]]
+    with pytest.raises(DataError, match="table holds a split"):
+        splits.of(scans, Rules(seed=4))
+
+
+def test_a_part_is_all_of_a_cohort_without_a_split_and_never_none_of_one_with():
+    scans = [
+        CohortScan(Path(f"{k}.nii"), Path(f"{k}_l.nii"), f"s{k}", split=name)
+        for k, name in enumerate(["training", "unseen", "unseen"])
+    ]
+    assert splits.part_or_all(scans, "unseen", "are used") == scans[1:]
+    plain = [replace(scan, split="") for scan in scans]
+    assert splits.part_or_all(plain, "unseen", "are used") == plain
+    with pytest.raises(DataError, match=r"part thr-optimization; .* all of whose scans are used"):
+        splits.part_or_all(scans, "thr-optimization", "are used")
+    with pytest.raises(DataError, match="have no split"):
+        splits.part_or_all([*scans[:2], plain[2]], "unseen", "are used")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from geometry import affine_of
+
+from sct_lesion_losses.errors import CenterlineError, GeometryError
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
+
+RPI = ((0, 1, 2), (-1, 1, 1))
+
+
+def rpi_grid(shape=(10, 10, 6), spacing=(1.0, 1.0, 1.0)) -> Grid:
+    return Grid(shape, affine_of(*RPI, spacing))
+
+
+def test_from_mask_takes_the_centre_of_mass_of_each_slice() -> None:
+    mask = np.zeros((10, 10, 6), bool)
+    mask[2:5, 4, 1] = True  # x 2, 3, 4 -> 3
+    mask[7, 1:3, 3] = True  # y 1, 2 -> 1.5
+    line = Centerline.from_mask(mask, rpi_grid())
+    np.testing.assert_array_equal(line.covered, [False, True, False, True, False, False])
+    np.testing.assert_array_equal(line.xy[[1, 3]], [[3, 4], [7, 1.5]])
+
+
+def test_filled_bridges_gaps_but_does_not_extend() -> None:
+    xy = np.full((6, 2), np.nan)
+    xy[1], xy[4] = (2, 0), (8, 3)
+    filled = Centerline(rpi_grid(), xy).filled()
+    np.testing.assert_allclose(filled.xy[1:5, 0], [2, 4, 6, 8])
+    assert not filled.covered[[0, 5]].any()
+
+
+def test_on_a_finer_grid_the_line_is_in_the_same_place_in_the_world() -> None:
+    line = Centerline(rpi_grid(), np.column_stack([np.linspace(2, 7, 6), np.full(6, 3.0)]))
+    fine = line.on(line.grid.resampled((0.5, 0.5, 0.5)))
+    np.testing.assert_allclose(fine.points_mm[::2], line.points_mm, atol=1e-9)
+
+
+def test_a_thick_slice_covers_half_its_thickness_on_each_side() -> None:
+    xy = np.full((6, 2), np.nan)
+    xy[2] = 5, 5
+    line = Centerline(rpi_grid(spacing=(1.0, 1.0, 4.0)), xy)
+    fine = line.on(line.grid.resampled((None, None, 0.5)))
+    # Slice 2 is centred on fine slice 16 and 8 fine slices thick.
+    np.testing.assert_array_equal(np.flatnonzero(fine.covered), np.arange(12, 20))
+
+
+def test_length_follows_the_line() -> None:
+    xy = np.column_stack([[0, 3, 6], [0, 0, 0]]).astype(float)
+    line = Centerline(rpi_grid((10, 10, 3), (1.0, 1.0, 4.0)), xy)
+    assert line.length_mm == pytest.approx(10.0)  # two steps of 3 and 4 mm
+
+
+def test_an_empty_centerline_is_refused() -> None:
+    with pytest.raises(CenterlineError, match="no point"):
+        Centerline.from_mask(np.zeros((10, 10, 6), bool), rpi_grid())
+
+
+def test_a_grid_in_another_orientation_is_refused() -> None:
+    with pytest.raises(GeometryError, match="LPI"):
+        Centerline(Grid((4, 4, 4), np.eye(4)), np.zeros((4, 2)))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sct_lesion_losses.errors import GeometryError
+from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
+
+
+@given(st.integers(48, 700))
+def test_patches_cover_the_tube_and_end_with_it(length: int) -> None:
+    starts = patch_starts(length)
+    assert starts[0] == 0
+    assert starts[-1] + 48 == length
+    assert all(0 < b - a <= 12 for a, b in itertools.pairwise(starts))
+
+
+def test_the_last_patch_is_moved_back() -> None:
+    assert patch_starts(61) == [0, 12, 13]
+    assert patch_starts(48) == [0]
+
+
+@given(st.integers(8, 40), st.sampled_from(["mean", "hann"]), st.integers(0, 2**32 - 1))
+def test_stitch_inverts_extract(length: int, weighting: str, seed: int) -> None:
+    values = np.random.default_rng(seed).uniform(0, 1, (3, 2, length)).astype(np.float32)
+    starts = patch_starts(length, size=8, stride=2)
+    back = stitch(extract(values, starts, 8), starts, length, weighting)
+    np.testing.assert_allclose(back, values, atol=1e-6)
+
+
+@given(st.integers(8, 40), st.integers(0, 2**32 - 1))
+def test_the_mean_is_naive_overlap_averaging(length: int, seed: int) -> None:
+    starts = patch_starts(length, size=8, stride=2)
+    patches = np.random.default_rng(seed).uniform(0, 1, (len(starts), 3, 2, 8)).astype(np.float32)
+    expected = np.zeros((3, 2, length))
+    for z in range(length):
+        inside = [patches[k][:, :, z - s] for k, s in enumerate(starts) if 0 <= z - s < 8]
+        expected[:, :, z] = np.mean(inside, axis=0, dtype=np.float64)
+    np.testing.assert_allclose(stitch(patches, starts, length), expected, atol=1e-6)
+
+
+def test_a_tube_shorter_than_a_patch_is_refused() -> None:
+    with pytest.raises(GeometryError, match="47 slices"):
+        patch_starts(47)
+
+
+def test_a_slice_in_no_patch_is_refused() -> None:
+    with pytest.raises(GeometryError, match="slice 8 "):
+        stitch(np.ones((2, 1, 1, 8), np.float32), [0, 9], 17)
+
+
+def test_patches_beyond_the_map_are_refused() -> None:
+    with pytest.raises(GeometryError, match="do not fit"):
+        stitch(np.ones((1, 1, 1, 8), np.float32), [1], 8)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.images import atomic
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "mask.nii.gz"
+    target.write_text("old")
+    with pytest.raises(ValueError, match="half way"), atomic.replacing(target) as temporary:
+        temporary.write_text("new")
+        raise ValueError("half way")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_success_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "ä b.json"
+    atomic.write_json(target, {"threshold": 0.3})
+    assert target.read_text(encoding="utf-8") == '{\n  "threshold": 0.3\n}\n'
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        atomic.write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_a_long_name_still_has_room_for_a_temporary_one(tmp_path: Path) -> None:
+    target = tmp_path / ("a" * 240 + ".nii.gz")
+    atomic.write_text(target, "x")
+    assert target.read_text() == "x"
+
+
+def test_a_file_in_place_of_the_folder_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="cannot write here"):
+        atomic.write_text(tmp_path / "out" / "mask.nii", "x")
+
+
+def test_a_folder_of_that_name_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "mask.nii").mkdir()
+    with pytest.raises(OutputError, match="cannot write this file"):
+        atomic.write_text(tmp_path / "mask.nii", "x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "mask.nii"]
+
+
+def test_nan_never_enters_a_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        atomic.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1234-checkpoint.npz").write_bytes(b"half")
+    (tmp_path / "checkpoint.npz").write_bytes(b"whole")
+    atomic.remove_left_over(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+def test_only_what_is_left_of_one_file_is_removed_where_it_is_named(tmp_path: Path) -> None:
+    # The temporary name of a file ends in the last 40 letters of "-" and its own name.
+    long = "f" * 32 + ".safetensors"
+    for name in (f".tmp-1234{long[-40:]}", ".tmp-1234-other.safetensors", long):
+        (tmp_path / name).touch()
+    atomic.remove_left_over(tmp_path, long)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-1234-other.safetensors", long]
+    atomic.remove_left_over(tmp_path, "other.safetensors", before=0)
+    assert (tmp_path / ".tmp-1234-other.safetensors").exists()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.images import outputs
+
+
+def test_names_follow_sct_and_keep_the_extension_of_the_scan() -> None:
+    names = outputs.for_scan(Path("in/t2.nii"), folder=Path("out"))
+    assert names.mask == Path("out/t2_lesionseg.nii")
+    assert names.sidecar == Path("out/t2_lesionseg.json")
+    assert names.pmap == Path("out/t2_lesionseg_pmap.nii")
+    assert names.table == Path("out/t2_lesionseg_lesions.tsv")
+
+
+def test_everything_lies_beside_a_mask_of_ones_own_name() -> None:
+    names = outputs.for_scan(Path("t2.nii.gz"), out=Path("deep/mine.nii.gz"), folder=Path("out"))
+    assert names.mask == Path("out/deep/mine.nii.gz")
+    assert names.labels == Path("out/deep/mine_labels.nii.gz")
+
+
+def test_a_folder_given_as_the_output_file_is_refused() -> None:
+    with pytest.raises(UsageError, match="-ofolder"):
+        outputs.for_scan(Path("t2.nii.gz"), out=Path("results"))
+
+
+def test_the_scan_itself_is_never_overwritten(tmp_path: Path) -> None:
+    scan = tmp_path / "t2.nii.gz"
+    with pytest.raises(UsageError, match="overwrite the scan"):
+        outputs.for_scan(scan, out=Path("t2.nii.gz"), folder=tmp_path)
+
+
+def test_bids_names_use_the_reserved_lesion_label() -> None:
+    scan = Path("data/sub-01/ses-02/anat/sub-01_ses-02_acq-sag_T2w.nii.gz")
+    names = outputs.for_bids_scan(scan, Path("data"), Path("out"))
+    folder = Path("out/sub-01/ses-02/anat")
+    assert names.mask == folder / "sub-01_ses-02_acq-sag_label-L_mask.nii.gz"
+    assert names.pmap == folder / "sub-01_ses-02_acq-sag_label-L_probseg.nii.gz"
+    assert names.labels == folder / "sub-01_ses-02_acq-sag_label-L_dseg.nii.gz"

@@ -1,0 +1,339 @@
+"""Segmenting whole scans with the shipped bundle: what is written, said and never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from geometry import affine_of
+
+from sct_lesion_losses import phantom
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.errors import CenterlineError, UsageError
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import outputs
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.phantom.cohort import centerline_mask, write_nifti
+from sct_lesion_losses.workflows import segment
+
+PRIVATE = b"DOE^JANE"
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated scan with its centerline, personal data in every text of its header."""
+    folder = tmp_path_factory.mktemp("scan")
+    made = phantom.make_scan(4, lesions=True, preset="tiny")
+    image = nib.Nifti1Image(made.image, made.grid.affine)
+    for field in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[field] = PRIVATE
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", PRIVATE))
+    nib.save(image, folder / "t2.nii.gz")
+    write_nifti(folder / "line.nii.gz", centerline_mask(made), made.grid)
+    return folder / "t2.nii.gz"
+
+
+def run(scan: Path, folder: Path, **settings: object) -> dict[str, object]:
+    """Segment with the given centerline; the sidecar."""
+    line = scan.with_name("line.nii.gz")
+    chosen = segment.Settings(centerline="file", centerline_file=line, **settings)  # type: ignore[arg-type]
+    result = segment.run(scan, chosen, outputs.for_scan(scan, folder=folder))
+    described: dict[str, object] = json.loads(result.written[-1].read_text())
+    return described
+
+
+def test_an_empty_mask_is_said_to_be_empty_with_the_highest_probability(
+    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pmap = predict.pmap
+    monkeypatch.setattr(
+        predict, "pmap", lambda *args, **rest: pmap(*args, **rest) * np.float32(0.5)
+    )
+    told = run(scan, tmp_path, threshold=0.9)
+    assert told["LesionCount"] == 0
+    assert 0 < told["HighestProbability"] <= 0.5  # type: ignore[operator]
+    assert "the mask is empty; highest probability" in caplog.text
+    assert any("the mask is empty" in text for text in told["Warnings"])  # type: ignore[attr-defined]
+
+
+def test_a_threshold_that_is_not_the_tuned_one_is_said(
+    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(scan, tmp_path)
+    assert "the one the bundle" not in caplog.text
+    told = run(scan, tmp_path, threshold=0.123)
+    assert "threshold 0.123 instead of" in caplog.text
+    assert any("0.123" in text for text in told["Warnings"])  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def filtering(tmp_path: Path) -> str:
+    """The default bundle at threshold 0.05, with a filter of lesions of at least 30 mm³."""
+    shipped = store.load("default")
+    froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
+    point = {
+        **shipped.info.operating_point.model_dump(),
+        "threshold": 0.05,
+        "lesions": {
+            **{"peak": 0.4, "volume_mm3": 30.0, "preset": "paper", "froc": froc},
+            **{"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3},
+        },
+    }
+    info = type(shipped.info).model_validate(
+        {**shipped.info.model_dump(), "name": "filtering", "operating_point": point}
+    )
+    folder = tmp_path / "bundles" / "filtering"
+    store.save(folder, info, shipped.network, shipped.weights, "# filtering\n")
+    return str(folder)
+
+
+def test_the_second_operating_point_removes_lesions_and_says_so(
+    scan: Path, tmp_path: Path, filtering: str
+) -> None:
+    told = run(scan, tmp_path / "all", bundle=filtering, pmap=True)
+    assert told["LesionFilter"] is None
+    kept = run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True, lesions=True)
+    every, some = (
+        np.asarray(nib.load(tmp_path / name / "t2_lesionseg.nii.gz").dataobj) > 0
+        for name in ("all", "kept")
+    )
+    pmap = np.asarray(nib.load(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz").dataobj)
+    voxel_mm3 = Grid(every.shape, nib.load(scan).affine).voxel_volume_mm3
+    labels = lesionwise.components(every)
+    wanted = np.zeros_like(every)
+    for number in range(1, labels.max() + 1):
+        one = labels == number
+        if one.sum() * voxel_mm3 >= 30 and pmap[one].max() >= np.float32(0.4):
+            wanted |= one
+    np.testing.assert_array_equal(some, wanted)
+    removed = told["LesionCount"] - kept["LesionCount"]  # type: ignore[operator]
+    assert kept["LesionFilter"] == {
+        "LeastPeak": 0.4,
+        "LeastVolumeMm3": 30.0,
+        "LesionsRemoved": removed,
+    }
+    assert 0 < removed < told["LesionCount"]  # type: ignore[operator]
+
+
+def test_a_bundle_without_a_second_operating_point_is_refused(scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no second operating point"):
+        run(scan, tmp_path / "out", lesion_point=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_an_earlier_run_are_named(
+    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(scan, tmp_path, lesions=True, pmap=True)
+    assert "earlier run" not in caplog.text
+    told = run(scan, tmp_path)
+    [said] = [text for text in told["Warnings"] if "earlier run" in text]  # type: ignore[attr-defined]
+    for name in ("_pmap.nii.gz", "_labels.nii.gz", "_lesions.tsv", "_lesions.json"):
+        assert f"t2_lesionseg{name}" in said
+
+
+def test_a_pmap_alone_leaves_the_sidecar_of_a_mask_as_it_is(scan: Path, tmp_path: Path) -> None:
+    run(scan, tmp_path)
+    before = (tmp_path / "t2_lesionseg.json").read_bytes()
+    run(scan, tmp_path, threshold=0.0)
+    assert (tmp_path / "t2_lesionseg.json").read_bytes() == before
+    assert (tmp_path / "t2_lesionseg_pmap.json").exists()
+
+
+def test_nothing_of_the_header_nor_a_folder_gets_into_an_output(scan: Path, tmp_path: Path) -> None:
+    run(scan, tmp_path, lesions=True, pmap=True, figure=True, keep_centerline=True)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = nib.load(path).to_bytes()
+        assert PRIVATE not in content, path.name
+        assert str(scan.parent).encode() not in content, path.name
+        assert str(tmp_path).encode() not in content, path.name
+
+
+def test_the_table_holds_the_lesions_of_the_mask(scan: Path, tmp_path: Path) -> None:
+    told = run(scan, tmp_path, lesions=True, threshold=0.2)
+    rows = (tmp_path / "t2_lesionseg_lesions.tsv").read_text().splitlines()[1:]
+    labels = np.asarray(nib.load(tmp_path / "t2_lesionseg_labels.nii.gz").dataobj)
+    mask = np.asarray(nib.load(tmp_path / "t2_lesionseg.nii.gz").dataobj)
+    assert len(rows) == told["LesionCount"] == labels.max() >= 1
+    np.testing.assert_array_equal(labels > 0, mask > 0)
+    assert sum(float(row.split("\t")[1]) for row in rows) == pytest.approx(
+        told["LesionVolumeMm3"], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "signs"), [((2, 0, 1), (1, -1, -1)), ((1, 2, 0), (-1, 1, -1)), ((0, 1, 2), (1, 1, 1))]
+)
+def test_the_order_of_the_stored_axes_does_not_matter(
+    axes: tuple[int, ...], signs: tuple[int, ...], scan: Path, tmp_path: Path
+) -> None:
+    run(scan, tmp_path, threshold=0.0)
+    expected = nib.load(tmp_path / "t2_lesionseg_pmap.nii.gz")
+    order = np.column_stack([axes, signs])
+    (tmp_path / "turned").mkdir()
+    for name in ("t2.nii.gz", "line.nii.gz"):
+        image = nib.as_closest_canonical(nib.load(scan.with_name(name)))
+        nib.save(image.as_reoriented(order), tmp_path / "turned" / name)
+    run(tmp_path / "turned" / "t2.nii.gz", tmp_path / "out", threshold=0.0)
+    found = nib.as_closest_canonical(nib.load(tmp_path / "out" / "t2_lesionseg_pmap.nii.gz"))
+    np.testing.assert_allclose(
+        found.get_fdata(), nib.as_closest_canonical(expected).get_fdata(), atol=2e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "shear"),
+    [
+        ((320, 320, 260), (0.1, 0.1, 0.1), 0.0),
+        ((10, 10, 12), (10.0, 10.0, 10.0), 0.0),
+        ((60, 60, 1), (0.8, 0.8, 3.0), 0.0),
+        ((60, 60, 40), (0.8, 0.8, 0.8), 0.2),
+    ],
+    ids=["0.1 mm", "10 mm", "one slice", "sheared"],
+)
+def test_odd_grids_get_a_mask_of_their_own_shape(
+    shape: tuple[int, int, int], spacing: tuple[float, ...], shear: float, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    grid = Grid(shape, affine_of((0, 1, 2), (-1, 1, 1), spacing, shear=shear))
+    line = np.zeros(shape, np.uint8)
+    line[shape[0] // 2, shape[1] // 2] = 1
+    write_nifti(tmp_path / "t2.nii.gz", rng.integers(0, 900, shape).astype(np.int16), grid)
+    write_nifti(tmp_path / "line.nii.gz", line, grid)
+    run(tmp_path / "t2.nii.gz", tmp_path / "out")
+    mask = nib.load(tmp_path / "out" / "t2_lesionseg.nii.gz")
+    assert mask.shape == shape
+    np.testing.assert_allclose(mask.affine, grid.affine, atol=1e-5)
+
+
+def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 900, (60, 60, 40)).astype(np.int16)
+    write_nifti(tmp_path / "t2.nii.gz", noise, Grid(noise.shape, np.diag([-1.0, 1.0, 2.0, 1.0])))
+    settings = segment.Settings(centerline="embedded")
+    with pytest.raises(CenterlineError, match=r"^t2\.nii\.gz: no spinal cord was found"):
+        segment.run(tmp_path / "t2.nii.gz", settings, outputs.for_scan(tmp_path / "t2.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"threshold": 0.0, "lesions": True},
+        {"threshold": 0.0, "qc": Path("qc")},
+        {"bundle": "sct", "sct_rule": True, "precision": "bfloat16"},
+        {"bundle": "sct", "sct_rule": True, "engine": "openvino"},
+    ],
+)
+def test_options_that_would_be_dropped_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        segment.Settings(**settings)  # type: ignore[arg-type]
+
+
+def command(scan: Path, folder: Path, *more: str) -> list[str]:
+    program = Path(sys.executable).with_name("sct_deepseg_lesion_tuned")
+    line = scan.with_name("line.nii.gz")
+    return [str(program), "-i", str(scan), "-file_centerline", str(line), "-ofolder", str(folder),
+            *more]  # fmt: skip
+
+
+# Every file that is written is first kept waiting under its temporary name.
+SLOW = """
+import sys, time, pathlib
+from sct_lesion_losses import files
+from sct_lesion_losses.cli.segment import main
+real = files.os.fsync
+def slow(handle):
+    print("writing", flush=True)
+    time.sleep(60)
+files.os.fsync = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_command_stopped_while_it_writes_leaves_the_old_mask(
+    sent: signal.Signals, status: int, scan: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t2_lesionseg.nii.gz").write_bytes(b"a mask of yesterday")
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *command(scan, tmp_path)[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == status
+    assert (tmp_path / "t2_lesionseg.nii.gz").read_bytes() == b"a mask of yesterday"
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
+    assert bool(left) == (sent == signal.SIGKILL)
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.1, 0.2, 0.4])
+def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(
+    after_s: float, scan: Path, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        command(scan, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        time.sleep(after_s)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    # -15: before the first line of Python nobody handles the signal. 0: the work was done already.
+    done = (tmp_path / "t2_lesionseg.nii.gz").exists()
+    assert process.returncode in ((143, -15, 0) if done else (143, -15))
+
+
+def test_two_commands_with_one_folder_leave_one_whole_result(scan: Path, tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(command(scan, tmp_path, "-lesions", "1"), stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    alone = tmp_path / "alone"
+    subprocess.run(command(scan, alone, "-lesions", "1"), check=True, stdout=subprocess.DEVNULL)
+    for name in sorted(os.listdir(alone)):  # noqa: PTH208
+        if not name.endswith("seg.json"):  # the second to write saw files of the first
+            assert (tmp_path / name).read_bytes() == (alone / name).read_bytes(), name
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_a_batch_names_the_scan_of_every_warning(scan: Path, tmp_path: Path) -> None:
+    noise = np.full((60, 60, 40), 7, np.int16)
+    write_nifti(tmp_path / "flat.nii.gz", noise, Grid(noise.shape, np.diag([-1.0, 1.0, 2.0, 1.0])))
+    done = subprocess.run(
+        [command(scan, tmp_path)[0], "-i", str(tmp_path / "flat.nii.gz"), str(scan),
+         "-centerline", "embedded", "-thr", "0.123", "-ofolder", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert lines
+    assert all("flat.nii.gz" in line or "t2.nii.gz" in line for line in lines)
+    assert str(tmp_path) not in done.stderr
+    assert "1 of 2 scans failed:" in done.stderr
+
+
+@pytest.mark.parametrize(("rule", "engine"), [(True, "onnxruntime"), (False, "auto")])
+def test_the_rule_of_sct_is_computed_in_onnx_runtime(monkeypatch, rule, engine):
+    asked = []
+
+    def opened(*arguments):
+        asked.append(arguments)
+        return None, None
+
+    monkeypatch.setattr(segment.models, "opened", opened)
+    segment.opened(segment.Settings(bundle="sct", sct_rule=rule))
+    assert asked == [("sct", "t2", engine, "float32")]
