@@ -6,10 +6,8 @@ import itertools
 import json
 import math
 import re
-import shlex
 from collections.abc import Hashable, Sequence
 from datetime import date
-from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -307,7 +305,6 @@ class OperatingPoint(Record):
 
 
 SCHEMA_VERSION = 1
-_OF_BUNDLES = ("-bundle", "-init")
 
 
 class Loss(Record):
@@ -544,28 +541,6 @@ class BundleInfo(Record):
             "spacing_mm": repr(self.preparation.spacing_mm),
             "threshold": repr(self.operating_point.threshold),
         }
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """Command line as a shell would take it, with every path cut down to its base name.
-
-    A bundle that was given by its folder is written ``./b``: ``b`` alone is a name, which may mean
-    a packaged one.
-
-    >>> command_line(["/opt/bin/sct_tune_lesion", "-bundle", "x/b", "-i", "/home/jane doe/data"])
-    'sct_tune_lesion -bundle ./b -i data'
-    """
-    return shlex.join(
-        ("./" if option in _OF_BUNDLES else "") + PurePath(word).name if _is_path(word) else word
-        for option, word in zip(("", *arguments), arguments, strict=False)
-    )
-
-
-def _is_path(word: str) -> bool:
-    """Whether a word of a command line leads through folders; a sentence with a slash does not."""
-    if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
-        return True
-    return "/" in word and " " not in word
 
 
 def dump(info: BundleInfo) -> bytes:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -15,8 +13,6 @@ from sct_lesion_losses.cli.parser import (
     FOLDER,
     SWITCH,
     command,
-    execute,
-    leave,
     option,
 )
 
@@ -45,13 +41,12 @@ HELP = (
     shown="~/.local/share/sct_lesion_losses/bundles",
 )
 @option("-force", "force", SWITCH, "Replace a zip file or bundle that exists.", default=False)
-def lesion_bundle(
+def main(
     action: str,
     bundle: str | None,
     out: Path | None,
     folder: Path | None,
     force: bool,
-    verbosity: int,
 ) -> int:
     """Do one of the actions."""
     _check_usage(action, bundle, out, folder)
@@ -167,13 +162,3 @@ def _import(path: Path, folder: Path | None, force: bool) -> int:
     if into not in store.search_folders():
         logger.info("to find it by name, list its parent folder in $%s", store.VARIABLE)
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(lesion_bundle, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

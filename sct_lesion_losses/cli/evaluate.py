@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -15,9 +14,7 @@ from sct_lesion_losses.cli.parser import (
     FOLDER,
     TEXT,
     command,
-    execute,
     int_range,
-    leave,
     option,
     words,
 )
@@ -73,37 +70,25 @@ NAME = "sct_evaluate_lesion"
 )
 @ENGINE
 @option("-jobs", "jobs", int_range(1), "Scans evaluated at the same time.", default=1)
-def evaluate_lesion(
+def main(
     bundles: tuple[str, ...],
     data: Path,
     folder: Path,
     jobs: int,
-    verbosity: int,
     **settings: Any,
 ) -> int:
     """Evaluate, and print the table at the tuned thresholds."""
-    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.workflows import evaluate
 
-    with talk.progress_bar("evaluating", verbosity > 0) as progress:
+    with talk.progress("evaluating") as progress:
         evaluate.run(
             bundles,
             data,
             folder,
             evaluate.Settings(**settings),
             jobs=jobs,
-            command=command_line([NAME, *words()]),
+            command=talk.command_line(words()),
             report=progress,
         )
     click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(evaluate_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

@@ -10,15 +10,34 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sct_lesion_losses.cli.parser import FILE, FLOAT, SWITCH, TEXT, Kind, choice, int_range, option
+from sct_lesion_losses.cli.parser import (
+    FILE,
+    FLOAT,
+    SWITCH,
+    TEXT,
+    choice,
+    float_range,
+    int_range,
+    option,
+)
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
     from sct_lesion_losses.training.recipe import Recipe
 
-SHARE = Kind("<float>", click.FloatRange(0, 1))
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what adds several options to a command, in their order."""
+
+    def add(function: Any) -> Any:
+        for one in reversed(options):
+            function = one(function)
+        return function
+
+    return add
+
+
+SHARE = float_range(0, 1)
 BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
 DEVICES = ("auto", "cpu", "gpu")
 # TensorFlow's, then JAX's, and those of what either computes with
@@ -105,26 +124,26 @@ def _native_stderr_closed() -> Iterator[None]:
 ENGINE = option(
     "-engine",
     "engine",
-    choice("auto", "onnxruntime", "openvino"),
+    choice(("auto", "onnxruntime", "openvino")),
     "Inference engine. auto: openvino where it is installed.",
     default="auto",
 )
 PRECISION = option(
     "-precision",
     "precision",
-    choice("float32", "bfloat16"),
+    choice(("float32", "bfloat16")),
     "Precision of the network; bfloat16 needs openvino.",
     default="float32",
 )
 COHORT_CENTERLINE = option(
     "-centerline",
     "centerline",
-    choice("cohort", "auto", "svm", "cnn", "embedded"),
+    choice(("cohort", "auto", "svm", "cnn", "embedded")),
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )
-PRESET = choice("paper", "anima", "candidate")
-CONTRAST = choice("t2", "t2_ax", "t2s")
+PRESET = choice(("paper", "anima", "candidate"))
+CONTRAST = choice(("t2", "t2_ax", "t2s"))
 
 
 # Those of `losses.LOSSES`, whose import would load Keras for the help.
@@ -135,7 +154,7 @@ LOSSES = (
 STUDY_LOSSES = LOSSES[:7]  # Hussein et al. 2023, section 2.3
 COUNT = int_range(1)
 
-_LOSS = option("-loss", "loss", choice(*LOSSES), "Loss function.", default="tversky")
+_LOSS = option("-loss", "loss", choice(LOSSES), "Loss function.", default="tversky")
 _RECIPE = (
     option(
         "-loss_numbers",
@@ -151,7 +170,7 @@ _RECIPE = (
     option(
         "-optimiser",
         "optimiser",
-        choice("adam", "adadelta"),
+        choice(("adam", "adadelta")),
         "Optimiser.",
         shown="adam; adadelta for combo",
     ),
@@ -202,7 +221,7 @@ _RECIPE = (
     option(
         "-shift",
         "shift_mm",
-        Kind("<float>", click.FloatRange(0, 10)),
+        float_range(0, 10),
         "Move the centerline by up to this, in mm (whole voxels of 0.5 mm), as augmentation.",
         shown="0",
     ),
@@ -216,7 +235,7 @@ _RECIPE = (
     option(
         "-precision",
         "precision",
-        choice("float32", "mixed_bfloat16", "mixed_float16"),
+        choice(("float32", "mixed_bfloat16", "mixed_float16")),
         "Precision of the network while it trains.",
         shown="float32",
     ),
@@ -239,17 +258,8 @@ _RECIPE = (
 )
 
 
-def of_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command; their values are for `recipe`."""
-    with_loss: Callable[..., Any] = _LOSS(of_every_recipe(callback))
-    return with_loss
-
-
-def of_every_recipe(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options but the loss itself, for a command that trains several."""
-    for add in reversed(_RECIPE):
-        callback = add(callback)
-    return callback
+of_every_recipe = together(*_RECIPE)
+of_recipe = together(_LOSS, *_RECIPE)
 
 
 def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
@@ -331,25 +341,21 @@ _SPLIT = (
 )
 
 
-def of_split(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a cohort without a split is split, as `splits.Rules` does."""
-    for add in reversed(_SPLIT):
-        callback = add(callback)
-    return callback
+of_split = together(*_SPLIT)
 
 
 _OPTIONS = (
     option(
         "-backend",
         "backend",
-        choice(*BACKENDS),
+        choice(BACKENDS),
         "What Keras runs on.",
         shown="$KERAS_BACKEND, else the first that is installed",
     ),
     option(
         "-device",
         "device",
-        choice(*DEVICES),
+        choice(DEVICES),
         "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
         default="auto",
     ),
@@ -372,8 +378,4 @@ _OPTIONS = (
 )
 
 
-def of_machine(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command."""
-    for add in reversed(_OPTIONS):
-        callback = add(callback)
-    return callback
+of_machine = together(*_OPTIONS)

@@ -1,43 +1,45 @@
-"""What all commands share: options, help in the Spinal Cord Toolbox's order, errors to exit codes.
+"""Click with the command line, the help page and the exit statuses of SCT's scripts.
 
-A command module holds a click callback, a :class:`Command` and two functions::
+A command module holds one command, which is called with a list of arguments::
 
     @command("sct_rethreshold_lesion", "Another mask from a stored p-map.")
-    @option("-i", "image", FILE, "p-map to threshold.", mandatory=True)
-    @option("-thr", "threshold", FLOAT, "Decision threshold in (0, 1].", mandatory=True)
-    def rethreshold(image: Path, threshold: float, verbosity: int) -> int | None: ...
+    @option("-i", "image", FILE, "P-map to threshold.", mandatory=True)
+    @option("-thr", "threshold", float_range(0, 1), "Decision threshold.", default=0.5)
+    def main(image: Path, threshold: float) -> int | None: ...
 
-    def main(argv: Sequence[str] | None = None) -> int:
-        return execute(rethreshold, argv)
+    status = main(["-i", "pmap.nii.gz"])
 
-    def run() -> NoReturn:
-        leave(main)
-
-The callback also receives `verbosity` (`-v`, added to every command) and returns its exit status
-or None for 0. Exit status: 0 done, 1 the work failed, 2 the command line is wrong, 130
-interrupted, 141 nobody reads stdout, 143 terminated. Errors of this package become one line on
-stderr, with the traceback at `-v 2`.
+The function returns its exit status, or None for 0. Exit status: 0 done, 1 the work failed, 2 the
+command line is wrong, 130 interrupted, 141 nobody reads stdout, 143 terminated. Errors of this
+package become one line on stderr, with the traceback at `-v 2`.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
 import os
 import re
 import signal
 import sys
-import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.errors import LesionError
+
+FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
+GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
+HELP = ("-h", "--help")
+_MISC = ("-r", "-v", "-h")
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_LONGEST_METAVAR = 60  # of a page of 80 columns
 
 
 class Terminated(BaseException):
@@ -45,17 +47,6 @@ class Terminated(BaseException):
 
 
 _ARRIVED = threading.Event()
-
-
-def stop_if_terminated() -> None:
-    """Raise :class:`Terminated` where SIGTERM arrived and something swallowed the exception."""
-    if _ARRIVED.is_set():
-        raise Terminated
-
-
-def terminated() -> bool:
-    """Whether SIGTERM arrived."""
-    return _ARRIVED.is_set()
 
 
 @contextmanager
@@ -66,10 +57,10 @@ def sigterm() -> Iterator[None]:
         _ARRIVED.set()
         raise Terminated
 
+    _ARRIVED.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _ARRIVED.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -77,40 +68,129 @@ def sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-HELP = ("-h", "--help")
-_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+def stop_if_terminated() -> None:
+    """Raise :class:`Terminated` where SIGTERM arrived and something swallowed the exception."""
+    if _ARRIVED.is_set():
+        raise Terminated
 
 
-@dataclass(frozen=True)
-class Names:
-    """The option names of a command.
+class _Path(click.Path):
+    """A path whose name can be written into a sidecar."""
 
-    Attributes
+    def __init__(self, name: str) -> None:
+        super().__init__(path_type=Path, readable=False)  # an error of that scan alone
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if any("\ud800" <= letter <= "\udfff" for letter in str(value)):
+            self.fail(f"the name {str(value)!a} is not UTF-8; rename it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Float(click.FloatRange):
+    """A finite number, with a point and not a comma."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            number = float(value)
+        except ValueError:
+            dot = value.replace(",", ".", 1)
+            near = f"; write {dot}" if re.fullmatch(r"-?\d*\.\d+", dot) else ""
+            self.fail(f"{value!r} is not a number{near}", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+class _Int(click.IntRange):
+    name = "int"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE, FOLDER = _Path("file"), _Path("folder")
+TEXT = click.STRING
+FLOAT = _Float()
+SWITCH = click.Choice(("0", "1"))
+choice, int_range, float_range = click.Choice, _Int, _Float
+
+
+def option(
+    name: str,
+    dest: str,
+    kind: click.ParamType[Any],
+    help: str,  # noqa: A002 - click's own word
+    *,
+    default: Any = None,
+    shown: str | None = None,
+    mandatory: bool = False,
+    many: bool = False,
+    convert: Callable[[Any], Any] = lambda value: value,
+) -> Callable[[Any], Any]:
+    """Add an option to a command.
+
+    Parameters
     ----------
-    single : collection of str
-        Options that take one value.
-    many : collection of str
-        Options that take values up to the next option.
-    positional : bool
-        Whether the command also takes values without an option.
+    name, dest : str
+        `-ofolder` and the parameter of the function that receives it.
+    kind : ParamType
+        FILE, FOLDER, TEXT, FLOAT, SWITCH, `choice([…])`, `int_range(…)` or `float_range(…)`.
+    help : str
+        One or more full sentences; the default is added.
+    default, shown : optional
+        The value where the option is left out, and what the help says instead of it.
+    mandatory : bool
+    many : bool
+        Takes values up to the next option; the function receives a tuple.
+    convert : callable
+        Last conversion of a value that is given, or of its default.
     """
+    metavar = f"<{kind.name}>".replace("text", "str")
+    if isinstance(kind, click.Choice):
+        metavar = "{" + ",".join(kind.choices) + "}"
+        if len(metavar) > _LONGEST_METAVAR:
+            metavar, help = "<str>", f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
+    if kind is SWITCH:
+        default = None if default is None else str(int(default))
+        convert = "1".__eq__
+    if shown is None:
+        shown = "" if default is None else str(default)
+    return click.option(
+        dest,
+        name,
+        type=kind,
+        callback=lambda _ctx, _option, value: None if value is None else convert(value),
+        metavar=metavar + (f" [{metavar} ...]" if many else ""),
+        help=f"{help} (default: {shown})" if shown else help,
+        required=mandatory,
+        multiple=many,
+        **({} if default is None else {"default": default}),
+    )
 
-    single: Collection[str]
-    many: Collection[str] = ()
-    positional: bool = False
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.single or name in self.many or name in HELP
-
-
-def pairs(args: Sequence[str], names: Names) -> list[str]:
+def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = False) -> list[str]:
     """Rewrite a command line so that each value follows its own option name.
 
     A value that begins with a dash is a value right behind its option, and anywhere if it is a
     number; elsewhere it is an unknown option.
 
-    >>> pairs(["-i", "a", "b", "-thr=0.3"], Names(single=["-thr"], many=["-i"]))
+    >>> pairs(["-i", "a", "b", "-thr=0.3"], {"-thr": False, "-i": True})
     ['-i', 'a', '-i', 'b', '-thr', '0.3']
+
+    Parameters
+    ----------
+    args : sequence of str
+    options : mapping
+        Names of the options, and whether they take values up to the next option.
+    positional : bool
+        Whether the command also takes values without an option.
 
     Returns
     -------
@@ -123,339 +203,155 @@ def pairs(args: Sequence[str], names: Names) -> list[str]:
     click.UsageError
         An option that does not exist, one without a value, or a value that belongs to none.
     """
-    positional: list[str] = []
+    first: list[str] = []
     out: list[str] = []
-    option = ""
-    awaits = False
+    name, awaits = "", False
     for arg in args:
-        if awaits:
-            if arg in names:
-                raise _no_value(option)
-            out += [option, _value(option, arg)]
+        start, equals, value = arg.partition("=")
+        if awaits and (not arg or arg in (*options, *HELP)):
+            break
+        if awaits or (options.get(name) and not _looks_like_option(arg)):
+            out += [name, arg]
             awaits = False
+        elif arg in HELP:
+            return ["--help"]
+        elif start in options:
+            name, awaits = start, not value
+            if awaits and equals:
+                break
+            out += [name, value] if value else []
         elif _looks_like_option(arg):
-            name, equals, value = arg.partition("=")
-            if name not in names:
-                raise _unknown(name, names)
-            if name in HELP:
-                return ["--help"]
-            option, awaits = name, not equals
-            if equals:
-                out += [option, _value(option, value)]
-        elif option in names.many:
-            out += [option, _value(option, arg)]
-        elif names.positional:
-            positional.append(arg)
+            near = difflib.get_close_matches(start, (*options, *HELP), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise click.UsageError(f"no such option: {start}; {hint}-h lists the options")
+        elif positional:
+            first.append(arg)
         else:
-            raise click.UsageError(_stray(arg, option))
+            of = f"{name} takes one value" if name else "it belongs to no option"
+            raise click.UsageError(f"unexpected {arg!r}: {of}")
     if awaits:
-        raise _no_value(option)
-    return positional + out
+        raise click.UsageError(f"{name} needs a value")
+    return first + out
 
 
 def _looks_like_option(arg: str) -> bool:
     return len(arg) > 1 and arg.startswith("-") and _NUMBER.fullmatch(arg) is None
 
 
-def _value(option: str, value: str) -> str:
-    if not value:
-        raise _no_value(option)
-    return value
-
-
-def _no_value(option: str) -> click.UsageError:
-    return click.UsageError(f"{option} needs a value")
-
-
-def _stray(value: str, option: str) -> str:
-    if option:
-        return f"unexpected {value!r}: {option} takes one value"
-    return f"unexpected {value!r}: it belongs to no option"
-
-
-def _unknown(name: str, names: Names) -> click.UsageError:
-    import difflib
-
-    known = [*names.single, *names.many, *HELP]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "-h lists the options"
-    return click.UsageError(f"no such option: {name}; {hint}")
-
-
-GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
-_TYPED = f"{__name__}.typed"
-_LONGEST_METAVAR = 60  # of a page of 80 columns
-FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What an option takes.
-
-    Attributes
-    ----------
-    metavar : str
-        The word shown in the help.
-    type : ParamType
-        Click's.
-    callback : callable, optional
-        A last conversion.
-    said : str
-        A sentence that follows the option's own help.
-    """
-
-    metavar: str
-    type: click.ParamType[Any]
-    callback: Callable[[click.Context, click.Parameter, Any], Any] | None = None
-    said: str = ""
-
-
-def _utf8(_ctx: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Refuse a file name that is not UTF-8: it could not be written into a sidecar."""
-    for path in value if isinstance(value, tuple) else (value,):
-        if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-            raise click.BadParameter(
-                f"the name {str(path)!a} is not UTF-8; rename it", param=option
-            )
-    return value
-
-
-FILE = Kind("<file>", click.Path(path_type=Path), _utf8)
-FOLDER = Kind("<folder>", click.Path(path_type=Path), _utf8)
-TEXT = Kind("<str>", click.STRING)
-INT = Kind("<int>", click.INT)
-FLOAT = Kind("<float>", click.FLOAT)
-SWITCH = Kind("{0,1}", click.Choice(("0", "1")), lambda _ctx, _option, value: value == "1")
-
-
-def choice(*values: str) -> Kind:
-    """Accept one of several words; where they are many, the help lists them beside the option."""
-    metavar = "{" + ",".join(values) + "}"
-    if len(metavar) <= _LONGEST_METAVAR:
-        return Kind(metavar, click.Choice(values))
-    return Kind("<str>", click.Choice(values), said=f"One of {', '.join(values)}.")
-
-
-def int_range(low: int, high: int | None = None) -> Kind:
-    """Accept a whole number from `low` to `high`, both included."""
-    return Kind("<int>", click.IntRange(low, high))
-
-
-class Option(click.Option):
-    """An option that knows its help group and the default its help names."""
-
-    def __init__(self, *args: Any, group: str, shown: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.group = group
-        self.shown = shown
-
-
-def option(
-    name: str,
-    dest: str,
-    kind: Kind,
-    help: str,  # noqa: A002 - click's own word
-    *,
-    default: Any = None,
-    shown: str | None = None,
-    mandatory: bool = False,
-    many: bool = False,
-    misc: bool = False,
-) -> Callable[[Any], Any]:
-    """Add an option to a command.
-
-    Parameters
-    ----------
-    name, dest : str
-        `-ofolder` and the parameter of the callback that receives it.
-    kind : Kind
-        FILE, FOLDER, TEXT, INT, FLOAT, SWITCH, `choice(…)` or `int_range(…)`.
-    help : str
-        One or more full sentences; the default is added.
-    default, shown : optional
-        The value where the option is left out, and what the help says instead of it.
-    mandatory, misc : bool
-        The help group; OPTIONAL ARGUMENTS where both are False.
-    many : bool
-        Takes values up to the next option; the callback receives a tuple.
-    """
-    if kind.said:
-        help = f"{help} {kind.said}"  # noqa: A001
-    if kind is SWITCH:
-        default = str(int(default))
-    if shown is None:
-        shown = "" if default is None else str(default)
-    return click.option(
-        dest,
-        name,
-        cls=Option,
-        type=kind.type,
-        callback=kind.callback,
-        metavar=kind.metavar + (f" [{kind.metavar} ...]" if many else ""),
-        help=f"{help} (default: {shown})" if shown else help,
-        required=mandatory,
-        multiple=many,
-        group=GROUPS[0 if mandatory else 2 if misc else 1],
-        shown=shown,
-        **({} if default is None else {"default": default}),
-    )
-
-
 class Command(click.Command):
-    """A click command with exact single-dash options and SCT's help page."""
+    """A click command with exact single-dash options, SCT's help page and exit statuses."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command with `argv`, or `sys.argv[1:]`, and return its exit status."""
+        args = list(sys.argv[1:] if argv is None else argv)
+        verbosity = 1
+        talk.open_closed_streams()
+        try:
+            with sigterm():
+                context = self.make_context(self.name, list(args))
+                verbosity = context.params.pop("verbosity")
+                with context, talk.logged(verbosity, args):
+                    status = self.invoke(context)
+                stop_if_terminated()
+                sys.stdout.flush()
+                return int(status or 0)
+        except click.exceptions.Exit as leaving:
+            return leaving.exit_code
+        except BrokenPipeError:
+            # The interpreter flushes stdout once more when it ends; that must not fail again.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NO_READER
+        except KeyboardInterrupt:
+            return self._fail("interrupted", INTERRUPTED)
+        except Terminated:
+            return self._fail("terminated", TERMINATED)
+        except click.ClickException as error:
+            click.echo(self.get_usage(self.context_class(self, info_name=self.name)), err=True)
+            return self._fail(error.format_message(), error.exit_code)
+        except (Exception, SystemExit) as error:
+            if _ARRIVED.is_set():  # an import that it interrupts raises an error of its own
+                return self._fail("terminated", TERMINATED)
+            if verbosity >= 2:
+                traceback.print_exc()
+            said = describe(error)
+            said = said if verbosity >= 2 else talk.without_folders(said, args)
+            return self._fail(said, getattr(error, "exit_status", FAILED))
+
+    def _fail(self, message: str, status: int) -> int:
+        with suppress(OSError):
+            click.echo(f"{self.name}: error: {' '.join(message.split())}", err=True)
+        return status
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check and rewrite the command line, then let click convert the values."""
-        given = pairs(args, self._names())
-        ctx.meta[_TYPED] = tuple(given)  # click consumes the list
-        if given == ["--help"]:
-            click.echo(self.get_help(ctx))
-            ctx.exit()
-        return super().parse_args(ctx, given)
-
-    def options(self) -> list[Option]:
-        """Return the options in the order of their declaration."""
-        return [parameter for parameter in self.params if isinstance(parameter, Option)]
-
-    def _names(self) -> Names:
-        options = self.options()
-        return Names(
-            single=[o.opts[0] for o in options if not o.multiple],
-            many=[o.opts[0] for o in options if o.multiple],
-            positional=len(options) < len(self.params),
-        )
+        options = {o.opts[0]: o.multiple for o in self.params if isinstance(o, click.Option)}
+        ctx.meta[__name__] = pairs(args, options, len(options) < len(self.params))
+        return super().parse_args(ctx, list(ctx.meta[__name__]))
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the mandatory options, the others in brackets."""
-        shown = [p.metavar or f"<{p.name}>" for p in self.params if isinstance(p, click.Argument)]
-        for o in self.options():
-            text = f"{o.opts[0]} {o.metavar}"
-            shown.append(text if o.required else f"[{text}]")
-        start = f"usage: {self.name} "
-        # An option and its value stay on one line: textwrap does not break at this space.
-        text = " ".join(word.replace(" ", "\xa0") for word in [*shown, "[-h]"])
-        lines = textwrap.wrap(
-            text,
-            width=formatter.width,
-            initial_indent=start,
-            subsequent_indent=" " * len(start),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        formatter.write("\n".join(lines).replace("\xa0", " ") + "\n")
+        """Write what has to be given."""
+        shown = [
+            f"{p.opts[0]} {p.metavar}" if isinstance(p, click.Option) else str(p.metavar)
+            for p in self.params
+            if p.required or isinstance(p, click.Argument)
+        ]
+        formatter.write_usage(self.name or "", " ".join([*shown, "[options] [-h]"]), "usage: ")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by group, in SCT's order."""
-        for group in GROUPS:
-            rows = [
-                (f"{o.opts[0]} {o.metavar}", o.help or "")
-                for o in self.options()
-                if o.group == group
-            ]
-            if group == GROUPS[2]:
-                rows.insert(0, (", ".join(HELP), "Show this help message and exit."))
-            if rows:
-                with formatter.section(group):
-                    formatter.write_dl(rows, col_max=24)
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for o in self.get_params(ctx):
+            if isinstance(o, click.Option):
+                group = GROUPS[0 if o.required else 2 if o.opts[0] in _MISC else 1]
+                name = ", ".join(o.opts) if o.is_flag else f"{o.opts[0]} {o.metavar}"
+                rows[group].append((name, o.help or ""))
+        for group in filter(rows.get, GROUPS):
+            with formatter.section(group):
+                formatter.write_dl(rows[group], col_max=24)
 
 
 def command(name: str, help: str) -> Callable[[Callable[..., int | None]], Command]:  # noqa: A002
-    """Turn a callback with :func:`option` decorators into a :class:`Command` with `-v` and `-h`."""
+    """Turn a function with :func:`option` decorators into a :class:`Command` with `-v` and `-h`."""
     verbosity = option(
         "-v",
         "verbosity",
-        Kind("{0,1,2}", click.IntRange(0, 2)),
+        choice(("0", "1", "2")),
         "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
         "traceback of an error.",
-        default=1,
-        misc=True,
+        default="1",
+        convert=int,
     )
+    settings = {"help_option_names": list(HELP)}
 
-    def wrap(callback: Callable[..., int | None]) -> Command:
-        made = click.command(name, cls=Command, help=help, add_help_option=False)(callback)
-        return verbosity_last(made)
-
-    def verbosity_last(made: Command) -> Command:
+    def wrap(function: Callable[..., int | None]) -> Command:
+        made = click.command(name, cls=Command, help=help, context_settings=settings)(function)
         verbosity(made)
         return made
 
     return wrap
 
 
-def execute(made: Command, argv: Sequence[str] | None = None) -> int:
-    """Run a command and turn whatever happens into an exit status.
+def words(image: Path | None = None) -> list[str]:
+    """Return what was typed for the running command, its name first, one value an option.
 
     Parameters
     ----------
-    made : Command
-    argv : sequence of str, optional
-        Arguments without the program's name; `sys.argv[1:]` where left out.
+    image : Path, optional
+        The scan that is at work: the others are left out.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    name = made.name or ""
-    verbosity = 1
-    try:
-        with sigterm():
-            context = made.make_context(name, list(args))
-            verbosity = context.params["verbosity"]
-            with context, talk.logged(verbosity, args):
-                status = made.invoke(context)
-            stop_if_terminated()
-            sys.stdout.flush()
-            return int(status or 0)
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends; that must not fail again.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
-    except KeyboardInterrupt:
-        return _say(name, "interrupted", INTERRUPTED)
-    except Terminated:
-        return _say(name, "terminated", TERMINATED)
-    except click.ClickException as error:
-        click.echo(made.get_usage(made.context_class(made, info_name=name)), err=True)
-        return _say(name, error.format_message(), error.exit_code)
-    except (Exception, SystemExit) as error:
-        if terminated():  # an import that it interrupts raises an error of its own
-            return _say(name, "terminated", TERMINATED)
-        if verbosity >= 2:
-            traceback.print_exc()
-        said = describe(error)
-        if verbosity < 2:
-            said = talk.without_folders(said, args)
-        return _say(name, said, getattr(error, "exit_status", FAILED))
-
-
-def words() -> tuple[str, ...]:
-    """Return what was typed for the running command, one value an option."""
-    given: tuple[str, ...] = click.get_current_context().meta[_TYPED]
-    return given
-
-
-def typed() -> list[tuple[str, str]]:
-    """Return what was typed for the running command, as pairs of option and value."""
-    return list(zip(words()[::2], words()[1::2], strict=True))
-
-
-def leave(main: Callable[[], int]) -> NoReturn:
-    """Run a command's `main` and end the process with its status."""
-    sys.exit(main())
+    context = click.get_current_context()
+    typed: list[str] = context.meta[__name__]
+    if image is None:
+        return [str(context.command.name), *typed]
+    kept = [pair for pair in zip(typed[::2], typed[1::2], strict=True) if pair[0] != "-i"]
+    return [str(context.command.name), "-i", str(image), *(word for pair in kept for word in pair)]
 
 
 def describe(error: BaseException) -> str:
     """One line on an error: its own words if it is known, its type as well if it is not."""
-    if isinstance(error, LesionError):
-        return str(error)
     if isinstance(error, MemoryError):
         return "out of memory; close other programs or take a smaller image"
-    if isinstance(error, OSError):
+    if isinstance(error, (LesionError, OSError)):
         return str(error)
     return f"{type(error).__name__}: {error} (this is a defect; -v 2 shows where)"
-
-
-def _say(name: str, message: str, status: int) -> int:
-    with suppress(OSError):
-        click.echo(f"{name}: error: {' '.join(message.split())}", err=True)
-    return status

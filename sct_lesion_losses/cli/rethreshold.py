@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -14,12 +12,10 @@ from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     SWITCH,
-    Kind,
     command,
-    execute,
-    leave,
+    float_range,
     option,
-    typed,
+    words,
 )
 
 logger = logging.getLogger(__name__)
@@ -32,7 +28,7 @@ NAME = "sct_rethreshold_lesion"
 @option(
     "-thr",
     "threshold",
-    Kind("<float>", click.FloatRange(0, 1, min_open=True)),
+    float_range(0, 1, min_open=True),
     "Decision threshold in (0, 1]: voxels of at least this probability are lesion.",
     mandatory=True,
 )
@@ -45,13 +41,12 @@ NAME = "sct_rethreshold_lesion"
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
     default=False,
 )
-def rethreshold_lesion(
+def main(
     image: Path,
     threshold: float,
     out: Path | None,
     folder: Path | None,
     lesions: bool,
-    verbosity: int,
 ) -> int:
     """Threshold the p-map and print what was written."""
     from sct_lesion_losses.images import outputs
@@ -61,21 +56,11 @@ def rethreshold_lesion(
         names = rethreshold.default_outputs(image, threshold, folder)
     else:
         names = outputs.for_scan(image, out=out, folder=folder)
-    line = talk.command_line(NAME, typed(), image)
+    line = talk.command_line(words())
     result = rethreshold.run(image, threshold, names, lesions=lesions, command=line)
     logger.info("%s: %d lesions, %.0f mm³", image.name, result.n_lesions, result.load_mm3)
     for path in result.written:
         click.echo(path)
-    if verbosity:
+    if logger.isEnabledFor(logging.INFO):
         click.echo(talk.view_hint([(image, names.mask)]))
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(rethreshold_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

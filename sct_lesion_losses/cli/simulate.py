@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -16,9 +15,7 @@ from sct_lesion_losses.cli.parser import (
     TEXT,
     choice,
     command,
-    execute,
     int_range,
-    leave,
     option,
 )
 
@@ -36,7 +33,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-preset",
     "preset",
-    choice(*SUBJECTS),
+    choice(SUBJECTS),
     "tiny: small isotropic scans for trying things out. demo, study: the scans of 13 sites; 108 "
     "subjects have 161 scans. wide: any contrast and resolution, drawn anew for each scan.",
     default="demo",
@@ -73,9 +70,7 @@ logger = logging.getLogger(__name__)
     FILE,
     "PNG to draw: at most 16 of the scans beside their labels, on one sheet. Needs matplotlib.",
 )
-def simulate_lesion(
-    folder: Path, subjects: int | None, picture: Path | None, verbosity: int, **settings: Any
-) -> int:
+def main(folder: Path, subjects: int | None, picture: Path | None, **settings: Any) -> int:
     """Make the cohort, and print its folder."""
     from sct_lesion_losses.cohorts import table
     from sct_lesion_losses.phantom import make_cohort
@@ -84,19 +79,9 @@ def simulate_lesion(
     if picture is not None:
         contact_sheet.check(picture)
     count = subjects or SUBJECTS[settings["preset"]]
-    with talk.progress_bar("simulating", verbosity > 0) as progress:
+    with talk.progress("simulating") as progress:
         made = make_cohort(count, out=folder, progress=progress, **settings)
     if picture is not None:
         contact_sheet.draw(table.read(made), picture)
     click.echo(made)
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(simulate_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -15,20 +13,12 @@ from sct_lesion_losses.cli.parser import (
     FILE,
     SWITCH,
     TEXT,
-    Kind,
     command,
-    execute,
     int_range,
-    leave,
     option,
 )
 
 NAME = "sct_split_lesion"
-_SWITCH_OR_NOT = Kind(
-    SWITCH.metavar,
-    SWITCH.type,
-    lambda _ctx, _option, value: None if value is None else value == "1",
-)
 logger = logging.getLogger(__name__)
 
 
@@ -78,7 +68,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-figure",
     "picture",
-    _SWITCH_OR_NOT,
+    SWITCH,
     "Draw lesion number and volume of the scans of each part, as a PNG beside the TSV.",
     shown="1 where matplotlib is installed",
 )
@@ -96,7 +86,7 @@ logger = logging.getLogger(__name__)
     "Overwrite the TSV and the PNG that are there already.",
     default=False,
 )
-def split_lesion(
+def main(
     data: Path,
     table: Path,
     seed: int,
@@ -107,7 +97,6 @@ def split_lesion(
     picture: bool | None,
     resplit: bool,
     force: bool,
-    verbosity: int,
 ) -> int:
     """Split, and print the table."""
     from sct_lesion_losses.cohorts.splits import Rules
@@ -123,7 +112,7 @@ def split_lesion(
             logger.warning("no picture of the split: %s", error)
             picture = False
     rules = Rules(seed, lesion_free, lesion_free_tuning, unseen_sites)
-    with talk.progress_bar("reading masks", verbosity > 0) as progress:
+    with talk.progress("reading masks") as progress:
         written = split.run(
             data,
             table,
@@ -136,13 +125,3 @@ def split_lesion(
         )
     click.echo(written)
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(split_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

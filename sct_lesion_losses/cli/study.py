@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,8 +29,6 @@ from sct_lesion_losses.cli.parser import (
     TEXT,
     choice,
     command,
-    execute,
-    leave,
     option,
     words,
 )
@@ -64,7 +62,7 @@ NAME = "sct_lesion_study"
 @option(
     "-losses",
     "losses",
-    choice(*LOSSES),
+    choice(LOSSES),
     "Losses to train with.",
     shown=" ".join(STUDY_LOSSES),
     many=True,
@@ -133,7 +131,7 @@ NAME = "sct_lesion_study"
     "The same, by the file that dask scheduler --scheduler-file writes.",
 )
 @option("-about", "data_text", TEXT, "A sentence on the data, for the model cards.", default="")
-def lesion_study(
+def main(
     data: Path,
     folder: Path,
     losses: tuple[str, ...],
@@ -158,7 +156,6 @@ def lesion_study(
     preset: str,
     engine: str,
     cache: Path | None,
-    verbosity: int,
     **entries: Any,
 ) -> int:
     """Make the study, and print the path of its report."""
@@ -171,7 +168,6 @@ def lesion_study(
     if not bundles:
         options.choose(backend, device, threads)
     from sct_lesion_losses import study
-    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.cohorts.splits import Rules
 
     trained = () if bundles else losses or STUDY_LOSSES
@@ -188,12 +184,11 @@ def lesion_study(
         machine=study.Machine(devices, micro_batch, jobs, os.environ.get("KERAS_BACKEND")),
         cache=None if cache is None else cache.absolute(),
         data=data_text,
-        command=command_line([NAME, *words()]),
+        command=talk.command_line(words()),
     )
     if dry_run:
         _print(study.planned(data, folder, settings, _measured))
         return 0
-    shown = verbosity > 0
     elsewhere = None
     if scheduler or scheduler_file:
         elsewhere = study.Cluster(scheduler, scheduler_file)
@@ -209,8 +204,8 @@ def lesion_study(
         folder,
         settings,
         listener=study.Listener(
-            scans=lambda what: talk.progress_bar(what, shown),
-            steps=lambda epochs: training_bar(epochs, shown),
+            scans=talk.progress,
+            steps=training_bar,
         ),
         elsewhere=elsewhere,
         before_training=before_training,
@@ -245,13 +240,3 @@ def _print(plan: Sequence[Planned]) -> None:
     unknown = sum(one.estimate.seconds is None for one in plan)
     more = f", and {unknown} stages of unknown time" if unknown else ""
     click.echo(f"in all {duration(known)}{more}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(lesion_study, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

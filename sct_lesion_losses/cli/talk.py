@@ -1,4 +1,4 @@
-"""What a command says while it works: log lines and a progress bar, both on stderr."""
+"""Log lines, progress and closing lines of the commands; stdout carries what a script parses."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 
 from sct_lesion_losses import logs
 
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    _Stream = logging.StreamHandler[TextIO]
-else:
-    _Stream = logging.StreamHandler  # generic from Python 3.11 on
-
-PACKAGE = "sct_lesion_losses"
+EVERY_S = 30.0  # between the lines on progress where there is no terminal
+_OF_BUNDLES = ("-bundle", "-init")
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
-_FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\",;()]+/)+")
+_BEFORE = r"(?<![^\s'\"(\[<=,;])"  # a path begins here; "sub-*/anat/" and "~/data/" go on
+_FOLDERS = r"/(?:[^\s/:'\",;()]+/)+"
+
+logger = logging.getLogger("sct_lesion_losses")
 
 
 class _Line(logging.Formatter):
@@ -40,18 +37,6 @@ class _Line(logging.Formatter):
         return without_folders(text, self._args)
 
 
-class _BesideBars(_Stream):
-    """Writes lines above the progress bars that are shown, not into them."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        bars = sys.modules.get("tqdm")  # where it is not loaded there is no bar
-        if bars is None:
-            super().emit(record)
-            return
-        with bars.tqdm.external_write_mode(file=self.stream):
-            super().emit(record)
-
-
 def without_folders(text: str, args: Sequence[str] = ()) -> str:
     """Cut the folders of absolute paths away, so that a log can be shared.
 
@@ -61,9 +46,24 @@ def without_folders(text: str, args: Sequence[str] = ()) -> str:
     args : sequence of str
         The command line: the folders on it may hold spaces.
     """
-    for folder in sorted(_folders(args), key=len, reverse=True):
-        text = text.replace(folder, "")
-    return _FOLDERS.sub("", text)
+    paths = [Path(value) for arg in args for value in (arg, arg.partition("=")[2])]
+    with suppress(OSError):  # the folder of the work may have been deleted
+        paths.append(Path.cwd() / "file")
+    paths.append(Path(os.path.expanduser("~/file")))  # noqa: PTH111 - never raises
+    folders = {path.parent for path in paths if path.is_absolute()}
+    folders |= {path for path in paths if path.is_absolute() and path.suffix == ""}
+    known = [f"{re.escape(str(folder))}/" for folder in folders if folder != Path("/")]
+    return re.sub(f"{_BEFORE}(?:{'|'.join([*sorted(known, key=len)[::-1], _FOLDERS])})", "", text)
+
+
+def open_closed_streams() -> None:
+    """Open what was closed (`2>&-`), or the next file would be where others write messages."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, this one
+        setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
 
 
 @contextmanager
@@ -79,12 +79,9 @@ def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
         The command line: the folders of the absolute paths on it are left out of the lines below
         verbosity 2, so that a log can be shared.
     """
-    logger = logging.getLogger(PACKAGE)
-    handler = _BesideBars(sys.stderr)
-    if verbosity < 2:
-        handler.setFormatter(_Line(args))
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(plain if verbosity >= 2 else _Line(args))
     level, others = logger.level, logging.getLogger("py.warnings")
     others_handler = handler if verbosity >= 2 else logging.NullHandler()
     others_propagate, others.propagate = others.propagate, False
@@ -102,79 +99,76 @@ def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _folders(args: Sequence[str]) -> list[str]:
-    """Folders of the absolute paths of a command line, of the user and of the work."""
-    paths = [Path(value) for arg in args for value in (arg, arg.partition("=")[2])]
-    folders = {path.parent for path in paths if path.is_absolute()}
-    folders |= {path for path in paths if path.is_absolute() and path.suffix == ""}
-    folders |= {Path.cwd(), Path(os.path.expanduser("~"))}  # noqa: PTH111 - never raises
-    return [f"{folder}/" for folder in folders if folder != Path("/")]
-
-
 @contextmanager
-def progress_bar(
-    label: str, shown: bool = True, unit: str = "scan"
-) -> Iterator[Callable[[int, int], None] | None]:
-    """Progress on stderr, only where that is a terminal.
+def progress(label: str, unit: str = "scan") -> Iterator[Callable[[int, int], None]]:
+    """Show progress on stderr from verbosity 1 on: a bar on a terminal, else a line now and then.
 
     Parameters
     ----------
     label, unit : str
         What is done, and what is counted.
-    shown : bool
 
     Yields
     ------
-    callable or None
-        To be called with (done, total), and again from the start for more work of the kind; None
-        where nothing is to be shown.
+    callable
+        To be called with (done, total), and again from the start for more work of the kind.
     """
-    if not (shown and sys.stderr.isatty()):
-        yield None
+    if not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)):
+        told = [time.monotonic()]
+
+        def tell(done: int, total: int) -> None:
+            if time.monotonic() - told[0] >= EVERY_S and done < total:
+                told[0] = time.monotonic()
+                logger.info("%s: %d of %d", label, done, total)
+
+        yield tell
         return
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
-    bars: list[tqdm[NoReturn]] = []
+    bar = tqdm(desc=label, file=sys.stderr, leave=False, unit=unit)
+    with logging_redirect_tqdm([logger]), bar:
 
-    def update(done: int, total: int) -> None:
-        if not bars:
-            bars.append(
-                tqdm(
-                    desc=label,
-                    total=total,
-                    initial=done,
-                    file=sys.stderr,
-                    leave=False,
-                    unit=unit,
-                )
-            )
-        bars[0].n = done
-        bars[0].refresh()
-        if done == total:
-            bars.pop().close()
+        def show(done: int, total: int) -> None:
+            if done < bar.n:
+                bar.reset()
+            bar.total, bar.n = total, done
+            bar.refresh()
 
-    try:
-        yield update
-    finally:
-        for bar in bars:
-            bar.close()
+        yield show
 
 
 def view_hint(shown: Sequence[tuple[Path, Path]]) -> str:
     """Return the closing lines of an SCT command: how to look at images with their masks."""
-    quoted = [(shlex.quote(str(image)), shlex.quote(str(mask))) for image, mask in shown]
-    lines = [f"fsleyes {i} -cm greyscale {m} -cm red -a 70.0 &" for i, m in quoted]
+    lines = [
+        f"fsleyes {_quoted(image)} -cm greyscale {_quoted(mask)} -cm red -a 70.0 &"
+        for image, mask in shown
+    ]
     return "\n".join(["", "Done! To view results, type:", *lines, ""])
 
 
-def command_line(name: str, typed: Sequence[tuple[str, str]], image: Path) -> str:
-    """Return what was typed for one of the scans, base names only, for its sidecar.
+def _quoted(path: Path) -> str:
+    """Name of a file that a shell passes on whole and no program takes for an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
-    >>> command_line("sct_x", [("-i", "/data/a.nii"), ("-thr", "0.3")], Path("a.nii"))
-    'sct_x -i a.nii -thr 0.3'
+
+def command_line(words: Sequence[str]) -> str:
+    """Command line as a shell would take it, with every path cut down to its base name.
+
+    A bundle that was given by its folder is written ``./b``: ``b`` alone is a name, which may mean
+    a packaged one.
+
+    >>> command_line(["/opt/bin/sct_tune_lesion", "-bundle", "x/b", "-i", "/home/jane doe/data"])
+    'sct_tune_lesion -bundle ./b -i data'
     """
-    words = [name, "-i", image.name]
-    for option, value in typed:
-        if option != "-i":
-            words += [option, Path(value).name if "/" in value else value]
-    return shlex.join(words)
+    return shlex.join(
+        ("./" if option in _OF_BUNDLES else "") + PurePath(word).name if _is_path(word) else word
+        for option, word in zip(("", *words), words, strict=False)
+    )
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word of a command line leads through folders; a sentence with a slash does not."""
+    if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
+        return True
+    return "/" in word and " " not in word

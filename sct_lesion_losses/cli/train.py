@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,8 +20,6 @@ from sct_lesion_losses.cli.parser import (
     TEXT,
     choice,
     command,
-    execute,
-    leave,
     option,
     words,
 )
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def training_bar(epochs: int, shown: bool = True) -> Iterator[Callable[[StepReport], None] | None]:
+def training_bar(epochs: int) -> Iterator[Callable[[StepReport], None] | None]:
     """One bar over all steps, with loss, rate and time left, on stderr where that is a terminal."""
-    if not (shown and sys.stderr.isatty()):
+    if not (sys.stderr.isatty() and talk.logger.isEnabledFor(logging.INFO)):
         yield None
         return
     from tqdm import tqdm
@@ -87,7 +86,7 @@ NAME = "sct_train_lesion"
 @option(
     "-c",
     "contrast",
-    choice("t2", "t2_ax", "t2s"),
+    choice(("t2", "t2_ax", "t2s")),
     "With -init sct: which of the toolbox's models.",
     shown="t2",
 )
@@ -125,7 +124,7 @@ NAME = "sct_train_lesion"
 @option(
     "-bundle_version", "version", TEXT, "Version of the bundle, numbers with dots.", default="1.0.0"
 )
-def train_lesion(
+def main(
     data: Path,
     folder: Path,
     split_seed: int,
@@ -146,13 +145,11 @@ def train_lesion(
     jobs: int,
     data_text: str | None,
     version: str,
-    verbosity: int,
     **entries: Any,
 ) -> int:
     """Train and print the folder of the bundle."""
     options.choose(backend, device, threads)
     train = options.training()
-    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.training import warm_start
     from sct_lesion_losses.training.devices import require
@@ -162,12 +159,10 @@ def train_lesion(
 
     start = warm_start.load(init, contrast)
     recipe = options.recipe(entries, warm_start.entries(start))
-    about = train.About(folder.resolve().name, version, commands=(command_line([NAME, *words()]),))
+    about = train.About(folder.resolve().name, version, commands=(talk.command_line(words()),))
     if data_text is not None:
         about = replace(about, data=data_text)
-    shown = verbosity > 0
-    preparing = talk.progress_bar("preparing", shown)
-    with preparing as prepared, training_bar(recipe.epochs, shown) as report:
+    with talk.progress("preparing") as prepared, training_bar(recipe.epochs) as report:
         written = train.run(
             data,
             folder,
@@ -186,13 +181,3 @@ def train_lesion(
         )
     click.echo(written)
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(train_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -17,14 +16,11 @@ from sct_lesion_losses.cli.parser import (
     FOLDER,
     SWITCH,
     TEXT,
-    Kind,
     choice,
     command,
-    execute,
+    float_range,
     int_range,
-    leave,
     option,
-    typed,
     words,
 )
 from sct_lesion_losses.errors import UsageError
@@ -56,8 +52,15 @@ logger = logging.getLogger(__name__)
     "-objective",
     "objective",
     choice(
-        *("median_v_f1", "mean_v_f1", "median_l_f1", "mean_l_f1"),
-        *("median_v_fbeta", "mean_v_fbeta", "l_f1_at_specificity"),
+        (
+            "median_v_f1",
+            "mean_v_f1",
+            "median_l_f1",
+            "mean_l_f1",
+            "median_v_fbeta",
+            "mean_v_fbeta",
+            "l_f1_at_specificity",
+        )
     ),
     "What the threshold is to make best, over the scans with lesions: voxel- or lesion-wise F1, "
     "F-beta, or the median L-F1 where -specificity is reached on the lesion-free scans.",
@@ -66,7 +69,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-beta",
     "beta",
-    Kind("<float>", click.FloatRange(0, min_open=True)),
+    float_range(0, min_open=True),
     "How many times as much as precision sensitivity counts in F-beta.",
     default=2.0,
 )
@@ -80,7 +83,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-specificity",
     "specificity",
-    Kind("<float>", click.FloatRange(0, 1, min_open=True)),
+    float_range(0, 1, min_open=True),
     "Share of the lesion-free scans that the threshold must leave without a lesion; for "
     "-objective l_f1_at_specificity.",
 )
@@ -99,7 +102,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-lesion_specificity",
     "lesion_specificity",
-    Kind("<float>", click.FloatRange(0, 1)),
+    float_range(0, 1),
     "With -lesion_point 1: share of the lesion-free scans that has to be left without any lesion.",
     default=0.0,
 )
@@ -146,13 +149,12 @@ logger = logging.getLogger(__name__)
     "-ofolder.",
 )
 @option("-jobs", "jobs", int_range(1), "Scans segmented at the same time.", default=1)
-def tune_lesion(
+def main(
     bundle: str,
     data: Path,
     site: str | None,
     folder: Path | None,
     force: bool,
-    verbosity: int,
     results: Path | None,
     jobs: int,
     froc: Path | None,
@@ -161,7 +163,7 @@ def tune_lesion(
     """Tune, and print the threshold; of a site's bundle, its folder as well."""
     if site is not None and folder is not None:
         work = {"results": results, "jobs": jobs, "force": force}
-        return _recalibrate((bundle, data, site, folder), work, verbosity, settings)
+        return _recalibrate((bundle, data, site, folder), work, settings)
     if site is not None:
         raise UsageError("-site writes a new bundle: name its folder with -ofolder")
     if folder is not None or force:
@@ -170,20 +172,19 @@ def tune_lesion(
         )
     if froc is not None and not settings["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
-    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.report.figures import style
     from sct_lesion_losses.workflows import tune
 
     if froc is not None:
         style.require()  # known before any scan is read
-    with talk.progress_bar("tuning", verbosity > 0) as progress:
+    with talk.progress("tuning") as progress:
         choice_made = tune.run(
             bundle,
             data,
             tune.Settings(**settings),
             results=results,
             jobs=jobs,
-            command=command_line([NAME, *words()]),
+            command=talk.command_line(words()),
             report=progress,
         )
     logger.info(
@@ -223,28 +224,26 @@ def _draw(bundle: str, stem: Path) -> None:
 def _recalibrate(
     given: tuple[str, Path, str, Path],
     work: dict[str, Any],
-    verbosity: int,
     settings: dict[str, Any],
 ) -> int:
     """Write a site's bundle; print its threshold and its folder."""
-    refused = [f"-{name}" for name in NOT_OF_A_SITE if f"-{name}" in dict(typed())]
+    refused = [f"-{name}" for name in NOT_OF_A_SITE if f"-{name}" in words()]
     if refused:
         raise UsageError(
             f"{refused[0]} does not go with -site: the objective is the one that the bundle was "
             "tuned for, nothing is measured, no filter of lesions is chosen, and scans that it was "
             "trained on are refused"
         )
-    from sct_lesion_losses.bundle.schema import command_line
     from sct_lesion_losses.report.figures import style
     from sct_lesion_losses.workflows import site as recalibrate
 
     own = {name: value for name, value in settings.items() if name not in NOT_OF_A_SITE}
-    with talk.progress_bar("tuning", verbosity > 0) as progress:
+    with talk.progress("tuning") as progress:
         found = recalibrate.run(
             *given,
             recalibrate.Settings(**own),
             **work,
-            command=command_line([NAME, *words()]),
+            command=talk.command_line(words()),
             report=progress,
         )
     logger.info(
@@ -264,13 +263,3 @@ def _recalibrate(
     click.echo(f"{found.threshold:g}")
     click.echo(given[3])
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    return execute(tune_lesion, argv)
-
-
-def run() -> NoReturn:
-    """Run the command as a program."""
-    leave(main)

@@ -227,21 +227,6 @@ def test_a_command_with_an_absolute_path_is_refused(command: str) -> None:
         schema.Provenance(data="x", commands=(command,))
 
 
-def test_a_command_line_keeps_base_names_only() -> None:
-    line = schema.command_line(["/opt/bin/sct_train_lesion", "-i", "/home/a b/my data", "-thr=1"])
-    assert line == "sct_train_lesion -i 'my data' -thr=1"
-    schema.Provenance(data="x", commands=(line,))
-
-
-def test_a_command_line_tells_a_bundle_here_from_a_packaged_one() -> None:
-    for folder in ("./dice", "bundles/dice", "/home/jane/dice"):
-        line = schema.command_line(["sct_tune_lesion", "-bundle", folder, "-i", "jane/split.tsv"])
-        assert line == "sct_tune_lesion -bundle ./dice -i split.tsv"
-        schema.Provenance(data="x", commands=(line,))
-    line = schema.command_line(["sct_tune_lesion", "-bundle", "dice"])
-    assert line == "sct_tune_lesion -bundle dice"
-
-
 def test_an_info_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         make_info().name = "other"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,25 @@ def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
         *("a_lesionseg.nii.gz", "a_lesionseg.json"),
         *("b_lesionseg.nii.gz", "b_lesionseg.json"),
     ]
-    assert err.splitlines()[-3:] == [
+    assert err.splitlines() == [
+        "a.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.90 at (1, 2, 3) mm",
+        "ERROR: bad.nii.gz: truncated; copy it again",
+        "ERROR: defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
+        "b.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.90 at (1, 2, 3) mm",
         "2 of 4 scans failed:",
         "  bad.nii.gz: truncated; copy it again",
         "  defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
     ]
+
+
+def test_a_scan_that_may_not_be_read_is_an_error_of_its_own(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.nii.gz").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: "bad" not in str(path))
+    assert main(["-i", "bad.nii.gz", "a.nii.gz"]) == 1
+    assert [image.name for image, _, _ in runs] == ["bad.nii.gz", "a.nii.gz"]
+    assert "1 of 2 scans failed" in capsys.readouterr().err
 
 
 def test_a_bundle_that_cannot_be_used_is_said_once(
@@ -183,7 +198,7 @@ def test_names_that_meet_are_refused_before_any_work(
         (["-i", "a.nii", "-o", "folder"], "use -ofolder"),
         (["-i", "a.nii", "-thr", "1.5"], "not in the range"),
         (["-i", "a.nii", "-thr", "-0.1"], "not in the range"),
-        (["-i", "a.nii", "-thr", "nan"], "expected a number in (0, 1]"),
+        (["-i", "a.nii", "-thr", "nan"], "not a finite number"),
         (["-i", "a.nii", "-sct_rule", "1"], "-bundle sct"),
         (["-i", "a.nii", "-lesion_point", "1", "-thr", "0.3"], "leave out -thr"),
         (["-i", "a.nii", "-centerline", "file"], "-file_centerline"),

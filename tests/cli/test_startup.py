@@ -13,11 +13,14 @@ COMMANDS = {
     "sct_rethreshold_lesion": "sct_lesion_losses.cli.rethreshold:main",
     "sct_simulate_lesion": "sct_lesion_losses.cli.simulate:main",
     "sct_split_lesion": "sct_lesion_losses.cli.split:main",
+    "sct_train_lesion": "sct_lesion_losses.cli.train:main",
+    "sct_lesion_bundle": "sct_lesion_losses.cli.bundle:main",
     "sct_tune_lesion": "sct_lesion_losses.cli.tune:main",
     "sct_evaluate_lesion": "sct_lesion_losses.cli.evaluate:main",
     "sct_lesion_study": "sct_lesion_losses.cli.study:main",
 }
-HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnxruntime", "keras", "tensorflow")
+HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnx", "onnxruntime")
+HEAVY += ("keras", "tensorflow", "matplotlib", "pandas", "tqdm")
 CODE = """
 import sys
 from {module} import {function} as main

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sct_lesion_losses.cli.tune import main, tune_lesion
+from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.thresholds import OBJECTIVES, Curve, choose
@@ -89,5 +89,5 @@ def test_a_failure_gives_1_and_one_line(
 
 @pytest.mark.parametrize(("name", "known"), [("objective", OBJECTIVES), ("preset", PRESETS)])
 def test_every_word_that_the_library_knows_can_be_given(name: str, known: Any) -> None:
-    [option] = [option for option in tune_lesion.options() if option.name == name]
+    [option] = [option for option in main.params if option.name == name]
     assert set(option.type.choices) == set(known)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import string
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,8 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sct_lesion_losses.cli.parser import (
     FILE,
@@ -21,9 +24,9 @@ from sct_lesion_losses.cli.parser import (
     Command,
     choice,
     command,
-    execute,
     int_range,
     option,
+    pairs,
 )
 from sct_lesion_losses.errors import ImageError, UsageError
 
@@ -35,9 +38,9 @@ def example(work: Callable[[dict[str, Any]], int | None]) -> Command:
     @option("-i", "image", FILE, "Scans.", mandatory=True, many=True)
     @option("-thr", "threshold", FLOAT, "Threshold.", default=0.5)
     @option("-ofolder", "folder", FOLDER, "Folder of the outputs.", shown="beside the input")
-    @option("-c", "contrast", choice("t2", "t2s"), "Contrast.")
+    @option("-c", "contrast", choice(("t2", "t2s")), "Contrast.")
     @option("-n", "number", int_range(1), "Number.", default=3)
-    @option("-r", "remove", SWITCH, "Remove temporary files.", default=True, misc=True)
+    @option("-r", "remove", SWITCH, "Remove temporary files.", default=True)
     def run(**values: Any) -> int | None:
         return work(values)
 
@@ -52,8 +55,7 @@ def fail(error: BaseException) -> Command:
 
 
 HELP = """\
-usage: sct_example -i <file> [<file> ...] [-thr <float>] [-ofolder <folder>]
-                   [-c {t2,t2s}] [-n <int>] [-r {0,1}] [-v {0,1,2}] [-h]
+usage: sct_example -i <file> [<file> ...] [options] [-h]
 
   Does something with scans.
 
@@ -67,10 +69,10 @@ OPTIONAL ARGUMENTS:
   -n <int>           Number. (default: 3)
 
 MISC ARGUMENTS:
-  -h, --help  Show this help message and exit.
   -r {0,1}    Remove temporary files. (default: 1)
   -v {0,1,2}  Verbosity. 0: only warnings and errors; 1: also what is done; 2:
               everything, with the traceback of an error. (default: 1)
+  -h, --help  Show this message and exit.
 """
 
 
@@ -79,14 +81,14 @@ def test_help_goes_to_stdout_in_sct_order(
     word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert execute(example(lambda _: None), [word]) == 0
+    assert example(lambda _: None)([word]) == 0
     assert capsys.readouterr() == (HELP, "")
 
 
 def test_the_callback_receives_converted_values() -> None:
     seen: dict[str, Any] = {}
     args = ["-i", "a", "b", "-thr=0.3", "-ofolder", "out", "-c", "t2s", "-r", "0", "-v", "0"]
-    assert execute(example(seen.update), args) == 0
+    assert example(seen.update)(args) == 0
     assert seen == {
         "image": (Path("a"), Path("b")),
         "threshold": 0.3,
@@ -94,13 +96,12 @@ def test_the_callback_receives_converted_values() -> None:
         "contrast": "t2s",
         "number": 3,
         "remove": False,
-        "verbosity": 0,
     }
 
 
 def test_options_left_out_have_their_defaults() -> None:
     seen: dict[str, Any] = {}
-    execute(example(seen.update), ["-i", "a"])
+    example(seen.update)(["-i", "a"])
     assert (seen["threshold"], seen["folder"], seen["contrast"]) == (0.5, None, None)
     assert seen["remove"] is True
 
@@ -112,19 +113,22 @@ def test_options_left_out_have_their_defaults() -> None:
         (["-i", "a", "-c", "t1"], "'t1' is not one of 't2', 't2s'"),
         (["-i", "a", "-r", "2"], "'2' is not one of '0', '1'"),
         (["-i", "a", "-n", "0"], "0 is not in the range x>=1"),
-        (["-i", "a", "-thr", "high"], "'high' is not a valid float"),
-        (["-i", "a", "-v", "3"], "3 is not in the range"),
-        (["-i", "a", "-ofoldr", "x"], "no such option: -ofoldr; did you mean -ofolder?"),
+        (["-i", "a", "-thr", "high"], "'high' is not a number"),
+        (["-i", "a", "-thr", "0,3"], "'0,3' is not a number; write 0.3"),
+        (["-i", "a", "-thr", "nan"], "'nan' is not a finite number"),
+        (["-i", "a", "-n", "1.5"], "'1.5' is not a whole number"),
+        (["-i", "a", "-v", "3"], "'3' is not one of '0', '1', '2'"),
+        (["-i", "a", "-ofoldr", "x"], "no such option: -ofoldr; did you mean -ofolder? -h lists"),
     ],
 )
 def test_a_wrong_command_line_gives_usage_and_one_line_and_2(
     args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert execute(example(lambda _: None), args) == 2
+    assert example(lambda _: None)(args) == 2
     out, err = capsys.readouterr()
-    *usage, line = err.splitlines()
+    usage, line = err.splitlines()
     assert out == ""
-    assert usage[0].startswith("usage: sct_example -i <file>")
+    assert usage == "usage: sct_example -i <file> [<file> ...] [options] [-h]"
     assert line.startswith("sct_example: error: ")
     assert said in line
 
@@ -143,17 +147,17 @@ def test_a_wrong_command_line_gives_usage_and_one_line_and_2(
 def test_an_error_is_one_line_on_stderr_and_a_status(
     error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert execute(fail(error), ["-i", "a"]) == status
+    assert fail(error)(["-i", "a"]) == status
     assert capsys.readouterr() == ("", f"sct_example: error: {line}\n")
 
 
 def test_the_traceback_is_shown_at_verbosity_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(fail(ImageError("truncated")), ["-i", "a", "-v", "2"]) == 1
+    assert fail(ImageError("truncated"))(["-i", "a", "-v", "2"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_a_callback_chooses_its_exit_status() -> None:
-    assert execute(example(lambda _: 1), ["-i", "a"]) == 1
+    assert example(lambda _: 1)(["-i", "a"]) == 1
 
 
 def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +171,7 @@ def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[st
             cleaned.append(True)
 
     before = signal.getsignal(signal.SIGTERM)
-    assert execute(example(work), ["-i", "a"]) == 143
+    assert example(work)(["-i", "a"]) == 143
     assert cleaned == [True]
     assert signal.getsignal(signal.SIGTERM) == before
     assert "terminated" in capsys.readouterr().err
@@ -175,9 +179,9 @@ def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[st
 
 def test_a_closed_pipe_ends_quietly() -> None:
     code = (
-        "import sys\nfrom sct_lesion_losses.cli.parser import command, execute\n"
-        "@command('x', 'X.')\ndef X(verbosity):\n    print('a' * 10**6)\n"
-        "sys.exit(execute(X, []))\n"
+        "import sys\nfrom sct_lesion_losses.cli.parser import command\n"
+        "@command('x', 'X.')\ndef X():\n    print('a' * 10**6)\n"
+        "sys.exit(X([]))\n"
     )
     read, write = os.pipe()
     os.close(read)
@@ -195,7 +199,7 @@ def test_verbosity_chooses_the_log_lines(
         LOGGER.info("doing")
         LOGGER.warning("careful")
 
-    execute(example(work), ["-i", "a", "-v", str(verbosity)])
+    example(work)(["-i", "a", "-v", str(verbosity)])
     out, err = capsys.readouterr()
     assert [word for word in ("doing", "fine") if word in err] == shown
     assert "WARNING" in err
@@ -209,7 +213,7 @@ def test_log_lines_hold_no_absolute_folder_below_verbosity_2(
     def work(values: dict[str, Any]) -> None:
         LOGGER.warning("%s: 3 voxels; see /opt/other place/x.txt, /opt/a/b.txt", values["image"][0])
 
-    execute(example(work), ["-i", "/data/Jean Dupont/sub 01/t2.nii.gz"])
+    example(work)(["-i", "/data/Jean Dupont/sub 01/t2.nii.gz"])
     err = capsys.readouterr().err
     assert err.startswith("WARNING: t2.nii.gz: 3 voxels")
     assert "Dupont" not in err
@@ -219,7 +223,7 @@ def test_log_lines_hold_no_absolute_folder_below_verbosity_2(
 def test_log_handlers_are_gone_when_the_command_ends() -> None:
     logger = logging.getLogger("sct_lesion_losses")
     before = (logger.level, list(logger.handlers))
-    execute(example(lambda _: None), ["-i", "a"])
+    example(lambda _: None)(["-i", "a"])
     assert (logger.level, list(logger.handlers)) == before
 
 
@@ -232,9 +236,9 @@ def test_python_warnings_of_libraries_show_at_verbosity_2_alone(
             logging.captureWarnings(True)
             warnings.warn("from a library", stacklevel=1)
 
-    execute(example(work), ["-i", "a"])
+    example(work)(["-i", "a"])
     assert "library" not in capsys.readouterr().err
-    execute(example(work), ["-i", "a", "-v", "2"])
+    example(work)(["-i", "a", "-v", "2"])
     assert "from a library" in capsys.readouterr().err
 
 
@@ -247,5 +251,91 @@ def test_positional_arguments_are_kept_beside_options() -> None:
     def run(**values: Any) -> None:
         seen.update(values)
 
-    assert execute(run, ["list", "-thr", "0.1"]) == 0
-    assert seen == {"action": "list", "threshold": 0.1, "verbosity": 1}
+    assert run(["list", "-thr", "0.1"]) == 0
+    assert seen == {"action": "list", "threshold": 0.1}
+
+
+NAMES = {"-o": False, "-ofolder": False, "-thr": False, "-qc": False, "-i": True}
+
+
+def test_values_of_a_many_option_go_on_until_the_next_option() -> None:
+    assert pairs(["-i", "a", "b", "-o", "c"], NAMES) == ["-i", "a", "-i", "b", "-o", "c"]
+
+
+def test_a_word_is_never_read_as_a_cluster_of_short_options() -> None:
+    with pytest.raises(click.UsageError, match="no such option: -ofoldr; did you mean -ofolder"):
+        pairs(["-ofoldr=x"], NAMES)
+
+
+def test_an_abbreviation_is_not_an_option() -> None:
+    with pytest.raises(click.UsageError, match="no such option: -ofold"):
+        pairs(["-ofold", "x"], NAMES)
+
+
+def test_a_double_dash_is_not_an_option() -> None:
+    with pytest.raises(click.UsageError, match="did you mean -thr"):
+        pairs(["--thr", "0.3"], NAMES)
+
+
+def test_an_unknown_option_unlike_any_other_points_to_the_help() -> None:
+    with pytest.raises(click.UsageError, match="-zzzzz; -h lists the options"):
+        pairs(["-zzzzz"], NAMES)
+
+
+def test_a_value_right_behind_its_option_may_begin_with_a_dash() -> None:
+    assert pairs(["-i", "-scan.nii.gz"], NAMES) == ["-i", "-scan.nii.gz"]
+
+
+def test_a_later_value_that_begins_with_a_dash_is_an_unknown_option() -> None:
+    with pytest.raises(click.UsageError, match=r"no such option: -b\.nii"):
+        pairs(["-i", "a.nii", "-b.nii"], NAMES)
+
+
+@pytest.mark.parametrize("number", ["-1", "-0.5", "-.5", "-1e-3", "-2."])
+def test_a_negative_number_is_a_value_anywhere(number: str) -> None:
+    assert pairs(["-i", "a", number], NAMES) == ["-i", "a", "-i", number]
+
+
+def test_an_equals_sign_binds_a_value_and_more_may_follow() -> None:
+    assert pairs(["-i=a=b", "c"], NAMES) == ["-i", "a=b", "-i", "c"]
+
+
+@pytest.mark.parametrize("args", [["-o"], ["-o", "-thr", "1"], ["-o="], ["-o", ""], ["-i", "-h"]])
+def test_an_option_without_a_value_is_refused(args: list[str]) -> None:
+    with pytest.raises(click.UsageError, match="needs a value"):
+        pairs(args, NAMES)
+
+
+def test_a_second_value_of_a_single_option_is_refused() -> None:
+    with pytest.raises(click.UsageError, match="unexpected 'b': -o takes one value"):
+        pairs(["-o", "a", "b"], NAMES)
+
+
+def test_a_value_without_an_option_is_refused() -> None:
+    with pytest.raises(click.UsageError, match=r"unexpected 'scan\.nii'"):
+        pairs(["scan.nii", "-o", "a"], NAMES)
+
+
+def test_positional_values_come_first_where_the_command_takes_them() -> None:
+    assert pairs(["info", "-o", "x", "tversky"], {"-o": False}, positional=True) == [
+        "info",
+        "tversky",
+        "-o",
+        "x",
+    ]
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_wins_over_what_follows_it(word: str) -> None:
+    assert pairs(["-i", "a", word, "-nonsense"], NAMES) == ["--help"]
+
+
+VALUES = st.text(string.ascii_letters + string.digits + " ./_-=é", min_size=1).filter(
+    lambda value: value not in (*NAMES, "-h", "--help")
+)
+
+
+@given(single=VALUES, many=st.lists(VALUES.filter(lambda v: v[0] != "-"), min_size=1))
+def test_every_value_comes_back_behind_its_option(single: str, many: list[str]) -> None:
+    expected = ["-o", single, *(word for value in many for word in ("-i", value))]
+    assert pairs(["-o", single, "-i", *many], NAMES) == expected
