@@ -134,7 +134,7 @@ class Study:
 
         def run(_: Results) -> None:
             with self.listener.scans("splitting") as progress:
-                split.run(
+                split.split(
                     self.data,
                     self.table,
                     rules,
