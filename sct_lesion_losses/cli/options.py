@@ -22,6 +22,7 @@ from sct_lesion_losses.cli.parser import (
     option,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.metrics import PRESETS
 
 if TYPE_CHECKING:
     from sct_lesion_losses.inference.predict import InferenceSettings
@@ -152,7 +153,7 @@ COHORT_CENTERLINE = option(
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )
-PRESET = choice(("paper", "anima", "candidate"))
+PRESET = choice(tuple(PRESETS))
 CONTRAST = choice(("t2", "t2_ax", "t2s"))
 
 

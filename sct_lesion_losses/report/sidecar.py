@@ -15,7 +15,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import write_json, write_text
-from sct_lesion_losses.metrics.lesionwise import Lesion
+from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class Column:
     name: str
     units: str
     description: str
-    text: Callable[[Lesion], str]
+    text: Callable[[MeasuredLesion], str]
 
 
 COLUMNS = (
@@ -231,14 +231,14 @@ COLUMNS = (
 )
 
 
-def write(path: Path, lesions: Sequence[Lesion]) -> tuple[Path, Path]:
+def write(path: Path, lesions: Sequence[MeasuredLesion]) -> tuple[Path, Path]:
     """Write the table and the description of its columns; without lesions the header alone.
 
     Parameters
     ----------
     path : Path
         Of the TSV; the description has its name with `.json`.
-    lesions : sequence of Lesion
+    lesions : sequence of MeasuredLesion
 
     Returns
     -------
