@@ -14,16 +14,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from sct_lesion_losses import logs
-from sct_lesion_losses.errors import WorkerError
+from sct_lesion_losses.errors import UsageError, WorkerError
 
 GRACE_S = 5.0  # for a task that is stopped, to remove what it has begun to write
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -168,6 +169,58 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
         ours.close()
         theirs.close()
+
+
+PATIENCE_S = 30.0
+
+
+@contextmanager
+def cluster(scheduler: str | None, scheduler_file: Path | None) -> Iterator[Executor]:
+    """Executor of a cluster of dask.distributed, whose workers were started by the site.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Its address, ``tcp://host:8786``.
+    scheduler_file : Path or None
+        The file that it wrote its address to.
+
+    Raises
+    ------
+    UsageError
+        `distributed` is not installed, both are given, or a worker would do several tasks in one
+        process.
+    WorkerError
+        The scheduler does not answer.
+    """
+    if scheduler and scheduler_file:
+        raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
+    if scheduler_file is not None and not scheduler_file.is_file():
+        raise UsageError(
+            f"{scheduler_file}: no such file; start dask scheduler --scheduler-file with it"
+        )
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(
+            "a cluster needs dask.distributed: pip install 'sct_lesion_losses[cluster]'"
+        ) from error
+    where = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
+    try:
+        client = Client(**where, timeout=PATIENCE_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise WorkerError(
+            f"the scheduler {scheduler or scheduler_file} does not answer ({error}); start one "
+            "with dask scheduler, and workers with dask worker --nthreads 1"
+        ) from error
+    with client:
+        workers = client.scheduler_info()["workers"].values()
+        if any(worker["nthreads"] > 1 for worker in workers):
+            raise UsageError(
+                "workers of this cluster do several tasks in one process, and a training needs a "
+                "process of its own: start them with dask worker --nthreads 1"
+            )
+        yield client.get_executor()
 
 
 # What follows runs in the workers.

@@ -1,4 +1,4 @@
-"""Rows of an evaluation at many thresholds, for the figures and the trends."""
+"""Rows of an evaluation at many thresholds, for figures and tables."""
 
 from __future__ import annotations
 

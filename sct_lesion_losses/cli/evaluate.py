@@ -85,7 +85,7 @@ def main(
             bundles,
             data,
             folder,
-            evaluate.Settings(**settings),
+            evaluate.EvaluateSettings(**settings),
             jobs=jobs,
             command=talk.command_line(words()),
             report=progress,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -32,13 +31,7 @@ from sct_lesion_losses.cli.parser import (
     option,
     words,
 )
-from sct_lesion_losses.cli.train import training_bar
 from sct_lesion_losses.errors import UsageError
-
-if TYPE_CHECKING:
-    from sct_lesion_losses.study import Planned
-    from sct_lesion_losses.study.stages import Estimate
-    from sct_lesion_losses.training.recipe import Recipe
 
 NAME = "sct_lesion_study"
 
@@ -48,8 +41,8 @@ NAME = "sct_lesion_study"
     "The whole study on a cohort: split it, train a bundle with every loss, tune their decision "
     "thresholds, evaluate them on the unseen scans beside SCT's own model where SCT is found, and "
     "write tables, figures and a report that sets the published values beside the measured ones. "
-    "What is done already in the output folder, and has not changed, is not done again; a training "
-    "that was interrupted goes on. A loss whose training fails does not end the others.",
+    "What is done already in the output folder is not done again; a training that was interrupted "
+    "goes on. A loss whose training fails does not end the others.",
 )
 @COHORT
 @option(
@@ -85,8 +78,7 @@ NAME = "sct_lesion_study"
     "-dry_run",
     "dry_run",
     SWITCH,
-    "Print what would be done, and how long it would take, by what was done before or by a few "
-    "steps that are measured, and do nothing.",
+    "Print what is done already in the output folder and what is missing, and do nothing.",
     default=False,
 )
 @options.of_every_recipe
@@ -130,7 +122,7 @@ NAME = "sct_lesion_study"
     FILE,
     "The same, by the file that dask scheduler --scheduler-file writes.",
 )
-@option("-about", "data_text", TEXT, "A sentence on the data, for the model cards.", default="")
+@option("-about", "about", TEXT, "A sentence on the data, for the model cards.", default="")
 def main(
     data: Path,
     folder: Path,
@@ -149,7 +141,7 @@ def main(
     jobs: int,
     scheduler: str | None,
     scheduler_file: Path | None,
-    data_text: str,
+    about: str,
     retune: bool,
     centerline: str,
     contrast: str | None,
@@ -167,76 +159,42 @@ def main(
         raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
     if not bundles:
         options.choose(backend, device, threads)
-    from sct_lesion_losses import study
+    from sct_lesion_losses import executor
     from sct_lesion_losses.cohorts.splits import Rules
+    from sct_lesion_losses.workflows import study
+    from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
     trained = () if bundles else losses or STUDY_LOSSES
-    settings = study.Settings(
+    settings = study.StudySettings(
         recipes=tuple(options.recipe({**entries, "loss": loss}, {}) for loss in trained),
         bundles=bundles,
         retune=retune,
         rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
-        centerline=centerline,
-        contrast=contrast or "t2",
-        preset=preset,
-        engine=engine,
-        jobs=jobs,
-        machine=study.Machine(devices, micro_batch, jobs, os.environ.get("KERAS_BACKEND")),
+        evaluation=EvaluateSettings(centerline, contrast or "t2", preset, engine),
         cache=None if cache is None else cache.absolute(),
-        data=data_text,
+        about=about,
         command=talk.command_line(words()),
     )
     if dry_run:
-        _print(study.planned(data, folder, settings, _measured))
+        for step, state in study.listed(folder, settings):
+            click.echo(f"{step}: {state}")
         return 0
-    elsewhere = None
-    if scheduler or scheduler_file:
-        elsewhere = study.Cluster(scheduler, scheduler_file)
+    with ExitStack() as stack:
+        pool = None
+        if scheduler or scheduler_file:
+            pool = stack.enter_context(executor.cluster(scheduler, scheduler_file))
+        elif trained:
+            options.training()
+            from sct_lesion_losses.training.devices import require
 
-    def before_training() -> None:
-        options.training()
-        from sct_lesion_losses.training.devices import require
-
-        require(device)
-
-    results = study.run(
-        data,
-        folder,
-        settings,
-        listener=study.Listener(
-            scans=talk.progress,
-            steps=training_bar,
-        ),
-        elsewhere=elsewhere,
-        before_training=before_training,
-    )
+            require(device)
+        failures = study.run(
+            data,
+            folder,
+            settings,
+            jobs=jobs,
+            executor=pool,
+            progress=talk.progress,
+        )
     click.echo(folder / study.PAGE)
-    return FAILED if study.failures(results) else 0
-
-
-def _measured(recipe: Recipe, data: Path) -> Estimate | None:
-    from sct_lesion_losses import study
-
-    options.training()
-    return study.measured(recipe, data)
-
-
-def _print(plan: Sequence[Planned]) -> None:
-    """Print a line per stage, in columns, and the sum of what is known."""
-    from sct_lesion_losses.training.callbacks import duration
-
-    rows = [("stage", "would", "time", "because")]
-    for one in plan:
-        seconds, by = one.estimate.seconds, one.estimate.by
-        time = "" if one.action == "skip" else by
-        if one.action != "skip" and seconds is not None:
-            time = f"{duration(seconds)}, by {by}"
-        rows.append((one.stage, one.action, time, one.why))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-    known = sum(one.estimate.seconds or 0.0 for one in plan)
-    unknown = sum(one.estimate.seconds is None for one in plan)
-    more = f", and {unknown} stages of unknown time" if unknown else ""
-    click.echo(f"in all {duration(known)}{more}")
+    return FAILED if failures else 0

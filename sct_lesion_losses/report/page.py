@@ -1,166 +1,122 @@
-"""An HTML page that is complete in itself: style and pictures inlined, no script, no font."""
+"""The report of a study as one HTML file: style and pictures inlined, no script, no font."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
 
+from sct_lesion_losses.bundle.schema import BundleInfo
+from sct_lesion_losses.cohorts.splits import PartLoad
 from sct_lesion_losses.errors import OutputError
-from sct_lesion_losses.report import tables
-from sct_lesion_losses.report.tables import Table
+from sct_lesion_losses.report import card
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.tables import (
+    COHORT,
+    REFERENCE,
+    UNKNOWN,
+    Cell,
+    Table,
+    row,
+    threshold_text,
+)
 
+TEMPLATE = "report.html.j2"
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-_FOLDERS = re.compile(r"(?<![\w./:~])~?/(?:[^\s/:'\",;()]+/)+")
-_STYLE = """\
-:root { color-scheme: light dark; --text: #1c2126; --quiet: #57606a; --line: #d0d7de;
-  --back: #ffffff; --shade: #f4f6f8; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) { :root { --text: #dde3e9; --quiet: #9aa5b1; --line: #3a434d;
-  --back: #15191e; --shade: #1e242b; --link: #79b8ff; } }
-* { box-sizing: border-box; }
-html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 84rem; background: var(--back);
-  color: var(--text); font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0.5rem 0; }
-h2 { font-size: 1.3rem; margin: 2.75rem 0 0.75rem; padding-top: 0.75rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.75rem 0 0.5rem; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; }
-a { color: var(--link); }
-.lead, .note, figcaption, caption { color: var(--quiet); }
-.note, figcaption { font-size: 0.875rem; }
-nav ul { columns: 16rem; padding-left: 1.2rem; }
-.aside { border-left: 4px solid #b35900; background: var(--shade); padding: 0.6rem 0.9rem;
-  max-width: 46rem; }
-.table { overflow-x: auto; margin: 1.25rem 0 0.5rem; border: 1px solid var(--line);
-  border-radius: 6px; }
-.table:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; width: 100%; font-size: 0.875rem;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0.5rem 0.7rem; font-weight: 600; }
-th, td { padding: 0.35rem 0.5rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 1px solid var(--line); background: var(--shade); vertical-align: bottom; }
-tbody th, tfoot th { font-weight: 500; }
-tbody tr + tr > * { border-top: 1px solid var(--line); }
-tfoot tr > * { border-top: 1px solid var(--line); color: var(--quiet); }
-.wrapped td { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
-.wrapped thead th { text-align: left; }
-figure { margin: 1.5rem 0; max-width: 54rem; }
-.picture { overflow-x: auto; background: #ffffff; border: 1px solid var(--line);
-  border-radius: 6px; }
-.picture img { display: block; width: 100%; min-width: 36rem; height: auto; }
-figcaption { margin-top: 0.5rem; max-width: 46rem; }
-pre { overflow-x: auto; background: var(--shade); padding: 0.7rem 0.9rem; border-radius: 6px;
-  font-size: 0.875rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { :root { color-scheme: light; --text: #000000; --quiet: #333333; --line: #999999;
-  --back: #ffffff; --shade: #ffffff; --link: #000000; }
-  body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  .table, .picture { overflow: visible; border: 0; } .picture img { min-width: 0; }
-  table { font-size: 7pt; }
-  th, td { padding: 1pt 3pt; white-space: normal; } figure, tr { break-inside: avoid; }
-  h2, h3, caption { break-after: avoid; } a { text-decoration: none; } }
-"""
+_RESULTS = {"epochs_run", "best_epoch", "minutes"}  # of a recipe, in the table of bundles
+_FOLDERS = re.compile(r"(?<![^\s'\"(\[<=,;])~?/(?:[^\s/:'\",;()]+/)+")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure, PNG or SVG, with its caption."""
+
+    file: Path
+    caption: str
+
+    @property
+    def alt(self) -> str:
+        """The caption's first sentence that says what is drawn."""
+        sentences = [s for s in self.caption.split(". ") if not s.startswith("Figure")]
+        return (sentences or [self.caption])[0].rstrip(".")
+
+    @property
+    def source(self) -> str:
+        """The file's contents as a data URL.
+
+        Raises
+        ------
+        OutputError
+            It cannot be read, or is neither PNG nor SVG.
+        """
+        kind = _TYPES.get(self.file.suffix.lower())
+        if kind is None:
+            raise OutputError(f"{self.file}: expected a picture that ends in {' or '.join(_TYPES)}")
+        try:
+            content = base64.b64encode(self.file.read_bytes()).decode("ascii")
+        except OSError as error:
+            raise OutputError(f"{self.file}: cannot be read ({error.strerror})") from error
+        return f"data:{kind};base64,{content}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page.
+    """A section of the report.
 
     Attributes
     ----------
     identifier : str
-        What links to it say.
+        Its anchor.
     title : str
-    parts : tuple of str
-        HTML, in order.
+    parts : tuple of Table or Picture
+    command : str
+        A command line to be shown first.
     """
 
     identifier: str
     title: str
-    parts: tuple[str, ...]
+    parts: tuple[Table | Picture, ...]
+    command: str = ""
 
 
-def page(title: str, before: Sequence[str], sections: Sequence[Section]) -> str:
-    """Put a page together.
+def require() -> None:
+    """Raise an OutputError where a library that the report needs is not installed."""
+    style.require()
+    if importlib.util.find_spec("jinja2") is None:
+        raise OutputError("a report needs jinja2: pip install 'sct_lesion_losses[report]'")
+
+
+def html(title: str, lead: str, alerts: Sequence[str], sections: Sequence[Section]) -> str:
+    """Render the report.
 
     Parameters
     ----------
-    title : str
-    before : sequence of str
-        HTML between the title and the table of contents.
+    title, lead : str
+        Heading, and the sentence below it.
+    alerts : sequence of str
+        Whatever is missing from the study, a sentence each; folders of this machine are cut away.
     sections : sequence of Section
     """
-    contents = "".join(
-        f'<li><a href="#{escape(s.identifier)}">{escape(s.title)}</a></li>\n' for s in sections
-    )
-    body = "".join(
-        f'<section id="{escape(s.identifier)}" aria-labelledby="{escape(s.identifier)}-title">\n'
-        f'<h2 id="{escape(s.identifier)}-title">{escape(s.title)}</h2>\n'
-        + "".join(s.parts)
-        + "</section>\n"
-        for s in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n{''.join(before)}</header>\n"
-        f'<nav aria-label="Contents">\n<ul>\n{contents}</ul>\n</nav>\n'
-        f"<main>\n{body}</main>\n</body>\n</html>\n"
+    from jinja2 import Environment, PackageLoader
+
+    templates = Environment(loader=PackageLoader(__package__), autoescape=True)
+    return templates.get_template(TEMPLATE).render(
+        title=title,
+        disclaimer=card.DISCLAIMER,
+        lead=lead,
+        alerts=[without_folders(alert) for alert in alerts],
+        sections=sections,
     )
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """Return a paragraph; `kind` is a class of the style: lead, note or aside."""
-    shown = f' class="{kind}"' if kind else ""
-    return f"<p{shown}>{escape(text)}</p>\n"
-
-
-def heading(text: str) -> str:
-    """Return a heading within a section."""
-    return f"<h3>{escape(text)}</h3>\n"
-
-
-def bullets(texts: Sequence[str]) -> str:
-    """Return a list."""
-    return "<ul>\n" + "".join(f"<li>{escape(text)}</li>\n" for text in texts) + "</ul>\n"
-
-
-def code(text: str) -> str:
-    """Return text as it is typed."""
-    return f"<pre><code>{escape(text)}</code></pre>\n"
-
-
-def table(content: Table, wrapped: bool = False) -> str:
-    """Return a table; `wrapped` lets its cells break into lines, for words more than numbers."""
-    made = tables.html(content)
-    return made.replace('class="table"', 'class="table wrapped"', 1) if wrapped else made
-
-
-def figure(picture: Path, caption: str, alt: str) -> str:
-    """Return a picture with its caption, the file's contents inlined.
-
-    Raises
-    ------
-    OutputError
-        It cannot be read, or is neither PNG nor SVG.
-    """
-    kind = _TYPES.get(picture.suffix.lower())
-    if kind is None:
-        raise OutputError(f"{picture}: expected a picture that ends in {' or '.join(_TYPES)}")
-    try:
-        content = base64.b64encode(picture.read_bytes()).decode("ascii")
-    except OSError as error:
-        raise OutputError(f"{picture}: cannot be read ({error.strerror})") from error
-    return (
-        '<figure>\n<div class="picture" tabindex="0">'
-        f'<img src="data:{kind};base64,{content}" alt="{escape(alt)}"></div>\n'
-        f"<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
-    )
+def picture(stem: Path, caption: str) -> tuple[Picture, ...]:
+    """Return the smaller of a figure's PNG and SVG; nothing where it was not drawn."""
+    drawn = [path for path in style.paths_of(stem) if path.is_file()]
+    return (Picture(min(drawn, key=lambda path: path.stat().st_size), caption),) if drawn else ()
 
 
 def without_folders(text: str) -> str:
@@ -170,3 +126,94 @@ def without_folders(text: str) -> str:
     'dice: cannot write here'
     """
     return _FOLDERS.sub("", text)
+
+
+def cohort_table(parts: Sequence[PartLoad]) -> Table:
+    """List what each part of a split holds, beside the published study's parts."""
+    published = {
+        "training": str(COHORT.training),
+        "validation": str(COHORT.validation),
+        "thr-optimization": str(COHORT.thr_optimization),
+        "unseen": f"{COHORT.unseen_with_lesions} with, {COHORT.unseen_without} without",
+    }
+    counts = [
+        (len(part.loads), part.subjects, part.sites, len(part.bearing), part.lesion_free)
+        for part in parts
+    ]
+    return Table(
+        "Scans of each part",
+        ("Part", "Scans", "Subjects", "Sites", "With lesions", "Without", "Scans, published"),
+        tuple(
+            row(part.name, *map(str, numbers), published[part.name])
+            for part, numbers in zip(parts, counts, strict=True)
+        ),
+        notes=(
+            f"Published: {REFERENCE}: {COHORT.scans} scans of {COHORT.subjects} subjects from "
+            f"{COHORT.sites} sites. All scans of a subject are in one part.",
+        ),
+    )
+
+
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """List software and settings."""
+    rows = tuple(row(name, value or UNKNOWN) for name, value in facts.items())
+    return Table("Software and settings", ("Entry", "Value"), rows)
+
+
+def recipe_table(bundles: Sequence[BundleInfo]) -> Table:
+    """List the entries of the bundles' recipes; one that differs is given for each bundle."""
+    recipes = {
+        info.name: {
+            "loss numbers": info.loss.numbers,
+            "filters": info.network.filters,
+            **info.recipe.model_dump(exclude=_RESULTS),
+            "seeds": info.seeds,
+        }
+        for info in bundles
+        if info.recipe is not None
+    }
+    rows = []
+    for name in dict.fromkeys(name for recipe in recipes.values() for name in recipe):
+        values: dict[str, list[str]] = {}
+        for bundle, recipe in recipes.items():
+            values.setdefault(_value(recipe[name]), []).append(bundle)
+        each = [f"{value} ({', '.join(of)})" for value, of in values.items()]
+        rows.append(row(name.replace("_", " "), "; ".join(each if len(each) > 1 else values)))
+    return Table("Recipes of the trainings", ("Entry", "Value"), tuple(rows))
+
+
+def _value(entry: Any) -> str:
+    if isinstance(entry, Mapping):
+        return ", ".join(f"{name} {_value(value)}" for name, value in entry.items()) or "default"
+    if isinstance(entry, list | tuple):
+        return ", ".join(map(_value, entry))
+    if isinstance(entry, bool):
+        return "yes" if entry else "no"
+    return "none" if entry is None else f"{entry:g}" if isinstance(entry, float) else str(entry)
+
+
+def bundle_table(bundles: Sequence[BundleInfo]) -> Table:
+    """List training and operating point of every bundle."""
+    header = (
+        *("Bundle", "Version", "Loss", "Epochs", "Best epoch", "Its validation loss"),
+        *("Minutes", "Threshold", "Tuned", "95 % interval", "Tuned on scans"),
+    )
+    rows = []
+    for info in bundles:
+        recipe, point = info.recipe, info.operating_point
+        best = next((e for e in info.history if recipe and e.epoch == recipe.best_epoch), None)
+        known = {
+            "Epochs": recipe and recipe.epochs_run,
+            "Best epoch": best and best.epoch,
+            "Its validation loss": best and best.val_loss and f"{best.val_loss:.4f}",
+            "Minutes": recipe and recipe.minutes is not None and f"{recipe.minutes:.0f}",
+            "Threshold": threshold_text(point.threshold),
+            "Tuned": "yes" if point.kind == "tuned" else "no",
+            "95 % interval": point.interval and "{:g} to {:g}".format(*point.interval),
+            "Tuned on scans": point.n_scans,
+        }
+        texts = (
+            UNKNOWN if known[name] in (None, False) else str(known[name]) for name in header[3:]
+        )
+        rows.append((Cell(info.name), *row(info.version, info.loss.name, *texts)))
+    return Table("Bundles", header, tuple(rows))

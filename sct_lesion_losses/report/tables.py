@@ -748,3 +748,59 @@ def _published(name: str) -> tuple[str, ...]:
         return (UNKNOWN,) * 5
     scores = (known.v_f1, known.l_f1, known.p_sensitivity, known.p_specificity)
     return (threshold_text(known.threshold), *map(score, scores))
+
+
+NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
+
+
+def over_thresholds(rows: Sequence[ScanScore]) -> Table:
+    """List the range of thresholds over which each model stays near its best median V-F1.
+
+    Parameters
+    ----------
+    rows : sequence of ScanScore
+        Of the unseen scans at all thresholds, by one lesion preset. Models without thresholds, and
+        those without a scan that has lesions, are left out.
+    """
+    tuned_at = {row.bundle: row.threshold for row in rows if row.tuned}
+    at: dict[str, dict[float, list[ScanScore]]] = {}
+    for one in rows:
+        if one.threshold is not None:
+            at.setdefault(one.bundle, {}).setdefault(one.threshold, []).append(one)
+    lines = []
+    for bundle, scans in at.items():
+        found = {t: scan_score.spread(some, "V-F1").median for t, some in sorted(scans.items())}
+        curve = {t: median for t, median in found.items() if not math.isnan(median)}
+        if not curve:
+            continue
+        best, (low, high) = best_of(curve), plateau(curve)
+        span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        texts = (threshold_text(best), score(curve[best]), span, score(high - low))
+        lines.append(row(bundle, *texts, threshold_text(tuned_at.get(bundle))))
+    note = (
+        "Best: threshold of the highest median V-F1 of the unseen scans. Plateau: thresholds "
+        f"around it at most {NEAR:g} below that."
+    )
+    header = ("Model", "Best", "V-F1 there", "Plateau", "Width", "Tuned")
+    return Table("Models over thresholds", header, tuple(lines), notes=(note,))
+
+
+def best_of(curve: Mapping[float, float]) -> float:
+    """Threshold of the highest value: of equal ones that nearest to 0.5, then the higher."""
+    return min(curve, key=lambda t: (-curve[t], round(abs(t - UNTUNED), 12), -t))
+
+
+def plateau(curve: Mapping[float, float]) -> tuple[float, float]:
+    """First and last threshold around the best whose value is at most 0.1 below it.
+
+    >>> plateau({0.4: 0.5, 0.45: 0.7, 0.5: 0.61, 0.55: 0.59, 0.6: 0.7})
+    (0.45, 0.5)
+    """
+    grid = sorted(curve)
+    first = last = grid.index(best_of(curve))
+    enough = max(curve.values()) - NEAR - 1e-12
+    while first > 0 and curve[grid[first - 1]] >= enough:
+        first -= 1
+    while last < len(grid) - 1 and curve[grid[last + 1]] >= enough:
+        last += 1
+    return grid[first], grid[last]

@@ -32,16 +32,45 @@ from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
 from sct_lesion_losses.report import figures, scores, tables
-from sct_lesion_losses.report import tables as markup
-from sct_lesion_losses.report.scores import LesionRow
+from sct_lesion_losses.report.scores import Column, LesionRow
 from sct_lesion_losses.report.tables import PUBLISHED, Table
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Tally, choose
 
 SCT_RULE = "sct as shipped"
+TABLES, FIGURES = "tables", "figures"
+SCORES, LESIONS = "scores", "lesions"
+MAIN_TABLE = "table2"
+_WRITERS = {"tsv": tables.tsv, "md": tables.markdown, "tex": tables.latex}
+
+Results = Mapping[CohortScan, Mapping[Model, Result]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entrant:
+class EvaluateSettings:
+    """How models are evaluated.
+
+    Attributes
+    ----------
+    centerline : str
+        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which of SCT's models, and the contrast for SCT's ways to find the cord.
+    preset : str
+        Rule of the tables' lesion-wise scores; those by all presets are in the long table.
+    engine : str
+        See `engine.load`.
+    """
+
+    centerline: str = AS_IN_COHORT
+    contrast: str = "t2"
+    preset: str = "paper"
+    engine: str = "auto"
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
     """A model as the tables name it.
 
     Attributes
@@ -78,158 +107,31 @@ class Entrant:
         return self.model.sct_rule or (threshold is not None and threshold == self.tuned)
 
 
-def enter(bundles: Sequence[str | Path], loaded: Sequence[Bundle]) -> list[Entrant]:
-    """Name the models; bundles of one name are told apart by their versions.
-
-    Parameters
-    ----------
-    bundles : sequence of str or Path
-        As they were given; ``sct`` enters twice, once by its own rule.
-    loaded : sequence of Bundle
-        The same, loaded.
-
-    Raises
-    ------
-    UsageError
-        Two cannot be told apart.
-    """
-    often = Counter(bundle.name for bundle in loaded)
-    entrants = []
-    for given, bundle in zip(bundles, loaded, strict=True):
-        info, tuned = bundle.info, bundle.tuned_threshold
-        label = bundle.name if often[bundle.name] == 1 else f"{bundle.name} {info.version}"
-        cuts = tuple(sorted({*THRESHOLDS, *(() if tuned is None else (tuned,))}))
-        model = Model(str(given), bundle.pmap_sha256, cuts)
-        first = Entrant(label, info.version, info.loss.name, bundle.sha256, tuned, model)
-        entrants.append(first)
-        if str(given) == SCT_NAME:
-            rule = replace(model, thresholds=cohort.RULE_THRESHOLDS, sct_rule=True)
-            entrants.append(replace(first, label=SCT_RULE, model=rule))
-    labels = Counter(entrant.label for entrant in entrants)
-    for label, count in labels.items():
-        if count > 1:
-            raise UsageError(
-                f"{count} of the models are named {label}; give each of them once, or train or "
-                "import one under another name or version"
-            )
-    return entrants
-
-
-def scores_of(entrant: Entrant, scan: CohortScan, name: str, counts: Tally) -> Iterator[ScanScore]:
-    """Yield the scores of a scan, called `name`, at every threshold and by every preset."""
-    for k, threshold in enumerate(entrant.thresholds):
-        voxels = counts.voxel_score(k)
-        for preset in PRESETS:
-            yield ScanScore(
-                name,
-                scan.subject,
-                scan.site,
-                entrant.label,
-                threshold,
-                entrant.is_tuned(threshold),
-                voxels,
-                counts.lesion_score(preset, k),
-            )
-
-
-def lesions_of(entrant: Entrant, scan: CohortScan, name: str, counts: Tally) -> Iterator[LesionRow]:
-    """Yield the lesions of its manual mask at 0.5 and at the tuned threshold, by every preset."""
-    for k, threshold in enumerate(entrant.thresholds):
-        tuned = entrant.is_tuned(threshold)
-        if not tuned and threshold != UNTUNED:
-            continue
-        for preset, curve in counts.lesions.items():
-            for number, (size, detected) in enumerate(
-                zip(curve.truth_sizes, curve.found[k], strict=True), start=1
-            ):
-                volume_mm3 = int(size) * counts.voxel_mm3
-                lesion = TruthLesion(
-                    name,
-                    scan.subject,
-                    entrant.label,
-                    threshold,
-                    tuned,
-                    number,
-                    volume_mm3,
-                    bool(detected),
-                )
-                yield LesionRow(lesion, preset)
-
-
-def described(entrants: Sequence[Entrant], sct: Choice | None) -> dict[str, dict[str, Any]]:
-    """Say of every model what it is; `sct` is how SCT's was tuned."""
-    found = {}
-    for e in entrants:
-        entry: dict[str, Any] = {
-            "Description": "SCT's own lesion model" if e.is_sct else "Model bundle",
-            "Version": e.version,
-            "NetworkSHA256": e.sha256,
-            "Loss": e.loss,
-            "TunedThreshold": None if e.model.sct_rule else e.tuned,
-        }
-        if e.model.sct_rule:
-            entry["Description"] = "SCT's own lesion model exactly as sct_deepseg_lesion runs it"
-        elif e.is_sct and sct is not None:
-            entry["Tuning"] = {
-                "Objective": sct.objective,
-                "Scans": sct.n_scans,
-                "Subjects": sct.n_subjects,
-                "Interval": None if math.isnan(sct.interval[0]) else list(sct.interval),
-            }
-        found[e.label] = entry
-    return found
-
-
-TABLES, FIGURES = "tables", "figures"
-SCORES, LESIONS = "scores", "lesions"
-MAIN_TABLE = "table2"
-_WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How models are evaluated.
-
-    Attributes
-    ----------
-    centerline : str
-        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
-    contrast : {"t2", "t2_ax", "t2s"}
-        Which of SCT's models, and the contrast for SCT's ways to find the cord.
-    preset : str
-        Rule of the tables' lesion-wise scores; those by all presets are in the long table.
-    engine : str
-        See `engine.load`.
-    """
-
-    centerline: str = AS_IN_COHORT
-    contrast: str = "t2"
-    preset: str = "paper"
-    engine: str = "auto"
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What `run` finds.
 
     Attributes
     ----------
+    models : tuple of EvaluatedModel
     rows : tuple of ScanScore
         Scan by scan, by every model, threshold and preset.
     lesions : tuple of LesionRow
         Of the manual masks, at 0.5 and at the tuned thresholds, by every preset.
     without_cord, tuning_without_cord : tuple of str
         Scans left out: of those to evaluate, and of those that tune SCT's model.
+    engines : tuple of str
+        Name, version and precision of whatever computed the p-maps.
     tables : dict of str to Table
         See `report.tables.study`.
     """
 
+    models: tuple[EvaluatedModel, ...]
     rows: tuple[ScanScore, ...]
     lesions: tuple[LesionRow, ...]
     without_cord: tuple[str, ...]
     tuning_without_cord: tuple[str, ...]
+    engines: tuple[str, ...]
     tables: dict[str, Table]
 
 
@@ -237,7 +139,7 @@ def run(
     bundles: Sequence[str | Path],
     data: Path,
     folder: Path,
-    settings: Settings = Settings(),
+    settings: EvaluateSettings = EvaluateSettings(),
     *,
     jobs: int = 1,
     command: str = "",
@@ -245,8 +147,9 @@ def run(
 ) -> Evaluation:
     """Evaluate models on a cohort and write scores, lesions, tables and figures.
 
-    What a model does on a scan is kept in ``scans``; another run into the same folder computes only
-    what is missing there, or has changed. The other files are replaced, each whole or not at all.
+    The counts of each model on each scan are kept in ``scans``; another run into the same folder
+    computes only those that are missing there, or have changed. The other files are replaced, each
+    whole or not at all.
 
     Parameters
     ----------
@@ -259,7 +162,7 @@ def run(
         Scans in which no cord is found are left out.
     folder : Path
         Where to write.
-    settings : Settings
+    settings : EvaluateSettings
     jobs : int
         Scans at a time, each in a process of its own.
     command : str
@@ -283,58 +186,96 @@ def run(
     lesionwise.find(settings.preset)
     _require_outputs(data, folder)
     loaded = [predict.load(str(bundle), settings.contrast) for bundle in bundles]
-    entrants, given = enter(bundles, loaded), dict(zip(map(str, bundles), loaded, strict=True))
+    models = models_of(bundles, loaded)
     scans = cohorts.read(data)
     names = cohorts.names(scans)
-    evaluated = splits.part_or_all(scans, "unseen", "are then evaluated")
-    tuning = splits.part(scans, "thr-optimization")
-    refuse_seen(loaded, evaluated, "which would flatter its scores")
-    by_sct = next((e for e in entrants if e.is_sct and not e.model.sct_rule), None)
-    seen_by: dict[CohortScan, Sequence[Entrant]] = dict.fromkeys(evaluated, entrants)
-    if by_sct is not None:
-        seen_by.update((scan, [by_sct]) for scan in tuning)
-    conditions = Conditions.of(
-        settings.centerline, settings.contrast, settings.engine, list(seen_by)
-    )
+    unseen = splits.part_or_all(scans, "unseen", "are then evaluated")
+    refuse_seen(loaded, unseen, "which would flatter its scores")
+    seen_by: dict[CohortScan, Sequence[EvaluatedModel]] = dict.fromkeys(unseen, models)
+    sct = next((one for one in models if one.is_sct and not one.model.sct_rule), None)
+    tuning = [] if sct is None else splits.part(scans, "thr-optimization")
+    seen_by.update((scan, [sct]) for scan in tuning if sct is not None)
+    given = dict(zip(map(str, bundles), loaded, strict=True))
     results = cohort.gather(
-        {scan: [entrant.model for entrant in some] for scan, some in seen_by.items()},
+        {scan: [one.model for one in some] for scan, some in seen_by.items()},
         names,
         folder / SCANS,
-        conditions,
-        {entrant.model: given[entrant.model.name] for entrant in entrants},
+        Conditions.of(settings.centerline, settings.contrast, settings.engine, list(seen_by)),
+        {one.model: given[one.model.name] for one in models},
         jobs=jobs,
         report=report,
     )
-
-    without = [s for s in seen_by if any(r.tally is None for r in results[s].values())]
-    choice = None
-    if by_sct is not None:
-        choice = _choice([s for s in tuning if s not in without], by_sct.model, results)
+    shown = [s for s in seen_by if all(r.tally is not None for r in results[s].values())]
+    choice = None if sct is None else _choice([s for s in tuning if s in shown], sct.model, results)
     if choice is not None:
-        entrants = [replace(e, tuned=choice.threshold) if e is by_sct else e for e in entrants]
-    notes = _said(entrants, [s for s in evaluated if s in without], len(evaluated))
-    rows, lesions = _rows([s for s in evaluated if s not in without], entrants, names, results)
+        models = [replace(m, tuned=choice.threshold) if m is sct else m for m in models]
+    evaluated = [scan for scan in unseen if scan in shown]
+    notes = _notes(models, [scan.name for scan in unseen if scan not in shown], len(unseen))
+    rows, lesions = _rows(evaluated, models, names, results)
+    by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
+    made = tables.study(
+        by_preset,
+        [row.lesion for row in lesions if row.preset == settings.preset],
+        {one.label: one.loss for one in models if not one.is_sct and one.loss in PUBLISHED},
+    )
     evaluation = Evaluation(
+        tuple(models),
         rows,
         lesions,
-        tuple(names[scan.scan] for scan in evaluated if scan in without),
-        tuple(names[scan.scan] for scan in tuning if scan in without),
-        _tables(rows, lesions, entrants, settings.preset, notes),
+        tuple(names[scan.scan] for scan in unseen if scan not in shown),
+        tuple(names[scan.scan] for scan in tuning if scan not in shown),
+        tuple(sorted({r.engine for of in results.values() for r in of.values() if r.engine})),
+        {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()},
     )
     facts = {
         "GeneratedBy": {"Name": "sct_lesion_losses", "Version": __version__, "Command": command},
-        "Engines": sorted({r.engine for of in results.values() for r in of.values() if r.engine}),
+        "Engines": list(evaluation.engines),
         "Centerline": settings.centerline,
         "Contrast": settings.contrast,
         "PresetOfTables": settings.preset,
-        "ScansEvaluated": sum(scan not in without for scan in evaluated),
+        "ScansEvaluated": len(evaluated),
         "ScansWithoutCord": list(evaluation.without_cord),
         "TuningScansWithoutCord": list(evaluation.tuning_without_cord),
     }
-    _write(folder, evaluation, entrants, described(entrants, choice), facts)
-    by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
+    _write(folder, evaluation, _described(models, choice), facts)
     figures.write(by_preset, folder / FIGURES)
     return evaluation
+
+
+def models_of(bundles: Sequence[str | Path], loaded: Sequence[Bundle]) -> list[EvaluatedModel]:
+    """Name the models; bundles of one name are told apart by their versions.
+
+    Parameters
+    ----------
+    bundles : sequence of str or Path
+        As they were given; ``sct`` enters twice, once by its own rule.
+    loaded : sequence of Bundle
+        The same, loaded.
+
+    Raises
+    ------
+    UsageError
+        Two cannot be told apart.
+    """
+    often = Counter(bundle.name for bundle in loaded)
+    models = []
+    for given, bundle in zip(bundles, loaded, strict=True):
+        info, tuned = bundle.info, bundle.tuned_threshold
+        label = bundle.name if often[bundle.name] == 1 else f"{bundle.name} {info.version}"
+        cuts = tuple(sorted({*THRESHOLDS, *(() if tuned is None else (tuned,))}))
+        model = Model(str(given), bundle.pmap_sha256, cuts)
+        one = EvaluatedModel(label, info.version, info.loss.name, bundle.sha256, tuned, model)
+        models.append(one)
+        if one.is_sct:
+            rule = replace(model, thresholds=cohort.RULE_THRESHOLDS, sct_rule=True)
+            models.append(replace(one, label=SCT_RULE, model=rule))
+    for label, count in Counter(one.label for one in models).items():
+        if count > 1:
+            raise UsageError(
+                f"{count} of the models are named {label}; give each of them once, or train or "
+                "import one under another name or version"
+            )
+    return models
 
 
 def _require_outputs(data: Path, folder: Path) -> None:
@@ -345,14 +286,10 @@ def _require_outputs(data: Path, folder: Path) -> None:
         atomic.require_writable(place)
 
 
-def _choice(
-    tuning: Sequence[CohortScan],
-    model: Model,
-    results: Mapping[CohortScan, Mapping[Model, Result]],
-) -> Choice | None:
+def _choice(tuning: Sequence[CohortScan], model: Model, results: Results) -> Choice | None:
     """Tune SCT's model; None where no scan holds lesions, or where no threshold is any good."""
-    tallies = [(scan.subject, results[scan][model].tally) for scan in tuning]
-    curves = [(subject, counts.voxels) for subject, counts in tallies if counts is not None]
+    counts = [(scan.subject, results[scan][model].tally) for scan in tuning]
+    curves = [(subject, one.voxels) for subject, one in counts if one is not None]
     if not any(curve.n_truth for _, curve in curves):
         return None
     choice = choose([curve for _, curve in curves], [subject for subject, _ in curves])
@@ -362,10 +299,10 @@ def _choice(
     return choice
 
 
-def _said(
-    entrants: Sequence[Entrant], left_out: Sequence[CohortScan], total: int
+def _notes(
+    models: Sequence[EvaluatedModel], left_out: Sequence[str], total: int
 ) -> tuple[str, ...]:
-    """Warn of what the tables do not hold; return the same as notes for them.
+    """Warn of whatever the tables do not hold; return the same as notes for them.
 
     Raises
     ------
@@ -374,72 +311,118 @@ def _said(
     """
     notes = []
     if left_out:
-        said = f"left out, because no cord was found: {len(left_out)} of {total} scans"
-        logger.warning("%s (%s)", said, ", ".join(scan.name for scan in left_out))
-        notes.append(f"{said.capitalize()}.")
+        said = f"Left out, because no cord was found: {len(left_out)} of {total} scans"
+        logger.warning("%s (%s)", said, ", ".join(left_out))
+        notes.append(f"{said}.")
     if len(left_out) == total:
         raise DataError(
             f"no cord was found in any of the {total} scans; check the scans and their contrast "
             "(-c), or give centerlines with the cohort"
         )
-    untuned = ", ".join(e.label for e in entrants if e.tuned is None and not e.model.sct_rule)
+    untuned = ", ".join(m.label for m in models if m.tuned is None and not m.model.sct_rule)
     if untuned:
-        said = f"without a tuned threshold, and so in table 1 alone: {untuned}"
+        said = f"Without a tuned threshold, and so in table 1 alone: {untuned}"
         logger.warning(
             "%s; sct_tune_lesion tunes a bundle, sct is tuned on scans with lesions in the "
             "cohort's part thr-optimization",
             said,
         )
-        notes.append(f"W{said[1:]}.")
+        notes.append(f"{said}.")
     return tuple(notes)
 
 
 def _rows(
     scans: Sequence[CohortScan],
-    entrants: Sequence[Entrant],
+    models: Sequence[EvaluatedModel],
     names: Mapping[Path, str],
-    results: Mapping[CohortScan, Mapping[Model, Result]],
+    results: Results,
 ) -> tuple[tuple[ScanScore, ...], tuple[LesionRow, ...]]:
+    """Score every scan by every model, threshold and preset, and list its lesions."""
     rows: list[ScanScore] = []
     lesions: list[LesionRow] = []
     for scan in scans:
-        for entrant in entrants:
-            counts = results[scan][entrant.model].tally
+        for one in models:
+            counts = results[scan][one.model].tally
             assert counts is not None
-            rows += scores_of(entrant, scan, names[scan.scan], counts)
-            lesions += lesions_of(entrant, scan, names[scan.scan], counts)
+            for k, threshold in enumerate(one.thresholds):
+                rows += _scores(one, scan, names[scan.scan], counts, k, threshold)
+                if one.is_tuned(threshold) or threshold == UNTUNED:
+                    lesions += _lesions(one, scan, names[scan.scan], counts, k, threshold)
     return tuple(rows), tuple(lesions)
 
 
-def _tables(
-    rows: Sequence[ScanScore],
-    lesions: Sequence[LesionRow],
-    entrants: Sequence[Entrant],
-    preset: str,
-    notes: tuple[str, ...],
-) -> dict[str, Table]:
-    found = tables.study(
-        [row for row in rows if row.lesions.preset.name == preset],
-        [row.lesion for row in lesions if row.preset == preset],
-        {e.label: e.loss for e in entrants if not e.is_sct and e.loss in PUBLISHED},
-    )
-    return {name: replace(table, notes=(*table.notes, *notes)) for name, table in found.items()}
+def _scores(
+    one: EvaluatedModel,
+    scan: CohortScan,
+    name: str,
+    counts: Tally,
+    k: int,
+    threshold: float | None,
+) -> Iterator[ScanScore]:
+    voxels, tuned = counts.voxel_score(k), one.is_tuned(threshold)
+    for preset in PRESETS:
+        lesions = counts.lesion_score(preset, k)
+        yield ScanScore(name, scan.subject, scan.site, one.label, threshold, tuned, voxels, lesions)
+
+
+def _lesions(
+    one: EvaluatedModel,
+    scan: CohortScan,
+    name: str,
+    counts: Tally,
+    k: int,
+    threshold: float | None,
+) -> Iterator[LesionRow]:
+    tuned = one.is_tuned(threshold)
+    for preset, curve in counts.lesions.items():
+        found = zip(curve.truth_sizes, curve.found[k], strict=True)
+        for number, (size, detected) in enumerate(found, start=1):
+            mm3 = int(size) * counts.voxel_mm3
+            lesion = TruthLesion(
+                name, scan.subject, one.label, threshold, tuned, number, mm3, bool(detected)
+            )
+            yield LesionRow(lesion, preset)
+
+
+def _described(models: Sequence[EvaluatedModel], sct: Choice | None) -> dict[str, dict[str, Any]]:
+    """Describe every model; `sct` is how SCT's was tuned."""
+    found = {}
+    for one in models:
+        entry: dict[str, Any] = {
+            "Description": "SCT's own lesion model" if one.is_sct else "Model bundle",
+            "Version": one.version,
+            "NetworkSHA256": one.sha256,
+            "Loss": one.loss,
+            "TunedThreshold": None if one.model.sct_rule else one.tuned,
+        }
+        if one.model.sct_rule:
+            entry["Description"] = "SCT's own lesion model exactly as sct_deepseg_lesion runs it"
+        elif one.is_sct and sct is not None:
+            entry["Tuning"] = {
+                "Objective": sct.objective,
+                "Scans": sct.n_scans,
+                "Subjects": sct.n_subjects,
+                "Interval": None if math.isnan(sct.interval[0]) else list(sct.interval),
+            }
+        found[one.label] = entry
+    return found
 
 
 def _write(
     folder: Path,
     evaluation: Evaluation,
-    entrants: Sequence[Entrant],
     about_models: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    columns = scores.scores({entrant.label: entrant.version for entrant in entrants})
-    atomic.write_text(folder / f"{SCORES}.tsv", scores.tsv(columns, evaluation.rows))
-    about = {**scores.dictionary(columns, about_models), **facts}
-    atomic.write_json(folder / f"{SCORES}.json", about)
-    atomic.write_text(folder / f"{LESIONS}.tsv", scores.tsv(scores.LESIONS, evaluation.lesions))
-    about = {**scores.dictionary(scores.LESIONS, about_models), **facts}
-    atomic.write_json(folder / f"{LESIONS}.json", about)
+    of_scans = scores.scores({one.label: one.version for one in evaluation.models})
+    long: dict[str, tuple[Sequence[Column[Any]], Sequence[Any]]] = {
+        SCORES: (of_scans, evaluation.rows),
+        LESIONS: (scores.LESIONS, evaluation.lesions),
+    }
+    for name, (columns, rows) in long.items():
+        atomic.write_text(folder / f"{name}.tsv", scores.tsv(columns, rows))
+        about = {**scores.dictionary(columns, about_models), **facts}
+        atomic.write_json(folder / f"{name}.json", about)
     for name, table in evaluation.tables.items():
         for ending, writer in _WRITERS.items():
             atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))

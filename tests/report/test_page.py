@@ -9,56 +9,63 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
-from sct_lesion_losses.report.page import Section
-from sct_lesion_losses.report.tables import Cell, Table, html, row
+from sct_lesion_losses.report.page import Picture, Section
+from sct_lesion_losses.report.tables import Cell, Table, row
 
 SMALL = Table(
     "A & B",
-    ("Model", "p <"),
-    ((Cell("dice"), Cell("<0.0001", bold=True)),),
-    footer=(row("n", "26"),),
+    ("Model", "p <", "n"),
+    ((Cell("dice"), Cell("<0.0001", bold=True), Cell("1")),),
+    footer=(row("n", "26", ""),),
     notes=("5 % of mm³.",),
 )
 
 
+def html(title: str = "", *parts: Table | Picture, command: str = "") -> str:
+    return page.html(title, title, [title], [Section("a", title, parts, command)])
+
+
 def test_a_table_as_html() -> None:
-    assert html(SMALL) == (
+    assert (
         '<div class="table" role="region" tabindex="0" aria-label="A &amp; B">\n<table>\n'
         "<caption>A &amp; B</caption>\n"
-        '<thead><tr><th scope="col">Model</th><th scope="col">p &lt;</th></tr></thead>\n<tbody>\n'
-        '<tr><th scope="row">dice</th><td><strong>&lt;0.0001</strong></td></tr>\n</tbody>\n'
-        '<tfoot>\n<tr><th scope="row">n</th><td>26</td></tr>\n</tfoot>\n</table>\n</div>\n'
+        '<thead><tr><th scope="col">Model</th><th scope="col">p &lt;</th><th scope="col">n</th>'
+        "</tr></thead>\n<tbody>\n"
+        '<tr><th scope="row">dice</th><td><strong>&lt;0.0001</strong></td><td>1</td></tr>\n'
+        "</tbody>\n<tfoot>\n"
+        '<tr><th scope="row">n</th><td>26</td><td></td></tr>\n</tfoot>\n</table>\n</div>\n'
         '<p class="note">5 % of mm³.</p>\n'
-    )
+    ) in html("", SMALL)
 
 
-@given(st.text(alphabet="<>&\"'/a b=", max_size=30))
+@given(st.text(alphabet="<>&\"'/a b=", min_size=1, max_size=30))
 def test_no_text_becomes_markup(text: str) -> None:
     table = Table(text, (text,), ((Cell(text),),), notes=(text,))
-    made = [page.paragraph(text), page.heading(text), page.bullets([text]), page.code(text)]
-    made += [page.table(table), page.page(text, [], [Section("a", text, ())])]
-    empty = Table("", ("",), ((Cell(""),),), notes=("",))
-    plain = [page.paragraph(""), page.heading(""), page.bullets([""]), page.code("")]
-    plain += [page.table(empty), page.page("", [], [Section("a", "", ())])]
-    for one, other in zip(made, plain, strict=True):
-        assert one.count("<") == other.count("<")
-        assert one.count(">") == other.count(">")
-        assert one.count('"') == other.count('"')
+    plain = Table("a", ("a",), ((Cell("a"),),), notes=("a",))
+    one, other = html(text, table, command=text), html("a", plain, command="a")
+    for mark in '<>"':
+        assert one.count(mark) == other.count(mark)
 
 
-def test_a_picture_is_inlined_to_the_byte(tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"\x89PNG content")
-    made = page.figure(picture, "What & why", 'a "curve"')
+def test_a_picture_is_inlined_to_the_byte_with_its_caption(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG content")
+    made = html("", Picture(tmp_path / "a.png", 'Figure 1. What & "why". More.'))
     encoded = base64.b64encode(b"\x89PNG content").decode()
-    assert f'src="data:image/png;base64,{encoded}" alt="a &quot;curve&quot;"' in made
-    assert "<figcaption>What &amp; why</figcaption>" in made
+    assert f'src="data:image/png;base64,{encoded}" alt="What &amp; &#34;why&#34;"' in made
+    assert "<figcaption>Figure 1. What &amp; &#34;why&#34;. More.</figcaption>" in made
+
+
+def test_the_smaller_picture_is_taken_and_none_where_none_was_drawn(tmp_path: Path) -> None:
+    assert page.picture(tmp_path / "a", "Why.") == ()
+    (tmp_path / "a.png").write_bytes(b"longer")
+    (tmp_path / "a.svg").write_bytes(b"short")
+    assert page.picture(tmp_path / "a", "Why.") == (Picture(tmp_path / "a.svg", "Why."),)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "none.svg"])
-def test_what_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=name):
-        page.figure(tmp_path / name, "", "")
+        html("", Picture(tmp_path / name, "Why."))
 
 
 @pytest.mark.parametrize(
@@ -72,3 +79,9 @@ def test_what_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
 )
 def test_folders_of_absolute_paths_are_cut_away(text: str, shown: str) -> None:
     assert page.without_folders(text) == shown
+
+
+def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
+        page.require()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_rows import NAN, bearing, lesion_free
+from sweep_rows import BROAD, NARROW, THRESHOLDS, swept
 
 from sct_lesion_losses.metrics import scores
 from sct_lesion_losses.metrics.lesionwise import PRESETS
@@ -180,3 +181,24 @@ def test_published_values_stand_beside_the_measured() -> None:
     assert texts["own"][1::2] == ["n/a"] * 5
     assert len(set(found.header)) == len(found.header)
     assert found.header[3:5] == ("V-F1", "V-F1, published")
+
+
+def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> None:
+    free = [lesion_free("f", "free", 0.5, True)]
+    rule = [bearing("s", "sct as shipped", None, True)]
+    rows = [*swept("dice", BROAD, 0.35), *swept("bce", NARROW, 0.3), *free, *rule]
+    found = [[cell.text for cell in line] for line in tables.over_thresholds(rows).rows]
+    assert found == [
+        ["dice", "0.5", "0.50", "0.2 to 0.8", "0.60", "0.35"],
+        ["bce", "0.3", "0.40", "0.3", "0.00", "0.3"],
+    ]
+
+
+@given(st.dictionaries(st.sampled_from(THRESHOLDS), st.floats(0, 1, allow_nan=False), min_size=1))
+def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, float]) -> None:
+    low, high = tables.plateau(curve)
+    best = tables.best_of(curve)
+    assert low <= best <= high
+    assert curve[best] == max(curve.values())
+    inside = [value for threshold, value in curve.items() if low <= threshold <= high]
+    assert min(inside) >= max(curve.values()) - 0.1 - 1e-9

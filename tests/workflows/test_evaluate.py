@@ -305,10 +305,10 @@ def test_only_what_is_new_changed_or_damaged_is_computed_again(small, fresh, tmp
     assert pmaps == ["small", "tversky"]
     pmaps.clear()
 
-    evaluate.run([small], data, out, evaluate.Settings(preset="anima"))
+    evaluate.run([small], data, out, evaluate.EvaluateSettings(preset="anima"))
     assert pmaps == []
     with pytest.raises(DataError, match="no cord"):  # these blocks are none to the detector
-        evaluate.run([small], data, out, evaluate.Settings(centerline="embedded"))
+        evaluate.run([small], data, out, evaluate.EvaluateSettings(centerline="embedded"))
 
 
 def test_scans_that_were_trained_on_are_refused_before_any_work(
@@ -354,14 +354,14 @@ def test_a_bundle_may_know_the_scans_that_sct_alone_sees(small, split_table, tmp
 def test_a_scan_without_a_cord_is_left_out_counted_and_said(
     small, fresh, tmp_path, monkeypatch, caplog, pmaps
 ):
-    real = cohort.locate.centerline
+    real = cohort.find.centerline
 
     def centerline(*args, file=None, **rest):
         if "sub-002" in file.name:
             raise NoCordError("no spinal cord was recognised")
         return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(cohort.locate, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     found = evaluate.run([small], fresh, tmp_path / "out")
     assert found.without_cord == ("sub-002_T2w",)
     assert {row.subject for row in found.rows} == {"sub-001", "sub-003"}
@@ -383,14 +383,14 @@ def test_scans_without_a_cord_that_would_have_tuned_sct_are_listed_apart(
     use_sct(monkeypatch, tmp_path / "sct")
     scans = cohorts.read(split_table)
     lost = next(scan for scan in scans if scan.split == "thr-optimization")
-    real = cohort.locate.centerline
+    real = cohort.find.centerline
 
     def centerline(*args, file=None, **rest):
         if file == lost.centerline:
             raise NoCordError("no spinal cord was recognised")
         return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(cohort.locate, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     found = evaluate.run(["sct"], split_table, tmp_path / "out")
     assert (found.without_cord, found.tuning_without_cord) == ((), (lost.name,))
     told = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -403,7 +403,7 @@ def test_no_cord_in_any_scan_is_an_error(small, fresh, tmp_path, monkeypatch):
     def centerline(*_args, **_rest):
         raise NoCordError("no spinal cord was recognised")
 
-    monkeypatch.setattr(cohort.locate, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     with pytest.raises(DataError, match="in any of the 3 scans"):
         evaluate.run([small], fresh, tmp_path / "out")
     assert not (tmp_path / "out" / "scores.tsv").exists()

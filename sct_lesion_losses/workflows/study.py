@@ -1,0 +1,633 @@
+"""The whole study of a cohort: split, train every loss, tune, evaluate, and one report.
+
+Each step skips what is done in the folder and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from filelock import FileLock, Timeout
+
+from sct_lesion_losses import __version__, logs
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
+from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.splits import Rules
+from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.errors import (
+    BundleError,
+    DataError,
+    LesionError,
+    OutputError,
+    SctError,
+    TrainingError,
+    UsageError,
+)
+from sct_lesion_losses.executor import Progress
+from sct_lesion_losses.images import atomic
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.inference.cohort import line_for_sct, located
+from sct_lesion_losses.metrics.scores import UNTUNED
+from sct_lesion_losses.report import card, page, tables
+from sct_lesion_losses.report.figures import learning, overlay, style
+from sct_lesion_losses.report.page import Section
+from sct_lesion_losses.thresholds import binarize
+from sct_lesion_losses.training.recipe import Recipe
+from sct_lesion_losses.workflows import evaluate, split, tune
+from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
+
+SPLIT, FIGURE_1 = "split.tsv", "figure1"
+BUNDLES, CACHE, WORK_SUFFIX, LOG = "bundles", "training_cache", ".training", "training.csv"
+EVALUATION, FIGURES, PAGE = "evaluation", "figures", "report.html"
+FIGURE_3, CURVES = "figure3", "learning_curves"
+TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
+CAPTIONS = {
+    FIGURE_1: "Figure 1. Lesions and lesion volume of every scan with lesions, by part of the "
+    "split. A box spans the quartiles, its line is the median, its whiskers reach the last scan "
+    "within 1.5 box lengths.",
+    "figure2": "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for "
+    "each model. A box spans the quartiles, its line is the median.",
+    FIGURE_3: "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion "
+    "volume is the median: the scan, the manual mask, and each model at its threshold. Green: true "
+    "positive; white: false negative; red, hatched: false positive.",
+    "stability": "Median V-F1 of the unseen scans over the thresholds, a line for each model. A "
+    "flat line is a model whose threshold matters little.",
+    "patients": "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 "
+    "and at its tuned threshold, with 95 % intervals.",
+    CURVES: "Learning curves: training and validation loss, and below them the learning rate, a "
+    "panel for each training. Stars mark the lowest validation loss. Losses differ in scale.",
+}
+LOCK = ".lock"
+DONE, MISSING = "done", "missing"
+
+Opened = Callable[[str], AbstractContextManager[Progress | None]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """How a study is made.
+
+    Attributes
+    ----------
+    recipes : tuple of Recipe
+        One for each loss to train, whose name its bundle takes.
+    bundles : tuple of str
+        Names or folders of bundles that are taken in place of training.
+    retune : bool
+        Tune copies of these bundles; they keep their own thresholds otherwise.
+    rules : Rules
+        How to split a cohort that comes without a split.
+    evaluation : EvaluateSettings
+        How bundles are tuned and evaluated.
+    cache : Path or None
+        Folder of prepared scans; ``training_cache`` beside the bundles by default.
+    about : str
+        A sentence on the scans, for the model cards.
+    command : str
+        The command line, for the report and the model cards.
+    """
+
+    recipes: tuple[Recipe, ...] = ()
+    bundles: tuple[str, ...] = ()
+    retune: bool = False
+    rules: Rules = field(default_factory=Rules)
+    evaluation: EvaluateSettings = field(default_factory=EvaluateSettings)
+    cache: Path | None = None
+    about: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a study, complete: it can be sent to another machine.
+
+    Attributes
+    ----------
+    table : Path
+        The cohort with its split.
+    folder : Path
+        The bundle to write.
+    recipe : Recipe
+    cache : Path
+    about, command : str
+        See `StudySettings`.
+    jobs : int
+        Scans prepared at a time.
+    backend : str or None
+        Of Keras, where that is not loaded yet.
+    """
+
+    table: Path
+    folder: Path
+    recipe: Recipe
+    cache: Path
+    about: str = ""
+    command: str = ""
+    jobs: int = 1
+    backend: str | None = None
+
+
+def run(
+    data: Path,
+    folder: Path,
+    settings: StudySettings,
+    *,
+    jobs: int = 1,
+    executor: Executor | None = None,
+    progress: Opened = lambda _: nullcontext(),
+) -> dict[str, str]:
+    """Make a study, or what of it is missing in its folder.
+
+    Parameters
+    ----------
+    data : Path
+        BIDS folder or TSV; see `cohorts.table.read`. A split in the TSV is kept.
+    folder : Path
+        Receives ``split.tsv``, ``figure1``, ``bundles``, ``evaluation``, ``figures`` and
+        ``report.html``.
+    settings : StudySettings
+    jobs : int
+        Scans at a time.
+    executor : Executor, optional
+        Where to train, all losses at once; here, one after the other, by default.
+    progress : callable
+        Opens a context for what is done scan by scan, by a word for it.
+
+    Returns
+    -------
+    dict of str to str
+        Why a step has failed, by its name. A training or a tuning that fails ends no other.
+
+    Raises
+    ------
+    UsageError
+        Neither losses nor bundles are given, or both, or one twice.
+    OutputError
+        The folder cannot be written, or another study is writing it.
+    LesionError
+        The cohort cannot be split, there is nothing to evaluate, or the evaluation fails.
+    """
+    folder = folder.absolute()
+    given = _check(settings, folder)
+    page.require()
+    cohorts.read(data)  # nothing is written for a cohort that cannot be read
+    with _alone_in(folder):
+        table = _split(data.absolute(), folder, settings.rules, progress)
+        failures = _train(table, folder, settings, jobs, executor)
+        _tune(given, table, folder, settings, jobs, progress, failures)
+        bundles = _bundles(given, folder, settings, failures)
+        if not bundles:
+            why = next(iter(failures.values()))
+            raise TrainingError(f"there is nothing to evaluate, every training has failed: {why}")
+        with progress("evaluating") as report:
+            evaluation = evaluate.run(
+                bundles,
+                table,
+                folder / EVALUATION,
+                settings.evaluation,
+                jobs=jobs,
+                command=settings.command,
+                report=report,
+            )
+        _draw(bundles, table, folder, evaluation, settings.evaluation)
+        atomic.write_text(
+            folder / PAGE, _report(bundles, table, folder, evaluation, settings, failures)
+        )
+    return failures
+
+
+def listed(folder: Path, settings: StudySettings) -> list[tuple[str, str]]:
+    """Say of every step of a study what is there; nothing is written.
+
+    Raises
+    ------
+    UsageError, LesionError
+        See `run`, as far as it can be told before.
+    """
+    folder = folder.absolute()
+    given = _check(settings, folder)
+    rows = [("split", _there(folder / SPLIT))]
+    rows += [(f"train {r.loss}", _trained(folder / BUNDLES / r.loss, r)) for r in settings.recipes]
+    rows += [
+        (f"tune {name}", _tuned(folder / BUNDLES / name)) for name in _to_tune(given, settings)
+    ]
+    rows.append(("evaluate", _there(folder / EVALUATION / f"{evaluate.SCORES}.tsv")))
+    rows.append(("report", _there(folder / PAGE)))
+    return rows
+
+
+def _there(file: Path) -> str:
+    return DONE if file.is_file() else MISSING
+
+
+def _trained(folder: Path, recipe: Recipe) -> str:
+    with suppress(BundleError):
+        made = store.load(folder).info.recipe
+        if made is not None and made.epochs_planned == recipe.epochs:
+            return DONE
+    try:
+        epochs = len(_log(folder).read_text(encoding="utf-8").splitlines()) - 1
+    except OSError:
+        return MISSING
+    return f"{epochs} of {style.counted(recipe.epochs, 'epoch')}"
+
+
+def _tuned(folder: Path) -> str:
+    with suppress(BundleError):
+        return DONE if store.load(folder).tuned_threshold is not None else MISSING
+    return MISSING
+
+
+def _log(bundle: Path) -> Path:
+    return bundle.with_name(bundle.name + WORK_SUFFIX) / LOG
+
+
+def _to_tune(given: Sequence[Bundle], settings: StudySettings) -> list[str]:
+    copies = [bundle.name for bundle in given if settings.retune and bundle.name != SCT_NAME]
+    return [*(recipe.loss for recipe in settings.recipes), *copies]
+
+
+def _check(settings: StudySettings, folder: Path) -> list[Bundle]:
+    """Load the given bundles; refuse what cannot be told apart, or would be lost."""
+    losses = [recipe.loss for recipe in settings.recipes]
+    if losses and settings.bundles:
+        raise UsageError("-losses are trained, the bundles of -bundle are not: give one of them")
+    if not (losses or settings.bundles):
+        raise UsageError("give losses to train, or bundles to evaluate")
+    for named in (losses, settings.bundles):
+        if len(set(named)) < len(named):
+            raise UsageError(f"one of {', '.join(named)} is given twice")
+    given = [predict.load(name, settings.evaluation.contrast) for name in settings.bundles]
+    evaluate.models_of(settings.bundles, given)
+    names = [bundle.name for bundle in given if settings.retune]
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"two of the bundles are named alike ({', '.join(names)}), and tuned copies of them "
+            "would be, too; give one of them another name, or leave out -retune"
+        )
+    for name in names:
+        if _log(folder / BUNDLES / name).parent.exists():
+            raise OutputError(
+                f"{folder / BUNDLES / name} was trained here, and the tuned copy of {name} would "
+                "replace it; choose another -ofolder, or leave out -retune"
+            )
+    return given
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder, in which one study works at a time."""
+    atomic.require_writable(folder)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(
+            f"{folder}: another study is writing this folder; wait for it to end, or choose another"
+        ) from error
+
+
+def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
+    """Write the split of the cohort with its picture; keep one that is there."""
+    table, figures = folder / SPLIT, style.paths_of(folder / FIGURE_1)
+    if all(file.is_file() for file in (table, *figures)):
+        _require_same(data, table, rules)
+        return table
+    with progress("splitting") as report:
+        return split.run(data, table, rules, figures=figures, keep=True, force=True, report=report)
+
+
+def _require_same(data: Path, table: Path, rules: Rules) -> None:
+    """Raise a DataError if the split in a table is not the one that the cohort would get."""
+    asked, before = cohorts.read(data), cohorts.read(table)
+    if any(scan.split for scan in asked):
+        asked = splits.of(asked, rules)
+    else:
+        splits.check(asked, rules)
+        loads = {_place(scan): load for scan, load in splits.noted(table).items()}
+        with suppress(KeyError):  # a scan is new, and is told of below
+            volumes = {scan.scan: loads[_place(scan.scan)].volume_mm3 for scan in asked}
+            asked = splits.assign(asked, volumes, rules)
+    now, then = _places(asked), _places(before)
+    changed = sorted(file for file in now.keys() | then.keys() if now.get(file) != then.get(file))
+    if changed:
+        raise DataError(
+            f"{table} is the split of other scans, or by other rules ({len(changed)} differ, "
+            f"{Path(changed[0]).name} first); choose another -ofolder, or remove it for a new "
+            "split: what was trained on the same scans is kept"
+        )
+
+
+def _places(scans: Sequence[CohortScan]) -> dict[str, tuple[str, ...]]:
+    """Part, subject, site and labels of every scan, by its file."""
+    return {
+        _place(scan.scan): (
+            *(scan.split, scan.subject, scan.site, _place(scan.lesion_mask)),
+            _place(scan.centerline) if scan.centerline else "",
+        )
+        for scan in scans
+    }
+
+
+def _place(file: Path) -> str:
+    """Path by which a file is the same whatever folder it is seen from; its own name stays."""
+    return str(Path(os.path.realpath(file.parent), file.name))
+
+
+def _train(
+    table: Path, folder: Path, settings: StudySettings, jobs: int, executor: Executor | None
+) -> dict[str, str]:
+    """Train every loss; return why that failed, by the names of the steps."""
+    trainings = [
+        Training(
+            table,
+            folder / BUNDLES / recipe.loss,
+            recipe,
+            settings.cache or folder / BUNDLES / CACHE,
+            settings.about,
+            settings.command,
+            jobs,
+            os.environ.get("KERAS_BACKEND"),
+        )
+        for recipe in settings.recipes
+    ]
+    failures: dict[str, str] = {}
+    if executor is None:
+        for training in trainings:
+            _note(f"train {training.recipe.loss}", train_one(training), failures)
+        return failures
+    sent = {executor.submit(train_one, training): training for training in trainings}
+    for future in as_completed(sent):
+        step = f"train {sent[future].recipe.loss}"
+        error = future.exception()
+        lost = f"its worker was lost ({error}); the last epoch is kept, start again"
+        _note(step, future.result() if error is None else lost, failures)
+    return failures
+
+
+def train_one(training: Training) -> str:
+    """Train a bundle, or go on with it; return why that failed, empty where it did not."""
+    if training.backend is not None:  # heeded where Keras is not loaded yet
+        os.environ["KERAS_BACKEND"] = training.backend
+    from sct_lesion_losses.training.description import About
+    from sct_lesion_losses.workflows import train
+
+    about = About(training.folder.name, commands=tuple(filter(None, [training.command])))
+    if training.about:
+        about = replace(about, data=training.about)
+    try:
+        train.run(
+            training.table,
+            training.folder,
+            training.recipe,
+            about=about,
+            resume=True,
+            cache=training.cache,
+            jobs=training.jobs,
+        )
+    except Exception as error:  # whatever it is, the other losses are trained
+        return _why(error)
+    return ""
+
+
+def _why(error: Exception) -> str:
+    logger.debug("what ended it", exc_info=error)
+    return str(error) if isinstance(error, LesionError) else f"{type(error).__name__}: {error}"
+
+
+def _note(step: str, why: str, failures: dict[str, str]) -> None:
+    if why:
+        logger.error("%s failed: %s", step, why)
+        failures[step] = why
+
+
+def _tune(
+    given: Sequence[Bundle],
+    table: Path,
+    folder: Path,
+    settings: StudySettings,
+    jobs: int,
+    progress: Opened,
+    failures: dict[str, str],
+) -> None:
+    """Tune what was trained, or copies of what was given; add why that failed."""
+    sources = {bundle.name: bundle for bundle in given}
+    how = tune.Settings(
+        centerline=settings.evaluation.centerline, engine=settings.evaluation.engine
+    )
+    for name in _to_tune(given, settings):
+        if f"train {name}" in failures:
+            continue
+        bundle = folder / BUNDLES / name
+        try:
+            if name in sources:
+                _copy(sources[name], bundle)
+            with progress(f"tuning {name}") as report:
+                tune.run(
+                    bundle,
+                    table,
+                    how,
+                    results=folder / EVALUATION,
+                    jobs=jobs,
+                    command=settings.command or None,
+                    report=report,
+                )
+        except Exception as error:  # whatever it is, the other bundles are tuned
+            _note(f"tune {name}", _why(error), failures)
+
+
+def _copy(given: Bundle, folder: Path) -> None:
+    """Copy a bundle, to be tuned; a copy of the same network that is there already is kept."""
+    with suppress(BundleError):
+        if store.load(folder).pmap_sha256 == given.pmap_sha256:
+            return
+    text = card.text(given.info)
+    store.save(folder, given.info, given.network, given.weights, text, overwrite=True)
+
+
+def _bundles(
+    given: Sequence[Bundle], folder: Path, settings: StudySettings, failures: dict[str, str]
+) -> list[str]:
+    """Return what is to be evaluated: whatever could be made and loads, and SCT's model."""
+    named = list(settings.bundles)
+    if settings.retune:
+        named = [name for name in named if name == SCT_NAME]
+    for name in _to_tune(given, settings):
+        copy_failed = settings.retune and f"tune {name}" in failures
+        if f"train {name}" in failures or copy_failed:
+            continue
+        try:
+            store.load(folder / BUNDLES / name)
+            named.append(str(folder / BUNDLES / name))
+        except BundleError as error:
+            _note(name, str(error), failures)
+    if not named or SCT_NAME in named:
+        return named
+    try:
+        predict.load(SCT_NAME, settings.evaluation.contrast)
+    except SctError as error:
+        logger.info("without the baseline: %s", error)
+        return named
+    return [*named, SCT_NAME]
+
+
+def _draw(
+    bundles: Sequence[str],
+    table: Path,
+    folder: Path,
+    evaluation: Evaluation,
+    settings: EvaluateSettings,
+) -> None:
+    """Draw learning curves, and one scan with the lesions that each model marks in it.
+
+    Each is left out, and an earlier one removed, where there is nothing to draw: no training, no
+    unseen scan with lesions.
+    """
+    for stem in (FIGURE_3, CURVES):
+        for path in style.paths_of(folder / FIGURES / stem):
+            path.unlink(missing_ok=True)
+    own = [store.load(name).info for name in bundles if name != SCT_NAME]
+    histories = {info.name: info.history for info in own if info.history}
+    if histories:
+        learning.draw(histories, folder / FIGURES / CURVES)
+    scan = typical(table, evaluation.without_cord)
+    if scan is None:
+        return
+    found = located(scan, settings.centerline, settings.contrast)
+    image = found.image
+    masks = {}
+    for name in bundles:
+        bundle, network = predict.opened(name, settings.contrast, settings.engine, "float32")
+        threshold, line = bundle.threshold, found.line
+        if name == SCT_NAME:
+            threshold = _sct_threshold(evaluation)
+            line = line_for_sct(found, settings.centerline)
+        with logs.about(scan.scan):
+            pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
+        masks[f"{bundle.name}\nthreshold {threshold:g}"] = binarize(pmap, threshold)
+    overlay.draw(image.array, image.grid, found.truth, masks, folder / FIGURES / FIGURE_3)
+
+
+def typical(table: Path, left_out: Sequence[str] = ()) -> CohortScan | None:
+    """Unseen scan of the median lesion volume, of those with lesions: the lower of two.
+
+    Parameters
+    ----------
+    table : Path
+        The cohort with its split, which holds lesion volumes.
+    left_out : sequence of str
+        Names of scans that are not to be chosen.
+    """
+    loads, scans = splits.noted(table), cohorts.read(table)
+    names = cohorts.names(scans)
+    volumes = {
+        scan: loads[scan.scan].volume_mm3
+        for scan in scans
+        if scan.split == "unseen" and loads[scan.scan].lesions and names[scan.scan] not in left_out
+    }
+    if not volumes:
+        return None
+    middle = median(sorted(volumes.values()))
+    below = [scan for scan in volumes if volumes[scan] <= middle]
+    return max(below, key=lambda scan: (volumes[scan], names[scan.scan]))
+
+
+def _sct_threshold(evaluation: Evaluation) -> float:
+    tuned = next(one.tuned for one in evaluation.models if one.label == SCT_NAME)
+    return UNTUNED if tuned is None else tuned
+
+
+def _report(
+    bundles: Sequence[str],
+    table: Path,
+    folder: Path,
+    evaluation: Evaluation,
+    settings: StudySettings,
+    failures: Mapping[str, str],
+) -> str:
+    """Render the report: every table and figure of the study with its caption."""
+    infos = [store.load(name).info for name in bundles if name != SCT_NAME]
+    scans, made = cohorts.read(table), evaluation.tables
+    alerts = [f"{step} failed: {why}" for step, why in failures.items()]
+    if SCT_NAME not in bundles:
+        alerts.append("SCT's lesion model was not found: the baseline is missing.")
+    if left_out := len(evaluation.without_cord):
+        alerts.append(f"No cord was found in {style.counted(left_out, 'unseen scan')}, left out.")
+    here, drawn = folder / FIGURES, folder / EVALUATION / evaluate.FIGURES
+    stems = [folder / FIGURE_1, here / FIGURE_3, here / CURVES]
+    stems += [drawn / name for name in ("figure2", "stability", "patients")]
+    figure = {stem.name: page.picture(stem, CAPTIONS[stem.name]) for stem in stems}
+    packages = dict(item for info in infos for item in sorted(info.packages.items()))
+    how = {
+        "sct_lesion_losses": __version__,
+        "Python": platform.python_version(),
+        "Inference": ", ".join(evaluation.engines),
+        "Centerline": settings.evaluation.centerline,
+        "Lesion preset of the tables": settings.evaluation.preset,
+        "Thresholds": _origin(settings, failures),
+        "Trained with": ", ".join(f"{name} {version}" for name, version in packages.items()),
+    }
+    sections = (
+        Section(
+            "cohort",
+            "The cohort and its split",
+            (
+                page.cohort_table(splits.by_part(scans, splits.noted(table))),
+                *figure[FIGURE_1],
+            ),
+        ),
+        Section(
+            "scores",
+            "Scores on the unseen scans",
+            (
+                *(made[name] for name in ("table1", "table2", "intervals", "patients")),
+                *figure["patients"],
+                *figure[FIGURE_3],
+            ),
+        ),
+        Section(
+            "thresholds",
+            "Over thresholds, and between models",
+            (
+                *figure["stability"],
+                tables.over_thresholds(evaluation.rows),
+                *figure["figure2"],
+                made["thresholds"],
+                made["models"],
+                *figure[CURVES],
+            ),
+        ),
+        Section("published", "Beside the published values", (made["published"],)),
+        Section(
+            "breakdown", "By site and by size of lesion", (made["lesion_sizes"], made["sites"])
+        ),
+        Section(
+            "how",
+            "How it was made",
+            (page.facts_table(how), page.recipe_table(infos), page.bundle_table(infos)),
+            settings.command,
+        ),
+    )
+    models = style.counted(len(evaluation.models), "model")
+    unseen = len({row.scan for row in evaluation.rows})
+    lead = f"{models} on a cohort of {len(scans)} scans, {unseen} of them unseen."
+    return page.html(TITLE, lead, alerts, sections)
+
+
+def _origin(settings: StudySettings, failures: Mapping[str, str]) -> str:
+    failed = any(step.startswith("tune ") for step in failures)
+    if settings.recipes or settings.retune:
+        return "tuned on the part thr-optimization" + ", but for the failed" * failed
+    return "those that the given bundles came with"
