@@ -34,7 +34,7 @@ from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError
-from sct_lesion_losses.geometry.cord_crop import CordTube
+from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.inference import cohort as judged
 from sct_lesion_losses.inference import engine
@@ -79,7 +79,7 @@ def study(scan: CohortScan) -> Studied:
         f1 = 2 * (above & marked[:, None]).sum(0) / (above.sum(0) + marked.sum())
     line = find.centerline(image.array, image.grid, file=scan.centerline)
     rpi, turn = image.grid.to_rpi()
-    tube = CordTube.around(line, rpi)
+    tube = CordCrop.around(line, rpi)
     values = tube.cut(turn.apply(image.array).astype(np.float32), rpi)[:, :, ::-1]
     lesion = tube.cut(turn.apply(truth).astype(np.float32), rpi).max((0, 1))[::-1] > 0
     near = ndimage.binary_dilation(lesion, iterations=AWAY) if lesion.any() else lesion

@@ -15,9 +15,10 @@ import numpy as np
 from nibabel.processing import resample_from_to
 
 from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.resample import values
-from sct_lesion_losses.preprocessing.scan import cord_tube
+from sct_lesion_losses.preprocessing.scan import SPACING_MM
 
 ROUNDS = 5
 
@@ -33,7 +34,7 @@ def main() -> None:
     ours, theirs = [], []
     for _ in range(ROUNDS):
         start = time.process_time()
-        tube = cord_tube(line)
+        tube = CordCrop.around(line, line.grid.resampled((SPACING_MM,) * 3))
         tube.cut(reorientation.apply(image), rpi)
         ours.append(time.process_time() - start)
         start = time.process_time()

@@ -34,7 +34,7 @@ def main() -> None:
     bundle = store.load(given.bundle)
     scan = nifti.read(given.i)
     line = find.centerline(scan.array, scan.grid, "file", file=given.file_centerline)
-    prepared = prepare.scan(scan.array, scan.grid, line, bundle.preparation)
+    prepared = prepare.prepare(scan.array, scan.grid, line, bundle.preparation)
     patches = prepared.normalise(prepare.stacked_patches(prepared.values))
     network = engine.load(bundle.network, given.engine)
     command = [

@@ -23,8 +23,10 @@ from sct_lesion_losses.centerline.cnn import cnn
 from sct_lesion_losses.centerline.detector import detect, shipped, shows_cord
 from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.errors import CenterlineError, GeometryError, NoCordError, UsageError
+from sct_lesion_losses.geometry import signal as signals
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.signal import Signal
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import centerline as sct_centerline
@@ -51,6 +53,9 @@ def centerline(
     as_sct: bool = False,
 ) -> Centerline:
     """Find the cord's centerline.
+
+    Slices without signal, as padding, stitching and defacing leave them, have no point: the scan is
+    searched without them, and a line from a file is cut to the others.
 
     Parameters
     ----------
@@ -88,14 +93,36 @@ def centerline(
         The method needs a part of SCT that is missing, or its command failed.
     """
     chosen = _chosen(method, contrast, file)
-    sct_contrast = _OPTIC_CONTRASTS[contrast]
-    if chosen == "file" and file is not None:
-        return _from_mask(nifti.read_mask(file), grid, f"file ({file.name})", as_sct)
-    if chosen == "viewer":
+    rpi, reorientation = grid.to_rpi()
+    upright = reorientation.apply(image)
+    signal = Signal.of(upright, rpi)
+    mask = nifti.read_mask(file) if chosen == "file" and file is not None else None
+    if mask is not None:
+        drawn = _drawn(mask, rpi, f"file ({mask.path.name})")
+        line = _bridged(signal.crop_line(drawn), mask.path.name, as_sct)
+    elif signal.is_whole:
+        line = _searched(image, grid, chosen, contrast, brain)
+    else:
+        line = _searched(signal.crop(upright), signal.grid, chosen, contrast, brain)
+    line = signal.uncrop_line(line)
+    seen = signal.along(upright, line)
+    if not seen.is_whole:
+        logger.warning("no signal in %s: they are left out", seen.left_out)
+    if mask is not None and as_sct:
+        line = sct_lesion.centerline(mask.array, mask.grid, line.method)
+    return line if seen.is_whole else line.only(seen.z)
+
+
+def _searched(
+    image: npt.NDArray[Any], grid: Grid, method: str, contrast: str, brain: bool
+) -> Centerline:
+    """Line of a scan that has signal in every slice."""
+    if method == "viewer":
         return _by_command(image, grid, "viewer", ["-method", "viewer"])
-    if chosen == "embedded":
+    if method == "embedded":
         return detect(image, grid)
-    if chosen == "svm":
+    sct_contrast = _OPTIC_CONTRASTS[contrast]
+    if method == "svm":
         line = _svm(image, grid, sct_contrast)
     else:
         line = _cnn(image, grid, sct_contrast, brain)
@@ -124,7 +151,7 @@ def identity(method: str = "auto", contrast: str = "t2") -> str:
         SCT is missing, or is there without what the method needs.
     """
     chosen = _chosen(method, contrast, None)
-    parts = [chosen, shipped().identity]
+    parts = [chosen, shipped().identity, repr((signals.FAINT, signals.WINDOW_MM))]
     if chosen == "cnn":
         network = sct_optic.ctr_model(_OPTIC_CONTRASTS[contrast])
         parts.append(hashlib.sha256(network).hexdigest())
@@ -184,7 +211,8 @@ def _by_command(
     image: npt.NDArray[Any], grid: Grid, method: str, arguments: list[str]
 ) -> Centerline:
     drawn = sct_centerline.get(install.require(), image, grid, arguments)
-    return _from_mask(drawn, grid, f"{method} (SCT's {sct_centerline.COMMAND})")
+    name = f"{method} (SCT's {sct_centerline.COMMAND})"
+    return _bridged(_drawn(drawn, grid.to_rpi()[0], name), drawn.path.name)
 
 
 def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
@@ -197,9 +225,8 @@ def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
         )
 
 
-def _from_mask(mask: Scan, grid: Grid, method: str, as_sct: bool = False) -> Centerline:
-    """Centerline of a mask on the grid of the scan, in any axis order; gaps are bridged."""
-    rpi, _ = grid.to_rpi()
+def _drawn(mask: Scan, rpi: Grid, method: str) -> Centerline:
+    """Centerline of a mask on the grid of the scan, in any axis order."""
     own, reorientation = mask.grid.to_rpi()
     name = mask.path.name
     if not own.matches(rpi, tolerance_mm=min(rpi.spacing_mm) / 10):
@@ -209,14 +236,16 @@ def _from_mask(mask: Scan, grid: Grid, method: str, as_sct: bool = False) -> Cen
         )
     if not mask.array.any():
         raise CenterlineError(f"{name}: the mask is empty; draw the cord or its centerline")
-    line = Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
+    return Centerline.from_mask(reorientation.apply(mask.array), rpi, method)
+
+
+def _bridged(line: Centerline, name: str, as_sct: bool = False) -> Centerline:
+    """Interpolate the slices between others that have no point, and say so."""
     whole = line.filled()
     gaps = int(whole.covered.sum() - line.covered.sum())
     if gaps:
         fate = "are left out, as SCT does" if as_sct else "are interpolated"
         logger.warning("%s: %d slices between others have no point; they %s", name, gaps, fate)
-    if as_sct:
-        return sct_lesion.centerline(mask.array, mask.grid, method)
     return whole
 
 

@@ -102,6 +102,12 @@ class Centerline:
             xy[z, k] = np.interp(z, known, self.xy[known, k])
         return Centerline(self.grid, xy, self.method)
 
+    def only(self, slices: npt.NDArray[np.intp]) -> Centerline:
+        """Keep the points in these slices alone."""
+        xy = np.full_like(self.xy, np.nan)
+        xy[slices] = self.xy[slices]
+        return Centerline(self.grid, xy, self.method)
+
     def on(self, grid: Grid) -> Centerline:
         """Move the line onto the slices of another RPI grid with parallel axes.
 

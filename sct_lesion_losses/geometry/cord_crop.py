@@ -18,7 +18,7 @@ _SECTION = 32  # slices resampled at a time: the box around a short piece of the
 
 
 @dataclass(frozen=True, eq=False)
-class CordTube:
+class CordCrop:
     """Windows of `width` x `width` voxels on consecutive axial slices of an RPI grid.
 
     Attributes
@@ -53,7 +53,7 @@ class CordTube:
         object.__setattr__(self, "starts", starts)
 
     @classmethod
-    def around(cls, centerline: Centerline, grid: Grid, width: int = WIDTH_VOX) -> CordTube:
+    def around(cls, centerline: Centerline, grid: Grid, width: int = WIDTH_VOX) -> CordCrop:
         """Tube around a centerline, over all the slices of `grid` that it covers.
 
         The centre of the cord falls on voxel ``width // 2 - 1`` of its window or between it and
@@ -110,7 +110,7 @@ class CordTube:
         """
         result = np.empty((self.width, self.width, self.length), np.float32)
         for k in range(0, self.length, _SECTION):
-            section = CordTube(self.grid, self.first + k, self.starts[k : k + _SECTION], self.width)
+            section = CordCrop(self.grid, self.first + k, self.starts[k : k + _SECTION], self.width)
             box = section.box
             region = values(array, source, self.grid, box, order)
             for z, (x, y) in enumerate(section.starts - (box[0].start, box[1].start), start=k):

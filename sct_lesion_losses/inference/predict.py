@@ -96,7 +96,7 @@ def pmap(
     (X, Y, Z) float32, in [0, 1]
         On the grid of the stored image; zero away from the cord.
     """
-    prepared = scan.scan(image, grid, centerline, bundle.preparation)
+    prepared = scan.prepare(image, grid, centerline, bundle.preparation)
     network = network or engines.load(bundle.network)
     length = prepared.values.shape[2]
     starts = patch_starts(length)

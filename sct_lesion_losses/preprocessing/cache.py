@@ -28,17 +28,16 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.cohorts.table import CohortScan, content_hash
 from sct_lesion_losses.errors import DamagedError, DataError, ImageError, OutputError, UsageError
 from sct_lesion_losses.geometry.cord_crop import WIDTH_VOX
 from sct_lesion_losses.geometry.patches import PATCH_VOX
+from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import remove_left_over, replacing, require_writable
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing import scan as prepare
-from sct_lesion_losses.preprocessing import scan as tubes
 from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.preprocessing.sampler import TrainingTube
-from sct_lesion_losses.preprocessing.scan import RawTube
 
 _TYPES = {"F32": np.dtype("<f4"), "BOOL": np.dtype(bool)}
 _NAMES = {np.dtype(np.float32): "F32", np.dtype(bool): "BOOL"}
@@ -311,7 +310,7 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-FORMAT = 1  # raised whenever other tubes are made of the same files
+FORMAT = 2  # raised whenever other tubes are made of the same files
 
 Taken = TypeVar("Taken")
 
@@ -352,7 +351,8 @@ class CutScan:
     key : str
         Of the tube.
     content, seen : str
-        Hashes of the whole scan, and of what a network sees of it; see `tubes.RawTube`.
+        Hashes of the whole scan, and of what a network sees of it: intensities and lesion mask
+        around the cord.
     percentiles : tuple of float
         Those of its stacked patches, at `intensity.PERCENTILES`.
     lesion_vox : int
@@ -378,7 +378,7 @@ def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
     Raises
     ------
     LesionError
-        A scan cannot be read or prepared; see `tubes.cut`.
+        A scan cannot be read or prepared; see `crop_scan`.
     DataError
         A file changed while it was read.
     OutputError
@@ -428,6 +428,33 @@ def standardised(
     ]
 
 
+def crop_scan(scan: CohortScan, margin: int = 0) -> tuple[TrainingTube, str]:
+    """Crop a scan of a cohort and its lesion mask to the cord.
+
+    Where the cohort has no centerline for the scan, it is found as in use.
+
+    Returns
+    -------
+    TrainingTube
+        With intensities as they are, `margin` voxels wider on each side than a network sees.
+    str
+        Hash of the whole scan's voxels.
+    """
+    with logs.about(scan.scan):
+        image = nifti.read(scan.scan)
+        mask = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+        line = find.centerline(image.array, image.grid, file=scan.centerline)
+        cropped = prepare.crop(image.array, image.grid, line, margin)
+        lesion = prepare.crop_mask(mask, image.grid, cropped)
+        return TrainingTube(cropped.values, lesion, scan.name), content_hash(image.array)
+
+
+def seen_hash(crop: TrainingTube) -> str:
+    """Hash of what a network sees of a scan: intensities and lesion mask around the cord."""
+    lesion = hashlib.sha256(np.packbits(crop.lesion).tobytes()).hexdigest()[:32]
+    return content_hash(crop.values) + lesion
+
+
 class _Task(Protocol):
     """An entry to be made."""
 
@@ -459,21 +486,21 @@ class _Cut:
 
     def make(self, cache: Cache) -> Made:
         with logs.collected_warnings() as said:
-            tube = tubes.cut(self.scan, self.margin)
+            crop, content = crop_scan(self.scan, self.margin)
         if _cut_key(self.scan, self.margin, self.automatic) != self.key:
             raise DataError(
                 f"{self.scan.scan}: the scan, its lesion mask or its centerline changed while it "
                 "was read; start again"
             )
-        patches = prepare.stacked_patches(tube.inner(self.margin))
+        patches = prepare.stacked_patches(prepare.inner(crop.values, self.margin))
         facts = {
-            "content": tube.content,
-            "seen": tube.seen,
+            "content": content,
+            "seen": seen_hash(crop),
             "percentiles": intensity.measure(patches).tolist(),
-            "lesion_vox": int(tube.lesion.sum()),
+            "lesion_vox": int(crop.lesion.sum()),
             "warnings": said,
         }
-        return _by_slices(tube), {name: json.dumps(fact) for name, fact in facts.items()}
+        return _by_slices(crop), {name: json.dumps(fact) for name, fact in facts.items()}
 
 
 @dataclass(frozen=True)
@@ -494,9 +521,9 @@ class _Standardise:
         return self.cut.scan.name
 
     def make(self, cache: Cache) -> Made:
-        raw = RawTube(*_upright(cache.require(self.cut.key)), self.cut.content)
-        tube = tubes.standardised(raw, self.landmarks, self.margin)
-        return _by_slices(tube), {}
+        values, lesion = _upright(cache.require(self.cut.key))
+        standard = prepare.standardise(values, self.landmarks, self.margin)
+        return _by_slices(TrainingTube(standard, lesion)), {}
 
 
 def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
@@ -561,7 +588,7 @@ def _facts(entry: Mapped) -> dict[str, Any]:
     return {**facts, **{name: tuple(facts[name]) for name in ("percentiles", "warnings")}}
 
 
-def _by_slices(tube: RawTube | TrainingTube) -> dict[str, NDArray[Any]]:
+def _by_slices(tube: TrainingTube) -> dict[str, NDArray[Any]]:
     """Arrays of a tube, (Z, X, Y): a patch lies in one piece, and is read in one."""
     arrays = {"values": tube.values, "lesion": tube.lesion}
     return {name: array.transpose(2, 0, 1) for name, array in arrays.items()}

@@ -1,55 +1,156 @@
-"""Scans as training sees them: intensities and lesion mask in a tube along the cord."""
+"""Scan and centerline to the input of a network, for training and for use alike."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.schema import SctPreparation, StudyPreparation
-from sct_lesion_losses.centerline import find
-from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.cord_crop import CordTube
+from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.patches import PATCH_VOX, extract, patch_starts
-from sct_lesion_losses.images import nifti
+from sct_lesion_losses.geometry.signal import Signal
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.preprocessing.sampler import TrainingTube
+from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.sct import lesion as sct_lesion
 
 logger = logging.getLogger(__name__)
 
 SPACING_MM = 0.5  # Hussein et al. 2023, section 2.1
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedScan:
+    """A scan around the cord at 0.5 mm, as it is, and the way back.
+
+    Attributes
+    ----------
+    values : (48 + 2M, 48 + 2M, Z) float32
+        Intensities, M voxels wider on each side than a network sees; the end slices are repeated
+        where there are fewer than a patch has.
+    crop : CordCrop
+        The windows that a network sees, on the part of the scan that has signal.
+    margin : int
+        M.
+    signal : Signal
+        That part.
+    undo : callable
+        From RPI back to the stored axis order.
+    """
+
+    values: FloatArray
+    crop: CordCrop
+    margin: int
+    signal: Signal
+    undo: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+    @property
+    def pad(self) -> int:
+        """Slices repeated below the crop; as many or one more are above it."""
+        return int(self.values.shape[2] - self.crop.length) // 2
+
+    def to_native(self, pmap: FloatArray) -> FloatArray:
+        """P-map of the crop, (48, 48, Z), on the grid of the stored image; zero elsewhere."""
+        inner = pmap[:, :, self.pad : self.pad + self.crop.length]
+        part = self.crop.uncut(inner, self.signal.grid)
+        return np.ascontiguousarray(self.undo(self.signal.uncrop(part)))
+
+
+def crop(
+    image: npt.NDArray[Any], grid: Grid, centerline: Centerline, margin: int = 0
+) -> CroppedScan:
+    """Cut a scan to the cord: 48 x 48 voxels of 0.5 mm on each axial slice that has signal.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Stored array, in any axis order.
+    grid : Grid
+        Its grid.
+    centerline : Centerline
+        On the image's RPI grid. Gaps are bridged, but for slices without signal, which are left
+        out as if they were not there.
+    margin : int
+        Voxels by which the values are wider on each side.
+    """
+    rpi, reorientation = grid.to_rpi()
+    upright = reorientation.apply(image)
+    signal = Signal.of(upright, rpi).along(upright, centerline.filled())
+    line = signal.crop_line(centerline)
+    windows = CordCrop.around(line, line.grid.resampled((SPACING_MM,) * 3))
+    values = _sampled(signal.crop(upright), signal.grid, windows, margin)
+    return CroppedScan(values, windows, margin, signal, reorientation.undo)
+
+
+def crop_mask(mask: npt.NDArray[np.bool_], grid: Grid, like: CroppedScan) -> npt.NDArray[np.bool_]:
+    """Mask of a scan on the voxels of the cropped scan, by nearest neighbour.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+        On the grid of the scan.
+    grid : Grid
+        That grid.
+    like : CroppedScan
+
+    Returns
+    -------
+    (48 + 2M, 48 + 2M, Z) bool
+    """
+    part = like.signal.crop(grid.to_rpi()[1].apply(mask))
+    return _sampled(part, like.signal.grid, like.crop, like.margin, order=0) > 0.5
+
+
+def inner(values: npt.NDArray[Any], margin: int) -> npt.NDArray[Any]:
+    """Return the 48 x 48 window that a network sees in use, without the margin for shifts."""
+    return values[margin : values.shape[0] - margin, margin : values.shape[1] - margin]
+
+
+def stacked_patches(values: FloatArray) -> FloatArray:
+    """All the 75 % overlapping patches of a crop, (N, 48, 48, 48)."""
+    return extract(values, patch_starts(values.shape[2]))
+
+
+def standardise(values: FloatArray, landmarks: Landmarks, margin: int = 0) -> FloatArray:
+    """Map the intensities of a crop onto landmarks, by the percentiles of its stacked patches.
+
+    Parameters
+    ----------
+    values : (48 + 2M, 48 + 2M, Z) float32
+    landmarks : Landmarks
+    margin : int
+        M; the margin takes no part in the percentiles.
+    """
+    return intensity.standardise(values, landmarks, stacked_patches(inner(values, margin)))
 
 
 class Prepared(Protocol):
-    """What a network needs of a scan, and the way from its p-map back to the scan.
+    """A scan as a network takes it, and the way from its p-map back to the scan.
 
     Attributes
     ----------
     values : (48, 48, Z) float32
-        Standardised intensities in the tube, at least one patch long.
+        Standardised intensities around the cord, at least one patch long.
     """
 
     @property
-    def values(self) -> npt.NDArray[np.float32]:
-        """Standardised intensities in the tube, (48, 48, Z)."""
+    def values(self) -> FloatArray:
+        """Standardised intensities around the cord, (48, 48, Z)."""
         ...
 
-    def normalise(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def normalise(self, patches: FloatArray) -> FloatArray:
         """Patches, (N, 48, 48, 48), as the network was trained on them."""
         ...
 
-    def to_native(self, pmap: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """P-map of the tube, (48, 48, Z), on the grid of the stored image, (X, Y, Z)."""
+    def to_native(self, pmap: FloatArray) -> FloatArray:
+        """P-map of the crop, (48, 48, Z), on the grid of the stored image, (X, Y, Z)."""
         ...
 
 
@@ -60,76 +161,54 @@ class StudyPrepared:
     Attributes
     ----------
     values : (48, 48, Z) float32
-        Tube at 0.5 mm, landmarks standardised, padded to one patch where it is shorter.
-    tube : CordTube
-    pad : int
-        Slices added below the tube, and as many or one more above.
-    native : Grid
-        RPI grid of the image.
+        Those of `cropped`, standardised.
+    cropped : CroppedScan
+    """
+
+    values: FloatArray
+    cropped: CroppedScan
+
+    def normalise(self, patches: FloatArray) -> FloatArray:
+        """Each patch, (N, 48, 48, 48), to zero mean and unit standard deviation."""
+        return intensity.zscore(patches)
+
+    def to_native(self, pmap: FloatArray) -> FloatArray:
+        """P-map of the crop, (48, 48, Z), on the grid of the stored image; zero elsewhere."""
+        return self.cropped.to_native(pmap)
+
+
+@dataclass(frozen=True, eq=False)
+class SignalPrepared:
+    """A scan of which the part with signal was prepared.
+
+    Attributes
+    ----------
+    part : Prepared
+        In RPI.
+    signal : Signal
     undo : callable
         From RPI back to the stored axis order.
     """
 
-    values: npt.NDArray[np.float32]
-    tube: CordTube
-    pad: int
-    native: Grid
+    part: Prepared
+    signal: Signal
     undo: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
-    def normalise(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Each patch, (N, 48, 48, 48), to zero mean and unit standard deviation."""
-        return intensity.zscore(patches)
+    @property
+    def values(self) -> FloatArray:
+        """Standardised intensities around the cord, (48, 48, Z)."""
+        return self.part.values
 
-    def to_native(self, pmap: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """P-map of the tube, (48, 48, Z), on the grid of the stored image; zero off the tube."""
-        inner = pmap[:, :, self.pad : self.pad + self.tube.length]
-        return np.ascontiguousarray(self.undo(self.tube.uncut(inner, self.native)))
+    def normalise(self, patches: FloatArray) -> FloatArray:
+        """Patches, (N, 48, 48, 48), as the network was trained on them."""
+        return self.part.normalise(patches)
 
-
-def cord_tube(centerline: Centerline) -> CordTube:
-    """Tube of the study around a centerline: 48 x 48 voxels of 0.5 mm on each axial slice."""
-    return CordTube.around(centerline, centerline.grid.resampled((SPACING_MM,) * 3))
-
-
-def tube_values(
-    image: npt.NDArray[Any], grid: Grid, centerline: Centerline
-) -> tuple[CordTube, npt.NDArray[np.float32]]:
-    """Tube of the study around a centerline, and the untouched intensities in it.
-
-    Parameters
-    ----------
-    image : (X, Y, Z)
-        Stored array, in any axis order.
-    grid : Grid
-        Its grid.
-    centerline : Centerline
-        On the image's RPI grid.
-
-    Returns
-    -------
-    tube : CordTube
-    values : (48, 48, Z) float32
-    """
-    rpi, reorientation = grid.to_rpi()
-    tube = cord_tube(centerline)
-    return tube, tube.cut(reorientation.apply(image), rpi)
+    def to_native(self, pmap: FloatArray) -> FloatArray:
+        """P-map of the crop, (48, 48, Z), on the grid of the stored image; zero elsewhere."""
+        return np.ascontiguousarray(self.undo(self.signal.uncrop(self.part.to_native(pmap))))
 
 
-def padded(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int]:
-    """Repeat the end slices of a tube shorter than one patch; return it and the slices below."""
-    missing = max(PATCH_VOX - values.shape[2], 0)
-    below = missing // 2
-    if missing == 0:
-        return values, 0
-    return np.pad(values, ((0, 0), (0, 0), (below, missing - below)), mode="edge"), below
-
-
-def stacked_patches(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """All the 75 % overlapping patches of a padded tube, (N, 48, 48, 48)."""
-    return extract(values, patch_starts(values.shape[2]))
-
-
-def scan(
+def prepare(
     image: npt.NDArray[Any],
     grid: Grid,
     centerline: Centerline,
@@ -149,83 +228,53 @@ def scan(
         Read from the bundle.
     """
     if isinstance(preparation, SctPreparation):
-        return sct_lesion.prepare(image, grid, centerline, preparation)
-    tube, raw = tube_values(image, grid, centerline)
-    values, pad = padded(raw)
-    if pad:
+        return _as_sct(image, grid, centerline, preparation)
+    cropped = crop(image, grid, centerline)
+    if cropped.crop.length < PATCH_VOX:
         logger.warning(
             "the cord is covered over %.1f mm only, the network sees %.0f mm at a time: "
             "the end slices are repeated, expect less than usual",
-            raw.shape[2] * SPACING_MM,
+            cropped.crop.length * SPACING_MM,
             PATCH_VOX * SPACING_MM,
         )
-    landmarks = intensity.Landmarks(preparation.percentiles, preparation.landmarks)
-    patches = stacked_patches(values)
-    if unlike := intensity.contrast_warning(patches, landmarks):
+    landmarks = Landmarks(preparation.percentiles, preparation.landmarks)
+    if unlike := intensity.contrast_warning(stacked_patches(cropped.values), landmarks):
         logger.warning("%s", unlike)
+    return StudyPrepared(standardise(cropped.values, landmarks), cropped)
+
+
+def _as_sct(
+    image: npt.NDArray[Any], grid: Grid, centerline: Centerline, preparation: SctPreparation
+) -> Prepared:
     rpi, reorientation = grid.to_rpi()
-    return StudyPrepared(
-        intensity.standardise(values, landmarks, reference=patches),
-        tube,
-        pad,
-        rpi,
-        reorientation.undo,
+    upright = reorientation.apply(image)
+    # Columns stay: SCT's windows end where the image does.
+    signal = Signal.of(upright, rpi).slices
+    if signal.is_whole:
+        return sct_lesion.prepare(image, grid, centerline, preparation)
+    if centerline.grid.matches(rpi):
+        line = signal.crop_line(centerline)
+    else:  # on the grid of SCT's windows
+        plane = sct_lesion.in_plane(sct_lesion.as_header(signal.grid))
+        line = Centerline(plane, centerline.xy[signal.z], centerline.method)
+    part = sct_lesion.prepare(signal.crop(upright), signal.grid, line, preparation)
+    return SignalPrepared(part, signal, reorientation.undo)
+
+
+def _sampled(
+    array: npt.NDArray[Any],
+    grid: Grid,
+    windows: CordCrop,
+    margin: int,
+    order: Literal[0, 1] = 1,
+) -> FloatArray:
+    """Values in the windows, wider by a margin, their end slices repeated up to one patch."""
+    wide = CordCrop(
+        windows.grid, windows.first, windows.starts - margin, windows.width + 2 * margin
     )
-
-
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class RawTube:
-    """A scan in its tube before standardisation.
-
-    Attributes
-    ----------
-    values : (48 + 2M, 48 + 2M, Z) float32
-        Intensities, M voxels wider on each side than a network sees.
-    lesion : (48 + 2M, 48 + 2M, Z) bool
-        Lesion mask on the same voxels.
-    content : str
-        Hash of the whole scan's voxels.
-    """
-
-    values: FloatArray
-    lesion: npt.NDArray[np.bool_]
-    content: str
-
-    @property
-    def seen(self) -> str:
-        """Hash of what a network sees of the scan: intensities and lesion mask in the tube."""
-        lesion = np.packbits(self.lesion)
-        return cohorts.content_hash(self.values) + hashlib.sha256(lesion.tobytes()).hexdigest()[:32]
-
-    def inner(self, margin: int) -> FloatArray:
-        """Return the 48 x 48 window that a network sees in use, without the margin for shifts."""
-        end = self.values.shape[0] - margin
-        return self.values[margin:end, margin:end]
-
-
-def cut(scan: CohortScan, margin: int = 0) -> RawTube:
-    """Intensities and lesion mask of a scan in its tube, `margin` voxels wider on each side.
-
-    The window without its margin is the one that `prepare.tube_values` cuts. The mask is sampled
-    by nearest neighbour: a mask is never interpolated. Where the cohort has no centerline for the
-    scan, it is found as in use.
-    """
-    with logs.about(scan.scan):
-        image = nifti.read(scan.scan)
-        lesion = nifti.read_mask(scan.lesion_mask, like=image.grid).array
-        centerline = find.centerline(image.array, image.grid, file=scan.centerline)
-        rpi, reorientation = image.grid.to_rpi()
-        tube = cord_tube(centerline)
-        wide = CordTube(tube.grid, tube.first, tube.starts - margin, tube.width + 2 * margin)
-        values, _ = padded(wide.cut(reorientation.apply(image.array), rpi))
-        mask, _ = padded(wide.cut(reorientation.apply(lesion), rpi, order=0))
-        return RawTube(values, mask > 0.5, cohorts.content_hash(image.array))
-
-
-def standardised(tube: RawTube, landmarks: intensity.Landmarks, margin: int) -> TrainingTube:
-    """Standardise the tube as `prepare.scan` does, margin included."""
-    reference = stacked_patches(tube.inner(margin))
-    return TrainingTube(intensity.standardise(tube.values, landmarks, reference), tube.lesion)
+    values = wide.cut(array, grid, order)
+    missing = max(PATCH_VOX - values.shape[2], 0)
+    if missing == 0:
+        return values
+    below = missing // 2
+    return np.pad(values, ((0, 0), (0, 0), (below, missing - below)), mode="edge")

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from blank import PADDINGS, Padding
 
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError
@@ -278,6 +279,46 @@ def test_the_automatic_method_knows_scts_weights(
     assert before != find.identity(contrast="t1")
     monkeypatch.delenv("SCT_DIR")
     assert find.identity() != before
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("method", ["embedded", "file", "file as SCT"])
+def test_blank_planes_do_not_move_the_line(
+    padding: Padding,
+    method: str,
+    testing_data: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if method == "file as SCT":  # whose grid depends on the columns
+        padding = replace(padding, before=(0, 0, 9), after=(0, 0, 4))
+    scan, cord = (
+        nib.as_closest_canonical(nib.load(testing_data / f"t2_fake_lesion{end}.nii.gz"))
+        for end in ("", "_sc_seg")
+    )
+    rpi, reorientation = Grid(scan.shape, scan.affine).to_rpi()
+    image = reorientation.apply(np.asarray(scan.dataobj))
+    mask = reorientation.apply(np.asarray(cord.dataobj)).astype(np.uint8)
+    more, grid = padding.of(image, rpi)
+    options: dict[str, object] = {"as_sct": method.endswith("SCT")}
+    if method != "embedded":
+        options["file"] = save(tmp_path / "cord.nii.gz", mask, rpi.affine)
+    expected = find.centerline(image, rpi, method.split()[0], **options)
+    assert caplog.messages == []
+    if method != "embedded":  # drawn through the blank slices as well
+        drawn = np.pad(mask, list(zip(padding.before, padding.after, strict=True)), mode="edge")
+        for z in padding.between:
+            drawn = np.insert(drawn, z, drawn[:, :, z], axis=2)
+        options["file"] = save(tmp_path / "cord.nii.gz", drawn, grid.affine)
+    found = find.centerline(more, grid, method.split()[0], **options)
+    blank = more.shape[2] - image.shape[2]
+    shift = found.grid.to_voxel(grid.to_world(np.array([*padding.before[:2], 0.0])))
+    shift -= found.grid.to_voxel(grid.to_world(np.zeros(3)))
+    assert len(found.xy) - found.covered.sum() == len(expected.xy) - expected.covered.sum() + blank
+    np.testing.assert_allclose(
+        found.xy[found.covered] - shift[:2], expected.xy[expected.covered], atol=1e-3
+    )
+    assert caplog.messages[-1].startswith("no signal in")
 
 
 def test_coverage_is_said_in_slices_and_mm() -> None:

@@ -71,8 +71,8 @@ def test_a_batch_without_lesions_is_all_zero() -> None:
 FAULTS = """
 import resource
 import numpy as np
-from sct_lesion_losses.data import filling
-from sct_lesion_losses.data.drawing import Place, TrainingTube
+from sct_lesion_losses.preprocessing import sampler as filling
+from sct_lesion_losses.preprocessing.sampler import Place, TrainingTube
 
 def faults(batches):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

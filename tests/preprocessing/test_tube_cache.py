@@ -25,9 +25,9 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.preprocessing import cache, intensity
 from sct_lesion_losses.preprocessing import cache as caches
 from sct_lesion_losses.preprocessing import scan as prepare
-from sct_lesion_losses.preprocessing import scan as tubes
 from sct_lesion_losses.preprocessing.cache import Workshop
 from sct_lesion_losses.preprocessing.intensity import Landmarks
+from sct_lesion_losses.preprocessing.sampler import TrainingTube
 
 LANDMARKS = Landmarks((1.0, 50.0, 99.0), (0.0, 30.0, 100.0))
 
@@ -65,14 +65,14 @@ def test_what_comes_from_the_cache_is_what_is_cut(
     cut = cache.cut(scans, workshop)
     found = cache.standardised(cut, LANDMARKS, workshop)
     for scan, one, tube in zip(scans, cut, found, strict=True):
-        raw = tubes.cut(scan, margin)
-        expected = tubes.standardised(raw, LANDMARKS, margin)
-        assert np.array_equal(tube.values, expected.values)
-        assert np.array_equal(tube.lesion, expected.lesion)
+        raw, content = cache.crop_scan(scan, margin)
+        expected = prepare.standardise(raw.values, LANDMARKS, margin)
+        assert np.array_equal(tube.values, expected)
+        assert np.array_equal(tube.lesion, raw.lesion)
         assert (tube.name, tube.margin) == (scan.name, margin)
-        assert (one.content, one.seen) == (raw.content, raw.seen)
+        assert (one.content, one.seen) == (content, cache.seen_hash(raw))
         assert one.lesion_vox == raw.lesion.sum()
-        patches = prepare.stacked_patches(raw.inner(margin))
+        patches = prepare.stacked_patches(prepare.inner(raw.values, margin))
         assert intensity.average([one.percentiles]) == intensity.fit([patches])
 
 
@@ -193,13 +193,13 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_kept(
 def test_a_file_that_changes_while_it_is_read_is_refused(
     own: CohortScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = tubes.cut
+    cut = cache.crop_scan
 
-    def touched(scan: CohortScan, margin: int) -> tubes.RawTube:
+    def touched(scan: CohortScan, margin: int) -> tuple[TrainingTube, str]:
         own.lesion_mask.write_bytes(own.lesion_mask.read_bytes() + b"\0")
         return cut(scan, margin)
 
-    monkeypatch.setattr(tubes, "cut", touched)
+    monkeypatch.setattr(cache, "crop_scan", touched)
     with pytest.raises(DataError, match="changed while it was read"):
         key(own, tmp_path / "cache")
     assert entries(tmp_path / "cache") == {}
@@ -271,7 +271,7 @@ def test_two_processes_at_one_cache_cut_each_scan_once(
     ended = [one.communicate(timeout=60) for one in both]
     assert [one.returncode for one in both] == [0, 0], ended
     seen = [json.loads(out) for out, _ in ended]
-    assert seen[0] == seen[1] == [tubes.cut(scan).seen for scan in scans]
+    assert seen[0] == seen[1] == [cache.seen_hash(cache.crop_scan(scan)[0]) for scan in scans]
     assert sum(int(re.search(r"tubes: (\d+) cut", err)[1]) for _, err in ended) == 4
     assert len(entries(tmp_path / "cache")) == 4
     assert not list((tmp_path / "cache").glob(".tmp-*"))
@@ -294,5 +294,7 @@ def test_a_killed_process_is_gone_on_from_where_it_was(
         found = cache.cut(scans, Workshop(folder))
     assert "tubes: 2 cut, 2 taken from the cache" in caplog.text
     assert finished.items() <= entries(folder).items()
-    assert [one.seen for one in found] == [tubes.cut(scan).seen for scan in scans]
+    assert [one.seen for one in found] == [
+        cache.seen_hash(cache.crop_scan(scan)[0]) for scan in scans
+    ]
     assert not list(folder.glob(".tmp-*"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import CenterlineError, GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.cord_crop import CordTube
+from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid
 
 
@@ -21,7 +21,7 @@ def wandering(grid: Grid, seed: int) -> Centerline:
 @given(grids(), st.integers(0, 2**32 - 1))
 def test_uncut_puts_every_voxel_back(stored: Grid, seed: int) -> None:
     grid, _ = stored.to_rpi()
-    tube = CordTube.around(wandering(grid, seed), grid, width=4)
+    tube = CordCrop.around(wandering(grid, seed), grid, width=4)
     array = np.random.default_rng(seed).uniform(1, 2, grid.shape).astype(np.float32)
     back = tube.uncut(tube.cut(array, grid), grid)
     inside = np.zeros(grid.shape, bool)
@@ -36,7 +36,7 @@ def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed
     grid, _ = stored.to_rpi()
     work = grid.resampled((0.5, 0.5, 0.5))
     x0, y0 = np.random.default_rng(seed).uniform(0, 1, 2) * (grid.shape[0] - 1, grid.shape[1] - 1)
-    tube = CordTube.around(Centerline(grid, np.tile([x0, y0], (grid.shape[2], 1))), work)
+    tube = CordCrop.around(Centerline(grid, np.tile([x0, y0], (grid.shape[2], 1))), work)
     ramp = 1 + np.indices(grid.shape).sum(axis=0).astype(np.float32)
     back = tube.uncut(tube.cut(ramp, grid), grid)
     # Native voxels inside every window come back unchanged, but for the last of each axis, whose
@@ -53,13 +53,13 @@ def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed
 
 def test_the_centre_falls_in_the_middle_of_the_window() -> None:
     grid = Grid((100, 100, 3), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordTube.around(Centerline(grid, np.full((3, 2), 50.4)), grid)
+    tube = CordCrop.around(Centerline(grid, np.full((3, 2), 50.4)), grid)
     np.testing.assert_array_equal(tube.starts, np.full((3, 2), 27))  # 50 is voxel 23 of 48
 
 
 def test_windows_beyond_the_grid_repeat_its_edge() -> None:
     grid = Grid((6, 6, 2), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordTube.around(Centerline(grid, np.zeros((2, 2))), grid, width=4)
+    tube = CordCrop.around(Centerline(grid, np.zeros((2, 2))), grid, width=4)
     array = np.arange(72, dtype=float).reshape(6, 6, 2)
     cut = tube.cut(array, grid)
     np.testing.assert_array_equal(cut[0], cut[1])  # x = -1 repeats x = 0
@@ -70,7 +70,7 @@ def test_only_covered_slices_belong_to_the_tube() -> None:
     grid = Grid((20, 20, 10), np.diag([-0.5, 0.5, 0.5, 1.0]))
     xy = np.full((10, 2), np.nan)
     xy[3:7] = 10
-    tube = CordTube.around(Centerline(grid, xy), grid, width=8)
+    tube = CordCrop.around(Centerline(grid, xy), grid, width=8)
     assert (tube.first, tube.length) == (3, 4)
     outside = np.r_[0:3, 7:10]
     assert not tube.uncut(np.ones((8, 8, 4)), grid)[:, :, outside].any()
@@ -78,7 +78,7 @@ def test_only_covered_slices_belong_to_the_tube() -> None:
 
 def test_values_of_another_shape_are_refused() -> None:
     grid = Grid((20, 20, 4), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordTube(grid, 0, np.zeros((4, 2), int), width=8)
+    tube = CordCrop(grid, 0, np.zeros((4, 2), int), width=8)
     with pytest.raises(GeometryError, match="expected values of shape"):
         tube.uncut(np.zeros((8, 8, 3)), grid)
 
@@ -96,7 +96,7 @@ def test_every_covered_slice_keeps_its_values_and_no_other_has_any(
     middle = np.where(covered[:, None], ((nx - 1) / 2, (ny - 1) / 2), np.nan)
     line, work = Centerline(grid, middle), grid.resampled((0.5, 0.5, 0.5))
     try:
-        tube = CordTube.around(line, work)
+        tube = CordCrop.around(line, work)
     except CenterlineError:  # less than a slice of the working grid
         reject()
     back = tube.uncut(np.ones((48, 48, tube.length), np.float32), grid)
@@ -117,6 +117,6 @@ def test_the_stored_order_of_the_axes_moves_no_window(tilt_deg: tuple[float, flo
         affine[:3, 3] = (corner - ends) / 2 + (3.21, -17.3, 88.7)
         grid, _ = Grid((40, 40, 40), affine).to_rpi()
         line = Centerline(grid, np.column_stack([np.arange(40) // 2 + 10, np.full(40, 21)]))
-        found.append(CordTube.around(line, grid.resampled((0.5, 0.5, 0.5))).starts)
+        found.append(CordCrop.around(line, grid.resampled((0.5, 0.5, 0.5))).starts)
     for starts in found[1:]:
         np.testing.assert_array_equal(starts, found[0])
