@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ from sct_lesion_losses.cli.parser import (
     option,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.metrics import PRESETS
 
 if TYPE_CHECKING:
+    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.training.recipe import Recipe
 
 
@@ -35,6 +38,14 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return function
 
     return add
+
+
+def inference(values: dict[str, Any]) -> InferenceSettings:
+    """Take the options that say how a scan becomes a p-map out of `values`."""
+    from sct_lesion_losses.inference.predict import InferenceSettings
+
+    names = [entry.name for entry in fields(InferenceSettings) if entry.name in values]
+    return InferenceSettings(**{name: values.pop(name) for name in names})
 
 
 SHARE = float_range(0, 1)
@@ -142,7 +153,7 @@ COHORT_CENTERLINE = option(
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )
-PRESET = choice(("paper", "anima", "candidate"))
+PRESET = choice(tuple(PRESETS))
 CONTRAST = choice(("t2", "t2_ax", "t2s"))
 
 

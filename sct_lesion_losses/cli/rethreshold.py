@@ -57,8 +57,8 @@ def main(
     else:
         names = outputs.for_scan(image, out=out, folder=folder)
     line = talk.command_line(words())
-    result = rethreshold.run(image, threshold, names, lesions=lesions, command=line)
-    logger.info("%s: %d lesions, %.0f mm³", image.name, result.n_lesions, result.load_mm3)
+    result = rethreshold.rethreshold(image, threshold, names, lesions=lesions, command=line)
+    logger.info("%s: %s", image.name, result.found.load)
     for path in result.written:
         click.echo(path)
     if logger.isEnabledFor(logging.INFO):

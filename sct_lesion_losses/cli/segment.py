@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.options import CONTRAST, ENGINE, PRECISION, together
 from sct_lesion_losses.cli.parser import (
     FAILED,
@@ -31,7 +31,7 @@ from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
     from sct_lesion_losses.images.outputs import Outputs
-    from sct_lesion_losses.workflows.segment import Settings
+    from sct_lesion_losses.workflows.segment import SegmentSettings
 
 logger = logging.getLogger(__name__)
 
@@ -177,14 +177,13 @@ def _segment(
     images: tuple[Path, ...],
     out: Path | None,
     folder: Path | None,
-    centerline: str | None,
     remove: bool,
     **values: Any,
 ) -> int:
     """Segment every scan; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()
     file = values["centerline_file"]
-    centerline = centerline or ("auto" if file is None else "file")
+    centerline = values["centerline"] = values["centerline"] or ("file" if file else "auto")
     if out is not None and several:
         raise UsageError("-o names one mask: for several scans, use -ofolder")
     if file is not None and centerline != "file":
@@ -195,8 +194,9 @@ def _segment(
     from sct_lesion_losses.images import bids
     from sct_lesion_losses.workflows import segment
 
-    settings = segment.Settings(keep_centerline=not remove, centerline=centerline, **values)
-    scans = _with_outputs(images, out, folder, settings.contrast)
+    inference = options.inference(values)
+    settings = segment.SegmentSettings(keep_centerline=not remove, inference=inference, **values)
+    scans = _with_outputs(images, out, folder, inference.contrast)
     _check(scans, settings)
     for dataset in filter(Path.is_dir, images):
         bids.describe_derivatives(folder or dataset / bids.DERIVATIVES)
@@ -210,7 +210,7 @@ def _segment(
         stop_if_terminated()
         try:
             with talk.progress(label, "patch") as progress:
-                result = segment.run(image, mine, outputs, progress)
+                result = segment.segment(image, mine, outputs, progress)
         except Exception as error:
             stop_if_terminated()
             if len(scans) == 1:
@@ -249,7 +249,7 @@ def _with_outputs(
     return scans
 
 
-def _check(scans: Sequence[tuple[Path, Outputs]], settings: Settings) -> None:
+def _check(scans: Sequence[tuple[Path, Outputs]], settings: SegmentSettings) -> None:
     """Refuse what no scan could do, before any of them begins.
 
     Raises
@@ -264,12 +264,12 @@ def _check(scans: Sequence[tuple[Path, Outputs]], settings: Settings) -> None:
     from sct_lesion_losses.images.atomic import require_writable
     from sct_lesion_losses.workflows import segment
 
-    segment.require(settings)
     inputs = {os.path.realpath(image): "a scan" for image, _ in scans}
     if settings.centerline_file is not None:
         inputs[os.path.realpath(settings.centerline_file)] = "the centerline file"
     owners: dict[str, Path] = {}
     for image, outputs in scans:
+        segment.require(settings, outputs)
         for path in segment.written(settings, outputs):
             real = os.path.realpath(path)
             if real in inputs:

@@ -113,7 +113,7 @@ def main(
             picture = False
     rules = Rules(seed, lesion_free, lesion_free_tuning, unseen_sites)
     with talk.progress("reading masks") as progress:
-        written = split.run(
+        written = split.split(
             data,
             table,
             rules,

@@ -7,14 +7,17 @@ import glob
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses.errors import OutputError
 
 _TEMPORARY = ".tmp-"
+# Writers of every kind end in `replacing`; the set that their files belong to is not passed down.
+_together: ContextVar[dict[Path, Path] | None] = ContextVar("together", default=None)
 
 
 @contextlib.contextmanager
@@ -22,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write to a temporary name in the target's folder; rename it to the target on success.
 
     The folder is made where it is missing. Whatever fails, an existing target stays untouched and
-    the temporary file is removed.
+    the temporary file is removed. Inside `together` the file is renamed with the others.
 
     Yields
     ------
@@ -34,29 +37,74 @@ def replacing(path: Path) -> Iterator[Path]:
     OutputError
         The file system refuses: no permission, no room, a folder of that name.
     """
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}{_ending(path.name)}")
+    others = _together.get()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=_TEMPORARY, suffix=_ending(path.name), dir=path.parent
-        )
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent}: cannot write here ({error.strerror}); choose another folder"
-        ) from error
-    temporary = Path(name)
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+        except OSError as error:
+            raise OutputError(
+                f"{path.parent}: cannot write here ({error.strerror}); choose another folder"
+            ) from error
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if others is None:
+            temporary.replace(path)
+        else:
+            others[temporary] = path
     except OSError as error:
         raise OutputError(
             f"{path}: cannot write this file ({error.strerror or error}); nothing was changed"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if others is None or temporary not in others:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Let the files written in the block appear at its end, all of them or none.
+
+    They are written to temporary names, and renamed when all are there, in the order in which they
+    were written. Until then every old file stays, and nothing new can be read.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be renamed. Those written after it are not, either.
+    """
+    written: dict[Path, Path] = {}
+    token = _together.set(written)
+    try:
+        yield
+        _rename(written)
+    finally:
+        _together.reset(token)
+        for temporary in written:
+            _remove(temporary)
+
+
+def _rename(written: Mapping[Path, Path]) -> None:
+    for target in written.values():
+        if target.is_dir():
+            raise OutputError(f"{target}: is a folder; nothing was changed")
+    new: list[str] = []
+    try:
+        for temporary, target in written.items():
+            temporary.replace(target)
+            new.append(target.name)
+    except OSError as error:
+        changed = f"new are {', '.join(new)}" if new else "nothing was changed"
+        raise OutputError(
+            f"{target}: cannot write this file ({error.strerror or error}); {changed}"
+        ) from error
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink()
 
 
 def remove_left_over(folder: Path, target: str = "", before: float = math.inf) -> None:
@@ -102,10 +150,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _ending(target: str) -> str:
     """End of the temporary names of a file; a long name leaves room for the rest."""
     return f"-{target}"[-40:] if target else ""
-
-
-def _umask() -> int:
-    """Permission bits that this process takes away from new files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

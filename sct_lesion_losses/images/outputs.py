@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.images import bids, nifti
 
 SUFFIX = "_lesionseg"  # what sct_deepseg_lesion appends
@@ -52,6 +52,26 @@ class Outputs:
             centerline=folder / f"{stem}_centerline{extension}",
             figure=folder / f"{stem}.png",
         )
+
+    def require_own(self) -> None:
+        """Refuse names that belong to another mask: `t2_lesionseg.nii` beside `….nii.gz`.
+
+        Both would share one sidecar, one table and one picture.
+
+        Raises
+        ------
+        OutputError
+            There is such a mask; nothing is to be written.
+        """
+        stem, extension = nifti.stem(self.mask)
+        for other in (".nii", ".nii.gz"):
+            neighbour = self.mask.with_name(f"{stem}{other}")
+            if other != extension.lower() and neighbour.exists():
+                raise OutputError(
+                    f"{self.mask}: {self.sidecar.name} belongs to {neighbour.name}, which is there "
+                    "already; choose another name with -o or another folder with -ofolder, or "
+                    f"remove {neighbour.name}"
+                )
 
 
 def for_scan(image: Path, *, out: Path | None = None, folder: Path | None = None) -> Outputs:

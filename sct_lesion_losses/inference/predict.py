@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,30 @@ from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.preprocessing import scan
 from sct_lesion_losses.sct import lesion as sct_lesion
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a scan becomes a p-map; every command passes it on whole.
+
+    Attributes
+    ----------
+    centerline : str
+        A method of `centerline.find`, or ``cohort``: the cohort's own line where it has one.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which of SCT's models, for the bundle ``sct`` and for SCT's centerline detection.
+    brain : bool
+        Whether the scan shows the brain; used by the centerline method ``cnn``.
+    engine, precision : str
+        Inference engine and the precision it computes in.
+    """
+
+    centerline: str = "auto"
+    contrast: str = "t2"
+    brain: bool = True
+    engine: str = "auto"
+    precision: str = "float32"
+
 
 _KEPT = 64  # more than anybody compares at once
 

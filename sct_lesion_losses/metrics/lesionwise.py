@@ -1,19 +1,203 @@
-"""Lesions of a mask: what is measured on each, and how well a prediction finds them."""
+"""Lesion-wise agreement of two masks, and measures of single lesions.
+
+A lesion is a connected component of a mask. A lesion r of the manual mask is detected by the
+lesions t of the prediction in two steps:
+
+1. The share of r that is covered by any t is at least `Preset.min_overlap`, and above 0.
+2. The t are visited by falling overlap with r (of equal ones the larger first) until those visited
+   make up `Preset.reach` of the overlap. None of them lies outside all lesions of the manual mask
+   by more than `Preset.max_outside` of itself.
+
+A predicted lesion is correct by the same rule with the roles of the masks exchanged. Where
+`Preset.reach` is None, the rule is read literally: a predicted lesion that covers `min_overlap` of
+some r by itself, and lies outside by no more than `max_outside`, is correct, and r is detected.
+
+References
+----------
+Hussein et al. 2023, section 2.6; Commowick et al. 2018, "Objective evaluation of multiple sclerosis
+lesion segmentation using a data management and processing infrastructure" (animaSegPerfAnalyzer)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from sct_lesion_losses.errors import GeometryError, UsageError
+from sct_lesion_losses.metrics import CONNECTIVITY as CONNECTIVITY
+from sct_lesion_losses.metrics import PRESETS as PRESETS
+from sct_lesion_losses.metrics import Connectivity as Connectivity
+from sct_lesion_losses.metrics import Preset as Preset
 
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+ROUNDING = 1e-6  # a spacing read from a float32 header is off by up to 6e-8 of itself
+_RANK = {6: 1, 18: 2, 26: 3}
+
+
+@dataclass(frozen=True)
+class LesionScore:
+    """Lesion-wise scores of one scan; see `score`.
+
+    Attributes
+    ----------
+    preset : Preset
+        The rule that decided.
+    n_truth, n_predicted : int
+        Lesions of the manual mask and of the prediction.
+    detected : int
+        Lesions of the manual mask that the prediction finds.
+    correct : int
+        Predicted lesions that are found by the manual mask.
+    truth_mm3, predicted_mm3 : float
+        Volumes of both masks, with the lesions that are too small for the preset.
+    sensitivity, precision, f1 : float
+        L-sensitivity, L-precision and L-F1; NaN where the manual mask has no lesion.
+    """
+
+    preset: Preset
+    n_truth: int
+    n_predicted: int
+    detected: int
+    correct: int
+    truth_mm3: float
+    predicted_mm3: float
+    sensitivity: float
+    precision: float
+    f1: float
+
+
+def score(
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    preset: str | Preset = "paper",
+) -> LesionScore:
+    """Lesion-wise sensitivity, precision and F1 of a prediction.
+
+    Parameters
+    ----------
+    truth, prediction : (X, Y, Z) bool
+        Manual mask and predicted mask on the native grid.
+    spacing_mm : 3 float
+        Of that grid.
+    preset : str or Preset
+        A key of `PRESETS`, or numbers of one's own.
+
+    Returns
+    -------
+    LesionScore
+        Scores are NaN where the manual mask has no lesion, 0 where only the prediction has none.
+
+    Raises
+    ------
+    GeometryError
+        The masks are not on one grid of three axes, or the spacing is none.
+    UsageError
+        No preset has this name.
+    """
+    rule = find(preset)
+    if truth.shape != prediction.shape or truth.ndim != 3:
+        raise GeometryError(
+            f"the manual mask has shape {truth.shape} and the prediction {prediction.shape}, "
+            "expected one grid of three axes"
+        )
+    voxel_mm3 = voxel_volume_mm3(spacing_mm)
+    truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
+    box = bounding_box(truth | prediction) or (slice(0), slice(0), slice(0))
+    truth, prediction = truth[box], prediction[box]
+    table = overlap(components(truth, rule.connectivity), components(prediction, rule.connectivity))
+    table = counted(table, rule, voxel_mm3)
+    found, correct = detected(table, rule)
+    counts = len(found), len(correct), int(found.sum()), int(correct.sum())
+    return LesionScore(
+        rule,
+        *counts,
+        np.count_nonzero(truth) * voxel_mm3,
+        np.count_nonzero(prediction) * voxel_mm3,
+        *scores(*counts),
+    )
+
+
+def find(preset: str | Preset) -> Preset:
+    """Look up a preset by its name; one that is a preset already is returned as it is.
+
+    Raises
+    ------
+    UsageError
+        No preset has this name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise UsageError(
+            f"no lesion-wise preset is named {preset!r}; choose from {sorted(PRESETS)}"
+        )
+    return PRESETS[preset]
+
+
+def components(mask: NDArray[Any], connectivity: Connectivity = CONNECTIVITY) -> NDArray[np.int32]:
+    """Label the connected components of a mask, the largest as 1.
+
+    Components of one size keep the order of their first voxels.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool, or {0, 1}
+    connectivity : 6, 18 or 26
+        Neighbours of a voxel: by faces; also by edges; also by corners.
+
+    Returns
+    -------
+    (X, Y, Z) int32
+        0 outside; 1, 2, … inside.
+    """
+    found = np.asarray(mask, dtype=bool)
+    labels = np.zeros(found.shape, dtype=np.int32)
+    box = bounding_box(found)
+    if box is None:
+        return labels
+    structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
+    part, count = ndimage.label(found[box], structure=structure)
+    sizes = np.bincount(part.ravel(), minlength=count + 1)[1:]
+    rank = np.zeros(count + 1, dtype=np.int32)
+    rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
+    labels[box] = rank[part]
+    return labels
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """Smallest box that holds an (X, Y, Z) mask; None for an empty one."""
+    sides = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        if where.size == 0:
+            return None
+        side = slice(int(where[0]), int(where[-1]) + 1)
+        sides.append(side)
+        mask = mask[(slice(None),) * axis + (side,)]  # the next axis has less to look at
+    return sides[0], sides[1], sides[2]
+
+
+def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel.
+
+    Raises
+    ------
+    GeometryError
+        The spacing is not three positive numbers.
+    """
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(f"the spacing is {spacing.tolist()} mm, expected 3 positive numbers")
+    return float(spacing.prod())
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,123 +272,8 @@ def sizes(labels: NDArray[np.integer[Any]]) -> IntArray:
     return np.bincount(labels[labels > 0], minlength=1)[1:].astype(np.int64)
 
 
-Connectivity = Literal[6, 18, 26]
-CONNECTIVITY: Connectivity = 18  # what sct_analyze_lesion counts
-_RANK = {6: 1, 18: 2, 26: 3}
-
-
-def components(
-    mask: npt.NDArray[Any], connectivity: Connectivity = CONNECTIVITY
-) -> npt.NDArray[np.int32]:
-    """Label the connected components of a mask, the largest as 1.
-
-    Components of one size keep the order of their first voxels.
-
-    Parameters
-    ----------
-    mask : (X, Y, Z) bool, or {0, 1}
-    connectivity : 6, 18 or 26
-        Neighbours of a voxel: by faces; also by edges; also by corners.
-
-    Returns
-    -------
-    (X, Y, Z) int32
-        0 outside; 1, 2, … inside.
-    """
-    found = np.asarray(mask, dtype=bool)
-    labels = np.zeros(found.shape, dtype=np.int32)
-    box = bounding_box(found)
-    if box is None:
-        return labels
-    structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
-    part, count = ndimage.label(found[box], structure=structure)
-    sizes = np.bincount(part.ravel(), minlength=count + 1)[1:]
-    rank = np.zeros(count + 1, dtype=np.int32)
-    rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
-    labels[box] = rank[part]
-    return labels
-
-
-def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """Smallest box that holds an (X, Y, Z) mask; None for an empty one."""
-    sides = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        if where.size == 0:
-            return None
-        side = slice(int(where[0]), int(where[-1]) + 1)
-        sides.append(side)
-        mask = mask[(slice(None),) * axis + (side,)]  # the next axis has less to look at
-    return sides[0], sides[1], sides[2]
-
-
-ROUNDING = 1e-6  # a spacing read from a float32 header is off by up to 6e-8 of itself
-
-BoolArray = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """The numbers of the rule, and what counts as a lesion at all.
-
-    Attributes
-    ----------
-    name : str
-    min_overlap : float
-        Share of a lesion that must be covered.
-    max_outside : float
-        Share of a tested lesion that may lie outside all reference lesions; this much is allowed.
-    reach : float or None
-        Share of the overlap with a lesion that must come from such tested lesions, largest overlap
-        first. None: a single one must cover `min_overlap` by itself, the literal reading of the
-        rule.
-    strict : bool
-        More than `min_overlap` must be covered, not just as much.
-    connectivity : 6, 18 or 26
-        Neighbours that make one lesion.
-    min_volume_mm3 : float
-        Lesions must be larger than this; others are ignored, as if their voxels were background.
-    """
-
-    name: str
-    min_overlap: float
-    max_outside: float
-    reach: float | None
-    strict: bool
-    connectivity: Connectivity
-    min_volume_mm3: float
-
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("paper", 0.25, 0.70, 0.65, False, 18, 0.0),  # Hussein et al. 2023, section 2.6
-        Preset("anima", 0.10, 0.70, 0.65, True, 6, 3.0),  # defaults of animaSegPerfAnalyzer
-        Preset("candidate", 0.25, 0.70, None, False, 18, 0.0),
-    )
-}
-
-
-def find(preset: str | Preset) -> Preset:
-    """Look up a preset by its name; one that is a preset already is returned as it is.
-
-    Raises
-    ------
-    UsageError
-        No preset has this name.
-    """
-    if isinstance(preset, Preset):
-        return preset
-    if preset not in PRESETS:
-        raise UsageError(
-            f"no lesion-wise preset is named {preset!r}; choose from {sorted(PRESETS)}"
-        )
-    return PRESETS[preset]
-
-
 def counted(table: Overlap, preset: Preset, voxel_mm3: float) -> Overlap:
-    """Leave the lesions out that are too small for the preset."""
+    """Return the table without the lesions that are too small for the preset."""
     return table.larger_than(preset.min_volume_mm3 / voxel_mm3 * (1 + ROUNDING))
 
 
@@ -227,21 +296,6 @@ def detected(table: Overlap, preset: Preset) -> tuple[BoolArray, BoolArray]:
     if preset.reach is None:
         return _alone(table, preset)
     return _together(table, preset, preset.reach), _together(table.swapped(), preset, preset.reach)
-
-
-def scores(
-    n_truth: int, n_predicted: int, detected: int, correct: int
-) -> tuple[float, float, float]:
-    """L-sensitivity, L-precision and their harmonic mean L-F1.
-
-    NaN where the manual mask has no lesion; where only the prediction has none, 0.
-    """
-    if n_truth == 0:
-        return float("nan"), float("nan"), float("nan")
-    sensitivity = detected / n_truth
-    precision = correct / n_predicted if n_predicted else 0.0
-    total = sensitivity + precision
-    return sensitivity, precision, 2 * sensitivity * precision / total if total else 0.0
 
 
 def _alone(table: Overlap, preset: Preset) -> tuple[BoolArray, BoolArray]:
@@ -282,20 +336,23 @@ def _leaks(table: Overlap, preset: Preset) -> BoolArray:
     return np.asarray(outside / table.predicted_sizes > preset.max_outside)
 
 
-__all__ = [
-    "CONNECTIVITY",
-    "Connectivity",
-    "Lesion",
-    "LesionScore",
-    "components",
-    "measures",
-    "score",
-    "voxel_volume_mm3",
-]
+def scores(
+    n_truth: int, n_predicted: int, detected: int, correct: int
+) -> tuple[float, float, float]:
+    """L-sensitivity, L-precision and their harmonic mean L-F1.
+
+    NaN where the manual mask has no lesion; where only the prediction has none, 0.
+    """
+    if n_truth == 0:
+        return float("nan"), float("nan"), float("nan")
+    sensitivity = detected / n_truth
+    precision = correct / n_predicted if n_predicted else 0.0
+    total = sensitivity + precision
+    return sensitivity, precision, 2 * sensitivity * precision / total if total else 0.0
 
 
 @dataclass(frozen=True)
-class Lesion:
+class MeasuredLesion:
     """One connected component of a mask.
 
     Attributes
@@ -327,43 +384,11 @@ class Lesion:
         return self.highest_probability
 
 
-@dataclass(frozen=True)
-class LesionScore:
-    """Lesion-wise scores of one scan; see `score`.
-
-    Attributes
-    ----------
-    preset : Preset
-        The rule that decided.
-    n_truth, n_predicted : int
-        Lesions of the manual mask and of the prediction.
-    detected : int
-        Lesions of the manual mask that the prediction finds.
-    correct : int
-        Predicted lesions that are found by the manual mask.
-    truth_mm3, predicted_mm3 : float
-        Volumes of both masks, with the lesions that are too small for the preset.
-    sensitivity, precision, f1 : float
-        L-sensitivity, L-precision and L-F1; NaN where the manual mask has no lesion.
-    """
-
-    preset: Preset
-    n_truth: int
-    n_predicted: int
-    detected: int
-    correct: int
-    truth_mm3: float
-    predicted_mm3: float
-    sensitivity: float
-    precision: float
-    f1: float
-
-
 def measures(
-    labels: npt.NDArray[np.integer[Any]],
-    pmap: npt.NDArray[np.floating[Any]],
-    affine: npt.NDArray[np.float64],
-) -> list[Lesion]:
+    labels: NDArray[np.integer[Any]],
+    pmap: NDArray[np.floating[Any]],
+    affine: NDArray[np.float64],
+) -> list[MeasuredLesion]:
     """Measure each lesion of a labelled mask.
 
     Parameters
@@ -376,7 +401,7 @@ def measures(
 
     Returns
     -------
-    list of Lesion
+    list of MeasuredLesion
         By label; empty for an empty mask.
 
     Raises
@@ -399,7 +424,7 @@ def measures(
         start = np.array([side.start for side in box])
         centre = steps @ (start + np.argwhere(inside).mean(axis=0)) + affine[:3, 3]
         lesions.append(
-            Lesion(
+            MeasuredLesion(
                 label=label,
                 volume_mm3=probabilities.size * voxel_mm3,
                 length_mm=float((box[axis].stop - box[axis].start) * spacing_mm[axis]),
@@ -409,69 +434,3 @@ def measures(
             )
         )
     return lesions
-
-
-def score(
-    truth: npt.NDArray[np.bool_],
-    prediction: npt.NDArray[np.bool_],
-    spacing_mm: Sequence[float],
-    preset: str | Preset = "paper",
-) -> LesionScore:
-    """Lesion-wise sensitivity, precision and F1 of a prediction.
-
-    Parameters
-    ----------
-    truth, prediction : (X, Y, Z) bool
-        Manual mask and predicted mask on the native grid.
-    spacing_mm : 3 float
-        Of that grid.
-    preset : str or Preset
-        A key of `detection.PRESETS`, or numbers of one's own.
-
-    Returns
-    -------
-    LesionScore
-        Scores are NaN where the manual mask has no lesion, 0 where only the prediction has none.
-
-    Raises
-    ------
-    GeometryError
-        The masks are not on one grid of three axes, or the spacing is none.
-    UsageError
-        No preset has this name.
-    """
-    rule = find(preset)
-    if truth.shape != prediction.shape or truth.ndim != 3:
-        raise GeometryError(
-            f"the manual mask has shape {truth.shape} and the prediction {prediction.shape}, "
-            "expected one grid of three axes"
-        )
-    voxel_mm3 = voxel_volume_mm3(spacing_mm)
-    truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
-    box = bounding_box(truth | prediction) or (slice(0), slice(0), slice(0))
-    truth, prediction = truth[box], prediction[box]
-    table = overlap(components(truth, rule.connectivity), components(prediction, rule.connectivity))
-    table = counted(table, rule, voxel_mm3)
-    found, correct = detected(table, rule)
-    counts = len(found), len(correct), int(found.sum()), int(correct.sum())
-    return LesionScore(
-        rule,
-        *counts,
-        np.count_nonzero(truth) * voxel_mm3,
-        np.count_nonzero(prediction) * voxel_mm3,
-        *scores(*counts),
-    )
-
-
-def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
-    """Volume of a voxel.
-
-    Raises
-    ------
-    GeometryError
-        The spacing is not three positive numbers.
-    """
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise GeometryError(f"the spacing is {spacing.tolist()} mm, expected 3 positive numbers")
-    return float(spacing.prod())

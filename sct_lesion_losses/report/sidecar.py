@@ -1,4 +1,4 @@
-"""The lesion table: one row per lesion as TSV, its columns described in JSON beside it."""
+"""What was found in a scan, the JSON beside its mask, and the table of its lesions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sct_lesion_losses import __version__
 from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import write_json, write_text
-from sct_lesion_losses.metrics.lesionwise import Lesion
+from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a scan turned out to hold.
+    """Lesions of a mask and the height of its p-map.
 
     Attributes
     ----------
@@ -31,8 +36,20 @@ class Found:
 
     lesions: int
     load_mm3: float
-    highest_p: float | None
-    highest_p_mm: tuple[float, float, float] | None
+    highest_p: float | None = None
+    highest_p_mm: tuple[float, float, float] | None = None
+
+    @classmethod
+    def of(
+        cls, labels: npt.NDArray[Any], pmap: npt.NDArray[np.float32] | None, grid: Grid
+    ) -> Found:
+        """Count numbered lesions, (X, Y, Z) int, and find the highest probability."""
+        lesions, load_mm3 = int(labels.max()), np.count_nonzero(labels) * grid.voxel_volume_mm3
+        if pmap is None:
+            return cls(lesions, load_mm3)
+        peak = np.unravel_index(int(np.argmax(pmap)), pmap.shape)
+        x, y, z = (round(float(mm), 1) for mm in grid.to_world(peak))
+        return cls(lesions, load_mm3, float(pmap[peak]), (x, y, z))
 
     @property
     def peak(self) -> str:
@@ -40,12 +57,29 @@ class Found:
         if self.highest_p is None or self.highest_p_mm is None:
             return ""
         x, y, z = self.highest_p_mm
-        return f"; highest probability {self.highest_p:.2f} at ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        return f"; highest probability {self.highest_p:.3g} at ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+
+    @property
+    def load(self) -> str:
+        """Number and volume of the lesions."""
+        if not self.lesions:
+            return "no lesion"
+        return f"{self.lesions} lesion{'s' if self.lesions > 1 else ''}, {self.load_mm3:.0f} mm³"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """Entries of a sidecar."""
+        return {
+            "LesionCount": self.lesions,
+            "LesionVolumeMm3": round(self.load_mm3, 3),
+            "HighestProbability": None if self.highest_p is None else round(self.highest_p, 4),
+            "HighestProbabilityMm": self.highest_p_mm,
+        }
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """Which predicted lesions were kept; see `operating_point.lesion_filter`.
+    """Which predicted lesions were kept; see `thresholds.lesion_filter`.
 
     Attributes
     ----------
@@ -60,22 +94,28 @@ class Filtered:
     removed: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was found in a scan and where it was written.
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Lesions of a scan, how they were found, and where they were written.
 
     Attributes
     ----------
     written : tuple of Path
         Every file, the mask (or the p-map where it is alone) first, the sidecar last.
+    mask : (X, Y, Z) bool, or None
+        On the scan's own grid; None where only the p-map was asked for.
+    pmap : (X, Y, Z) float32 in [0, 1], or None
+        Lesion probability; None under SCT's rule.
     found : Found or None
-        None where only the p-map was asked for.
+        Number and volume of the lesions; None where only the p-map was asked for.
     threshold : float or None
         Applied to the p-map; None where none was.
     tuned_threshold : float or None
         The bundle's own; None where it was never tuned.
-    centerline : str
-        How the cord was found.
+    centerline : Centerline
+        Course of the cord, and how it was found.
+    engine : str
+        Inference engine, its version and its precision.
     warnings : tuple of str
         Everything that was warned of on the way.
     filtered : Filtered or None
@@ -83,10 +123,12 @@ class Result:
     """
 
     written: tuple[Path, ...]
+    mask: npt.NDArray[np.bool_] | None
+    pmap: npt.NDArray[np.float32] | None
     found: Found | None
     threshold: float | None
     tuned_threshold: float | None
-    centerline: str
+    centerline: Centerline
     engine: str
     warnings: tuple[str, ...]
     filtered: Filtered | None = None
@@ -94,19 +136,16 @@ class Result:
     @property
     def sentence(self) -> str:
         """What was found, in one line."""
-        found = self.found
-        if found is None:
+        if self.found is None:
             return "p-map written, no threshold applied"
         at = "by SCT's rule" if self.threshold is None else f"at threshold {self.threshold:g}"
         if self.filtered is not None:
             at += f", {self.filtered.removed} more removed by the filter of lesions"
-        if not found.lesions:
-            return f"no lesion {at}{found.peak}"
-        plural = "s" if found.lesions > 1 else ""
-        return f"{found.lesions} lesion{plural}, {found.load_mm3:.0f} mm³, {at}{found.peak}"
+        comma = "," if self.found.lesions else ""
+        return f"{self.found.load}{comma} {at}{self.found.peak}"
 
 
-def sidecar(result: Result, bundle: Bundle, command: str) -> dict[str, Any]:
+def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any]:
     """Contents of the JSON beside a mask; base names only, nothing of the input's header.
 
     `GeneratedBy` follows SCT and BIDS; the other keys hold what is needed to judge the mask and to
@@ -114,37 +153,46 @@ def sidecar(result: Result, bundle: Bundle, command: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    result : Result
+    result : Segmentation
     bundle : Bundle
         That made the p-map.
     command : str
         What was typed, base names only.
     """
-    found = result.found
+    line, kept = result.centerline, result.filtered
+    nothing = dict.fromkeys(Found(0, 0.0).entries)
     return {
-        "GeneratedBy": [{"Name": f"sct_lesion_losses: {command}", "Version": __version__}],
-        "Type": "Lesion",
+        **generated_by(command),
         "Bundle": bundle.name,
         "BundleVersion": bundle.info.version,
         "BundleSHA256": bundle.sha256,
         "Threshold": result.threshold,
         "TunedThreshold": result.tuned_threshold,
-        "LesionFilter": None
-        if result.filtered is None
-        else {
-            "LeastPeak": result.filtered.peak,
-            "LeastVolumeMm3": result.filtered.volume_mm3,
-            "LesionsRemoved": result.filtered.removed,
+        "LesionFilter": kept
+        and {
+            "LeastPeak": kept.peak,
+            "LeastVolumeMm3": kept.volume_mm3,
+            "LesionsRemoved": kept.removed,
         },
-        "Centerline": result.centerline,
+        "Centerline": line.method,
+        "CenterlineSlices": int(line.covered.sum()),
+        "ScanSlices": len(line.xy),
         "Engine": result.engine,
-        "LesionCount": None if found is None else found.lesions,
-        "LesionVolumeMm3": None if found is None else round(found.load_mm3, 3),
-        "HighestProbability": None
-        if found is None or found.highest_p is None
-        else round(found.highest_p, 4),
-        "HighestProbabilityMm": None if found is None else found.highest_p_mm,
-        "Warnings": list(result.warnings),
+        **(nothing if result.found is None else result.found.entries),
+        **closing(result.warnings),
+    }
+
+
+def generated_by(command: str) -> dict[str, Any]:
+    """First entries of the sidecar of a lesion mask."""
+    name = f"sct_lesion_losses: {command}"
+    return {"GeneratedBy": [{"Name": name, "Version": __version__}], "Type": "Lesion"}
+
+
+def closing(warnings: Sequence[str]) -> dict[str, Any]:
+    """Last entries of the sidecar of a lesion mask."""
+    return {
+        "Warnings": list(warnings),
         "Disclaimer": "Research software, not a medical device.",
     }
 
@@ -156,7 +204,7 @@ class Column:
     name: str
     units: str
     description: str
-    text: Callable[[Lesion], str]
+    text: Callable[[MeasuredLesion], str]
 
 
 COLUMNS = (
@@ -183,14 +231,14 @@ COLUMNS = (
 )
 
 
-def write(path: Path, lesions: Sequence[Lesion]) -> tuple[Path, Path]:
+def write(path: Path, lesions: Sequence[MeasuredLesion]) -> tuple[Path, Path]:
     """Write the table and the description of its columns; without lesions the header alone.
 
     Parameters
     ----------
     path : Path
         Of the TSV; the description has its name with `.json`.
-    lesions : sequence of Lesion
+    lesions : sequence of MeasuredLesion
 
     Returns
     -------

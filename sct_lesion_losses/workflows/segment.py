@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import atomic, nifti
@@ -22,60 +21,50 @@ from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
-from sct_lesion_losses.inference import predict as models
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.report import sidecar as lesion_table
+from sct_lesion_losses.report import sidecar
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.sidecar import Filtered, Found, Result, sidecar
+from sct_lesion_losses.report.sidecar import Filtered, Found, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import qc as sct_qc
 from sct_lesion_losses.thresholds import binarize, lesion_filter
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Settings:
+class SegmentSettings:
     """How a scan is to be segmented, and what is to be written beside the mask.
 
     Attributes
     ----------
     bundle : str
         Name or folder of a model bundle, or ``sct`` for SCT's own lesion model.
-    contrast : {"t2", "t2_ax", "t2s"}
-        Which of SCT's models, for the bundle ``sct`` and SCT's centerline detection.
     threshold : float, optional
         Decision threshold in (0, 1]; the bundle's own by default; 0 writes the p-map alone.
+    inference : InferenceSettings
+        How the cord is found, and what the network is computed with.
+    centerline_file : Path, optional
+        Cord mask or centerline image, for the centerline method ``file``.
     lesion_point : bool
         Keep those predicted lesions only that the bundle's second operating point lets through.
-    centerline : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
-        How the cord is found.
-    centerline_file : Path, optional
-        Cord mask or centerline image, for ``file``.
-    brain : bool
-        Whether the scan shows the brain; used by ``cnn``.
     sct_rule : bool
         With the bundle ``sct``: exactly what `sct_deepseg_lesion` does, double threshold included.
     pmap, lesions, figure, keep_centerline : bool
         Also write the p-map; the lesion table and the numbered lesions; a picture; the centerline.
     qc, qc_dataset, qc_subject, qc_plane
         Folder of SCT's quality-control report and the labels of its entry.
-    engine, precision : str
-        Inference engine and the precision it computes in; SCT's rule is computed in ONNX Runtime.
     command : str
         What was typed, base names only, for the sidecar.
     """
 
     bundle: str = "default"
-    contrast: str = "t2"
     threshold: float | None = None
-    lesion_point: bool = False
-    centerline: str = "auto"
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
     centerline_file: Path | None = None
-    brain: bool = True
+    lesion_point: bool = False
     sct_rule: bool = False
     pmap: bool = False
     lesions: bool = False
@@ -85,8 +74,6 @@ class Settings:
     qc_dataset: str | None = None
     qc_subject: str | None = None
     qc_plane: str = "axial"
-    engine: str = "auto"
-    precision: str = "float32"
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -106,9 +93,9 @@ class Settings:
                     "-sct_rule 1 keeps no p-map: leave out -thr, -pmap and -lesions, or use "
                     "-bundle sct without the rule"
                 )
-            if self.precision != "float32":
+            if self.inference.precision != "float32":
                 raise UsageError("-sct_rule 1 computes in float32, as SCT does")
-            if self.engine not in ("auto", sct_lesion.RULE_ENGINE):
+            if self.inference.engine not in ("auto", sct_lesion.RULE_ENGINE):
                 raise UsageError(
                     "-sct_rule 1 computes in ONNX Runtime, as SCT does: leave out -engine"
                 )
@@ -116,7 +103,7 @@ class Settings:
             raise UsageError(
                 "-thr 0 writes the p-map alone: leave out -lesions and -qc, or give a threshold"
             )
-        if self.centerline == "file" and self.centerline_file is None:
+        if self.inference.centerline == "file" and self.centerline_file is None:
             raise UsageError("-centerline file needs the file: add -file_centerline <file>")
 
     @property
@@ -125,16 +112,19 @@ class Settings:
         return self.threshold == 0
 
 
-def run(
-    image: Path, settings: Settings, outputs: Outputs, progress: Progress | None = None
-) -> Result:
+def segment(
+    image: Path,
+    settings: SegmentSettings,
+    outputs: Outputs,
+    progress: Callable[[int, int], None] | None = None,
+) -> Segmentation:
     """Segment one scan.
 
     Parameters
     ----------
     image : Path
         NIfTI file, 3-D, any orientation.
-    settings : Settings
+    settings : SegmentSettings
     outputs : Outputs
         Where to write; existing files are replaced, each whole or not at all.
     progress : callable, optional
@@ -142,7 +132,7 @@ def run(
 
     Returns
     -------
-    Result
+    Segmentation
 
     Raises
     ------
@@ -150,40 +140,53 @@ def run(
         The scan, the centerline or the bundle cannot be used (nothing has been written then), or
         the output folder cannot; or SCT's report fails, after the mask was written.
     """
-    require(settings)
+    require(settings, outputs)
     bundle, network = opened(settings)
+    threshold = bundle.threshold if settings.threshold is None else settings.threshold
+    pmap, mask, filtered = None, None, None
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
-        centerline = _located(scan, settings)
-        logger.info("centerline by %s; %s", centerline.method, find.coverage(centerline))
-        threshold = _threshold(settings, bundle)
-        pmap, mask, filtered = None, None, None
+        line = find.centerline(
+            scan.array,
+            scan.grid,
+            settings.inference.centerline,
+            contrast=settings.inference.contrast,
+            file=settings.centerline_file,
+            brain=settings.inference.brain,
+            as_sct=settings.bundle == "sct",
+        )
+        logger.info("centerline by %s; %s", line.method, find.coverage(line))
         if settings.sct_rule:
             mask = sct_lesion.sct_rule(
-                scan.array, scan.grid, centerline, settings.contrast, network
+                scan.array, scan.grid, line, settings.inference.contrast, network
             )
         else:
             pmap = predict.pmap(
-                bundle, scan.array, scan.grid, centerline, network=network, progress=progress
+                bundle, scan.array, scan.grid, line, network=network, progress=progress
             )
-            mask = None if threshold is None else binarize(pmap, threshold)
+            mask = None if settings.pmap_alone else binarize(pmap, threshold)
             if settings.lesion_point and mask is not None:
                 mask, filtered = _filtered(mask, pmap, bundle, scan.grid)
-        found = None if mask is None else _found(mask, pmap, scan.grid)
-        paths = written(settings, outputs)
-        _say(bundle, threshold, found)
-        _say_stale(outputs, paths)
-    result = Result(
-        paths,
+            _warn_of_threshold(bundle, threshold)
+        labels = None if mask is None else lesionwise.components(mask)
+        found = None if labels is None else Found.of(labels, pmap, scan.grid)
+        if found is not None and not found.lesions:
+            logger.warning("the mask is empty%s", found.peak)
+        files = written(settings, outputs)
+        _warn_of_stale(outputs, files)
+    result = Segmentation(
+        files,
+        mask,
+        pmap,
         found,
-        threshold,
+        None if settings.sct_rule or settings.pmap_alone else threshold,
         bundle.tuned_threshold,
-        centerline.method,
+        line,
         f"{network.name} {network.version}, {network.precision}",
         tuple(warnings),
         filtered,
     )
-    _write(scan, centerline, pmap, mask, outputs, result, sidecar(result, bundle, settings.command))
+    _write(scan, result, labels, outputs, sidecar.sidecar(result, bundle, settings.command))
     if settings.qc is not None and mask is not None:
         sct_qc.entry(
             image,
@@ -197,24 +200,66 @@ def run(
     return result
 
 
-def opened(settings: Settings) -> tuple[Bundle, engines.Network]:
+def require(settings: SegmentSettings, outputs: Outputs) -> None:
+    """Raise an error where what the settings ask for is not installed or cannot be written.
+
+    Raises
+    ------
+    OutputError
+        Something is not installed, or the mask of another scan has the sidecar of this one.
+    """
+    if settings.figure:
+        style.require()
+    if settings.qc is not None:
+        sct_qc.require()
+    stem, extension = nifti.stem(outputs.mask)
+    other = outputs.mask.with_name(stem + (".nii" if extension.endswith(".gz") else ".nii.gz"))
+    if other.exists() and not settings.pmap_alone:
+        raise OutputError(
+            f"{other.name} is there already, and its sidecar {outputs.sidecar.name} would be that "
+            f"of {outputs.mask.name}: remove it, or choose another folder with -ofolder"
+        )
+
+
+def opened(settings: SegmentSettings) -> tuple[Bundle, engines.Network]:
     """Open the bundle, if it has what the settings ask for.
 
     Raises
     ------
     BundleError, SctError, EngineError
-        See `models.opened`.
+        See `predict.opened`.
     UsageError
         A filter of lesions is asked for, and the bundle has none.
     """
-    engine = sct_lesion.RULE_ENGINE if settings.sct_rule else settings.engine
-    bundle, network = models.opened(settings.bundle, settings.contrast, engine, settings.precision)
+    inference = settings.inference
+    bundle, network = predict.opened(
+        settings.bundle,
+        inference.contrast,
+        sct_lesion.RULE_ENGINE if settings.sct_rule else inference.engine,
+        inference.precision,
+    )
     if settings.lesion_point and bundle.info.operating_point.lesions is None:
         raise UsageError(
             f"bundle {bundle.name} has no second operating point, per lesion; choose one with "
             "sct_tune_lesion -lesion_point 1, or leave out -lesion_point"
         )
     return bundle, network
+
+
+def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
+    """Files that these settings ask for, the main one first and the sidecar last."""
+    asked = {
+        outputs.mask: not settings.pmap_alone,
+        outputs.pmap: settings.pmap or settings.pmap_alone,
+        outputs.labels: settings.lesions,
+        outputs.table: settings.lesions,
+        outputs.columns: settings.lesions,
+        outputs.centerline: settings.keep_centerline or settings.qc is not None,
+        outputs.figure: settings.figure,
+        outputs.sidecar: not settings.pmap_alone,
+        outputs.pmap_sidecar: settings.pmap_alone,
+    }
+    return tuple(path for path, wanted in asked.items() if wanted)
 
 
 def _filtered(
@@ -237,46 +282,8 @@ def _filtered(
     return kept, Filtered(point.peak, point.volume_mm3, before - after)
 
 
-def _located(scan: Scan, settings: Settings) -> Centerline:
-    return find.centerline(
-        scan.array,
-        scan.grid,
-        settings.centerline,
-        contrast=settings.contrast,
-        file=settings.centerline_file,
-        brain=settings.brain,
-        as_sct=settings.bundle == "sct",
-    )
-
-
-def _threshold(settings: Settings, bundle: Bundle) -> float | None:
-    """Threshold to apply to the p-map; None where the p-map is kept, or SCT's rule cuts it."""
-    if settings.sct_rule or settings.pmap_alone:
-        return None
-    return bundle.threshold if settings.threshold is None else settings.threshold
-
-
-def require(settings: Settings) -> None:
-    """Raise an error where something that the settings ask for is not installed."""
-    if settings.figure:
-        style.require()
-    if settings.qc is not None:
-        sct_qc.require()
-
-
-def _found(mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32] | None, grid: Grid) -> Found:
-    """Count the lesions of a mask and find the highest probability."""
-    count = int(lesionwise.components(mask).max())
-    load_mm3 = float(np.count_nonzero(mask)) * grid.voxel_volume_mm3
-    if pmap is None:
-        return Found(count, load_mm3, None, None)
-    peak = np.unravel_index(int(np.argmax(pmap)), pmap.shape)
-    x, y, z = (round(float(mm), 1) for mm in grid.to_world(peak))
-    return Found(count, load_mm3, float(pmap[peak]), (x, y, z))
-
-
-def _say(bundle: Bundle, threshold: float | None, found: Found | None) -> None:
-    """Warn of an empty mask, and of a threshold that was not tuned."""
+def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
+    """Warn of a threshold that was not tuned."""
     tuned = bundle.tuned_threshold
     if threshold and tuned is None:
         logger.warning(
@@ -289,13 +296,11 @@ def _say(bundle: Bundle, threshold: float | None, found: Found | None) -> None:
             tuned,
             bundle.name,
         )
-    if found is not None and not found.lesions:
-        logger.warning("the mask is empty%s", found.peak)
 
 
-def _say_stale(outputs: Outputs, written: tuple[Path, ...]) -> None:
+def _warn_of_stale(outputs: Outputs, files: tuple[Path, ...]) -> None:
     """Warn of files of an earlier run that stay beside the new ones and do not belong to them."""
-    stale = [path.name for path in astuple(outputs) if path not in written and path.exists()]
+    stale = [path.name for path in astuple(outputs) if path not in files and path.exists()]
     if stale:
         logger.warning(
             "%s: from an earlier run, not of this one; remove what you do not need",
@@ -303,38 +308,22 @@ def _say_stale(outputs: Outputs, written: tuple[Path, ...]) -> None:
         )
 
 
-def written(settings: Settings, outputs: Outputs) -> tuple[Path, ...]:
-    """Files that these settings ask for, the main one first and the sidecar last."""
-    wanted = [] if settings.pmap_alone else [outputs.mask]
-    if settings.pmap or settings.pmap_alone:
-        wanted.append(outputs.pmap)
-    if settings.lesions:
-        wanted += [outputs.labels, outputs.table, outputs.columns]
-    if settings.keep_centerline or settings.qc is not None:
-        wanted.append(outputs.centerline)
-    if settings.figure:
-        wanted.append(outputs.figure)
-    return (*wanted, outputs.pmap_sidecar if settings.pmap_alone else outputs.sidecar)
-
-
 def _write(
     scan: Scan,
-    centerline: Centerline,
-    pmap: npt.NDArray[np.float32] | None,
-    mask: npt.NDArray[np.bool_] | None,
+    result: Segmentation,
+    labels: npt.NDArray[np.int32] | None,
     outputs: Outputs,
-    result: Result,
-    described: dict[str, Any],
+    described: dict[str, object],
 ) -> None:
     """Write what `result` names, the mask last: where it is, the rest is complete."""
+    line, mask, pmap = result.centerline, result.mask, result.pmap
     if outputs.figure in result.written:
-        figure.draw(scan.array, scan.grid, centerline, mask, pmap, outputs.figure, result.sentence)
+        figure.draw(scan.array, scan.grid, line, mask, pmap, outputs.figure, result.sentence)
     if outputs.centerline in result.written:
-        nifti.write(outputs.centerline, _drawn(centerline, scan.grid), scan, np.uint8)
-    if outputs.table in result.written and mask is not None and pmap is not None:
-        labels = lesionwise.components(mask)
+        nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
+    if outputs.table in result.written and labels is not None and pmap is not None:
         nifti.write(outputs.labels, labels, scan, np.uint16)
-        lesion_table.write(outputs.table, lesionwise.measures(labels, pmap, scan.grid.affine))
+        sidecar.write(outputs.table, lesionwise.measures(labels, pmap, scan.grid.affine))
     if outputs.pmap in result.written and pmap is not None:
         nifti.write(outputs.pmap, pmap, scan, np.float32)
     atomic.write_json(result.written[-1], described)

@@ -16,7 +16,8 @@ from sct_lesion_losses.cohorts.splits import PartLoad, Report
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
 from sct_lesion_losses.images import atomic
-from sct_lesion_losses.report.figures import split, style
+from sct_lesion_losses.report.figures import split as split_figure
+from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.figures.style import counted
 
 TABLE_ENDING = ".tsv"
@@ -25,7 +26,7 @@ PICTURE_ENDING = ".png"
 logger = logging.getLogger(__name__)
 
 
-def run(
+def split(
     data: Path,
     table: Path,
     rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
@@ -109,7 +110,7 @@ def run(
     _say(parts)
     with ExitStack() as stack:
         for path in drawings:  # they appear only behind a table that could be written
-            split.draw(parts, stack.enter_context(atomic.replacing(path)))
+            split_figure.draw(parts, stack.enter_context(atomic.replacing(path)))
         numbers = {scan: float(load.lesions) for scan, load in loads.items()}
         cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
     if not picture and drawing.exists():

@@ -306,7 +306,9 @@ def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
         _require_same(data, table, rules)
         return table
     with progress("splitting") as report:
-        return split.run(data, table, rules, figures=figures, keep=True, force=True, report=report)
+        return split.split(
+            data, table, rules, figures=figures, keep=True, force=True, report=report
+        )
 
 
 def _require_same(data: Path, table: Path, rules: Rules) -> None:

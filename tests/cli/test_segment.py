@@ -5,17 +5,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sct_lesion_losses.cli.segment import main, main_tversky
 from sct_lesion_losses.errors import BundleError, ImageError
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import predict
-from sct_lesion_losses.report.sidecar import Found, Result
+from sct_lesion_losses.inference.predict import InferenceSettings
+from sct_lesion_losses.report.sidecar import Found, Segmentation
 from sct_lesion_losses.workflows import segment
 
 
 class Runs(list[tuple[Path, Any, Any]]):
-    """Calls of `segment.run`: image, settings, outputs."""
+    """Calls of `segment.segment`: image, settings, outputs."""
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     monkeypatch.chdir(tmp_path)
     calls = Runs()
 
-    def run(image: Path, settings: Any, outputs: Any, progress: Any = None) -> Result:
+    def run(image: Path, settings: Any, outputs: Any, progress: Any = None) -> Segmentation:
         calls.append((image, settings, outputs))
         if image.name.startswith("bad"):
             raise ImageError(f"{image}: truncated;\ncopy it again")
@@ -32,11 +36,12 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
             raise ValueError("x")
         found = Found(2, 143.0, 0.9, (1.0, 2.0, 3.0))
         written = (outputs.mask, outputs.sidecar)
-        return Result(written, found, 0.35, 0.35, "embedded", "onnxruntime", ())
+        line = Centerline(Grid((1, 1, 1), np.diag([-1.0, 1.0, 1.0, 1.0])), np.zeros((1, 2)))
+        return Segmentation(written, None, None, found, 0.35, 0.35, line, "onnxruntime", ())
 
-    monkeypatch.setattr(segment, "run", run)
+    monkeypatch.setattr(segment, "segment", run)
     monkeypatch.setattr(predict, "opened", lambda *_: (None, None))
-    monkeypatch.setattr(segment, "require", lambda _: None)
+    monkeypatch.setattr(segment, "require", lambda *_: None)
     return calls
 
 
@@ -65,7 +70,7 @@ def test_verbosity_0_prints_nothing_but_paths(
 
 def test_without_options_the_settings_are_the_defaults(runs: Runs) -> None:
     main(["-i", "t2.nii.gz"])
-    expected = segment.Settings(command="sct_deepseg_lesion_tuned -i t2.nii.gz")
+    expected = segment.SegmentSettings(command="sct_deepseg_lesion_tuned -i t2.nii.gz")
     assert runs[0][1] == expected
 
 
@@ -80,13 +85,11 @@ def test_every_option_reaches_the_settings(runs: Runs) -> None:
     image, settings, outputs = runs[0]
     assert image == Path("/data/t2.nii.gz")
     assert outputs.mask == Path("/out/m.nii.gz")
-    assert settings == segment.Settings(
+    assert settings == segment.SegmentSettings(
         bundle="sct",
-        contrast="t2_ax",
         threshold=0.3,
-        centerline="file",
+        inference=InferenceSettings("file", "t2_ax", False, "onnxruntime", "float32"),
         centerline_file=Path("/data/c.nii.gz"),
-        brain=False,
         pmap=True,
         lesions=True,
         figure=True,
@@ -95,8 +98,6 @@ def test_every_option_reaches_the_settings(runs: Runs) -> None:
         qc_dataset="D",
         qc_subject="S",
         qc_plane="sagittal",
-        engine="onnxruntime",
-        precision="float32",
         command="sct_deepseg_lesion_tuned " + args.replace("/data/", "").replace("/out", "out"),
     )
 
@@ -132,10 +133,10 @@ def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
         *("b_lesionseg.nii.gz", "b_lesionseg.json"),
     ]
     assert err.splitlines() == [
-        "a.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.90 at (1, 2, 3) mm",
+        "a.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.9 at (1, 2, 3) mm",
         "ERROR: bad.nii.gz: truncated; copy it again",
         "ERROR: defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
-        "b.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.90 at (1, 2, 3) mm",
+        "b.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.9 at (1, 2, 3) mm",
         "2 of 4 scans failed:",
         "  bad.nii.gz: truncated; copy it again",
         "  defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
@@ -219,7 +220,7 @@ def test_wrong_use_gives_2_and_says_what(
 
 def test_a_centerline_file_chooses_the_method(runs: Runs) -> None:
     assert main(["-i", "a.nii", "-file_centerline", "c.nii"]) == 0
-    assert runs[0][1].centerline == "file"
+    assert runs[0][1].inference.centerline == "file"
 
 
 def test_the_filter_of_lesions_is_asked_for_by_a_switch(runs: Runs) -> None:

@@ -32,14 +32,14 @@ def test_the_command_prints_the_table_and_logs_the_parts(
 def test_every_option_reaches_the_split(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = split.run(cohort, tmp_path / "given.tsv")
+    given = split.split(cohort, tmp_path / "given.tsv")
     args = (
         f"-i {given} -ofile {tmp_path}/split.tsv -seed 5 -lesion_free 0.5 -lesion_free_tuning 0.5 "
         "-unseen_sites B -figure 0 -resplit 1 -v 0"
     )
     assert main(args.split()) == 0
     rules = Rules(5, 0.5, 0.5, ("B",))
-    expected = split.run(cohort, tmp_path / "expected.tsv", rules)
+    expected = split.split(cohort, tmp_path / "expected.tsv", rules)
     assert (tmp_path / "split.tsv").read_text() == expected.read_text()
     assert not (tmp_path / "split.png").exists()
     assert main([*args.split(), "-force", "0"]) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.images import outputs
 
 
@@ -40,3 +40,15 @@ def test_bids_names_use_the_reserved_lesion_label() -> None:
     assert names.mask == folder / "sub-01_ses-02_acq-sag_label-L_mask.nii.gz"
     assert names.pmap == folder / "sub-01_ses-02_acq-sag_label-L_probseg.nii.gz"
     assert names.labels == folder / "sub-01_ses-02_acq-sag_label-L_dseg.nii.gz"
+
+
+@pytest.mark.parametrize(("old", "new"), [(".nii", ".nii.gz"), (".nii.gz", ".nii")])
+def test_a_sidecar_that_belongs_to_another_mask_is_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    names = outputs.for_scan(Path(f"t2{new}"), folder=tmp_path)
+    names.mask.touch()
+    names.require_own()  # the same mask again
+    (tmp_path / f"t2_lesionseg{old}").touch()
+    with pytest.raises(OutputError, match=rf"json belongs to t2_lesionseg{old}, which is there"):
+        names.require_own()

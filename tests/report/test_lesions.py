@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sct_lesion_losses.metrics.lesionwise import Lesion
+from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 from sct_lesion_losses.report import sidecar
 
 HEADER = "lesion\tvolume_mm3\tlength_mm\tx_mm\ty_mm\tz_mm\tmean_p\thighest_p\tvanishes_above\n"
@@ -13,8 +13,8 @@ HEADER = "lesion\tvolume_mm3\tlength_mm\tx_mm\ty_mm\tz_mm\tmean_p\thighest_p\tva
 
 def test_the_table_has_one_row_per_lesion(tmp_path: Path) -> None:
     found = [
-        Lesion(1, 143.2, 12.0, (1.0, -2.5, 30.25), 0.61234567, float(np.float32(0.9))),
-        Lesion(2, 1.0, 0.8, (0.0, 0.0, 0.0), 0.4, 0.5),
+        MeasuredLesion(1, 143.2, 12.0, (1.0, -2.5, 30.25), 0.61234567, float(np.float32(0.9))),
+        MeasuredLesion(2, 1.0, 0.8, (0.0, 0.0, 0.0), 0.4, 0.5),
     ]
     table, _ = sidecar.write(tmp_path / "t2_lesionseg_lesions.tsv", found)
     assert table.read_text() == (
@@ -26,7 +26,7 @@ def test_the_table_has_one_row_per_lesion(tmp_path: Path) -> None:
 
 def test_the_threshold_of_a_row_still_keeps_its_lesion(tmp_path: Path) -> None:
     highest = np.float32(0.7123456)
-    found = [Lesion(1, 1, 1, (0, 0, 0), 0.5, float(highest))]
+    found = [MeasuredLesion(1, 1, 1, (0, 0, 0), 0.5, float(highest))]
     table, _ = sidecar.write(tmp_path / "x.tsv", found)
     assert np.float32(table.read_text().split()[-1]) == highest
 

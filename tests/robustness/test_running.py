@@ -14,7 +14,7 @@ import pytest
 SLOW = """
 import sys, time
 from sct_lesion_losses.cli.rethreshold import main
-from sct_lesion_losses.data import nifti
+from sct_lesion_losses.images import nifti
 
 def half(file, values, placement):
     file.write(b"half")

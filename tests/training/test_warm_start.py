@@ -17,6 +17,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
 from sct_lesion_losses.images import outputs
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.sct import lesion
 from sct_lesion_losses.training import warm_start
 from sct_lesion_losses.training.recipe import DOUBLING, Architecture, Recipe, study
@@ -74,10 +75,13 @@ def test_the_bundle_prepares_scans_as_this_package_does(trained: Path, scts: Bun
 
 def test_the_bundle_segments_a_scan(trained: Path, cohort: Path, tmp_path: Path) -> None:
     scan = cohorts.read(cohort)[0]
-    settings = segment.Settings(
-        bundle=str(trained), centerline="file", centerline_file=scan.centerline, pmap=True
+    settings = segment.SegmentSettings(
+        bundle=str(trained),
+        inference=InferenceSettings(centerline="file"),
+        centerline_file=scan.centerline,
+        pmap=True,
     )
-    written = segment.run(scan.scan, settings, outputs.for_scan(scan.scan, folder=tmp_path))
+    written = segment.segment(scan.scan, settings, outputs.for_scan(scan.scan, folder=tmp_path))
     mask, pmap = (np.asanyarray(nib.load(path).dataobj) for path in written.written[:2])
     assert mask.shape == nib.load(scan.scan).shape
     assert 0 < pmap.max() <= 1

@@ -21,6 +21,7 @@ from sct_lesion_losses.errors import CenterlineError, UsageError
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import outputs
 from sct_lesion_losses.inference import predict
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.phantom.cohort import centerline_mask, write_nifti
 from sct_lesion_losses.workflows import segment
@@ -45,8 +46,10 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(scan: Path, folder: Path, **settings: object) -> dict[str, object]:
     """Segment with the given centerline; the sidecar."""
     line = scan.with_name("line.nii.gz")
-    chosen = segment.Settings(centerline="file", centerline_file=line, **settings)  # type: ignore[arg-type]
-    result = segment.run(scan, chosen, outputs.for_scan(scan, folder=folder))
+    chosen = segment.SegmentSettings(
+        inference=InferenceSettings(centerline="file"), centerline_file=line, **settings
+    )  # type: ignore[arg-type]
+    result = segment.segment(scan, chosen, outputs.for_scan(scan, folder=folder))
     described: dict[str, object] = json.loads(result.written[-1].read_text())
     return described
 
@@ -220,9 +223,9 @@ def test_odd_grids_get_a_mask_of_their_own_shape(
 def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 900, (60, 60, 40)).astype(np.int16)
     write_nifti(tmp_path / "t2.nii.gz", noise, Grid(noise.shape, np.diag([-1.0, 1.0, 2.0, 1.0])))
-    settings = segment.Settings(centerline="embedded")
+    settings = segment.SegmentSettings(inference=InferenceSettings(centerline="embedded"))
     with pytest.raises(CenterlineError, match=r"^t2\.nii\.gz: no spinal cord was found"):
-        segment.run(tmp_path / "t2.nii.gz", settings, outputs.for_scan(tmp_path / "t2.nii.gz"))
+        segment.segment(tmp_path / "t2.nii.gz", settings, outputs.for_scan(tmp_path / "t2.nii.gz"))
 
 
 @pytest.mark.parametrize(
@@ -230,13 +233,13 @@ def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
     [
         {"threshold": 0.0, "lesions": True},
         {"threshold": 0.0, "qc": Path("qc")},
-        {"bundle": "sct", "sct_rule": True, "precision": "bfloat16"},
-        {"bundle": "sct", "sct_rule": True, "engine": "openvino"},
+        {"bundle": "sct", "sct_rule": True, "inference": InferenceSettings(precision="bfloat16")},
+        {"bundle": "sct", "sct_rule": True, "inference": InferenceSettings(engine="openvino")},
     ],
 )
 def test_options_that_would_be_dropped_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        segment.Settings(**settings)  # type: ignore[arg-type]
+        segment.SegmentSettings(**settings)  # type: ignore[arg-type]
 
 
 def command(scan: Path, folder: Path, *more: str) -> list[str]:
@@ -249,13 +252,13 @@ def command(scan: Path, folder: Path, *more: str) -> list[str]:
 # Every file that is written is first kept waiting under its temporary name.
 SLOW = """
 import sys, time, pathlib
-from sct_lesion_losses import files
+from sct_lesion_losses.images import atomic
 from sct_lesion_losses.cli.segment import main
-real = files.os.fsync
+real = atomic.os.fsync
 def slow(handle):
     print("writing", flush=True)
     time.sleep(60)
-files.os.fsync = slow
+atomic.os.fsync = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -334,6 +337,6 @@ def test_the_rule_of_sct_is_computed_in_onnx_runtime(monkeypatch, rule, engine):
         asked.append(arguments)
         return None, None
 
-    monkeypatch.setattr(segment.models, "opened", opened)
-    segment.opened(segment.Settings(bundle="sct", sct_rule=rule))
+    monkeypatch.setattr(predict, "opened", opened)
+    segment.opened(segment.SegmentSettings(bundle="sct", sct_rule=rule))
     assert asked == [("sct", "t2", engine, "float32")]

@@ -77,3 +77,50 @@ def test_only_what_is_left_of_one_file_is_removed_where_it_is_named(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-1234-other.safetensors", long]
     atomic.remove_left_over(tmp_path, "other.safetensors", before=0)
     assert (tmp_path / ".tmp-1234-other.safetensors").exists()
+
+
+@pytest.mark.parametrize("fails", ["while writing", "at a folder", "between two files"])
+def test_of_files_written_together_all_are_new_or_none(fails: str, tmp_path: Path) -> None:
+    names = ("mask.nii", "pmap.nii", "mask.json")
+    for name in names:
+        (tmp_path / name).write_text("old")
+    if fails == "at a folder":
+        (tmp_path / "pmap.nii").unlink()
+        (tmp_path / "pmap.nii").mkdir()
+    with pytest.raises((OutputError, KeyboardInterrupt)), atomic.together():
+        for name in names:
+            atomic.write_text(tmp_path / name, "new")
+            if fails == "between two files":
+                raise KeyboardInterrupt
+        if fails == "while writing":
+            with atomic.replacing(tmp_path / "figure.png"):
+                raise OSError("no room")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"old"}
+
+
+def test_files_written_together_appear_at_the_end(tmp_path: Path) -> None:
+    with atomic.together():
+        atomic.write_text(tmp_path / "a.txt", "a")
+        atomic.write_json(tmp_path / "new" / "b.json", {})
+        assert not (tmp_path / "a.txt").exists()
+    atomic.write_text(tmp_path / "c.txt", "c")
+    names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert names == ["a.txt", "b.json", "c.txt"]
+
+
+def test_a_file_that_cannot_be_renamed_says_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target.name == "b":
+            raise PermissionError(1, "not permitted")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputError, match=r"b: .*not permitted.*; new are a$"), atomic.together():
+        for name in "abc":
+            atomic.write_text(tmp_path / name, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
