@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import sct_lesion_losses as sll
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli.segment import main
 
@@ -80,3 +83,30 @@ def test_everything_asked_for_is_written(segmented: Path) -> None:
         *(f"{stem}.nii.gz", f"{stem}.json", f"{stem}.png", f"{stem}_pmap.nii.gz"),
         *(f"{stem}_labels.nii.gz", f"{stem}_lesions.tsv", f"{stem}_lesions.json"),
     }
+
+
+def test_python_gives_the_mask_of_the_command(
+    segmented: Path, testing_data: Path, tmp_path: Path
+) -> None:
+    found = sll.segment(testing_data / SCAN, ofolder=tmp_path, centerline="embedded")
+    names = ["t2_fake_lesion_lesionseg.nii.gz", "t2_fake_lesion_lesionseg.json"]
+    assert [path.name for path in found.written] == names
+    assert found.written[0].read_bytes() == (segmented / names[0]).read_bytes()
+    np.testing.assert_array_equal(found.mask, array(found.written[0]))
+    np.testing.assert_array_equal(
+        found.pmap, array(segmented / "t2_fake_lesion_lesionseg_pmap.nii.gz")
+    )
+    told = json.loads(found.written[1].read_text())
+    assert (found.found.lesions, found.threshold) == (told["LesionCount"], told["Threshold"])
+    assert told["GeneratedBy"][0]["Name"] == "sct_lesion_losses: segment t2_fake_lesion.nii.gz"
+    assert 0 < told["CenterlineSlices"] <= told["ScanSlices"] == found.mask.shape[1]
+
+
+def test_the_rooms_are_loaded_when_they_are_used() -> None:
+    code = (
+        "import sys, sct_lesion_losses as sll\n"
+        "loaded = lambda: [n for n in ('numpy', 'keras', 'nibabel') if n in sys.modules]\n"
+        "before = loaded(); sll.thresholds.binarize; print(before, loaded(), hasattr(sll, 'lsses'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[] ['numpy'] False\n"

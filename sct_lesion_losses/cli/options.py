@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import PRESETS
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.training.recipe import Recipe
 
 
@@ -38,14 +36,6 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return function
 
     return add
-
-
-def inference(values: dict[str, Any]) -> InferenceSettings:
-    """Take the options that say how a scan becomes a p-map out of `values`."""
-    from sct_lesion_losses.inference.predict import InferenceSettings
-
-    names = [entry.name for entry in fields(InferenceSettings) if entry.name in values]
-    return InferenceSettings(**{name: values.pop(name) for name in names})
 
 
 SHARE = float_range(0, 1)

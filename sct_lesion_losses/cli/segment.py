@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sct_lesion_losses.cli import options, talk
+from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import CONTRAST, ENGINE, PRECISION, together
 from sct_lesion_losses.cli.parser import (
     FAILED,
@@ -192,9 +192,10 @@ def _segment(
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
     from sct_lesion_losses.images import bids
+    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import segment
 
-    inference = options.inference(values)
+    inference = InferenceSettings.taken_from(values)
     settings = segment.SegmentSettings(keep_centerline=not remove, inference=inference, **values)
     scans = _with_outputs(images, out, folder, inference.contrast)
     _check(scans, settings)

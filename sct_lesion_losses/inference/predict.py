@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,12 @@ class InferenceSettings:
     brain: bool = True
     engine: str = "auto"
     precision: str = "float32"
+
+    @classmethod
+    def taken_from(cls, values: dict[str, Any]) -> InferenceSettings:
+        """Make the settings of those of the values that are theirs, and take these out."""
+        names = [entry.name for entry in fields(cls) if entry.name in values]
+        return cls(**{name: values.pop(name) for name in names})
 
 
 _KEPT = 64  # more than anybody compares at once
