@@ -17,6 +17,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.centerline.cnn import cnn
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
 BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
 _OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
+CORD_MM2 = (20.0, 200.0)  # cross-section: from an atrophic cord to one with room to spare
+LINE_VOX = 4  # voxels in a slice of a centerline image
+STEEP = 1.0  # of the cord against the axial slices: 45 degrees
 _CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
 
 
@@ -67,7 +71,7 @@ def centerline(
     contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
         Contrast of the scan, for SCT's weights.
     file : Path, optional
-        Cord mask or centerline image for ``file``; with ``auto`` it means ``file``.
+        Cord mask, centerline image or SCT's CSV for ``file``; with ``auto`` it means ``file``.
     brain : bool
         Whether the scan may show the brain, for ``cnn``.
     as_sct : bool
@@ -96,10 +100,10 @@ def centerline(
     rpi, reorientation = grid.to_rpi()
     upright = reorientation.apply(image)
     signal = Signal.of(upright, rpi)
-    mask = nifti.read_mask(file) if chosen == "file" and file is not None else None
-    if mask is not None:
-        drawn = _drawn(mask, rpi, f"file ({mask.path.name})")
-        line = _bridged(signal.crop_line(drawn), mask.path.name, as_sct)
+    mask = None
+    if chosen == "file" and file is not None:
+        mask, drawn = _from_file(file, rpi)
+        line = _bridged(signal.crop_line(drawn), file.name, as_sct and mask is not None)
     elif signal.is_whole:
         line = _searched(image, grid, chosen, contrast, brain)
     else:
@@ -213,6 +217,68 @@ def _by_command(
     drawn = sct_centerline.get(install.require(), image, grid, arguments)
     name = f"{method} (SCT's {sct_centerline.COMMAND})"
     return _bridged(_drawn(drawn, grid.to_rpi()[0], name), drawn.path.name)
+
+
+def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
+    """Line of a cord mask, a centerline image, or SCT's CSV; and the image where it is one's.
+
+    A CSV of the same name beside a centerline image holds the line that the image was rounded from.
+    """
+    name = f"file ({file.name})"
+    if file.suffix.lower() == ".csv":
+        line = _from_csv(file, rpi, name)
+        _say_jumps(line, file.name)
+        return None, line
+    mask = nifti.read_mask(file)
+    line = _drawn(mask, rpi, name)
+    exact = file.with_name(f"{nifti.stem(file)[0]}.csv")
+    if mask.array.sum() == line.covered.sum() and exact.is_file():
+        finer = _from_csv(exact, rpi, f"file ({exact.name})")
+        if np.array_equal(np.rint(finer.xy), line.xy, equal_nan=True):
+            logger.info("%s: its line is taken in full digits from %s", file.name, exact.name)
+            return None, finer
+        logger.warning("%s: holds another line than %s and is not used", exact.name, file.name)
+    _say_size(mask, file.name)
+    _say_jumps(line, file.name)
+    return mask, line
+
+
+def _from_csv(file: Path, rpi: Grid, method: str) -> Centerline:
+    try:
+        return Centerline.from_csv(file.read_text(encoding="utf-8-sig"), rpi, method)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CenterlineError(f"{file}: cannot be read as text: {error}") from error
+    except CenterlineError as error:
+        raise CenterlineError(f"{file}: {error}") from error
+
+
+def _say_size(mask: Scan, name: str) -> None:
+    """Warn of a mask whose cross-sections are not a cord's."""
+    rpi, reorientation = mask.grid.to_rpi()
+    counts = np.count_nonzero(reorientation.apply(mask.array), axis=(0, 1))
+    usual = float(np.median(counts[counts > 0]))
+    area = usual * rpi.spacing_mm[0] * rpi.spacing_mm[1]
+    if area > CORD_MM2[1] or (usual > LINE_VOX and area < CORD_MM2[0]):
+        logger.warning(
+            "%s: %.0f mm² in the middle of its axial slices, a cord has %g to %g: is it a mask of "
+            "the cord?",
+            *(name, area, *CORD_MM2),
+        )
+
+
+def _say_jumps(line: Centerline, name: str) -> None:
+    """Warn of a line that runs as no cord does."""
+    dx, dy, dz = line.grid.spacing_mm
+    known = np.flatnonzero(line.covered)
+    steps = np.hypot(*(np.diff(line.xy[known], axis=0) * (dx, dy)).T)
+    jumps = steps > np.diff(known) * dz * STEEP + 2 * max(dx, dy)
+    if jumps.any():
+        at = int(known[1:][jumps][0])
+        logger.warning(
+            "%s: %d jumps from slice to slice, the first of %.0f mm to slice %d from below: does "
+            "it follow the cord?",
+            *(name, int(jumps.sum()), float(steps[jumps][0]), at),
+        )
 
 
 def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:

@@ -76,6 +76,49 @@ class Centerline:
             xy[z] = np.average(x, weights=weights), np.average(y, weights=weights)
         return cls(grid, xy, method)
 
+    @classmethod
+    def from_csv(cls, text: str, grid: Grid, method: str = "") -> Centerline:
+        """Read a line as `sct_get_centerline` writes it; the inverse of `to_csv`.
+
+        Parameters
+        ----------
+        text : str
+            One row a slice: x, y, z in voxels of the image in RPI, z a whole number.
+        grid : Grid
+            RPI grid of the image.
+        method : str
+
+        Raises
+        ------
+        CenterlineError
+            A row is something else, or lies outside the image.
+        """
+        xy = np.full((grid.shape[2], 2), np.nan)
+        for number, row in enumerate(text.split("\n"), start=1):
+            if not row.strip():
+                continue
+            try:
+                x, y, z = (float(word) for word in row.split(","))
+                inside = min(x, y) >= -0.5 and x <= grid.shape[0] and y <= grid.shape[1]
+                good = inside and z == int(z) and 0 <= z < grid.shape[2] and np.isnan(xy[int(z), 0])
+            except (ValueError, OverflowError):
+                good = False
+            if not good:
+                raise CenterlineError(
+                    f"row {number} is {row.strip()[:80]!r}, expected x,y,z: one point inside the "
+                    f"image of {' × '.join(map(str, grid.shape))} voxels in RPI for each slice z"
+                )
+            xy[int(z)] = x, y
+        return cls(grid, xy, method)
+
+    def to_csv(self) -> str:
+        """Rows of x, y, z in voxels of the image in RPI, as `sct_get_centerline` writes them.
+
+        In full digits, so that the file given back makes the same mask.
+        """
+        rows = ((*self.xy[z], z) for z in np.flatnonzero(self.covered))
+        return "".join(",".join(f"{value:.18e}" for value in row) + "\n" for row in rows)
+
     @property
     def covered(self) -> npt.NDArray[np.bool_]:
         """Whether the cord's centre is known, (Z,) bool."""

@@ -321,6 +321,75 @@ def test_blank_planes_do_not_move_the_line(
     assert caplog.messages[-1].startswith("no signal in")
 
 
+WAVE = np.column_stack([10 + np.sin(np.arange(6.0)), 5.3 + np.arange(6) / 7, np.arange(6.0)])
+
+
+def csv_of(path: Path, points: np.ndarray = WAVE) -> Path:
+    np.savetxt(path, points, delimiter=",")  # as SCT does
+    return path
+
+
+@pytest.mark.parametrize("given", ["line.csv", "line.nii.gz"])
+def test_a_csv_gives_the_line_in_full_digits_by_itself_or_beside_its_image(
+    given: str, image: np.ndarray, grid: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.zeros(SHAPE)
+    mask[tuple(np.rint(WAVE).astype(int).T)] = 1
+    save(tmp_path / "line.nii.gz", mask)
+    csv_of(tmp_path / "line.csv")
+    line = find.centerline(image, grid, file=tmp_path / given)
+    np.testing.assert_array_equal(line.xy, WAVE[:, :2])
+    assert line.method == "file (line.csv)"
+    assert caplog.messages == []
+
+
+def test_a_csv_of_another_line_beside_an_image_is_not_used(
+    image: np.ndarray, grid: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = save(tmp_path / "line.nii.gz", line_mask(range(6)))
+    csv_of(tmp_path / "line.csv")
+    line = find.centerline(image, grid, file=file)
+    assert line.xy.tolist() == [[10 + z, 5] for z in range(6)]
+    assert "line.csv: holds another line than line.nii.gz" in caplog.text
+
+
+def test_a_csv_that_cannot_be_read_is_named(image: np.ndarray, grid: Grid, tmp_path: Path) -> None:
+    with pytest.raises(CenterlineError, match=r"away\.csv: cannot be read"):
+        find.centerline(image, grid, file=tmp_path / "away.csv")
+    with pytest.raises(CenterlineError, match=r"far\.csv: row 6 is"):
+        find.centerline(image, grid, file=csv_of(tmp_path / "far.csv", WAVE + np.array([0, 0, 1])))
+
+
+def block(half: int, slices: slice = slice(None)) -> np.ndarray:
+    mask = np.zeros((40, 40, 12), np.uint8)
+    mask[20 - half : 20 + half, 20 - half : 20 + half, slices] = 1
+    return mask
+
+
+def zigzag() -> np.ndarray:
+    mask = np.zeros((40, 40, 12), np.uint8)
+    mask[20, 10, ::2], mask[20, 30, 1::2] = 1, 1
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (block(20), "1600 mm² in the middle of its axial slices, a cord has 20 to 200"),
+        (block(2, slice(3, 7)), "16 mm² in the middle of its axial slices"),
+        (zigzag(), "11 jumps from slice to slice, the first of 20 mm to slice 1 from below"),
+        (block(5), None),
+        (block(1), None),
+    ],
+)
+def test_what_cannot_be_a_cord_is_warned_of(
+    mask: np.ndarray, said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan = np.random.default_rng(0).normal(size=mask.shape)
+    find.centerline(scan, Grid(mask.shape, LAS), file=save(tmp_path / "given.nii.gz", mask))
+    assert (said in caplog.text) if said else caplog.messages == []
+
+
 def test_coverage_is_said_in_slices_and_mm() -> None:
     line = Centerline(Grid((4, 4, 3), np.diag([-1, 1, 2.5, 1])), [[1, 1], [1, 1], [np.nan] * 2])
     assert find.coverage(line) == "it covers 2 of 3 axial slices, 5 mm"

@@ -61,3 +61,19 @@ def test_an_empty_centerline_is_refused() -> None:
 def test_a_grid_in_another_orientation_is_refused() -> None:
     with pytest.raises(GeometryError, match="LPI"):
         Centerline(Grid((4, 4, 4), np.eye(4)), np.zeros((4, 2)))
+
+
+def test_a_csv_gives_the_same_line_to_the_last_bit() -> None:
+    xy = np.random.default_rng(0).uniform(0, 9, (6, 2))
+    xy[[0, 4]] = np.nan
+    line = Centerline(rpi_grid(), xy)
+    rows = line.to_csv().splitlines()
+    assert len(rows) == 4
+    assert [float(word) for word in rows[0].split(",")] == [*xy[1], 1]
+    np.testing.assert_array_equal(Centerline.from_csv(line.to_csv(), rpi_grid()).xy, xy)
+
+
+@pytest.mark.parametrize("row", ["x,y,z", "1,2", "1,2,3.5", "1,2,6", "40,2,1", "nan,2,1", "1,1,0"])
+def test_a_row_that_is_no_point_of_the_image_is_named(row: str) -> None:
+    with pytest.raises(CenterlineError, match=r"row 2 is .* expected x,y,z"):
+        Centerline.from_csv(f"1,1,0\n{row}\n", rpi_grid())
