@@ -1,14 +1,4 @@
-"""Where the cord is: one centerline by the method that was asked for.
-
-=========  ====================================================================
-auto       ``svm`` where SCT's weights are found, else ``embedded``
-svm        OptiC: SCT's own command where installed, else computed here from SCT's weights
-cnn        SCT's centerline network, and the best path on its heatmap
-viewer     points drawn by hand in SCT's viewer
-file       a cord mask or centerline image on the scan's grid
-embedded   the detector that this package carries
-=========  ====================================================================
-"""
+"""The cord in a scan: one centerline by the method that was asked for (`centerline.METHODS`)."""
 
 from __future__ import annotations
 
@@ -20,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sct_lesion_losses.centerline import METHODS
 from sct_lesion_losses.centerline.cnn import cnn
 from sct_lesion_losses.centerline.detector import detect, shipped, shows_cord
 from sct_lesion_losses.centerline.optic import optic
@@ -37,8 +28,6 @@ from sct_lesion_losses.sct import lesion as sct_lesion
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("auto", "svm", "cnn", "viewer", "file", "embedded")
-BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
 _OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
 CORD_MM2 = (20.0, 200.0)  # cross-section: from an atrophic cord to one with room to spare
 LINE_VOX = 4  # voxels in a slice of a centerline image
@@ -67,7 +56,8 @@ def centerline(
         Scan on its own axes; finite.
     grid : Grid
         Grid of the scan.
-    method : {"auto", "svm", "cnn", "viewer", "file", "embedded"}
+    method : str
+        One of `centerline.METHODS`.
     contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
         Contrast of the scan, for SCT's weights.
     file : Path, optional

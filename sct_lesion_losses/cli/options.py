@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sct_lesion_losses.centerline import UNATTENDED
 from sct_lesion_losses.cli.parser import (
     FILE,
     FLOAT,
@@ -139,7 +140,7 @@ PRECISION = option(
 COHORT_CENTERLINE = option(
     "-centerline",
     "centerline",
-    choice(("cohort", "auto", "svm", "cnn", "embedded")),
+    choice(("cohort", *UNATTENDED)),
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )

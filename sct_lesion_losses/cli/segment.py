@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sct_lesion_losses.centerline import METHODS
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import CONTRAST, ENGINE, PRECISION, together
 from sct_lesion_losses.cli.parser import (
@@ -81,7 +82,7 @@ _METHOD = together(
     option(
         "-centerline",
         "centerline",
-        choice(("auto", "svm", "cnn", "viewer", "file", "embedded")),
+        choice(tuple(METHODS)),
         "How the spinal cord is found. auto: svm where the toolbox is found, else embedded; "
         "svm, cnn, viewer: the toolbox's; file: -file_centerline; embedded: this package's own.",
         shown="auto; file with -file_centerline",

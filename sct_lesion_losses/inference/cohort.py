@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
-from sct_lesion_losses.centerline import find
+from sct_lesion_losses.centerline import BY_CONTRAST, find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, LesionError, NoCordError
@@ -275,7 +275,7 @@ class Conditions:
         """Whether the cord may be found in another way where the contrast is another."""
         if self.centerline == AS_IN_COHORT:
             return bool(self.finder)
-        return self.centerline == "auto" or self.centerline in find.BY_CONTRAST
+        return self.centerline == "auto" or self.centerline in BY_CONTRAST
 
 
 @dataclass(frozen=True, eq=False)
