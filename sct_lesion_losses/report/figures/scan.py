@@ -54,18 +54,27 @@ def draw(
         Matplotlib is not installed, or the file cannot be written.
     """
     style.require()
+    style.save(figure(image, grid, centerline, mask, pmap, title), path, dpi=110)
+
+
+def figure(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    centerline: Centerline,
+    mask: npt.NDArray[np.bool_] | None,
+    pmap: npt.NDArray[np.float32] | None,
+    title: str,
+) -> Any:
+    """Figure of `draw`: the side view's axes first, then the axial slices from the top."""
     rpi, reorientation = grid.to_rpi()
     fine = _around(centerline.filled().on(rpi.resampled((FINE_MM,) * 3)))
     scan = values(reorientation.apply(image), rpi, fine)
     line = centerline.filled().on(fine)
-    overlay = None
-    if mask is not None:
-        overlay = values(reorientation.apply(mask), rpi, fine)
-    elif pmap is not None:
-        overlay = values(reorientation.apply(pmap), rpi, fine)
+    marked = pmap if mask is None else mask
+    overlay = None if marked is None else values(reorientation.apply(marked), rpi, fine)
     slices = _slices(overlay, line)
-    figure = style.sheet(6.4, 11, "black", layout="constrained")
-    parts: dict[str, Any] = figure.subplot_mosaic(
+    made = style.sheet(6.4, 11, "black", layout="constrained")
+    parts: dict[str, Any] = made.subplot_mosaic(
         [["side", "0", "1"], ["side", "2", "3"]], width_ratios=[1.25, 1, 1]
     )
     window = _window(scan, line)
@@ -74,8 +83,8 @@ def draw(
         _draw_axial(parts[str(place)], scan, overlay, line, z, window)
     for place in range(len(slices), AXIAL_SLICES):
         parts[str(place)].set_axis_off()
-    figure.suptitle(title, color="white", fontsize=11)
-    style.save(figure, path, dpi=110)
+    made.suptitle(title, color="white", fontsize=11)
+    return made
 
 
 def _around(line: Centerline) -> Grid:
@@ -128,26 +137,15 @@ def _draw_side(
     slices: list[int],
     window: tuple[float, float],
 ) -> None:
-    """Draw the cord straightened from left to right: each row at the centerline's own x."""
-    x = np.clip(
-        np.round(
-            np.interp(
-                np.arange(scan.shape[2]), np.flatnonzero(line.covered), line.xy[line.covered, 0]
-            )
-        ).astype(int),
-        0,
-        scan.shape[0] - 1,
+    """Draw the cord straightened from left to right, and outline the lesions of that plane."""
+    rows, covered = np.arange(scan.shape[2]), np.flatnonzero(line.covered)
+    middle_x = np.interp(rows, covered, line.xy[covered, 0]).round().astype(int)
+    x = np.clip(middle_x, 0, scan.shape[0] - 1)
+    axes.imshow(
+        scan[x, :, rows][:, ::-1], cmap="gray", origin="lower", vmin=window[0], vmax=window[1]
     )
-    rows = np.arange(scan.shape[2])
-    side = scan[x, :, rows]
-    axes.imshow(side[:, ::-1], cmap="gray", origin="lower", vmin=window[0], vmax=window[1])
     if overlay is not None:
-        # Lesions beside the middle show too: the highest value within 6 mm left and right.
-        reach = int(6 / FINE_MM)
-        beside = [
-            overlay[np.clip(x + k, 0, scan.shape[0] - 1), :, rows] for k in range(-reach, reach + 1)
-        ]
-        outline(axes, np.max(beside, axis=0)[:, ::-1])
+        outline(axes, overlay[x, :, rows][:, ::-1])
     for z in slices:
         axes.axhline(z, color=CORD_COLOUR, linewidth=0.6, alpha=0.7)
     y = scan.shape[1] - 1 - line.xy[line.covered, 1]

@@ -58,3 +58,18 @@ def test_axial_slices_go_through_the_largest_lesions_and_stay_apart() -> None:
     assert {30, 80} <= set(chosen)
     assert len(chosen) == 4
     assert np.diff(sorted(chosen)).min() * 0.5 >= scan.APART_MM
+
+
+def outlined_rows(axes) -> list[float]:
+    """Heights of all points of the outlines in a panel, in pixels."""
+    return [y for lines in axes.collections for path in lines.get_paths() for _, y in path.vertices]
+
+
+def test_the_side_view_outlines_the_lesions_of_its_own_plane() -> None:
+    grid = grid_of((61, 60, 80), (0.5, 0.5, 0.5))
+    mask = np.zeros(grid.shape, bool)
+    mask[29:32, 28:32, 20:24] = True  # in the middle of the cord
+    mask[38:42, 28:32, 60:64] = True  # 5 mm beside it
+    side = scan.figure(np.ones(grid.shape), grid, straight(grid), mask, None, "").axes[0]
+    rows = outlined_rows(side)
+    assert (min(rows), max(rows)) == pytest.approx((19.5, 23.5))
