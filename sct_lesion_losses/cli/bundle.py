@@ -106,10 +106,11 @@ def _row(name: str, folder: Path) -> list[str]:
 
 
 def _info(name: str) -> int:
-    from sct_lesion_losses.bundle import store
-    from sct_lesion_losses.report import card
+    from sct_lesion_losses.bundle import check, store
 
-    click.echo(card.text(store.load(name).info), nl=False)
+    folder = store.find(name)
+    store.load(name)  # the card is shown of a bundle that is whole
+    click.echo(check.read_file(folder / check.CARD).decode(), nl=False)
     return 0
 
 

@@ -1,1 +1,1 @@
-"""What people read: tables, pictures, model cards, sidecars."""
+"""Tables, pictures, model cards, pages and sidecars."""

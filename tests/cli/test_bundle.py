@@ -64,7 +64,7 @@ def make(shelf: Path) -> Make:
                 "limits": ("All.",),
             }
         )
-        store.save(shelf / name, info, tiny_network(onnx), weights, "# card\n")
+        store.save(shelf / name, info, tiny_network(onnx), weights, f"# {name} 1.0.0\n")
         return shelf / name
 
     return build
@@ -100,9 +100,7 @@ def test_list_goes_on_after_a_bundle_that_cannot_be_read(
 def test_info_prints_the_model_card(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make("dice")
     assert main(["info", "dice"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("# dice 1.0.0\n")
-    assert "not a medical device" in out
+    assert capsys.readouterr().out == "# dice 1.0.0\n"
 
 
 def test_info_of_an_unknown_bundle_fails_with_a_suggestion(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.bundle.schema import BundleInfo, Epoch
 from sct_lesion_losses.report import card
 
@@ -64,8 +66,10 @@ def make_info(**changes: Any) -> BundleInfo:
     return BundleInfo.model_validate(fields | changes)
 
 
-def test_the_same_info_gives_the_same_card() -> None:
-    assert card.text(make_info()) == card.text(make_info())
+@pytest.mark.parametrize("folder", sorted(store.PACKAGED.iterdir()), ids=lambda path: path.name)
+def test_the_card_of_a_shipped_bundle_follows_from_its_description(folder: Path) -> None:
+    shipped = (folder / check.CARD).read_text(encoding="utf-8")
+    assert card.text(store.load(str(folder)).info) == shipped
 
 
 def test_a_card_ends_in_one_newline() -> None:
