@@ -78,6 +78,7 @@ def main(
     **settings: Any,
 ) -> int:
     """Evaluate, and print the table at the tuned thresholds."""
+    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import evaluate
 
     with talk.progress("evaluating") as progress:
@@ -85,7 +86,7 @@ def main(
             bundles,
             data,
             folder,
-            evaluate.EvaluateSettings(**settings),
+            evaluate.EvaluateSettings(InferenceSettings.taken_from(settings), **settings),
             jobs=jobs,
             command=talk.command_line(words()),
             report=progress,

@@ -144,9 +144,9 @@ def main(
     about: str,
     retune: bool,
     centerline: str,
-    contrast: str | None,
-    preset: str,
+    contrast: str,
     engine: str,
+    preset: str,
     cache: Path | None,
     **entries: Any,
 ) -> int:
@@ -161,16 +161,18 @@ def main(
         options.choose(backend, device, threads)
     from sct_lesion_losses import executor
     from sct_lesion_losses.cohorts.splits import Rules
+    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import study
     from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
     trained = () if bundles else losses or STUDY_LOSSES
+    inference = InferenceSettings(centerline, contrast, engine=engine)
     settings = study.StudySettings(
         recipes=tuple(options.recipe({**entries, "loss": loss}, {}) for loss in trained),
         bundles=bundles,
         retune=retune,
         rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
-        evaluation=EvaluateSettings(centerline, contrast or "t2", preset, engine),
+        evaluation=EvaluateSettings(inference, preset),
         cache=None if cache is None else cache.absolute(),
         about=about,
         command=talk.command_line(words()),

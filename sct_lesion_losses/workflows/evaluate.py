@@ -28,6 +28,7 @@ from sct_lesion_losses.inference.cohort import (
     Result,
     refuse_seen,
 )
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
@@ -53,20 +54,14 @@ class EvaluateSettings:
 
     Attributes
     ----------
-    centerline : str
-        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
-    contrast : {"t2", "t2_ax", "t2s"}
-        Which of SCT's models, and the contrast for SCT's ways to find the cord.
+    inference : InferenceSettings
+        How scans are segmented; the contrast is that of SCT's models, too.
     preset : str
         Rule of the tables' lesion-wise scores; those by all presets are in the long table.
-    engine : str
-        See `engine.load`.
     """
 
-    centerline: str = AS_IN_COHORT
-    contrast: str = "t2"
+    inference: InferenceSettings = InferenceSettings(centerline=AS_IN_COHORT)  # noqa: RUF009
     preset: str = "paper"
-    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -184,8 +179,9 @@ def run(
         A model or a scan cannot be used. The results of other scans stay.
     """
     lesionwise.find(settings.preset)
+    how = settings.inference
     _require_outputs(data, folder)
-    loaded = [predict.load(str(bundle), settings.contrast) for bundle in bundles]
+    loaded = [predict.load(str(bundle), how.contrast) for bundle in bundles]
     models = models_of(bundles, loaded)
     scans = cohorts.read(data)
     names = cohorts.names(scans)
@@ -200,7 +196,7 @@ def run(
         {scan: [one.model for one in some] for scan, some in seen_by.items()},
         names,
         folder / SCANS,
-        Conditions.of(settings.centerline, settings.contrast, settings.engine, list(seen_by)),
+        Conditions.of(how.centerline, how.contrast, how.engine, list(seen_by), how.precision),
         {one.model: given[one.model.name] for one in models},
         jobs=jobs,
         report=report,
@@ -230,8 +226,8 @@ def run(
     facts = {
         "GeneratedBy": {"Name": "sct_lesion_losses", "Version": __version__, "Command": command},
         "Engines": list(evaluation.engines),
-        "Centerline": settings.centerline,
-        "Contrast": settings.contrast,
+        "Centerline": how.centerline,
+        "Contrast": how.contrast,
         "PresetOfTables": settings.preset,
         "ScansEvaluated": len(evaluated),
         "ScansWithoutCord": list(evaluation.without_cord),

@@ -37,6 +37,7 @@ from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import line_for_sct, located
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.scores import UNTUNED
 from sct_lesion_losses.report import card, page, tables
 from sct_lesion_losses.report.figures import learning, overlay, style
@@ -201,7 +202,7 @@ def run(
                 command=settings.command,
                 report=report,
             )
-        _draw(bundles, table, folder, evaluation, settings.evaluation)
+        _draw(bundles, table, folder, evaluation, settings.evaluation.inference)
         atomic.write_text(
             folder / PAGE, _report(bundles, table, folder, evaluation, settings, failures)
         )
@@ -269,7 +270,9 @@ def _check(settings: StudySettings, folder: Path) -> list[Bundle]:
     for named in (losses, settings.bundles):
         if len(set(named)) < len(named):
             raise UsageError(f"one of {', '.join(named)} is given twice")
-    given = [predict.load(name, settings.evaluation.contrast) for name in settings.bundles]
+    given = [
+        predict.load(name, settings.evaluation.inference.contrast) for name in settings.bundles
+    ]
     evaluate.models_of(settings.bundles, given)
     names = [bundle.name for bundle in given if settings.retune]
     if len(set(names)) < len(names):
@@ -427,7 +430,8 @@ def _tune(
     """Tune what was trained, or copies of what was given; add why that failed."""
     sources = {bundle.name: bundle for bundle in given}
     how = tune.Settings(
-        centerline=settings.evaluation.centerline, engine=settings.evaluation.engine
+        centerline=settings.evaluation.inference.centerline,
+        engine=settings.evaluation.inference.engine,
     )
     for name in _to_tune(given, settings):
         if f"train {name}" in failures:
@@ -478,7 +482,7 @@ def _bundles(
     if not named or SCT_NAME in named:
         return named
     try:
-        predict.load(SCT_NAME, settings.evaluation.contrast)
+        predict.load(SCT_NAME, settings.evaluation.inference.contrast)
     except SctError as error:
         logger.info("without the baseline: %s", error)
         return named
@@ -490,7 +494,7 @@ def _draw(
     table: Path,
     folder: Path,
     evaluation: Evaluation,
-    settings: EvaluateSettings,
+    how: InferenceSettings,
 ) -> None:
     """Draw learning curves, and one scan with the lesions that each model marks in it.
 
@@ -507,15 +511,15 @@ def _draw(
     scan = typical(table, evaluation.without_cord)
     if scan is None:
         return
-    found = located(scan, settings.centerline, settings.contrast)
+    found = located(scan, how.centerline, how.contrast)
     image = found.image
     masks = {}
     for name in bundles:
-        bundle, network = predict.opened(name, settings.contrast, settings.engine, "float32")
+        bundle, network = predict.opened(name, how.contrast, how.engine, how.precision)
         threshold, line = bundle.threshold, found.line
         if name == SCT_NAME:
             threshold = _sct_threshold(evaluation)
-            line = line_for_sct(found, settings.centerline)
+            line = line_for_sct(found, how.centerline)
         with logs.about(scan.scan):
             pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
         masks[f"{bundle.name}\nthreshold {threshold:g}"] = binarize(pmap, threshold)
@@ -576,7 +580,7 @@ def _report(
         "sct_lesion_losses": __version__,
         "Python": platform.python_version(),
         "Inference": ", ".join(evaluation.engines),
-        "Centerline": settings.evaluation.centerline,
+        "Centerline": settings.evaluation.inference.centerline,
         "Lesion preset of the tables": settings.evaluation.preset,
         "Thresholds": _origin(settings, failures),
         "Trained with": ", ".join(f"{name} {version}" for name, version in packages.items()),

@@ -19,6 +19,7 @@ from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, ImageError, NoCordError, UsageError
 from sct_lesion_losses.inference import cohort, predict
 from sct_lesion_losses.inference import predict as models
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -308,7 +309,7 @@ def test_only_what_is_new_changed_or_damaged_is_computed_again(small, fresh, tmp
     evaluate.run([small], data, out, evaluate.EvaluateSettings(preset="anima"))
     assert pmaps == []
     with pytest.raises(DataError, match="no cord"):  # these blocks are none to the detector
-        evaluate.run([small], data, out, evaluate.EvaluateSettings(centerline="embedded"))
+        evaluate.run([small], data, out, evaluate.EvaluateSettings(InferenceSettings("embedded")))
 
 
 def test_scans_that_were_trained_on_are_refused_before_any_work(
