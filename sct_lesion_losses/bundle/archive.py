@@ -15,7 +15,7 @@ from sct_lesion_losses.errors import BundleError
 from sct_lesion_losses.images import atomic as whole_files
 
 MAX_ARCHIVE_BYTES = sum(check.MAX_BYTES.values()) + 2**20
-_MAX_MEMBERS = len(check.MAX_BYTES) + 1  # and the folder itself
+_MAX_MEMBERS = 100  # with what desktops add
 _MAX_DIRECTORY_BYTES = 2**14
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
@@ -97,6 +97,8 @@ def _read(content: bytes) -> tuple[dict[str, bytes], str]:
     folders: set[str] = set()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.infolist():
+            if any(map(check.is_left_by_desktop, member.filename.split("/"))):
+                continue
             folder, name = _parts(member)
             folders.add(folder)
             if not name:

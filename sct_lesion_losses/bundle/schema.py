@@ -533,15 +533,6 @@ class BundleInfo(Record):
             raise ValueError("history: epochs must increase")
         return history
 
-    def metadata(self) -> dict[str, str]:
-        """Return what is repeated in the metadata of `model.onnx`."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "spacing_mm": repr(self.preparation.spacing_mm),
-            "threshold": repr(self.operating_point.threshold),
-        }
-
 
 def dump(info: BundleInfo) -> bytes:
     """Return `info` as the bytes of `bundle.json`: the same for equal values, newline at the end.

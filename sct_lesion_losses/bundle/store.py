@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sct_lesion_losses.bundle import check, schema
-from sct_lesion_losses.bundle.check import INFO, MAX_BYTES, Files, with_metadata, without_metadata
+from sct_lesion_losses.bundle.check import INFO, MAX_BYTES, Files, is_left_by_desktop
 from sct_lesion_losses.bundle.schema import BundleInfo, SctPreparation, StudyPreparation
 from sct_lesion_losses.errors import BundleError, OutputError
 
@@ -78,7 +78,7 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise BundleError(f"{folder}: exists and is not a folder; choose another name")
-    names = {entry.name for entry in folder.iterdir()}
+    names = {e.name for e in folder.iterdir() if not is_left_by_desktop(e.name)}
     if not names:
         return
     if not names <= set(MAX_BYTES) or INFO not in names:
@@ -216,12 +216,12 @@ class Bundle:
 
     @property
     def pmap_sha256(self) -> str:
-        """Hash of what its p-maps follow from: the network without its metadata, the preparation.
+        """Hash of what its p-maps follow from: the network and the preparation.
 
         The same whatever the decision threshold, the name and the version.
         """
         preparation = self.preparation.model_dump_json().encode()
-        return hashlib.sha256(without_metadata(self.network) + preparation).hexdigest()
+        return hashlib.sha256(self.network + preparation).hexdigest()
 
 
 def search_folders() -> list[Path]:
@@ -283,12 +283,14 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def load(name_or_path: str | Path) -> Bundle:
-    """Find, verify and read a bundle.
+    """Find and read a bundle, its hashes and its description checked.
+
+    One given by a path is verified whole: nobody imported it.
 
     Raises
     ------
     BundleError
-        There is none, or it is damaged or refused (see `verify.check`).
+        There is none, or it is damaged or refused (see `check.check`).
     """
     for _ in range(_TRIES - 1):
         before = _versions(name_or_path)
@@ -312,8 +314,8 @@ def save(
 ) -> Bundle:
     """Write a bundle and return it as it is loaded again.
 
-    The metadata of the network is set from `info`, the manifest is computed, and everything is
-    verified before the folder appears under its name, at once.
+    The manifest is computed and everything is verified before the folder appears under its name,
+    at once.
 
     Parameters
     ----------
@@ -338,7 +340,7 @@ def save(
     check_target(target, info.name)
     files = {
         check.INFO: schema.dump(info),
-        check.NETWORK: with_metadata(network, info.metadata()),
+        check.NETWORK: network,
         check.WEIGHTS: weights,
         check.CARD: card.encode(),
     }
@@ -365,7 +367,8 @@ def check_target(folder: str | Path, name: str) -> None:
 
 def _read(folder: Path) -> Bundle:
     files = check.read_files(folder)
-    info = check.check(files, str(folder))
+    imported = folder.parent in search_folders()
+    info = check.check(files, str(folder), contents=not imported)
     if folder.name and info.name != folder.name:
         _LOG.warning("the bundle in the folder %r is named %r", folder.name, info.name)
     return Bundle(info, files[check.NETWORK], folder, files[check.WEIGHTS])

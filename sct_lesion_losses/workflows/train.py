@@ -134,7 +134,7 @@ def run(
                 workshop=workshop,
                 listener=listener,
             )
-        network = export.to_onnx(model, info.metadata())
+        network = export.to_onnx(model, {})
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from numpy.typing import NDArray
 
 from sct_lesion_losses.bundle import check, schema, store
-from sct_lesion_losses.bundle.check import with_metadata
 from sct_lesion_losses.bundle.schema import BundleInfo
 
 Arrays = dict[str, NDArray[Any]]
@@ -86,18 +84,8 @@ def make_weights() -> Callable[[Arrays], bytes]:
     """Build the bytes of a safetensors file of float32 arrays."""
 
     def build(arrays: Arrays) -> bytes:
-        header: dict[str, Any] = {"__metadata__": {"format": "keras"}}
-        at = 0
-        for name, array in arrays.items():
-            header[name] = {
-                "dtype": "F32",
-                "shape": list(array.shape),
-                "data_offsets": [at, at + array.nbytes],
-            }
-            at += array.nbytes
-        text = json.dumps(header).encode()
-        data = b"".join(array.astype("<f4").tobytes() for array in arrays.values())
-        return struct.pack("<Q", len(text)) + text + data
+        floats = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        return bytes(safetensors.numpy.save(floats, metadata={"format": "keras"}))
 
     return build
 
@@ -120,7 +108,7 @@ def make_files(
         info = make_info(**fields)
         files = {
             check.INFO: schema.dump(info),
-            check.NETWORK: with_metadata(network, info.metadata()),
+            check.NETWORK: network,
             check.WEIGHTS: weights,
             check.CARD: b"# tiny\n",
             **(changes or {}),
