@@ -213,11 +213,13 @@ def _interval(bounds: tuple[float, float]) -> str:
 def _draw(bundle: str, stem: Path) -> None:
     """Draw the FROC curve of a bundle; print the pictures' names."""
     from sct_lesion_losses.bundle import store
-    from sct_lesion_losses.report.figures import froc
+    from sct_lesion_losses.report.figures import thresholds
 
     info = store.load(bundle).info
     if info.operating_point.lesions is not None:
-        for path in froc.draw(info.operating_point.lesions, stem, f"{info.name} {info.version}"):
+        for path in thresholds.draw_froc(
+            info.operating_point.lesions, stem, f"{info.name} {info.version}"
+        ):
             click.echo(path)
 
 

@@ -39,9 +39,9 @@ from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import line_for_sct, located
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.scores import UNTUNED
-from sct_lesion_losses.report import card, page, tables
+from sct_lesion_losses.report import card, figures, page, tables
 from sct_lesion_losses.report.figures import learning, overlay, style
-from sct_lesion_losses.report.page import Section
+from sct_lesion_losses.report.page import Picture, Section
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.training.recipe import Recipe
 from sct_lesion_losses.workflows import evaluate, split, tune
@@ -56,15 +56,9 @@ CAPTIONS = {
     FIGURE_1: "Figure 1. Lesions and lesion volume of every scan with lesions, by part of the "
     "split. A box spans the quartiles, its line is the median, its whiskers reach the last scan "
     "within 1.5 box lengths.",
-    "figure2": "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for "
-    "each model. A box spans the quartiles, its line is the median.",
     FIGURE_3: "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion "
     "volume is the median: the scan, the manual mask, and each model at its threshold. Green: true "
     "positive; white: false negative; red, hatched: false positive.",
-    "stability": "Median V-F1 of the unseen scans over the thresholds, a line for each model. A "
-    "flat line is a model whose threshold matters little.",
-    "patients": "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 "
-    "and at its tuned threshold, with 95 % intervals.",
     CURVES: "Learning curves: training and validation loss, and below them the learning rate, a "
     "panel for each training. Stars mark the lowest validation loss. Losses differ in scale.",
 }
@@ -304,13 +298,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
     """Write the split of the cohort with its picture; keep one that is there."""
-    table, figures = folder / SPLIT, style.paths_of(folder / FIGURE_1)
-    if all(file.is_file() for file in (table, *figures)):
+    table, drawings = folder / SPLIT, style.paths_of(folder / FIGURE_1)
+    if all(file.is_file() for file in (table, *drawings)):
         _require_same(data, table, rules)
         return table
     with progress("splitting") as report:
         return split.split(
-            data, table, rules, figures=figures, keep=True, force=True, report=report
+            data, table, rules, figures=drawings, keep=True, force=True, report=report
         )
 
 
@@ -571,10 +565,12 @@ def _report(
         alerts.append("SCT's lesion model was not found: the baseline is missing.")
     if left_out := len(evaluation.without_cord):
         alerts.append(f"No cord was found in {style.counted(left_out, 'unseen scan')}, left out.")
-    here, drawn = folder / FIGURES, folder / EVALUATION / evaluate.FIGURES
-    stems = [folder / FIGURE_1, here / FIGURE_3, here / CURVES]
-    stems += [drawn / name for name in ("figure2", "stability", "patients")]
+    stems = [folder / FIGURE_1, folder / FIGURES / FIGURE_3, folder / FIGURES / CURVES]
     figure = {stem.name: page.picture(stem, CAPTIONS[stem.name]) for stem in stems}
+    of_section: dict[str, list[Picture]] = {}
+    for name, one in figures.registered().items():
+        drawn = page.picture(folder / EVALUATION / evaluate.FIGURES / name, one.caption)
+        of_section.setdefault(one.section, []).extend(drawn)
     packages = dict(item for info in infos for item in sorted(info.packages.items()))
     how = {
         "sct_lesion_losses": __version__,
@@ -599,7 +595,7 @@ def _report(
             "Scores on the unseen scans",
             (
                 *(made[name] for name in ("table1", "table2", "intervals", "patients")),
-                *figure["patients"],
+                *of_section["scores"],
                 *figure[FIGURE_3],
             ),
         ),
@@ -607,9 +603,8 @@ def _report(
             "thresholds",
             "Over thresholds, and between models",
             (
-                *figure["stability"],
+                *of_section["thresholds"],
                 tables.over_thresholds(evaluation.rows),
-                *figure["figure2"],
                 made["thresholds"],
                 made["models"],
                 *figure[CURVES],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses.errors import DataError
@@ -11,7 +10,7 @@ from sct_lesion_losses.metrics import scores as scan_score
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
 from sct_lesion_losses.report import tables
-from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.figures import register, style
 
 _MOST = 5  # panels side by side
 _WIDEST_INCH, _LABELS_INCH, _REST_INCH = 2.4, 0.3, 0.6
@@ -26,37 +25,19 @@ _AFTER: dict[str, Any] = {
 _OTHER: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "#AAAAAA", "mec": "#AAAAAA"}
 
 
-def draw(rows: Iterable[ScanScore], stem: Path) -> tuple[Path, ...]:
+@register(
+    "patients",
+    "scores",
+    "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 and at its "
+    "tuned threshold, with 95 % intervals.",
+)
+def panels(rows: Iterable[ScanScore]) -> Any:
     """Draw P-sensitivity against P-specificity at 0.5 and tuned, a panel for each model.
 
     An arrow leads from one to the other; thin bars are 95 % Wilson intervals; pale points are the
-    other models where they are tuned.
-
-    Parameters
-    ----------
-    rows : iterable of ScanScore
-        By one lesion preset; thresholds other than 0.5 and the tuned ones are passed over.
-    stem : Path
-        The files' path without an ending.
-
-    Returns
-    -------
-    tuple of Path
-        The files: PNG and SVG, the same for the same rows.
-
-    Raises
-    ------
-    DataError
-        There are no scans with lesions, or none without; or see `scan_score.tuned`.
-    OutputError
-        Matplotlib is not installed, or a file cannot be written.
+    other models where they are tuned. The points are labelled ``0.5``, ``tuned``, or by the other
+    model.
     """
-    with style.drawing():
-        return style.save_all(figure(rows), stem)
-
-
-def figure(rows: Iterable[ScanScore]) -> Any:
-    """Figure of `draw`; the points are labelled ``0.5``, ``tuned``, or by the other model."""
     from matplotlib.lines import Line2D
 
     known = list(rows)
