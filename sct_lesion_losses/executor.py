@@ -1,8 +1,9 @@
-"""One function over many tasks, in worker processes that do not outlive the work.
+"""One function over many tasks: in this process, in worker processes, or on a cluster.
 
-Workers are started afresh, not forked, ignore Ctrl-C and compute in one thread each. They end with
-the process that started them, however it ends; a task that is stopped can still remove what it has
-begun to write. What they log is logged again here, with the name of the scan that they were at.
+A task whose worker is lost is done again by another, so that tasks are to be idempotent. What a
+worker logs is logged again here, with the name of the scan that it was at. Worker processes are
+started afresh, ignore Ctrl-C, compute in one thread each and end with the process that started
+them, however it ends; a task that is stopped can still remove what it has begun to write.
 """
 
 from __future__ import annotations
@@ -10,53 +11,74 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from contextlib import closing, contextmanager
+from functools import partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from sct_lesion_losses import logs
 from sct_lesion_losses.errors import UsageError, WorkerError
 
-GRACE_S = 5.0  # for a task that is stopped, to remove what it has begun to write
+PATIENCE_S = 30.0  # for a scheduler to answer, and for its first worker
+_ORPHAN_S = 1.0  # how often a worker looks whether its parent is there
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LOGGERS = ("sct_lesion_losses", "py.warnings")
 _STOPPED = 143  # exit status after SIGTERM
 
+Jobs: TypeAlias = int | str | Path
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
 
+@overload
 def run(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
-    jobs: int = 1,
+    jobs: Jobs = 1,
     *,
     name: Callable[[Task], str] = str,
     progress: Progress | None = None,
-) -> list[Result]:
+    return_exceptions: Literal[False] = False,
+) -> list[Result]: ...
+@overload
+def run(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    jobs: Jobs = 1,
+    *,
+    name: Callable[[Task], str] = str,
+    progress: Progress | None = None,
+    return_exceptions: Literal[True],
+) -> list[Result | Exception]: ...
+def run(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    jobs: Jobs = 1,
+    *,
+    name: Callable[[Task], str] = str,
+    progress: Progress | None = None,
+    return_exceptions: bool = False,
+) -> Any:
     """Return what a function makes of every task.
 
     Parameters
     ----------
     function : callable
-        Of one task; with more than one job it is imported by the workers, as are the tasks.
+        Of one task; workers import it, as they do the tasks.
     tasks : sequence
-    jobs : int
-        Worker processes. One job, or one task, is done in this process.
+    jobs : int, str or Path
+        See `pool`. One task alone is done in this process, unless there is a cluster.
     name : callable, optional
         What a task is called in messages.
     progress : callable, optional
         Called with (done, total).
+    return_exceptions : bool
+        An error takes the place of its task's result, and the other tasks go on.
 
     Returns
     -------
@@ -66,224 +88,240 @@ def run(
     Raises
     ------
     WorkerError
-        A worker was killed, for want of memory perhaps.
+        A worker was killed, and another one again at the same task.
     LesionError
         Whatever the function raises. The tasks that run beside it are finished, no other is begun.
     """
-    if jobs == 1 or len(tasks) < 2:
-        return list(_one_by_one(function, tasks, progress))
-    running: dict[Future[_Outcome[Result]], int] = {}
-    jobs = min(jobs, len(tasks))
-    with _workers(jobs) as pool:
-        try:
-            return _all(pool, jobs, running, function, tasks, progress)
-        except BrokenProcessPool as error:
-            at = ", ".join(name(tasks[number]) for number in sorted(running.values()))
-            raise WorkerError(
-                f"a worker process was killed{f' at {at}' if at else ''}, for want of memory "
-                "perhaps; what was finished is kept, start again with fewer -jobs"
-            ) from error
-
-
-def _one_by_one(
-    function: Callable[[Task], Result], tasks: Sequence[Task], progress: Progress | None
-) -> Iterator[Result]:
-    for done, task in enumerate(tasks, start=1):
-        yield function(task)
-        if progress is not None:
-            progress(done, len(tasks))
-
-
-@dataclass(frozen=True, eq=False)
-class _Outcome(Generic[Result]):
-    """What a worker sends back."""
-
-    result: Result | None
-    error: Exception | None
-    trace: str
-    said: tuple[logging.LogRecord, ...]
-
-
-class _InWorkerError(Exception):
-    """Carries the text of a worker's traceback, as the cause of its error."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-def _all(
-    pool: ProcessPoolExecutor,
-    jobs: int,
-    running: dict[Future[_Outcome[Result]], int],
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    progress: Progress | None,
-) -> list[Result]:
-    """Keep every worker at one task; `running` always says which."""
+    if isinstance(jobs, int):
+        jobs = max(1, min(jobs, len(tasks)))
     results: dict[int, Any] = {}
-    failures: dict[int, _Outcome[Result]] = {}
-    ahead = iter(enumerate(tasks))
-    while True:
-        while len(running) < jobs and not failures and (item := next(ahead, None)) is not None:
-            running[pool.submit(_work, function, item[1])] = item[0]
-        if not running:
-            break
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            outcome = future.result()
-            number = running.pop(future)
-            _say_again(outcome.said)
-            if outcome.error is not None:
-                failures[number] = outcome
-                continue
-            results[number] = outcome.result
-            if progress is not None:
+    errors: dict[int, BaseException] = {}
+    with closing(_completed(function, tasks, jobs, not return_exceptions)) as completed:
+        for number, future in completed:
+            error = _error(future)
+            if error is None:
+                results[number], records = future.result()
+            else:
+                records = error.__dict__.pop("records", ())
+                results[number] = errors[number] = _named(error, name(tasks[number]))
+            for record in records:
+                source = logging.getLogger(record.name)
+                if source.isEnabledFor(record.levelno):
+                    source.handle(record)
+            if progress is not None and (return_exceptions or not errors):
                 progress(len(results), len(tasks))
-    if failures:
-        first = failures[min(failures)]
-        assert first.error is not None
-        raise first.error from _InWorkerError(first.trace)
+    if errors and not return_exceptions:
+        raise errors[min(errors)]
     return [results[number] for number in range(len(tasks))]
 
 
-def _say_again(records: Sequence[logging.LogRecord]) -> None:
-    for record in records:
-        logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-
-
 @contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes; an error, a signal or the end of this process stops what they are at."""
-    context = get_context("spawn")
-    # Nothing is ever sent: the workers wait for the end that only this process holds to be closed.
-    theirs, ours = context.Pipe(duplex=False)
-    level = logging.getLogger(_LOGGERS[0]).getEffectiveLevel()
-    pool = ProcessPoolExecutor(jobs, context, _start, (theirs, level))
-    try:
-        yield pool
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ours.close()
-        theirs.close()
-
-
-PATIENCE_S = 30.0
-
-
-@contextmanager
-def cluster(scheduler: str | None, scheduler_file: Path | None) -> Iterator[Executor]:
-    """Executor of a cluster of dask.distributed, whose workers were started by the site.
+def pool(jobs: Jobs) -> Iterator[futures.Executor]:
+    """Give an executor for the length of the block; an error ends what it is at.
 
     Parameters
     ----------
-    scheduler : str or None
-        Its address, ``tcp://host:8786``.
-    scheduler_file : Path or None
-        The file that it wrote its address to.
+    jobs : int, str or Path
+        1 for this process, more for as many worker processes; the address of a scheduler of
+        dask.distributed, ``tcp://host:8786``, or the file that it wrote its address to, for the
+        workers that the site has started.
 
     Raises
     ------
     UsageError
-        `distributed` is not installed, both are given, or a worker would do several tasks in one
-        process.
+        There is no such file, `distributed` is not installed, or a worker of the cluster would do
+        several tasks in one process.
     WorkerError
-        The scheduler does not answer.
+        The scheduler does not answer, or has no workers.
     """
-    if scheduler and scheduler_file:
-        raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
-    if scheduler_file is not None and not scheduler_file.is_file():
+    if jobs == 1:
+        yield _ThisProcess()
+    elif isinstance(jobs, int):
+        with _processes(jobs) as processes:
+            yield processes
+    else:
+        with _cluster(jobs) as client:
+            yield client.get_executor(pure=False)
+
+
+class _ThisProcess(futures.Executor):
+    """Does every task when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
+        future: futures.Future[Any] = futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _completed(
+    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: Jobs, first_error_ends: bool
+) -> Generator[tuple[int, futures.Future[Any]], None, None]:
+    """Yield the number of every task, with its result and log records, as it ends."""
+    call = partial(_here if jobs == 1 else _elsewhere, function, logs.level())
+    at_once = jobs if isinstance(jobs, int) else len(tasks)
+    ahead = deque(enumerate(tasks))
+    while ahead:
+        running: dict[futures.Future[Any], tuple[int, Task]] = {}
+        lost: list[tuple[int, Task]] = []
+        with pool(jobs) as workers:
+            while running or (ahead and not lost):
+                while ahead and not lost and len(running) < at_once:
+                    item = ahead.popleft()
+                    running[_submitted(workers, call, item[1])] = item
+                for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                    if future not in running:
+                        continue
+                    item = running.pop(future)
+                    error = _error(future)
+                    if isinstance(error, BrokenProcessPool):
+                        lost.append(item)
+                        continue
+                    if first_error_ends and error:
+                        ahead.clear()
+                        running = {f: kept for f, kept in running.items() if not f.cancel()}
+                    yield item[0], future
+        for number, task in sorted(lost, key=lambda item: item[0]):
+            with _processes(1) as alone:  # which of them killed its worker is seen now
+                future = alone.submit(call, task)
+                futures.wait([future])
+            if first_error_ends and future.exception():
+                ahead.clear()
+            yield number, future
+
+
+def _submitted(workers: futures.Executor, call: Any, task: Any) -> futures.Future[Any]:
+    try:
+        return workers.submit(call, task)
+    except BrokenProcessPool as error:
+        future: futures.Future[Any] = futures.Future()
+        future.set_exception(error)
+        return future
+
+
+def _error(future: futures.Future[Any]) -> BaseException | None:
+    return futures.CancelledError() if future.cancelled() else future.exception()
+
+
+def _named(error: BaseException, task: str) -> BaseException:
+    """Say at which task a worker was lost; other errors say it themselves."""
+    again = "what was finished is kept, start again"
+    why = {
+        "BrokenProcessPool": "a worker process was killed, and another one again, for want of "
+        f"memory perhaps; {again} with fewer -jobs",
+        "KilledWorker": f"its workers were lost, one after the other; {again}",
+        "CancelledError": f"the scheduler of the cluster was lost; {again}",
+    }.get(type(error).__name__)
+    return WorkerError(f"{task}: {why}") if why else error
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[futures.Executor]:
+    """Worker processes; an error or a signal stops what they are at, and waits for it."""
+    others = active_children()
+    workers = futures.ProcessPoolExecutor(jobs, get_context("spawn"), _start, (os.getpid(),))
+    try:
+        yield workers
+    except BaseException:
+        for worker in active_children():
+            if worker not in others:
+                worker.terminate()
+        raise
+    finally:
+        workers.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _cluster(scheduler: str | Path) -> Iterator[Any]:
+    """Connect to a scheduler of dask.distributed for the length of the block."""
+    if isinstance(scheduler, Path) and not scheduler.is_file():
         raise UsageError(
-            f"{scheduler_file}: no such file; start dask scheduler --scheduler-file with it"
+            f"{scheduler}: no such file; start dask scheduler --scheduler-file with it"
         )
     try:
-        from distributed import Client
+        import distributed
     except ImportError as error:
         raise UsageError(
             "a cluster needs dask.distributed: pip install 'sct_lesion_losses[cluster]'"
         ) from error
-    where = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
+    where = "address" if isinstance(scheduler, str) else "scheduler_file"
     try:
-        client = Client(**where, timeout=PATIENCE_S)
-    except (OSError, TimeoutError, ValueError) as error:
+        client = distributed.Client(**{where: str(scheduler)}, timeout=PATIENCE_S)
+    except (OSError, distributed.TimeoutError, ValueError) as error:
         raise WorkerError(
-            f"the scheduler {scheduler or scheduler_file} does not answer ({error}); start one "
-            "with dask scheduler, and workers with dask worker --nthreads 1"
+            f"the scheduler {scheduler} does not answer ({error}); start one with dask scheduler, "
+            "and workers with dask worker --nthreads 1"
         ) from error
     with client:
-        workers = client.scheduler_info()["workers"].values()
-        if any(worker["nthreads"] > 1 for worker in workers):
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE_S)
+        except distributed.TimeoutError as error:
+            raise WorkerError(
+                f"the scheduler {scheduler} has no workers; start some with "
+                "dask worker --nthreads 1"
+            ) from error
+        if max(client.nthreads().values()) > 1:
             raise UsageError(
-                "workers of this cluster do several tasks in one process, and a training needs a "
+                "workers of this cluster do several tasks in one process, and a task needs a "
                 "process of its own: start them with dask worker --nthreads 1"
             )
-        yield client.get_executor()
+        yield client
 
 
-# What follows runs in the workers.
+def _here(function: Callable[[Task], Result], _level: int, task: Task) -> tuple[Result, Any]:
+    return function(task), ()
 
-_said: list[logging.LogRecord] = []
+
+# What follows runs in the workers. A handler of signals can only be told by globals where it comes.
+
 _at_work = False
+_stopped = False
 
 
-class _Stopped(BaseException):
-    """Unwinds a task, so that its temporary files are removed."""
+def _elsewhere(
+    function: Callable[[Task], Result], level: int, task: Task
+) -> tuple[Result, list[logging.LogRecord]]:
+    """Do a task; its log records come with its result, or with its error."""
+    global _at_work
+    with logs.collected(level) as records:
+        try:
+            try:
+                _at_work = True
+                return function(task), records
+            except Exception as error:
+                error.__dict__["records"] = records
+                raise
+            finally:
+                _at_work = False
+                if _stopped:  # and something has swallowed the exception
+                    os._exit(_STOPPED)
+        except SystemExit:  # the executor would take it for an error of the task and go on
+            os._exit(_STOPPED)
 
 
-class _Keeper(logging.Handler):
-    """Keeps log records in a form that can be sent."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = logs.with_scan(record.getMessage()), None
-        if record.exc_info:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-            record.exc_info = None
-        _said.append(record)
-
-
-def _start(parent: Connection, level: int) -> None:
-    """Prepare a worker, before it imports what computes."""
+def _start(parent: int) -> None:
+    """Prepare a worker process, before it imports what computes."""
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    logging.captureWarnings(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    logging.captureWarnings(True)
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.addHandler(_Keeper())
-        logger.propagate = False
-    logging.getLogger(_LOGGERS[0]).setLevel(level)
+    # Where the parent was killed nobody ends its workers, and nothing else tells them of it.
+    signal.signal(signal.SIGALRM, partial(_stop_orphan, parent))
+    signal.setitimer(signal.ITIMER_REAL, _ORPHAN_S, _ORPHAN_S)
 
 
-def _work(function: Callable[[Task], Result], task: Task) -> _Outcome[Result]:
-    global _at_work
-    _said.clear()
-    try:
-        _at_work = True
-        return _Outcome(function(task), None, "", tuple(_said))
-    except Exception as error:
-        return _Outcome(None, error, traceback.format_exc(), tuple(_said))
-    except _Stopped:
+def _stop(*_: object) -> None:
+    """Unwind what this worker is at, so that its temporary files are removed, and end it."""
+    global _stopped
+    if not _at_work:
         os._exit(_STOPPED)
-    finally:
-        _at_work = False
+    if not _stopped:  # a second signal would cut the unwinding short
+        _stopped = True
+        raise SystemExit(_STOPPED)
 
 
-def _stop(_signal: int, _frame: object) -> None:
-    if _at_work:
-        raise _Stopped
-    os._exit(_STOPPED)
-
-
-def _watch(parent: Connection) -> NoReturn:
-    """Stop this worker when its parent closes its end or is gone."""
-    with suppress(EOFError, OSError):
-        parent.recv()
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os._exit(_STOPPED)
+def _stop_orphan(parent: int, *_: object) -> None:
+    if os.getppid() != parent:
+        _stop()

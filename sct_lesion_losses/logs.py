@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from logging.handlers import QueueHandler
 from pathlib import Path
 
 from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError
 
+_PACKAGE = "sct_lesion_losses"
 _scan: ContextVar[str] = ContextVar("scan", default="")
 
 
@@ -37,7 +39,48 @@ def with_scan(text: str) -> str:
     return f"{scan}: {text}" if scan and scan not in text else text
 
 
-class _Collector(logging.Handler):
+class _Collector(QueueHandler):
+    """Keeps log records in a form that can be sent to another process."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # nothing is queued
+        self.setLevel(level)
+        self.records: list[logging.LogRecord] = []
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_scan(super().format(record))
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def level() -> int:
+    """Level from which on the package logs."""
+    return logging.getLogger(_PACKAGE).getEffectiveLevel()
+
+
+@contextmanager
+def collected(level: int) -> Iterator[list[logging.LogRecord]]:
+    """Collect what the package logs and what Python warns of, each with the name of its scan.
+
+    Parameters
+    ----------
+    level : int
+        The package logs from this level on for the length of the block.
+    """
+    collector = _Collector(level)
+    package = logging.getLogger(_PACKAGE)
+    before = package.level
+    with ExitStack() as stack:
+        for logger in (package, logging.getLogger("py.warnings")):
+            logger.addHandler(collector)
+            stack.callback(logger.removeHandler, collector)
+        stack.callback(package.setLevel, before)
+        package.setLevel(level)
+        yield collector.records
+
+
+class _Texts(logging.Handler):
     """Keeps the text of every warning."""
 
     def __init__(self) -> None:
@@ -51,8 +94,8 @@ class _Collector(logging.Handler):
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
     """Collect what the package warns of, for the sidecar."""
-    collector = _Collector()
-    package = logging.getLogger("sct_lesion_losses")
+    collector = _Texts()
+    package = logging.getLogger(_PACKAGE)
     package.addHandler(collector)
     try:
         yield collector.texts

@@ -37,6 +37,21 @@ def refuse_odd(task: tuple[int, Path]) -> None:
     (folder / str(number)).touch()
 
 
+def warn_and_fail(scan: Path) -> None:
+    with logs.about(scan):
+        logging.getLogger("sct_lesion_losses.tasks").warning("all is lost")
+        raise DataError("lost")
+
+
+def die_once(path: Path) -> str:
+    """Lose the worker at the first time where the file is called c."""
+    before = f"{path.read_text()} " if path.exists() else ""
+    path.write_text(f"{before}{os.getpid()}")
+    if path.name == "c" and not before:
+        os._exit(1)
+    return path.name
+
+
 def die_at_third(number: int) -> int:
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)

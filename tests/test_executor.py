@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import worker_tasks
+
+from sct_lesion_losses import executor
+from sct_lesion_losses.errors import DataError, UsageError, WorkerError
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
+    told = []
+    results = executor.run(
+        worker_tasks.slower_first,
+        range(4),
+        jobs,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert results == [0, 1, 4, 9]
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_nothing_to_do_starts_nothing() -> None:
+    assert executor.run(worker_tasks.slower_first, [], 8) == []
+
+
+def test_a_worker_computes_in_one_thread() -> None:
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    assert executor.run(worker_tasks.of_environment, names, 2) == ["1", "1", "1"]
+
+
+def test_a_warning_of_a_worker_is_logged_here_with_the_name_of_its_scan(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    executor.run(worker_tasks.warn, [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")], 2)
+    assert sorted(caplog.messages) == [
+        "a.nii.gz: 3 slices have no point",
+        "b.nii.gz: 3 slices have no point",
+    ]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_error_of_a_worker_is_raised_here_with_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^scan 1: odd$") as raised:
+        executor.run(worker_tasks.refuse_odd, [(1, tmp_path), (3, tmp_path)], 2)
+    assert "in refuse_odd" in str(raised.value.__cause__)
+
+
+def test_what_runs_beside_a_failing_task_is_finished_and_nothing_else_begun(
+    tmp_path: Path,
+) -> None:
+    tasks = [(number, tmp_path) for number in (0, 1, 2, 4)]
+    with pytest.raises(DataError, match="scan 1"):
+        executor.run(worker_tasks.refuse_odd, tasks, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_errors_take_the_place_of_results_where_the_others_are_to_go_on(tmp_path: Path) -> None:
+    tasks = [(number, tmp_path) for number in range(4)]
+    for jobs in (1, 2):
+        told: list[tuple[int, int]] = []
+        found = executor.run(
+            worker_tasks.refuse_odd,
+            tasks,
+            jobs,
+            progress=lambda *now, told=told: told.append(now),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in found] == [type(None), DataError, type(None), DataError]
+        assert str(found[3]) == "scan 3: odd"
+        assert told == [(done, 4) for done in (1, 2, 3, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
+
+
+def test_what_a_failing_task_logged_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+    scans = [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")]
+    executor.run(worker_tasks.warn_and_fail, scans, 2, return_exceptions=True)
+    assert sorted(caplog.messages) == ["a.nii.gz: all is lost", "b.nii.gz: all is lost"]
+
+
+def test_a_task_whose_worker_was_killed_is_done_again(tmp_path: Path) -> None:
+    tasks = [tmp_path / name for name in "abcde"]
+    assert executor.run(worker_tasks.die_once, tasks, 2) == list("abcde")
+
+
+def test_a_worker_that_is_killed_again_at_the_same_task_is_said() -> None:
+    with pytest.raises(WorkerError, match=r"^scan-2: a worker process was killed.*fewer -jobs"):
+        executor.run(worker_tasks.die_at_third, range(9), 2, name=lambda n: f"scan-{n}")
+
+
+def test_a_task_that_kills_its_workers_ends_no_other() -> None:
+    found = executor.run(worker_tasks.die_at_third, range(5), 2, return_exceptions=True)
+    assert isinstance(found[2], WorkerError)
+    assert [number for number in found if number is not found[2]] == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("with_signal", "said"),
+    [
+        (signal.SIGTERM, "Terminated\n"),
+        (signal.SIGINT, "KeyboardInterrupt\n"),
+        (signal.SIGKILL, None),  # the leftovers of a killed process may be told of
+    ],
+)
+def test_workers_end_with_their_parent_and_remove_what_they_had_begun(
+    with_signal: signal.Signals, said: str | None, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, worker_tasks.__file__, str(tmp_path)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: len([p for p in tmp_path.glob("*.pid") if p.read_text()]) == 2)
+        workers = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+        process.send_signal(with_signal)
+        process.wait(timeout=30)
+        until(lambda: not any(alive(worker) for worker in workers))
+        _, err = process.communicate(timeout=30)
+    assert said is None or err == said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pid", "b.pid"]
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+OF_DISTRIBUTED = pytest.mark.filterwarnings("default")  # its libraries warn
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a cluster of two worker processes here; it sets $OMP_NUM_THREADS, undone here."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        mock.patch.dict(os.environ),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as made,
+    ):
+        yield made.scheduler_address
+
+
+@OF_DISTRIBUTED
+def test_tasks_are_done_by_the_workers_of_a_cluster_and_a_lost_one_is_replaced(
+    cluster: str, tmp_path: Path
+) -> None:
+    tasks = [tmp_path / name for name in "abcde"]
+    assert executor.run(worker_tasks.die_once, tasks, cluster) == list("abcde")
+    first, _, last = (tmp_path / "c").read_text().partition(" ")
+    assert str(os.getpid()) not in (first, last)
+    assert first != last
+
+
+@OF_DISTRIBUTED
+def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(
+    cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = [(number, tmp_path) for number in range(3)]
+    found = executor.run(worker_tasks.refuse_odd, tasks, cluster, return_exceptions=True)
+    assert [str(result) for result in found] == ["None", "scan 1: odd", "None"]
+    with pytest.raises(DataError, match="scan 1: odd"):
+        executor.run(worker_tasks.refuse_odd, tasks, cluster)
+    executor.run(worker_tasks.warn, [Path("/data/a.nii.gz")], cluster)
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("sct_lesion_losses")]
+    assert said == ["a.nii.gz: 3 slices have no point"]
+
+
+@OF_DISTRIBUTED
+def test_a_task_that_kills_the_workers_of_a_cluster_is_named(cluster: str) -> None:
+    with pytest.raises(WorkerError, match=r"^scan-2: its workers were lost, one after the other"):
+        executor.run(worker_tasks.die_at_third, range(3), cluster, name=lambda n: f"scan-{n}")
+
+
+@OF_DISTRIBUTED
+@pytest.mark.parametrize(
+    ("workers", "threads", "error"),
+    [(1, 2, "--nthreads 1"), (0, 1, "has no workers; start some")],
+)
+def test_a_cluster_that_cannot_be_used_is_refused(
+    workers: int, threads: int, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(executor, "PATIENCE_S", 1)
+    with (
+        mock.patch.dict(os.environ),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=False,
+            dashboard_address=None,
+        ) as made,
+        pytest.raises((UsageError, WorkerError), match=error),
+    ):
+        executor.run(worker_tasks.slower_first, range(2), made.scheduler_address)
+
+
+@OF_DISTRIBUTED
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executor, "PATIENCE_S", 0.5)
+    with pytest.raises(WorkerError, match=r"tcp://127.0.0.1:9 does not answer"):
+        executor.run(worker_tasks.slower_first, [0], "tcp://127.0.0.1:9")
+
+
+def test_a_scheduler_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none.json: no such file"):
+        executor.run(worker_tasks.slower_first, [0], tmp_path / "none.json")
+
+
+def test_without_distributed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"sct_lesion_losses\[cluster\]"):
+        executor.run(worker_tasks.slower_first, [0], "tcp://127.0.0.1:9")
