@@ -17,7 +17,7 @@ from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, current_process, get_context
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -92,8 +92,8 @@ def run(
     LesionError
         Whatever the function raises. The tasks that run beside it are finished, no other is begun.
     """
-    if isinstance(jobs, int):
-        jobs = max(1, min(jobs, len(tasks)))
+    if isinstance(jobs, int):  # the workers of a cluster may have no processes of their own
+        jobs = 1 if current_process().daemon else max(1, min(jobs, len(tasks)))
     results: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
     with closing(_completed(function, tasks, jobs, not return_exceptions)) as completed:

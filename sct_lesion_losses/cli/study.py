@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,6 @@ def main(
         raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
     if not bundles:
         options.choose(backend, device, threads)
-    from sct_lesion_losses import executor
     from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import study
@@ -181,22 +179,19 @@ def main(
         for step, state in study.listed(folder, settings):
             click.echo(f"{step}: {state}")
         return 0
-    with ExitStack() as stack:
-        pool = None
-        if scheduler or scheduler_file:
-            pool = stack.enter_context(executor.cluster(scheduler, scheduler_file))
-        elif trained:
-            options.training()
-            from sct_lesion_losses.training.devices import require
+    workers = scheduler or scheduler_file or 1
+    if trained and workers == 1:
+        options.training()
+        from sct_lesion_losses.training.devices import require
 
-            require(device)
-        failures = study.run(
-            data,
-            folder,
-            settings,
-            jobs=jobs,
-            executor=pool,
-            progress=talk.progress,
-        )
+        require(device)
+    failures = study.run(
+        data,
+        folder,
+        settings,
+        jobs=jobs,
+        workers=workers,
+        progress=talk.progress,
+    )
     click.echo(folder / study.PAGE)
     return FAILED if failures else 0

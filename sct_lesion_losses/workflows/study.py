@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from statistics import median
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import __version__, logs
+from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.cohorts import splits
@@ -33,7 +32,7 @@ from sct_lesion_losses.errors import (
     TrainingError,
     UsageError,
 )
-from sct_lesion_losses.executor import Progress
+from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import line_for_sct, located
@@ -140,7 +139,7 @@ def run(
     settings: StudySettings,
     *,
     jobs: int = 1,
-    executor: Executor | None = None,
+    workers: Jobs = 1,
     progress: Opened = lambda _: nullcontext(),
 ) -> dict[str, str]:
     """Make a study, or what of it is missing in its folder.
@@ -155,8 +154,8 @@ def run(
     settings : StudySettings
     jobs : int
         Scans at a time.
-    executor : Executor, optional
-        Where to train, all losses at once; here, one after the other, by default.
+    workers : int, str or Path
+        Where to train, see `executor.pool`: here, one loss after the other, by default.
     progress : callable
         Opens a context for what is done scan by scan, by a word for it.
 
@@ -178,9 +177,11 @@ def run(
     given = _check(settings, folder)
     page.require()
     cohorts.read(data)  # nothing is written for a cohort that cannot be read
+    with executor.pool(workers):  # nor for a cluster that is not there
+        pass
     with _alone_in(folder):
         table = _split(data.absolute(), folder, settings.rules, progress)
-        failures = _train(table, folder, settings, jobs, executor)
+        failures = _train(table, folder, settings, jobs, workers)
         _tune(given, table, folder, settings, jobs, progress, failures)
         bundles = _bundles(given, folder, settings, failures)
         if not bundles:
@@ -346,7 +347,7 @@ def _place(file: Path) -> str:
 
 
 def _train(
-    table: Path, folder: Path, settings: StudySettings, jobs: int, executor: Executor | None
+    table: Path, folder: Path, settings: StudySettings, jobs: int, workers: Jobs
 ) -> dict[str, str]:
     """Train every loss; return why that failed, by the names of the steps."""
     trainings = [
@@ -362,17 +363,15 @@ def _train(
         )
         for recipe in settings.recipes
     ]
+    found = executor.run(
+        train_one, trainings, workers, name=lambda task: task.recipe.loss, return_exceptions=True
+    )
     failures: dict[str, str] = {}
-    if executor is None:
-        for training in trainings:
-            _note(f"train {training.recipe.loss}", train_one(training), failures)
-        return failures
-    sent = {executor.submit(train_one, training): training for training in trainings}
-    for future in as_completed(sent):
-        step = f"train {sent[future].recipe.loss}"
-        error = future.exception()
-        lost = f"its worker was lost ({error}); the last epoch is kept, start again"
-        _note(step, future.result() if error is None else lost, failures)
+    for training, why in zip(trainings, found, strict=True):
+        if isinstance(why, Exception):
+            _note(f"train {training.recipe.loss}", _why(why), failures)
+        elif why:
+            failures[f"train {training.recipe.loss}"] = why
     return failures
 
 
@@ -397,7 +396,9 @@ def train_one(training: Training) -> str:
             jobs=training.jobs,
         )
     except Exception as error:  # whatever it is, the other losses are trained
-        return _why(error)
+        why = _why(error)
+        logger.error("train %s failed: %s", training.recipe.loss, why)
+        return why
     return ""
 
 
