@@ -32,8 +32,7 @@ import numpy as np
 from scipy import ndimage
 
 from sct_lesion_losses.metrics import lesionwise, voxelwise
-from sct_lesion_losses.thresholds import THRESHOLDS, binarize, choose, sweep, sweep_lesions
-from sct_lesion_losses.thresholds import sweep as tally
+from sct_lesion_losses.thresholds import THRESHOLDS, binarize, choose, count, sweep, sweep_lesions
 
 SHAPE = (320, 320, 15)
 SPACING_MM = (0.5, 0.5, 3.0)
@@ -123,12 +122,12 @@ def tuned(folder: Path, n: int, scans: int) -> Tuning:
     """Tune on so many scans, the n there are in turn; runs in a process of its own."""
     before = status_mb("VmRSS")
     start = time.process_time()
-    tallies = []
+    counted = []
     for k in range(scans):
         mask, pmap = (np.load(folder / f"{what}_{k % n}.npy") for what in ("mask", "pmap"))
-        tallies.append(tally(mask, pmap, SPACING_MM))
+        counted.append(count(mask, pmap, SPACING_MM))
     swept = time.process_time()
-    choice = choose(tallies)
+    choice = choose(counted)
     done = time.process_time()
     growth = status_mb("VmHWM") - before
     return Tuning(swept - start, done - swept, growth, choice.threshold)

@@ -259,7 +259,7 @@ def _recalibrate(
         found.local_threshold,
         found.weight,
         found.objective,
-        found.held_out,
+        found.leave_one_out,
         found.held_out_shipped,
     )
     click.echo(f"{found.threshold:g}")

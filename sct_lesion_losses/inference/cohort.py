@@ -31,8 +31,8 @@ from sct_lesion_losses.inference import predict as models
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.preprocessing import cache
 from sct_lesion_losses.sct import lesion as sct_lesion
-from sct_lesion_losses.thresholds import Tally, tally
-from sct_lesion_losses.thresholds.sweep import from_dict
+from sct_lesion_losses.thresholds import ScanCounts, count
+from sct_lesion_losses.thresholds.curves import from_dict
 
 AS_IN_COHORT = "cohort"
 _REMEMBERED = 10_000  # hashes of scans
@@ -284,7 +284,7 @@ class Result:
 
     Attributes
     ----------
-    tally : Tally or None
+    tally : ScanCounts or None
         None where no cord was found.
     refused : str
         Why there is none.
@@ -292,7 +292,7 @@ class Result:
         Name, version and precision of what computed it.
     """
 
-    tally: Tally | None
+    tally: ScanCounts | None
     refused: str = ""
     engine: str = ""
 
@@ -412,7 +412,7 @@ def _result(model: Model, found: Located, conditions: Conditions) -> Result:
             pmap = mask.astype(np.float32)
         else:
             pmap = predict.pmap(bundle, image, grid, line, network=network)
-        counted = tally(found.truth, pmap, grid.spacing_mm, model.thresholds)
+        counted = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
     return Result(counted, "", f"{network.name} {network.version}, {network.precision}")
 
 

@@ -9,20 +9,20 @@ import numpy as np
 from sct_lesion_losses.bundle.schema import UNTUNED_THRESHOLD, Metric
 from sct_lesion_losses.metrics import patientwise, statistics
 from sct_lesion_losses.metrics.patientwise import Proportion
-from sct_lesion_losses.thresholds import Tally
+from sct_lesion_losses.thresholds import ScanCounts
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter
 
 PRESET = "paper"
 
 
 def metrics(
-    tallies: Sequence[Tally], subjects: Sequence[str], threshold: float, refused: int = 0
+    tallies: Sequence[ScanCounts], subjects: Sequence[str], threshold: float, refused: int = 0
 ) -> dict[str, Metric]:
     """Return the bundle's `metrics`: summaries over unseen scans with lesions, and shares.
 
     Parameters
     ----------
-    tallies : sequence of Tally
+    tallies : sequence of ScanCounts
         Of the unseen scans; `threshold` and 0.5 are among their thresholds.
     subjects : sequence of str
         Whose scan each is; the intervals of medians and means resample them.

@@ -1,4 +1,4 @@
-"""A second operating point, per lesion: the choice of which predicted lesions are kept.
+"""Filter of predicted lesions: a second operating point, per lesion.
 
 How many lesions are found at what number of false ones is told by the free-response ROC curve.
 
@@ -29,15 +29,21 @@ from sct_lesion_losses.metrics.lesionwise import (
     overlap,
     sizes,
 )
-from sct_lesion_losses.thresholds.binarize import binarize, compared
-from sct_lesion_losses.thresholds.sweep import checked
+from sct_lesion_losses.thresholds.binarization import binarize, compared
+from sct_lesion_losses.thresholds.curves import checked
+from sct_lesion_losses.thresholds.objectives import TIE
+
+# Finer towards 1: networks trained with overlap losses hardly give any other value inside a lesion.
+PEAKS = (*(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
+VOLUMES_MM3 = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 
 BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a predicted lesion must have to be kept.
+    """Least peak and volume of a predicted lesion that is kept.
 
     Attributes
     ----------
@@ -52,8 +58,8 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Lesions of one scan after a filter, as `metrics.lesion.score` counts them."""
+class LesionCounts:
+    """Lesions of one scan after a filter, as `metrics.lesionwise.score` counts them."""
 
     n_truth: int
     n_predicted: int
@@ -106,13 +112,13 @@ class Candidates:
         """Predicted lesions that a filter keeps, (T,)."""
         return _kept(self.table.predicted_sizes, self.peaks, self.voxel_mm3, rule)
 
-    def counts(self, rule: Filter) -> Counts:
+    def counts(self, rule: Filter) -> LesionCounts:
         """Count what is detected once a filter has been applied."""
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
         table = self.table.only(every, self.kept(rule))
         table = lesionwise.counted(table, self.preset, self.voxel_mm3)
         found, correct = lesionwise.detected(table, self.preset)
-        return Counts(len(found), len(correct), int(found.sum()), int(correct.sum()))
+        return LesionCounts(len(found), len(correct), int(found.sum()), int(correct.sum()))
 
 
 def candidates(
@@ -133,7 +139,7 @@ def candidates(
     spacing_mm : 3 float
         Of their grid.
     preset : str or Preset
-        A key of `metrics.detection.PRESETS`, or numbers of one's own; 18-neighbour, as the filter.
+        A key of `metrics.lesionwise.PRESETS`, or numbers of one's own; 18-neighbour, as the filter.
 
     Returns
     -------
@@ -204,14 +210,6 @@ def _peaks(labels: NDArray[np.int32], pmap: NDArray[np.floating[Any]]) -> NDArra
     highest = np.zeros(int(labels.max(initial=0)), dtype=pmap.dtype)
     np.maximum.at(highest, labels[inside] - 1, pmap[inside])
     return highest
-
-
-# Finer towards 1: networks trained with overlap losses hardly give any other value inside a lesion.
-PEAKS = (*(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
-VOLUMES_MM3 = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
-TIE = 1e-12
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,16 +325,27 @@ def choose_filter(
     predicted = np.array([[c.n_predicted for c in row] for row in counts])
 
     def best(used: BoolArray) -> int:
+        """Index of the best filter on some scans; -1 where none reaches the specificity."""
         clean = _clean(predicted[used & free])
         allowed = clean >= specificity - TIE if specificity > 0 else np.ones(len(filters), bool)
         if not allowed.any():
-            raise DataError(_out_of_reach(specificity, clean))
+            return -1
         value = np.where(allowed, np.median(f1[used & bearing], axis=0), -1.0)
         tied = np.flatnonzero(value >= value.max() - TIE)
         return int(tied[np.argmax(predicted[used][:, tied].sum(axis=0))])
 
-    chosen = best(np.ones(len(scans), dtype=bool))
     clean = _clean(predicted[free])
+    if specificity > 0 and not free.any():
+        raise DataError(
+            f"a P-specificity of {specificity:g} is asked for, and no scan is free of lesions; add "
+            "some that are, or ask for none"
+        )
+    chosen = best(np.ones(len(scans), dtype=bool))
+    if chosen < 0:
+        raise DataError(
+            f"no filter of predicted lesions reaches a P-specificity of {specificity:g} on these "
+            f"scans ({clean.max():.2f} at most); ask for less"
+        )
     return LesionChoice(
         filter=filters[chosen],
         f1=float(np.median(f1[bearing, chosen])),
@@ -357,18 +366,6 @@ def _clean(predicted: NDArray[np.int64]) -> FloatArray:
     return np.asarray((predicted == 0).mean(axis=0))
 
 
-def _out_of_reach(specificity: float, clean: FloatArray) -> str:
-    if np.isnan(clean).all():
-        return (
-            f"a P-specificity of {specificity:g} is asked for, and no scan is free of lesions; add "
-            "some that are, or ask for none"
-        )
-    return (
-        f"no filter of predicted lesions reaches a P-specificity of {specificity:g} on these scans "
-        f"({clean.max():.2f} at most); ask for less"
-    )
-
-
 def _leave_one_out(
     f1: FloatArray,
     bearing: BoolArray,
@@ -376,15 +373,14 @@ def _leave_one_out(
     best: Callable[[BoolArray], int],
 ) -> float:
     """Median L-F1 of scans that are filtered as the other subjects choose."""
-    owners = list(dict.fromkeys(subjects))
     held_out = np.full(len(f1), np.nan)
-    for owner in owners:
+    for owner in dict.fromkeys(subjects):
         own = np.array([subject == owner for subject in subjects], dtype=bool)
         if not (bearing & ~own).any():
             return float("nan")
         if (bearing & own).any():
-            try:
-                held_out[own] = f1[own, best(~own)]
-            except DataError:  # the others do not reach the specificity
+            chosen = best(~own)
+            if chosen < 0:
                 return float("nan")
+            held_out[own] = f1[own, chosen]
     return float(np.median(held_out[bearing]))

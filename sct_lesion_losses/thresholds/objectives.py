@@ -1,16 +1,18 @@
-"""What a decision threshold is to make best, from the counts of the scans that choose it."""
+"""Objectives of a decision threshold, from the counts of the scans that choose it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.thresholds.sweep import Curve, LesionCurve, Tally
+from sct_lesion_losses.thresholds import OBJECTIVES, Criterion
+from sct_lesion_losses.thresholds.curves import Curve, LesionCurve, ScanCounts
 
 TIE = 1e-12
 BETA = 2.0
@@ -21,16 +23,16 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Objective:
-    """What the threshold is to make best, with its numbers.
+    """Objective of a decision threshold, with its numbers.
 
     Attributes
     ----------
     name : str
-        A key of `OBJECTIVES`.
+        A key of `thresholds.OBJECTIVES`.
     beta : float
         Weight of sensitivity against precision in F-beta.
     preset : str
-        Rule of the lesion-wise scores; a key of `metrics.detection.PRESETS`.
+        Rule of the lesion-wise scores; a key of `metrics.lesionwise.PRESETS`.
     specificity : float or None
         P-specificity that the threshold must reach, where the objective asks for one.
 
@@ -53,7 +55,7 @@ class Objective:
         lesionwise.find(self.preset)
         if not 0 < self.beta < float("inf"):
             raise UsageError(f"beta is {self.beta!r}, expected a number above 0")
-        if OBJECTIVES[self.name].at_specificity != (self.specificity is not None):
+        if self.criterion.at_specificity != (self.specificity is not None):
             raise UsageError(
                 "the objective l_f1_at_specificity needs a specificity, and no other takes one; "
                 f"received {self.name} with {self.specificity}"
@@ -63,43 +65,29 @@ class Objective:
                 f"the specificity is {self.specificity!r}, expected a number in (0, 1]"
             )
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
-    def parameters(self) -> Parameters:
-        """Those of its numbers that it depends on."""
-        score = OBJECTIVES[self.name].score
-        return Parameters(
-            self.beta if score is _v_fbeta else None,
-            self.preset if score is _l_f1 else None,
-            self.specificity,
-        )
+    def criterion(self) -> Criterion:
+        """How it is computed."""
+        return OBJECTIVES[self.name]
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Those of its numbers that it depends on, by their names."""
+        found: dict[str, Any] = {}
+        if self.criterion.score == "v_fbeta":
+            found["beta"] = self.beta
+        if self.criterion.score == "l_f1":
+            found["preset"] = self.preset
+        if self.specificity is not None:
+            found["specificity"] = self.specificity
+        return found
 
-@dataclass(frozen=True)
-class Parameters:
-    """The numbers that an objective depends on; None for the others. See `Objective`."""
-
-    beta: float | None = None
-    preset: str | None = None
-    specificity: float | None = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How an objective is computed.
-
-    Attributes
-    ----------
-    score : callable
-        Score of a scan at every threshold, (T,); NaN throughout for one without lesions.
-    statistic : callable
-        Of the scores over scans; takes an axis.
-    at_specificity : bool
-        Only thresholds with a given P-specificity on the lesion-free scans are allowed.
-    """
-
-    score: Callable[[Curve | Tally, Objective], FloatArray]
-    statistic: Callable[..., FloatArray]
-    at_specificity: bool = False
+    def summary(self, scores: FloatArray) -> FloatArray:
+        """Median or mean of scores, (N, ...), over the scans."""
+        return np.asarray(getattr(np, self.criterion.statistic)(scores, axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +110,12 @@ class Scored:
 
     @property
     def bearing(self) -> NDArray[np.bool_]:
-        """Which scans have a score, (N,)."""
+        """Scans that have a score, (N,)."""
         return np.asarray(~np.isnan(self.scores[:, 0]))
 
     @property
     def lesion_free(self) -> NDArray[np.bool_]:
-        """Which scans tell of the specificity, (N,)."""
+        """Scans that tell of the specificity, (N,)."""
         return np.asarray(~np.isnan(self.empty[:, 0]))
 
     def decide(self, rows: Rows) -> bool:
@@ -147,8 +135,7 @@ class Scored:
         NaN where the threshold does not reach the specificity. Where none does, those of the
         highest specificity are allowed.
         """
-        scores = self.scores[rows[self.bearing[rows]]]
-        found = np.asarray(OBJECTIVES[self.objective.name].statistic(scores, axis=0))
+        found = self.objective.summary(self.scores[rows[self.bearing[rows]]])
         if self.objective.specificity is None:
             return found
         reached = self.specificity(rows)
@@ -180,12 +167,12 @@ class Scored:
             )
 
 
-def score(scans: Sequence[Curve | Tally], objective: Objective) -> Scored:
+def score(scans: Sequence[Curve | ScanCounts], objective: Objective) -> Scored:
     """Score scans at every threshold.
 
     Parameters
     ----------
-    scans : sequence of Curve or Tally
+    scans : sequence of Curve or ScanCounts
         Over the same thresholds.
     objective : Objective
 
@@ -198,47 +185,32 @@ def score(scans: Sequence[Curve | Tally], objective: Objective) -> Scored:
     UsageError
         The objective is lesion-wise, and a scan has voxel counts alone.
     """
-    kind = OBJECTIVES[objective.name]
-    scores = np.stack([kind.score(scan, objective) for scan in scans])
+    score_of = SCORES[objective.criterion.score]
+    scores = np.stack([score_of(scan, objective) for scan in scans])
     empty = np.full(scores.shape, np.nan)
-    if kind.at_specificity:
+    if objective.criterion.at_specificity:
         for row, scan in enumerate(scans):
             if voxels(scan).n_truth == 0:
                 empty[row] = _lesions(scan, objective).n_predicted == 0
     return Scored(objective, scores, empty)
 
 
-def voxels(scan: Curve | Tally) -> Curve:
+def voxels(scan: Curve | ScanCounts) -> Curve:
     """Voxel counts of a scan."""
     return scan if isinstance(scan, Curve) else scan.voxels
 
 
-def _lesions(scan: Curve | Tally, objective: Objective) -> LesionCurve:
+def _lesions(scan: Curve | ScanCounts, objective: Objective) -> LesionCurve:
     if isinstance(scan, Curve):
         raise UsageError(
-            f"{objective.name} needs lesion counts, received voxel counts alone; give tallies"
+            f"{objective} needs lesion counts, received voxel counts alone; give both (`count`)"
         )
     return scan.lesions[objective.preset]
 
 
-def _v_f1(scan: Curve | Tally, _objective: Objective) -> FloatArray:
-    return voxels(scan).f1
-
-
-def _v_fbeta(scan: Curve | Tally, objective: Objective) -> FloatArray:
-    return voxels(scan).f_beta(objective.beta)
-
-
-def _l_f1(scan: Curve | Tally, objective: Objective) -> FloatArray:
-    return _lesions(scan, objective).f1
-
-
-OBJECTIVES: dict[str, Kind] = {
-    "median_v_f1": Kind(_v_f1, np.median),  # Hussein et al. 2023, section 2.5
-    "mean_v_f1": Kind(_v_f1, np.mean),
-    "median_l_f1": Kind(_l_f1, np.median),
-    "mean_l_f1": Kind(_l_f1, np.mean),
-    "median_v_fbeta": Kind(_v_fbeta, np.median),
-    "mean_v_fbeta": Kind(_v_fbeta, np.mean),
-    "l_f1_at_specificity": Kind(_l_f1, np.median, at_specificity=True),
+# Score of a scan at every threshold, (T,); NaN throughout for one without lesions.
+SCORES: dict[str, Callable[[Curve | ScanCounts, Objective], FloatArray]] = {
+    "v_f1": lambda scan, _: voxels(scan).f1,
+    "v_fbeta": lambda scan, objective: voxels(scan).f_beta(objective.beta),
+    "l_f1": lambda scan, objective: _lesions(scan, objective).f1,
 }

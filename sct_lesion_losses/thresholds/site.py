@@ -39,29 +39,29 @@ Bulletin 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.thresholds.choose import (
+from sct_lesion_losses.thresholds.choice import (
     BOOTSTRAPS,
-    STEP,
+    Optimum,
     best_of,
-    loss_at,
-    plateau_of,
+    interval,
+    optimum,
+    resample,
     rows_by_subject,
 )
-from sct_lesion_losses.thresholds.objectives import OBJECTIVES, TIE, FloatArray
+from sct_lesion_losses.thresholds.objectives import FloatArray, Objective
 
 PRIOR_SUBJECTS = 5
 _NODES = (np.arange(200) + 0.5) / 200  # midpoints for the integral over the prior
 _LEAST_VARIANCE = 1e-12
 
-Rows = list[NDArray[np.int64]]
-Summary = Callable[[FloatArray], FloatArray]
+SubjectRows = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,74 +80,38 @@ class Curves:
     subjects: Sequence[Hashable]
 
 
-@dataclass(frozen=True, eq=False)
-class Recalibration:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recalibration(Optimum):
     """A site's threshold, and how firmly its scans decide it.
+
+    The curve is the combined one, `per_scan` that of the local scans; the interval resamples the
+    subjects of both groups, each by itself, and finds the weight anew. `leave_one_out` scores each
+    local scan at the threshold that the shipped curve and the other local subjects give.
 
     Attributes
     ----------
-    threshold : float
-        The optimum of the combined curve.
     shipped_threshold, local_threshold : float
         The bundle's own, and the optimum of the local curve alone.
     weight : float
         Of the local curve, in (0, 1).
-    objective : str
-        A key of `objectives.OBJECTIVES`.
-    thresholds : (T,) float64
-    curve, local_curve, shipped_curve : (T,) float64
-        The objective at each threshold: combined, of the local scans, of the shipped ones; NaN at
+    local_curve, shipped_curve : (T,) float64
+        The objective at each threshold, of the local scans and of the shipped ones; NaN at
         thresholds that are not allowed.
-    per_scan : (N, T) float64
-        Of the local scans.
-    interval : tuple of float
-        95 % bootstrap interval of the threshold: the subjects of both groups are resampled, each
-        group by itself, and the weight is found anew; NaN without resamplings, and with local scans
-        of one subject.
-    plateau : tuple of float
-        Lowest and highest threshold around the chosen one, without a gap, at which the combined
-        curve is within 2 % of its best.
-    loss_below, loss_above : float
-        What the combined curve loses 0.05 below and 0.05 above the threshold; NaN beyond the grid.
-    held_out, held_out_shipped : float
-        The objective over the local scans, each scored at the threshold that the shipped curve and
-        the other local subjects give, and each scored at the shipped threshold. The first is NaN
-        with one subject.
-    n_scans, n_subjects : int
-        Local scans with lesions, and their subjects.
-    at_end : bool
-        The optimum of the combined curve lies at an end of the grid.
+    held_out_shipped : float
+        The objective over the local scans, each scored at the shipped threshold.
     """
 
-    threshold: float
     shipped_threshold: float
     local_threshold: float
     weight: float
-    objective: str
-    thresholds: FloatArray
-    curve: FloatArray
     local_curve: FloatArray
     shipped_curve: FloatArray
-    per_scan: FloatArray
-    interval: tuple[float, float]
-    plateau: tuple[float, float]
-    loss_below: float
-    loss_above: float
-    held_out: float
     held_out_shipped: float
-    n_scans: int
-    n_subjects: int
-    at_end: bool
 
     @property
     def best(self) -> float:
         """The best that a threshold does on the local scans."""
         return float(np.nanmax(self.local_curve))
-
-    @property
-    def useful(self) -> bool:
-        """Whether it is not the one that marks every voxel, and any is good on the local scans."""
-        return self.threshold > 0 and self.best > TIE
 
 
 def recalibrate(
@@ -156,7 +120,7 @@ def recalibrate(
     thresholds: ArrayLike,
     shipped_threshold: float,
     *,
-    objective: str = "median_v_f1",
+    objective: str | Objective = "median_v_f1",
     allowed: ArrayLike | None = None,
     bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
@@ -173,8 +137,9 @@ def recalibrate(
         Rising, in [0, 1]; those of both groups.
     shipped_threshold : float
         One of them.
-    objective : str
-        A key of `objectives.OBJECTIVES`, the one that both groups were scored by.
+    objective : str or Objective
+        A key of `thresholds.OBJECTIVES`, or one with its numbers: the one that both groups were
+        scored by.
     allowed : (T,) array_like of bool, optional
         Thresholds to choose from: those that reach a P-specificity on the lesion-free scans that
         the bundle was tuned on, for one; all of them by default.
@@ -194,51 +159,53 @@ def recalibrate(
     UsageError
         The objective is unknown, or the curves, subjects and thresholds do not belong together.
     """
-    if objective not in OBJECTIVES:
-        raise UsageError(f"no objective is named {objective!r}; choose from {sorted(OBJECTIVES)}")
-    statistic = OBJECTIVES[objective].statistic
+    wanted = Objective(objective) if isinstance(objective, str) else objective
     grid = np.asarray(thresholds, dtype=np.float64)
     left_out = np.zeros(len(grid)) if allowed is None else np.where(allowed, 0.0, np.nan)
 
     def summary(scores: FloatArray) -> FloatArray:
-        return np.asarray(statistic(scores, axis=0) + left_out)
+        return wanted.summary(scores) + left_out
+
+    def combined(ours: SubjectRows, theirs: SubjectRows) -> tuple[float, FloatArray]:
+        """Weight and combined curve of the scans that the rows of each group name."""
+        groups = ((local.scores, ours), (shipped.scores, theirs))
+        weight = weight_of(*(np.stack([s[r].mean(axis=0) for r in rows]) for s, rows in groups))
+        own, other = (summary(scores[np.concatenate(rows)]) for scores, rows in groups)
+        return weight, weight * own + (1 - weight) * other
 
     _check("local", local, grid)
     _check("shipped", shipped, grid)
     at_shipped = np.flatnonzero(np.abs(grid - shipped_threshold) < 1e-9)
     if not at_shipped.size:
         raise UsageError(f"the shipped threshold {shipped_threshold} is none of {grid.tolist()}")
-    ours, theirs = _groups(local), _groups(shipped)
-    mine, others = local.scores, shipped.scores
-    weight, curve = _combined(mine, ours, others, theirs, summary)
-    best = best_of(curve, grid)
-    local_curve = summary(mine)
-    held_out = np.full(len(mine), np.nan)
-    for subject in ours if len(ours) > 1 else []:
-        rest = [rows for rows in ours if rows is not subject]
-        held_out[subject] = mine[
-            subject, best_of(_combined(mine, rest, others, theirs, summary)[1], grid)
-        ]
+    ours, theirs = (
+        rows_by_subject(np.arange(len(group.scores)), group.subjects) for group in (local, shipped)
+    )
+    weight, curve = combined(ours, theirs)
+    local_curve = summary(local.scores)
+    held_out = np.full(len(local.scores), np.nan)
+    for rows in ours if len(ours) > 1 else []:
+        rest = combined([others for others in ours if others is not rows], theirs)[1]
+        held_out[rows] = local.scores[rows, best_of(rest, grid)]
     return Recalibration(
-        threshold=float(grid[best]),
+        **optimum(curve, grid),
+        objective=wanted,
         shipped_threshold=float(shipped_threshold),
         local_threshold=float(grid[best_of(local_curve, grid)]),
         weight=weight,
-        objective=objective,
-        thresholds=grid,
-        curve=curve,
         local_curve=local_curve,
-        shipped_curve=summary(others),
-        per_scan=mine,
-        interval=_interval(mine, ours, others, theirs, grid, summary, bootstraps, seed),
-        plateau=plateau_of(curve, best, grid),
-        loss_below=loss_at(curve, grid, best, -STEP),
-        loss_above=loss_at(curve, grid, best, STEP),
-        held_out=float(statistic(held_out, axis=0)),
-        held_out_shipped=float(statistic(mine[:, at_shipped[0]], axis=0)),
-        n_scans=len(mine),
+        shipped_curve=summary(shipped.scores),
+        per_scan=local.scores,
+        interval=interval(
+            lambda rng: combined(resample(ours, rng), resample(theirs, rng))[1],
+            grid,
+            bootstraps if len(ours) > 1 else 0,  # one site subject, resampled, is always the same
+            seed,
+        ),
+        leave_one_out=float(wanted.summary(held_out)),
+        held_out_shipped=float(wanted.summary(local.scores[:, at_shipped[0]])),
+        n_scans=len(local.scores),
         n_subjects=len(ours),
-        at_end=best in (0, len(grid) - 1),
     )
 
 
@@ -295,11 +262,6 @@ def credibility(n: float, m: float, difference: float = 0.0, directions: float =
     return float(posterior @ ((ratio + 1 / m) / spread) / posterior.sum())
 
 
-def _groups(group: Curves) -> Rows:
-    """Rows of each subject."""
-    return rows_by_subject(np.arange(len(group.scores)), group.subjects)
-
-
 def _check(name: str, group: Curves, grid: FloatArray) -> None:
     if len(group.scores) == 0:
         raise DataError(f"no {name} scan holds lesions, so no threshold can be chosen; add some")
@@ -310,41 +272,3 @@ def _check(name: str, group: Curves, grid: FloatArray) -> None:
         )
     if np.isnan(group.scores).any():
         raise UsageError(f"the {name} curves hold NaN; leave scans without lesions out")
-
-
-def _combined(
-    local: FloatArray, ours: Rows, shipped: FloatArray, theirs: Rows, summary: Summary
-) -> tuple[float, FloatArray]:
-    """Weight and combined curve of the scans that the rows of each group name."""
-    weight = weight_of(_by_subject(local, ours), _by_subject(shipped, theirs))
-    curves = summary(local[np.concatenate(ours)]), summary(shipped[np.concatenate(theirs)])
-    return weight, weight * curves[0] + (1 - weight) * curves[1]
-
-
-def _by_subject(scores: FloatArray, groups: Rows) -> FloatArray:
-    return np.stack([scores[rows].mean(axis=0) for rows in groups])
-
-
-def _interval(
-    local: FloatArray,
-    ours: Rows,
-    shipped: FloatArray,
-    theirs: Rows,
-    grid: FloatArray,
-    summary: Summary,
-    bootstraps: int,
-    seed: int,
-) -> tuple[float, float]:
-    if not bootstraps or len(ours) < 2:  # one site subject, resampled, is always the same
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    chosen = np.empty(bootstraps)
-    for b in range(bootstraps):
-        drawn, others = (
-            [groups[g] for g in rng.integers(len(groups), size=len(groups))]
-            for groups in (ours, theirs)
-        )
-        chosen[b] = grid[best_of(_combined(local, drawn, shipped, others, summary)[1], grid)]
-    # Quantiles are thresholds of the grid, never values between two of them.
-    low, high = np.quantile(chosen, (0.025, 0.975), method="inverted_cdf")
-    return float(low), float(high)

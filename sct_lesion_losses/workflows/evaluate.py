@@ -35,7 +35,7 @@ from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
 from sct_lesion_losses.report import figures, scores, tables
 from sct_lesion_losses.report.scores import Column, LesionRow
 from sct_lesion_losses.report.tables import PUBLISHED, Table
-from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Tally, choose
+from sct_lesion_losses.thresholds import THRESHOLDS, Choice, ScanCounts, choose
 
 SCT_RULE = "sct as shipped"
 TABLES, FIGURES = "tables", "figures"
@@ -351,7 +351,7 @@ def _scores(
     one: EvaluatedModel,
     scan: CohortScan,
     name: str,
-    counts: Tally,
+    counts: ScanCounts,
     k: int,
     threshold: float | None,
 ) -> Iterator[ScanScore]:
@@ -365,7 +365,7 @@ def _lesions(
     one: EvaluatedModel,
     scan: CohortScan,
     name: str,
-    counts: Tally,
+    counts: ScanCounts,
     k: int,
     threshold: float | None,
 ) -> Iterator[LesionRow]:
@@ -395,7 +395,7 @@ def _described(models: Sequence[EvaluatedModel], sct: Choice | None) -> dict[str
             entry["Description"] = "SCT's own lesion model exactly as sct_deepseg_lesion runs it"
         elif one.is_sct and sct is not None:
             entry["Tuning"] = {
-                "Objective": sct.objective,
+                "Objective": sct.objective.name,
                 "Scans": sct.n_scans,
                 "Subjects": sct.n_subjects,
                 "Interval": None if math.isnan(sct.interval[0]) else list(sct.interval),

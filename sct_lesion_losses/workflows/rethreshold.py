@@ -15,7 +15,7 @@ from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import sidecar
 from sct_lesion_losses.report.sidecar import Found
-from sct_lesion_losses.thresholds.binarize import binarize
+from sct_lesion_losses.thresholds.binarization import binarize
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from sct_lesion_losses.bundle import schema, store
 from sct_lesion_losses.bundle.schema import (
     NAME_PATTERN,
     BundleInfo,
-    OperatingPoint,
     SiteCalibration,
 )
 from sct_lesion_losses.bundle.store import Bundle, check_replaceable
@@ -28,9 +27,9 @@ from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.inference.cohort import AS_IN_COHORT, SCANS, content_of, refuse_seen
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.thresholds import THRESHOLDS, Objective, Tally
-from sct_lesion_losses.thresholds.choose import WIDE
-from sct_lesion_losses.thresholds.objectives import BETA, TIE, Parameters, score
+from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
+from sct_lesion_losses.thresholds.choice import WIDE
+from sct_lesion_losses.thresholds.objectives import BETA, TIE, score
 from sct_lesion_losses.thresholds.site import Curves, Recalibration, recalibrate
 from sct_lesion_losses.training import warm_start
 from sct_lesion_losses.workflows import tune
@@ -140,7 +139,10 @@ def run(
             report=report,
         )
     shipped = loaded.info.operating_point
-    curves = _curves(scans, counted, shipped)
+    objective = Objective(
+        shipped.objective, shipped.beta or BETA, shipped.preset or "paper", shipped.specificity
+    )
+    curves = _curves(scans, counted, objective)
     found = recalibrate(
         curves,
         Curves(
@@ -149,7 +151,7 @@ def run(
         ),
         shipped.thresholds,
         shipped.threshold,
-        objective=shipped.objective,
+        objective=objective,
         allowed=[value is not None for value in shipped.curve],
     )
     warnings = said(found, len(scans) - len(counted), shipped.lesions is not None)
@@ -158,8 +160,6 @@ def run(
     point = chosen.operating_point(
         found,
         curves.subjects,
-        Parameters(shipped.beta, shipped.preset, shipped.specificity),
-        found.held_out,
         settings.centerline,
         warnings,
         SiteCalibration(
@@ -203,15 +203,15 @@ def said(found: Recalibration, refused: int = 0, had_filter: bool = False) -> tu
         warnings.append(f"the interval of the threshold is wide, {low:g} to {high:g}")
     if found.at_end:
         warnings.append("the optimum lies at an end of the grid")
-    if np.isnan(found.held_out):
+    if np.isnan(found.leave_one_out):
         warnings.append(
             "with scans of one subject, nothing tells whether the site's threshold does better "
             "than the shipped one"
         )
-    elif found.held_out <= found.held_out_shipped:
+    elif found.leave_one_out <= found.held_out_shipped:
         warnings.append(
             "on scans left out, the site's threshold does no better than the shipped one "
-            f"({found.objective} {found.held_out:.3f}, {found.held_out_shipped:.3f} at "
+            f"({found.objective} {found.leave_one_out:.3f}, {found.held_out_shipped:.3f} at "
             f"{found.shipped_threshold:g}); the shipped bundle is the safer choice"
         )
     if refused:
@@ -280,12 +280,9 @@ def _draft(
 
 
 def _curves(
-    scans: Sequence[CohortScan], found: Mapping[CohortScan, Tally], point: OperatingPoint
+    scans: Sequence[CohortScan], found: Mapping[CohortScan, ScanCounts], objective: Objective
 ) -> Curves:
     """Score the scans with lesions by the objective that the bundle was tuned for."""
-    objective = Objective(
-        point.objective, point.beta or BETA, point.preset or "paper", point.specificity
-    )
     seen = [scan for scan in scans if scan in found]
     if not seen:
         raise DataError(

@@ -39,17 +39,15 @@ from sct_lesion_losses.inference.cohort import (
     trained_on,
 )
 from sct_lesion_losses.report import card, reached
-from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, Tally, choose
+from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
+from sct_lesion_losses.thresholds.choice import Optimum
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates, choose_filter
-from sct_lesion_losses.thresholds.objectives import BETA, Parameters
-from sct_lesion_losses.thresholds.site import Recalibration
+from sct_lesion_losses.thresholds.objectives import BETA
 
 
 def operating_point(
-    found: Choice | Recalibration,
+    found: Optimum,
     subjects: Sequence[Hashable],
-    parameters: Parameters,
-    leave_one_out: float,
     centerline: str,
     warnings: Sequence[str] = (),
     site: SiteCalibration | None = None,
@@ -58,13 +56,9 @@ def operating_point(
 
     Parameters
     ----------
-    found : Choice or Recalibration
+    found : Optimum
     subjects : sequence of hashable
         Of the scans that decided, in the order of `found.per_scan`.
-    parameters : Parameters
-        Numbers that the objective depends on.
-    leave_one_out : float
-        Score of the choice where each subject is judged by what the others choose.
     centerline : str
         How the cord was found; see `OperatingPoint`.
     warnings : sequence of str
@@ -86,17 +80,15 @@ def operating_point(
     return OperatingPoint(
         kind="tuned",
         threshold=found.threshold,
-        objective=found.objective,
-        beta=parameters.beta,
-        preset=parameters.preset or "",
-        specificity=parameters.specificity,
+        objective=found.objective.name,
+        **found.objective.numbers,
         thresholds=tuple(found.thresholds.tolist()),
         curve=tuple(found.curve.tolist()),
         per_scan=scan_curves(subjects, found.per_scan),
         interval=None if math.isnan(found.interval[0]) else found.interval,
         plateau=found.plateau,
         loss_at_pm_0_05=(found.loss_below, found.loss_above),
-        leave_one_out=leave_one_out,
+        leave_one_out=found.leave_one_out,
         n_scans=found.n_scans,
         n_subjects=found.n_subjects,
         centerline=centerline,
@@ -450,7 +442,7 @@ def tallies(
     *,
     jobs: int = 1,
     report: Progress | None = None,
-) -> dict[CohortScan, Tally]:
+) -> dict[CohortScan, ScanCounts]:
     """Count what the bundle does on scans at every threshold; those without a cord are left out.
 
     Parameters
@@ -468,7 +460,7 @@ def tallies(
 
     Returns
     -------
-    dict of CohortScan to Tally
+    dict of CohortScan to ScanCounts
         In the order of the scans.
 
     Raises
@@ -505,7 +497,7 @@ def tallies(
 
 def chosen(
     tuning: Sequence[CohortScan],
-    found: Mapping[CohortScan, Tally],
+    found: Mapping[CohortScan, ScanCounts],
     objective: Objective,
     centerline: str,
 ) -> tuple[Choice, OperatingPoint]:
@@ -515,7 +507,7 @@ def chosen(
     ----------
     tuning : sequence of CohortScan
         The scans that are to choose.
-    found : mapping of CohortScan to Tally
+    found : mapping of CohortScan to ScanCounts
         See `tallies`; scans that are missing have no cord.
     objective : Objective
     centerline : str
@@ -540,8 +532,6 @@ def chosen(
     point = operating_point(
         choice,
         [scans[k].subject for k in choice.deciding],
-        choice.parameters,
-        choice.leave_one_out,
         centerline,
         warnings,
     )
@@ -549,7 +539,7 @@ def chosen(
 
 
 def measured(
-    unseen: Sequence[CohortScan], found: Mapping[CohortScan, Tally], threshold: float
+    unseen: Sequence[CohortScan], found: Mapping[CohortScan, ScanCounts], threshold: float
 ) -> dict[str, Metric]:
     """Return what the bundle reaches on unseen scans; those missing in `found` have no cord."""
     scans = [scan for scan in unseen if scan in found]

@@ -6,20 +6,20 @@ import pytest
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import reached
-from sct_lesion_losses.thresholds import Tally, sweep
+from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.lesion_filter import Filter, candidates
 
 THRESHOLDS = (0.2, 0.5, 0.9)
 
 
-def scan(truth_vox: int, low_vox: int = 0, high_vox: int = 0, beside_vox: int = 0) -> Tally:
+def scan(truth_vox: int, low_vox: int = 0, high_vox: int = 0, beside_vox: int = 0) -> ScanCounts:
     """One lesion along x; of it so much at p = 0.6 and at p = 0.3, and so much apart from it."""
     truth, pmap = np.zeros((30, 5, 5), bool), np.zeros((30, 5, 5), np.float32)
     truth[:truth_vox, 0, 0] = True
     pmap[:high_vox, 0, 0] = 0.6
     pmap[high_vox : high_vox + low_vox, 0, 0] = 0.3
     pmap[:beside_vox, 4, 4] = 0.3
-    return sweep(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)
+    return count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)
 
 
 # At 0.2: TP 6, 10 and 0 of 10; FP 0, 10 and 0. V-F1 12/16, 20/30, 0. Lesions found: 1, 1, 0; of
@@ -56,12 +56,12 @@ def test_summaries_are_those_of_the_scans_with_lesions():
 
 def test_shares_have_wilson_intervals():
     found = reached.metrics([*BEARING, *FREE], SUBJECTS, 0.2, refused=3)
-    for name, (count, n) in {
+    for name, (some, n) in {
         "p_sensitivity": (2, 3),
         "p_specificity": (1, 2),
         "scans_refused": (3, 8),
     }.items():
-        wilson = proportion(count, n)
+        wilson = proportion(some, n)
         metric = found[name]
         assert (metric.value, metric.low, metric.high) == (wilson.value, wilson.low, wilson.high)
 
@@ -116,7 +116,7 @@ def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
     truth[:10, 0, 0] = True
     pmap[:10, 0, 0] = pmap[:10, 4, 4] = 0.6
     seen = candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
-    counted = reached.metrics([sweep(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
+    counted = reached.metrics([count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
     found = reached.filtered([seen], ["a"], Filter())
     assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
     assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value

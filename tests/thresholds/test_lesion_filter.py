@@ -6,10 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_maps import SHAPE, SPACING_MM, VOXEL_MM3, pmaps, truths
 
-from sct_lesion_losses.errors import GeometryError, UsageError
+from sct_lesion_losses.errors import DataError, GeometryError, UsageError
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import binarize
-from sct_lesion_losses.thresholds.lesion_filter import PEAKS, VOLUMES_MM3, Filter, apply, candidates
+from sct_lesion_losses.thresholds.lesion_filter import (
+    PEAKS,
+    VOLUMES_MM3,
+    Filter,
+    apply,
+    candidates,
+    choose_filter,
+    froc,
+)
 
 filters = st.builds(Filter, st.sampled_from([0.0, *PEAKS]), st.sampled_from(VOLUMES_MM3))
 
@@ -61,3 +69,94 @@ def test_lesions_of_other_neighbours_or_grids_are_refused():
         candidates(np.zeros(SHAPE, bool), np.zeros(SHAPE, np.float32), 0.5, SPACING_MM, "anima")
     with pytest.raises(GeometryError, match="expected one grid"):
         candidates(np.zeros((1, 1, 1), bool), np.zeros(SHAPE, np.float32), 0.5, SPACING_MM)
+
+
+@given(st.lists(st.tuples(truths, pmaps), min_size=1, max_size=4))
+def test_froc_is_that_of_every_filtered_mask(drawn):
+    drawn.append((np.ones(SHAPE, bool), drawn[0][1]))
+    peaks = (0.3, 0.5, 0.96, 1.0)
+    curve = froc([candidates(t, p, 0.3, SPACING_MM) for t, p in drawn], peaks)
+    for k, peak in enumerate(peaks):
+        scores = [
+            lesionwise.score(t, apply(binarize(p, 0.3), p, VOXEL_MM3, Filter(peak)), SPACING_MM)
+            for t, p in drawn
+        ]
+        found = np.mean([s.sensitivity for s in scores if s.n_truth])
+        false = np.mean([s.n_predicted - s.correct for s in scores])
+        assert (curve.sensitivity[k], curve.false_lesions[k]) == pytest.approx((found, false))
+
+
+def blobs(*peaks_and_sizes: tuple[float, int], lesions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted lesions in a row, gaps between; the first `lesions` of them are true."""
+    truth, pmap = np.zeros((60, 1, 1), bool), np.zeros((60, 1, 1), np.float32)
+    start = 0
+    for number, (peak, size) in enumerate(peaks_and_sizes):
+        pmap[start : start + size] = 0.4
+        pmap[start] = peak
+        truth[start : start + size] = number < lesions
+        start += size + 1
+    return truth, pmap
+
+
+def scan(*peaks_and_sizes, lesions):
+    return candidates(*blobs(*peaks_and_sizes, lesions=lesions), 0.4, (1, 1, 1))
+
+
+def test_the_peak_that_parts_true_from_false_lesions_is_chosen():
+    # True ones reach 0.9, false ones 0.6: the laxest peak that leaves none of these is 0.65.
+    scans = [scan((0.9, 4), (0.6, 4), lesions=1), scan((0.6, 9), lesions=0)]
+    found = choose_filter(scans, ["a", "b"], 0.4)
+    assert found.filter == Filter(0.65, 0.0)
+    assert (found.f1, found.f1_unfiltered) == (1.0, pytest.approx(2 / 3))
+    assert (found.specificity, found.specificity_unfiltered) == (1.0, 0.0)
+    assert (found.n_scans, found.n_lesion_free) == (1, 1)
+
+
+def test_the_volume_does_where_the_peak_cannot():
+    # Equal peaks; the false one has 2 mm³, so 3 mm³ keeps all that is true.
+    found = choose_filter([scan((0.9, 4), (0.9, 2), lesions=1)], ["a"], 0.4)
+    assert found.filter == Filter(0.4, 3.0)
+
+
+def test_what_makes_no_difference_is_not_filtered():
+    found = choose_filter([scan((0.9, 4), (0.7, 3), lesions=2)], ["a"], 0.4)
+    assert found.filter == Filter(0.4, 0.0)
+    assert np.isnan(found.leave_one_out)
+    assert np.isnan(found.specificity)
+
+
+def test_a_specificity_is_kept_to_at_the_cost_of_lesions():
+    # Without it nothing is filtered; with it the lesion-free scan's lesion of 0.9 has to go.
+    scans = [scan((0.97, 4), (0.7, 4), lesions=2), scan((0.9, 4), lesions=0)]
+    assert choose_filter(scans, ["a", "b"], 0.4).filter == Filter(0.4, 0.0)
+    found = choose_filter(scans, ["a", "b"], 0.4, specificity=1.0)
+    assert found.filter == Filter(0.95, 0.0)
+    assert found.f1 == pytest.approx(2 / 3)
+
+
+def test_a_subject_held_out_has_no_say_in_its_filter():
+    # a and b alike; c's lesion has a peak of 0.5 only. Left out, c loses it to the filter of 0.65:
+    # 0. Left out, a and b are not filtered, as b with c (5/6) and c with a do best so: 2/3 each.
+    scans = [scan((0.9, 4), (0.6, 4), lesions=1)] * 2 + [scan((0.5, 4), lesions=1)]
+    found = choose_filter(scans, ["a", "b", "c"], 0.4)
+    assert found.leave_one_out == pytest.approx(2 / 3)
+    assert choose_filter(scans[1:], ["b", "c"], 0.4).leave_one_out == pytest.approx(1 / 3)
+
+
+def test_froc_falls_from_all_lesions_to_none():
+    scans = [scan((0.9, 4), (0.6, 4), (0.7, 4), lesions=2), scan((0.8, 4), lesions=0)]
+    curve = froc(scans, (0.4, 0.65, 0.75, 0.85, 0.95))
+    assert curve.sensitivity.tolist() == [1, 0.5, 0.5, 0.5, 0]
+    assert curve.false_lesions.tolist() == [1, 1, 0.5, 0, 0]
+
+
+def test_what_cannot_be_chosen_from_is_refused():
+    bearing, free = scan((0.9, 4), lesions=1), scan((1.0, 60), lesions=0)
+    with pytest.raises(DataError, match="no scan holds lesions"):
+        choose_filter([free], ["a"], 0.4)
+    with pytest.raises(DataError, match="no scan is free of lesions"):
+        choose_filter([bearing], ["a"], 0.4, specificity=0.5)
+    with pytest.raises(DataError, match="no filter of predicted lesions reaches"):
+        choose_filter([bearing, free], ["a", "b"], 0.4, specificity=0.5)
+    with pytest.raises(UsageError, match="2 scans came with 1 subjects"):
+        choose_filter([bearing, free], ["a"], 0.4)

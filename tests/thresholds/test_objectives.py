@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import Curve, LesionCurve, Objective, Tally, choose
-from sct_lesion_losses.thresholds.objectives import Parameters
+from sct_lesion_losses.thresholds import Curve, LesionCurve, Objective, ScanCounts, choose
 
 GRID = np.array([0.2, 0.3, 0.5, 0.7, 0.8])
 
 
-def scan(detected: list[int], predicted: list[int], n_truth: int = 10) -> Tally:
+def scan(detected: list[int], predicted: list[int], n_truth: int = 10) -> ScanCounts:
     """Lesions of 1 voxel; every detected one is a predicted one that is correct."""
     found = np.array([[k < n for k in range(n_truth)] for n in detected]).reshape(5, n_truth)
     hits, marked = np.array(detected), np.array(predicted)
@@ -21,10 +20,10 @@ def scan(detected: list[int], predicted: list[int], n_truth: int = 10) -> Tally:
         name: LesionCurve(preset, GRID, marked, hits, found, np.ones(n_truth, np.int64))
         for name, preset in PRESETS.items()
     }
-    return Tally(Curve(GRID, hits, marked - hits, n_truth), curves, 1.0)
+    return ScanCounts(Curve(GRID, hits, marked - hits, n_truth), curves, 1.0)
 
 
-def free(last_marked: int) -> Tally:
+def free(last_marked: int) -> ScanCounts:
     """A lesion-free scan in which lesions are predicted at the first thresholds."""
     return scan([0] * 5, [int(k < last_marked) for k in range(5)], 0)
 
@@ -79,13 +78,13 @@ def test_lesion_wise_scores_decide(name, expected):
 
 def test_the_preset_says_which_lesions():
     one = scan([2, 2, 8, 2, 2], [10] * 5)
-    mixed = Tally(one.voxels, {**one.lesions, "anima": FALLING.lesions["anima"]}, 1.0)
+    mixed = ScanCounts(one.voxels, {**one.lesions, "anima": FALLING.lesions["anima"]}, 1.0)
     chosen = [
         choose([mixed], objective=Objective("median_l_f1", preset=name), bootstraps=0)
         for name in ("paper", "anima")
     ]
     assert [choice.threshold for choice in chosen] == [0.5, 0.2]
-    assert chosen[1].parameters == Parameters(preset="anima")
+    assert chosen[1].objective.numbers == {"preset": "anima"}
 
 
 def test_lesion_wise_objectives_need_lesion_counts():
@@ -101,7 +100,7 @@ def test_the_best_threshold_with_enough_specificity_is_chosen():
     assert chosen.curve == pytest.approx([np.nan, np.nan, 0.5, 0.4, 0.2], nan_ok=True)
     assert choose(scans, objective=at(0.51), bootstraps=0).threshold == 0.7
     assert (chosen.deciding, chosen.n_scans, chosen.n_subjects) == ((0,), 1, 1)
-    assert chosen.parameters == Parameters(preset="paper", specificity=0.5)
+    assert chosen.objective.numbers == {"preset": "paper", "specificity": 0.5}
     assert chosen.best == 0.5
 
 

@@ -126,14 +126,14 @@ def test_scans_without_lesions_decide_nothing(shipped, tmp_path):
 
 
 def test_scans_without_a_cord_are_left_out_and_counted(shipped, site, tmp_path, monkeypatch):
-    real = cohort.locate.centerline
+    real = cohort.find.centerline
 
     def centerline(*args, file=None, **rest):
         if "sub-002" in file.name:
             raise NoCordError("no spinal cord was recognised")
         return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(cohort.locate, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     found = recalibrate.run(shipped, site, "Zurich", tmp_path / "new")
     assert found.n_scans == 2
     point = store.load(tmp_path / "new").info.operating_point
@@ -168,15 +168,20 @@ def test_an_untuned_bundle_and_one_of_a_site_are_refused(written, site, tmp_path
 def test_what_has_to_be_said_is_said(written):
     found, _, _ = written
     good = dataclasses.replace(
-        found, n_subjects=6, interval=(0.3, 0.5), at_end=False, held_out=0.6, held_out_shipped=0.5
+        found,
+        n_subjects=6,
+        interval=(0.3, 0.5),
+        at_end=False,
+        leave_one_out=0.6,
+        held_out_shipped=0.5,
     )
     assert recalibrate.said(good) == ()
     for change, words in (
         ({"n_subjects": 4}, "few scans"),
         ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
         ({"at_end": True}, "end of the grid"),
-        ({"held_out": 0.5}, "no better than the shipped one"),
-        ({"held_out": float("nan")}, "scans of one subject"),
+        ({"leave_one_out": 0.5}, "no better than the shipped one"),
+        ({"leave_one_out": float("nan")}, "scans of one subject"),
     ):
         [said] = recalibrate.said(dataclasses.replace(good, **change))
         assert words in said

@@ -15,7 +15,7 @@ from sct_lesion_losses.inference import cohort as judged
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.thresholds import THRESHOLDS, Objective, binarize, lesion_filter, sweep
+from sct_lesion_losses.thresholds import THRESHOLDS, Objective, binarize, count, lesion_filter
 from sct_lesion_losses.workflows import evaluate, tune
 from sct_lesion_losses.workflows import tune as lesion_points
 
@@ -120,8 +120,8 @@ def test_a_bundle_that_finds_no_lesion_at_any_threshold_is_refused(objective):
     elsewhere[8:, 8:, 8:] = 1
     scans = [table.CohortScan(Path(f"{k}.nii"), Path(f"{k}_l.nii"), f"s{k}") for k in range(2)]
     found = {
-        scans[0]: sweep(truth, elsewhere, (1, 1, 1), THRESHOLDS[1:]),
-        scans[1]: sweep(np.zeros_like(truth), np.zeros_like(elsewhere), (1, 1, 1), THRESHOLDS[1:]),
+        scans[0]: count(truth, elsewhere, (1, 1, 1), THRESHOLDS[1:]),
+        scans[1]: count(np.zeros_like(truth), np.zeros_like(elsewhere), (1, 1, 1), THRESHOLDS[1:]),
     }
     wanted = Objective(objective, specificity=0.5 if "specificity" in objective else None)
     with pytest.raises(DataError, match="learned nothing of use"):
@@ -242,14 +242,14 @@ def test_a_specificity_without_the_second_point_is_wrong_use():
 def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch, caplog):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=7)
-    real = judged.locate.centerline
+    real = judged.find.centerline
 
     def centerline(*args, file=None, **rest):
         if "sub-002" in file.name:
             raise NoCordError("no spinal cord was recognised")
         return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(judged.locate, "centerline", centerline)
+    monkeypatch.setattr(judged.find, "centerline", centerline)
     choice = tune.run(bundle.folder, fresh)
     point = store.load(bundle.folder).info.operating_point
     assert choice.n_scans == 2
@@ -263,7 +263,7 @@ def test_no_cord_in_any_tuning_scan_is_an_error(tuned, tmp_path, monkeypatch):
         raise NoCordError("no spinal cord was recognised")
 
     _, bundle = tuned
-    monkeypatch.setattr(judged.locate, "centerline", centerline)
+    monkeypatch.setattr(judged.find, "centerline", centerline)
     with pytest.raises(DataError, match="in any of the 1 scans"):
         tune.run(bundle.folder, write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0))
 

@@ -1,26 +1,25 @@
-"""Choosing the operating point from the curves of scans that were not trained on."""
+"""Choice of the operating point from the curves of scans that were not trained on."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.thresholds.curves import Curve, ScanCounts
 from sct_lesion_losses.thresholds.objectives import (
-    OBJECTIVES,
     TIE,
     FloatArray,
     Objective,
-    Parameters,
     Rows,
     Scored,
     score,
     voxels,
 )
-from sct_lesion_losses.thresholds.sweep import Curve, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -31,26 +30,22 @@ WIDE = 0.3  # an interval of the threshold as wide leaves it nearly open
 FEW_SUBJECTS = 10  # fewer are warned of
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The chosen threshold and how firmly the scans decide it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Optimum:
+    """The best threshold of a curve, and how firmly the scans decide it.
 
     Attributes
     ----------
     threshold : float
         The operating point.
-    objective : str
-        A key of `objectives.OBJECTIVES`.
-    parameters : Parameters
-        Numbers that the objective depends on.
+    objective : Objective
+        What the threshold makes best.
     thresholds : (T,) float64
         The grid.
     curve : (T,) float64
         The objective at each threshold; NaN where it does not allow the threshold.
-    deciding : tuple of N int
-        Which of the given scans have a score: those with lesions.
     per_scan : (N, T) float64
-        Their scores.
+        Scores of the scans with lesions.
     interval : tuple of float
         95 % bootstrap interval of the threshold, resampling subjects; NaN of one subject.
     plateau : tuple of float
@@ -65,16 +60,12 @@ class Choice:
         Scans with lesions that decided, and their subjects.
     at_end : bool
         The optimum lies at an end of the grid.
-    warnings : tuple of str
-        What is doubtful about the choice.
     """
 
     threshold: float
-    objective: str
-    parameters: Parameters
+    objective: Objective
     thresholds: FloatArray
     curve: FloatArray
-    deciding: tuple[int, ...]
     per_scan: FloatArray
     interval: tuple[float, float]
     plateau: tuple[float, float]
@@ -84,7 +75,6 @@ class Choice:
     n_scans: int
     n_subjects: int
     at_end: bool
-    warnings: tuple[str, ...]
 
     @property
     def best(self) -> float:
@@ -97,8 +87,24 @@ class Choice:
         return self.threshold > 0 and self.best > TIE
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Choice(Optimum):
+    """The chosen threshold, and how firmly the scans decide it.
+
+    Attributes
+    ----------
+    deciding : tuple of N int
+        Indices of the given scans that have a score: those with lesions.
+    warnings : tuple of str
+        What is doubtful about the choice.
+    """
+
+    deciding: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+
 def choose(
-    scans: Sequence[Curve | Tally],
+    scans: Sequence[Curve | ScanCounts],
     subjects: Sequence[Hashable] | None = None,
     *,
     objective: str | Objective = "median_v_f1",
@@ -112,13 +118,13 @@ def choose(
 
     Parameters
     ----------
-    scans : sequence of Curve or Tally
-        One per scan, all over the same thresholds; lesion-wise objectives need tallies. Those of
-        lesion-free scans are left out, unless the objective asks for a specificity.
+    scans : sequence of Curve or ScanCounts
+        One per scan, all over the same thresholds; lesion-wise objectives need `ScanCounts`. Those
+        of lesion-free scans are left out, unless the objective asks for a specificity.
     subjects : sequence of hashable, optional
         Whose scan each is; by default every scan is a subject of its own.
     objective : str or Objective
-        A key of `objectives.OBJECTIVES`, or one with its numbers.
+        A key of `thresholds.OBJECTIVES`, or one with its numbers.
     bootstraps : int
         Resamplings of the subjects. One that draws no scan of a kind that the objective needs is
         drawn again.
@@ -153,31 +159,28 @@ def choose(
     rows = np.flatnonzero(scored.bearing | scored.lesion_free)
     groups = rows_by_subject(rows, owners)
     deciding = np.flatnonzero(scored.bearing)
-    curve = scored.values(rows)
-    best = best_of(curve, grid)
-    choice = Choice(
-        threshold=float(grid[best]),
-        objective=wanted.name,
-        parameters=wanted.parameters,
-        thresholds=grid,
-        curve=curve,
+
+    def resampled(rng: np.random.Generator) -> FloatArray:
+        drawn = np.concatenate(resample(groups, rng))
+        while not scored.decide(drawn):
+            drawn = np.concatenate(resample(groups, rng))
+        return scored.values(drawn)
+
+    found = Choice(
+        **optimum(scored.values(rows), grid),
+        objective=wanted,
         deciding=tuple(deciding.tolist()),
         per_scan=scored.scores[deciding],
-        interval=_interval(scored, groups, grid, bootstraps, seed),
-        plateau=plateau_of(curve, best, grid),
-        loss_below=loss_at(curve, grid, best, -STEP),
-        loss_above=loss_at(curve, grid, best, STEP),
+        interval=interval(resampled, grid, bootstraps if len(groups) > 1 else 0, seed),
         leave_one_out=_leave_one_out(scored, groups, grid),
         n_scans=len(deciding),
         n_subjects=len({owners[row] for row in deciding}),
-        at_end=best in (0, len(grid) - 1),
-        warnings=(),
     )
     lesion_free = any(curve.n_truth == 0 for curve in curves)
-    choice = replace(choice, warnings=tuple(_doubts(choice, lesion_free)))
-    for warning in choice.warnings:
+    found = replace(found, warnings=tuple(_doubts(found, lesion_free)))
+    for warning in found.warnings:
         logger.warning("%s", warning)
-    return choice
+    return found
 
 
 def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
@@ -199,11 +202,37 @@ def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
         yield "no lesion-free scan: P-specificity at this threshold is not known"
 
 
+def optimum(curve: FloatArray, grid: FloatArray) -> dict[str, Any]:
+    """Return the entries of an `Optimum` that follow from its curve alone."""
+    best = best_of(curve, grid)
+    good = curve >= (1 - PLATEAU) * curve[best] - TIE
+    first = last = best
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last < len(grid) - 1 and good[last + 1]:
+        last += 1
+    return {
+        "threshold": float(grid[best]),
+        "thresholds": grid,
+        "curve": curve,
+        "plateau": (float(grid[first]), float(grid[last])),
+        "loss_below": _loss_at(curve, grid, best, -STEP),
+        "loss_above": _loss_at(curve, grid, best, STEP),
+        "at_end": best in (0, len(grid) - 1),
+    }
+
+
 def best_of(curve: FloatArray, grid: FloatArray) -> int:
     """Index of the best threshold, NaN left aside; ties to the nearest to 0.5, then the higher."""
     tied = np.flatnonzero(curve >= np.nanmax(curve) - TIE)
     distance = np.round(np.abs(grid[tied] - 0.5), 12)  # 0.3 and 0.7 are equally far
     return int(tied[np.lexsort((-grid[tied], distance))[0]])
+
+
+def _loss_at(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> float:
+    """Return what the curve loses at an offset from its best; NaN beyond the grid."""
+    there = np.flatnonzero(np.abs(grid - (grid[best] + offset)) < 1e-9)
+    return float(curve[best] - curve[there[0]]) if there.size else float("nan")
 
 
 def rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
@@ -214,43 +243,25 @@ def rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
     return [np.array(group, dtype=np.int64) for group in by_subject.values()]
 
 
-def _interval(
-    scored: Scored, groups: list[Rows], grid: FloatArray, bootstraps: int, seed: int
+def resample(groups: list[Rows], rng: np.random.Generator) -> list[Rows]:
+    """Draw the scans of as many subjects as there are, with replacement."""
+    return [groups[g] for g in rng.integers(len(groups), size=len(groups))]
+
+
+def interval(
+    resampled: Callable[[np.random.Generator], FloatArray],
+    grid: FloatArray,
+    bootstraps: int,
+    seed: int,
 ) -> tuple[float, float]:
-    if not bootstraps or len(groups) < 2:  # one, resampled, is always the same
+    """95 % interval of the best threshold of resampled curves; NaN without resamplings."""
+    if not bootstraps:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    chosen = np.empty(bootstraps)
-    for b in range(bootstraps):
-        rows = _drawn(groups, rng)
-        while not scored.decide(rows):
-            rows = _drawn(groups, rng)
-        chosen[b] = grid[best_of(scored.values(rows), grid)]
+    chosen = [grid[best_of(resampled(rng), grid)] for _ in range(bootstraps)]
     # Quantiles are thresholds of the grid, never values between two of them.
     low, high = np.quantile(chosen, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
-
-
-def _drawn(groups: list[Rows], rng: np.random.Generator) -> Rows:
-    """Draw the scans of as many subjects as there are, with replacement."""
-    return np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))])
-
-
-def plateau_of(curve: FloatArray, best: int, grid: FloatArray) -> tuple[float, float]:
-    """Lowest and highest threshold within 2 % of the best, without a gap."""
-    good = curve >= (1 - PLATEAU) * curve[best] - TIE
-    first = last = best
-    while first > 0 and good[first - 1]:
-        first -= 1
-    while last < len(grid) - 1 and good[last + 1]:
-        last += 1
-    return float(grid[first]), float(grid[last])
-
-
-def loss_at(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> float:
-    """Return what the curve loses at an offset from its best; NaN beyond the grid."""
-    there = np.flatnonzero(np.abs(grid - (grid[best] + offset)) < 1e-9)
-    return float(curve[best] - curve[there[0]]) if there.size else float("nan")
 
 
 def _leave_one_out(scored: Scored, groups: list[Rows], grid: FloatArray) -> float:
@@ -260,5 +271,4 @@ def _leave_one_out(scored: Scored, groups: list[Rows], grid: FloatArray) -> floa
         if not scored.decide(others):
             return float("nan")
         held_out[rows] = scored.scores[rows, best_of(scored.values(others), grid)]
-    statistic = OBJECTIVES[scored.objective.name].statistic
-    return float(statistic(held_out[scored.bearing], axis=0))
+    return float(scored.objective.summary(held_out[scored.bearing]))

@@ -1,4 +1,4 @@
-"""Applying a decision threshold: the one rule that tuning and use share."""
+"""Application of a decision threshold: the one rule that tuning and use share."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_one_scan_moves_the_threshold_less_than_many_of_its_kind():
 
 def test_one_subject_has_no_score_held_out_and_no_interval():
     found = recalibrate(group(0.5, 1), group(0.4, 8), GRID, 0.4, bootstraps=50)
-    assert np.isnan(found.held_out)
+    assert np.isnan(found.leave_one_out)
     assert 0 < found.held_out_shipped < 1
     assert np.isnan(found.interval).all()
     two = recalibrate(group(0.5, 2), group(0.4, 8), GRID, 0.4, bootstraps=50)
@@ -127,7 +127,7 @@ def test_the_order_of_the_scans_is_of_no_account(n, seed, random):
     one, other = (recalibrate(g, shipped, GRID, 0.4, bootstraps=0) for g in (local, shuffled))
     assert one.threshold == other.threshold
     assert one.weight == pytest.approx(other.weight)
-    assert one.held_out == pytest.approx(other.held_out)
+    assert one.leave_one_out == pytest.approx(other.leave_one_out)
 
 
 @pytest.mark.parametrize("objective", ["median_v_f1", "mean_v_f1"])
@@ -143,7 +143,7 @@ def test_a_scan_held_out_has_no_say_in_the_threshold_it_is_scored_at(objective):
         scores.append(local.scores[row, GRID.tolist().index(t)])
     found = recalibrate(local, shipped, GRID, 0.3, objective=objective, bootstraps=0)
     summary = np.median if objective == "median_v_f1" else np.mean
-    assert found.held_out == pytest.approx(summary(scores))
+    assert found.leave_one_out == pytest.approx(summary(scores))
     assert found.held_out_shipped == pytest.approx(summary(local.scores[:, 6]))
 
 
@@ -173,7 +173,7 @@ def test_only_what_is_allowed_is_chosen():
     assert (found.threshold, found.local_threshold) == (0.5, 0.5)
     assert found.interval == (0.5, 0.5)
     assert np.array_equal(np.isnan(found.curve), ~allowed)
-    assert found.held_out == found.held_out_shipped
+    assert found.leave_one_out == found.held_out_shipped
 
 
 def test_what_does_not_belong_together_is_refused():

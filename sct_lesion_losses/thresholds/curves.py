@@ -1,4 +1,8 @@
-"""What a model does on one scan at all thresholds: counts, from which every score follows."""
+"""Counts of one scan at all thresholds, from which every score follows.
+
+Voxels come from one pass over the histogram of the p-map, lesions from the masks, each labelled
+once unless it is like the one before.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,13 @@ from sct_lesion_losses.metrics.lesionwise import (
     sizes,
 )
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
-from sct_lesion_losses.thresholds.binarize import binarize, compared
-
-THRESHOLDS = tuple(k / 20 for k in range(21))  # Hussein et al. 2023, section 2.5
+from sct_lesion_losses.thresholds import THRESHOLDS
+from sct_lesion_losses.thresholds.binarization import binarize, compared
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_SAME = 1e-9  # thresholds that differ by less are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,25 +74,23 @@ class Curve:
         ----------
         van Rijsbergen 1979, "Information Retrieval", chapter 7
         """
-        if self.n_truth == 0:
-            return np.full(len(self.tp), np.nan)
         weight = beta**2
-        hits = (1 + weight) * self.tp
-        return np.asarray(hits / (self.tp + self.fp + weight * self.n_truth), dtype=np.float64)
+        return self._share((1 + weight) * self.tp, self.tp + self.fp + weight * self.n_truth)
 
     @property
     def sensitivity(self) -> FloatArray:
         """V-sensitivity = TP / (TP + FN), (T,); NaN throughout where the scan holds no lesion."""
-        if self.n_truth == 0:
-            return np.full(len(self.tp), np.nan)
-        return np.asarray(self.tp / self.n_truth, dtype=np.float64)
+        return self._share(self.tp, self.n_truth)
 
     @property
     def precision(self) -> FloatArray:
         """V-precision = TP / (TP + FP), (T,); 0 where nothing is predicted, NaN without lesion."""
+        return self._share(self.tp, np.maximum(self.tp + self.fp, 1))
+
+    def _share(self, hits: NDArray[Any], of: NDArray[Any] | int) -> FloatArray:
         if self.n_truth == 0:
             return np.full(len(self.tp), np.nan)
-        return np.asarray(self.tp / np.maximum(self.tp + self.fp, 1), dtype=np.float64)
+        return np.asarray(hits / of, dtype=np.float64)
 
 
 def checked(
@@ -218,7 +221,7 @@ def sweep_lesions(
     preset: str | Preset = "paper",
     thresholds: ArrayLike = THRESHOLDS,
 ) -> LesionCurve:
-    """Count lesions at every threshold as `binarize` and `metrics.lesion.score` would.
+    """Count lesions at every threshold as `binarize` and `metrics.lesionwise.score` would.
 
     Parameters
     ----------
@@ -227,7 +230,7 @@ def sweep_lesions(
     spacing_mm : 3 float
         Of their grid.
     preset : str or Preset
-        A key of `metrics.detection.PRESETS`, or numbers of one's own.
+        A key of `metrics.lesionwise.PRESETS`, or numbers of one's own.
 
     Returns
     -------
@@ -274,11 +277,8 @@ def _everything(truth_sizes: IntArray, voxels: int) -> Overlap:
     return Overlap(truth_sizes, np.array([voxels]), lesions, np.zeros_like(lesions), truth_sizes)
 
 
-_SAME = 1e-9  # thresholds that differ by less are one
-
-
 @dataclass(frozen=True, eq=False)
-class Tally:
+class ScanCounts:
     """Voxel-wise and lesion-wise counts of one scan.
 
     Attributes
@@ -310,14 +310,14 @@ class Tally:
         return int(there[0])
 
     def voxel_score(self, k: int) -> VoxelScore:
-        """Score at the threshold of index k, as `metrics.voxel.score` gives it."""
+        """Score at the threshold of index k, as `metrics.voxelwise.score` gives it."""
         curve = self.voxels
         tp, fp = int(curve.tp[k]), int(curve.fp[k])
         shares = (float(values[k]) for values in (curve.sensitivity, curve.precision, curve.f1))
         return VoxelScore(curve.n_truth, tp + fp, tp, fp, curve.n_truth - tp, *shares)
 
     def lesion_score(self, preset: str, k: int) -> LesionScore:
-        """Score at the threshold of index k, as `metrics.lesion.score` gives it."""
+        """Score at the threshold of index k, as `metrics.lesionwise.score` gives it."""
         curve, voxels = self.lesions[preset], self.voxels
         n_predicted, correct = int(curve.n_predicted[k]), int(curve.correct[k])
         counts = curve.n_truth, n_predicted, int(curve.found[k].sum()), correct
@@ -349,12 +349,12 @@ class Tally:
         }
 
 
-def tally(
+def count(
     truth: NDArray[np.bool_],
     pmap: NDArray[np.floating[Any]],
     spacing_mm: Sequence[float],
     thresholds: ArrayLike = THRESHOLDS,
-) -> Tally:
+) -> ScanCounts:
     """Count voxels, and lesions by every preset, at every threshold.
 
     Parameters
@@ -366,7 +366,7 @@ def tally(
 
     Returns
     -------
-    Tally
+    ScanCounts
 
     Raises
     ------
@@ -374,11 +374,13 @@ def tally(
         See `sweep` and `sweep_lesions`.
     """
     curves = {name: sweep_lesions(truth, pmap, spacing_mm, name, thresholds) for name in PRESETS}
-    return Tally(sweep(truth, pmap, thresholds), curves, lesionwise.voxel_volume_mm3(spacing_mm))
+    return ScanCounts(
+        sweep(truth, pmap, thresholds), curves, lesionwise.voxel_volume_mm3(spacing_mm)
+    )
 
 
-def from_dict(stored: Mapping[str, Any]) -> Tally:
-    """Return the tally that `Tally.to_dict` wrote.
+def from_dict(stored: Mapping[str, Any]) -> ScanCounts:
+    """Return the counts that `ScanCounts.to_dict` wrote.
 
     Raises
     ------
@@ -400,7 +402,7 @@ def from_dict(stored: Mapping[str, Any]) -> Tally:
             _counts(own["truth_sizes"], n_truth),
         )
     voxels = Curve(cuts, tp, fp, int(stored["n_truth"]))
-    return Tally(voxels, curves, float(stored["voxel_mm3"]))
+    return ScanCounts(voxels, curves, float(stored["voxel_mm3"]))
 
 
 def _counts(stored: Sequence[int], n: int) -> NDArray[np.int64]:
