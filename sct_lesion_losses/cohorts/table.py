@@ -168,6 +168,24 @@ def content_hash(array: NDArray[Any]) -> str:
     return digest.hexdigest()[:32]
 
 
+def file_hash(path: Path) -> str:
+    """Hash of the bytes of an image file.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
 def _read_table(path: Path) -> list[CohortScan]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:

@@ -29,7 +29,6 @@ from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference import predict as models
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.preprocessing import cache
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.curves import from_dict
@@ -331,7 +330,7 @@ def content(scan: CohortScan, conditions: Conditions) -> str:
     if conditions.centerline == AS_IN_COHORT:
         own = scan.centerline
         by = conditions.finder if own is None else "file"
-    hashes = [cache.file_hash(file) for file in (scan.scan, scan.lesion_mask, own) if file]
+    hashes = [cohorts.file_hash(file) for file in (scan.scan, scan.lesion_mask, own) if file]
     return hashlib.sha256("\n".join([by, *hashes]).encode()).hexdigest()
 
 

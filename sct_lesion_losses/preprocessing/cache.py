@@ -1,8 +1,9 @@
-"""The tubes of training scans on disk: cut once, mapped into memory by every training.
+"""Cropped scans on disk, for training: made once, mapped into memory by every training.
 
-Two entries of a `data.cache` hold a scan: its tube as it was cut, and its tube with standardised
-intensities, which depends on the landmarks of all training scans. Patches are not stored: they
-overlap by 75 %, and each is a slice of its tube.
+Two entries hold a scan: its crop as it is, and its crop with standardised intensities, which
+depends on the landmarks of all training scans. Patches are not stored: they overlap by 75 %, and
+each is a slice of its crop. An entry is a safetensors file named by the hash of all that it is made
+of; another process that makes the same one is waited for, and a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import mmap
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +21,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.cohorts.table import CohortScan, content_hash
-from sct_lesion_losses.errors import DamagedError, DataError, ImageError, OutputError, UsageError
+from sct_lesion_losses.cohorts.table import CohortScan, content_hash, file_hash
+from sct_lesion_losses.errors import DamagedError, DataError, OutputError, UsageError
 from sct_lesion_losses.geometry.cord_crop import WIDTH_VOX
 from sct_lesion_losses.geometry.patches import PATCH_VOX
 from sct_lesion_losses.images import nifti
@@ -40,11 +43,7 @@ from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.preprocessing.sampler import TrainingTube
 
 _TYPES = {"F32": np.dtype("<f4"), "BOOL": np.dtype(bool)}
-_NAMES = {np.dtype(np.float32): "F32", np.dtype(bool): "BOOL"}
-_FACTS, _HASH = "__metadata__", "sha256"
-_LENGTH_BYTES = 8
-_ALIGNMENT = 64  # a line of the processor's cache
-_MAX_HEADER_BYTES = 1 << 20
+_FACTS, _HASH = "facts", "sha256"
 _CHUNK_BYTES = 1 << 20
 _OTHER_FILES = 256  # open files that the rest of a program may need
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -52,20 +51,20 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
-    """What a file holds.
+    """Contents of an entry.
 
     Attributes
     ----------
     arrays : dict of str to array
         float32 or bool, read-only; they keep the file mapped.
-    facts : dict of str to str
+    facts : dict of str to JSON value
     """
 
     arrays: dict[str, NDArray[Any]]
-    facts: dict[str, str]
+    facts: dict[str, Any]
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
     """Write arrays, float32 or bool, and facts about them; whole or not at all.
 
     Raises
@@ -73,25 +72,15 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, st
     OutputError
         The file cannot be written.
     """
-    header: dict[str, Any] = {_FACTS: dict(facts)}
-    contents = []
-    end = 0
-    # The wider numbers first, so that every array is aligned to its own.
-    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
-        kind = _NAMES[array.dtype]
-        contents.append(np.ascontiguousarray(array, _TYPES[kind]))
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
-    digest = _started(header)
-    for content in contents:
-        digest.update(content.data)
-    header[_FACTS][_HASH] = digest.hexdigest()
-    text = json.dumps(header).encode()
-    text += b" " * (-(_LENGTH_BYTES + len(text)) % _ALIGNMENT)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-        for content in contents:
-            file.write(content.data)
+    names = _in_order({name: array.dtype for name, array in arrays.items()})
+    stored = {name: np.ascontiguousarray(arrays[name]) for name in names}
+    digest = _started(facts, {name: array.shape for name, array in stored.items()})
+    for array in stored.values():
+        digest.update(array.data)
+    text = json.dumps({**facts, _HASH: digest.hexdigest()})
+    content = safetensors.numpy.save(stored, {_FACTS: text})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def load(path: Path) -> Mapped:
@@ -106,9 +95,21 @@ def load(path: Path) -> Mapped:
     """
     try:
         with path.open("rb") as file:
-            header, begin = _header(path, file)
-            facts = dict(header[_FACTS])
-            _check_hash(path, file, header)
+            with safetensors.safe_open(path, "numpy") as opened:
+                facts = json.loads(opened.metadata()[_FACTS])
+                parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                types = {name: _TYPES[part.get_dtype()] for name, part in parts.items()}
+                names = _in_order(types)
+                shapes = {name: tuple(parts[name].get_shape()) for name in names}
+            sizes = {name: math.prod(shapes[name]) * types[name].itemsize for name in names}
+            begin = file.seek(0, 2) - sum(sizes.values())
+            expected = facts.pop(_HASH)
+            digest = _started(facts, shapes)
+            file.seek(begin)
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            if digest.hexdigest() != expected:
+                raise DamagedError(f"{path}: its content does not match its hash")
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         if error.errno in _EXHAUSTED:
@@ -117,14 +118,14 @@ def load(path: Path) -> Mapped:
                 "of this shell (ulimit -n), or give fewer scans"
             ) from error
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
-    del facts[_HASH]
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise DamagedError(f"{path}: damaged ({error})") from error
     arrays = {}
-    for name, entry in header.items():
-        if name != _FACTS:
-            start, end = entry["data_offsets"]
-            kind = _TYPES[entry["dtype"]]
-            flat = np.frombuffer(view, kind, (end - start) // kind.itemsize, begin + start)
-            arrays[name] = flat.reshape(entry["shape"])
+    for name in names:
+        kind = types[name]
+        flat = np.frombuffer(view, kind, sizes[name] // kind.itemsize, begin)
+        arrays[name] = flat.reshape(shapes[name])
+        begin += sizes[name]
     return Mapped(arrays, facts)
 
 
@@ -141,38 +142,14 @@ def allow(files: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """Header of a file, and where its arrays begin; leaves the file there."""
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    if not 0 < length <= min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
-        raise DamagedError(f"{path}: {size} bytes that are no safetensors file")
-    try:
-        header = json.loads(file.read(length))
-        hash_there = isinstance(header[_FACTS][_HASH], str)  # which vouches for all the rest
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != _FACTS]
-        begin = _LENGTH_BYTES + length
-        expected = begin + max(ends, default=0)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path}: its header is damaged") from error
-    if not hash_there or size != expected:
-        raise DamagedError(f"{path}: {size} bytes, expected {expected}")
-    return header, begin
+def _in_order(types: Mapping[str, np.dtype[Any]]) -> list[str]:
+    """Names of arrays as the format orders them: the wider numbers first, then by name."""
+    return sorted(types, key=lambda name: (-types[name].itemsize, name))
 
 
-def _check_hash(path: Path, file: BinaryIO, header: dict[str, Any]) -> None:
-    digest = _started(header)
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        digest.update(buffer[:count])
-    if digest.hexdigest() != header[_FACTS][_HASH]:
-        raise DamagedError(f"{path}: its content does not match its hash")
-
-
-def _started(header: dict[str, Any]) -> Any:
-    """Hash of all of a header but the hash in it, to go on with the arrays."""
-    facts = {name: fact for name, fact in header[_FACTS].items() if name != _HASH}
-    text = json.dumps({**header, _FACTS: facts}, sort_keys=True)
+def _started(facts: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Hash of facts and shapes, to go on with the arrays."""
+    text = json.dumps([facts, list(shapes.items())], sort_keys=True)
     return hashlib.sha256(text.encode())
 
 
@@ -183,7 +160,7 @@ _ABANDONED_S = 86400.0
 _KEY = "key"
 _KEY_DIGITS = 32
 
-Made = tuple[Mapping[str, NDArray[Any]], Mapping[str, str]]
+Made = tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -286,28 +263,10 @@ class Cache:
             lock.release()
 
 
-def key(*parts: str) -> str:
+def key_of(*parts: str) -> str:
     """Key of what is made of these parts, in this order."""
     lengths = ",".join(str(len(part)) for part in parts)
     return hashlib.sha256("\n".join([lengths, *parts]).encode()).hexdigest()[:_KEY_DIGITS]
-
-
-def file_hash(path: Path) -> str:
-    """Hash of the bytes of an image file.
-
-    Raises
-    ------
-    ImageError
-        It cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 FORMAT = 2  # raised whenever other tubes are made of the same files
@@ -387,11 +346,15 @@ def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
         A worker was killed.
     """
     automatic = find.identity() if any(scan.centerline is None for scan in scans) else ""
-    tasks = [_Cut.of(scan, workshop.margin, automatic) for scan in scans]
-    entries = _entries(tasks, _facts, workshop)
-    for task, (facts, new) in zip(tasks, entries, strict=True):
+    wanted = []
+    for scan in scans:
+        key = _cut_key(scan, workshop.margin, automatic)
+        make = partial(_make_crop, scan, workshop.margin, automatic, key)
+        wanted.append(_Entry(key, scan.name, make))
+    entries = _entries(wanted, _facts, workshop)
+    for scan, (facts, new) in zip(scans, entries, strict=True):
         if not new:
-            with logs.about(task.scan.scan):
+            with logs.about(scan.scan):
                 for text in facts["warnings"]:
                     logger.warning("%s", logs.with_scan(text))
     logger.info(
@@ -401,8 +364,8 @@ def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
         workshop.folder,
     )
     return [
-        CutScan(task.scan, task.key, **facts)
-        for task, (facts, _) in zip(tasks, entries, strict=True)
+        CutScan(scan, entry.key, **facts)
+        for scan, entry, (facts, _) in zip(scans, wanted, entries, strict=True)
     ]
 
 
@@ -421,10 +384,16 @@ def standardised(
         A worker was killed.
     """
     allow(len(scans))
-    tasks = [_Standardise.of(scan, landmarks, workshop.margin) for scan in scans]
+    cache = Cache(workshop.folder)
+    wanted = []
+    for scan in scans:
+        make = partial(_make_standard, cache, scan.key, landmarks, workshop.margin)
+        own = key_of(scan.key, json.dumps(asdict(landmarks)))
+        wanted.append(_Entry(own, scan.scan.name, make))
+    entries = _entries(wanted, _upright, workshop)
     return [
         TrainingTube(*arrays, scan.scan.name)
-        for scan, (arrays, _) in zip(scans, _entries(tasks, _upright, workshop), strict=True)
+        for scan, (arrays, _) in zip(scans, entries, strict=True)
     ]
 
 
@@ -455,75 +424,49 @@ def seen_hash(crop: TrainingTube) -> str:
     return content_hash(crop.values) + lesion
 
 
-class _Task(Protocol):
-    """An entry to be made."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    def make(self, cache: Cache) -> Made: ...
-
-
 @dataclass(frozen=True)
-class _Cut:
-    """The tube of a scan as it is cut."""
+class _Entry:
+    """An entry that is wanted, and how it is made.
+
+    Attributes
+    ----------
+    key : str
+    name : str
+        Of the scan.
+    make : callable
+        Can be sent to a worker.
+    """
 
     key: str
-    scan: CohortScan
-    margin: int
-    automatic: str
-
-    @classmethod
-    def of(cls, scan: CohortScan, margin: int, automatic: str) -> _Cut:
-        return cls(_cut_key(scan, margin, automatic), scan, margin, automatic)
-
-    @property
-    def name(self) -> str:
-        return self.scan.name
-
-    def make(self, cache: Cache) -> Made:
-        with logs.collected_warnings() as said:
-            crop, content = crop_scan(self.scan, self.margin)
-        if _cut_key(self.scan, self.margin, self.automatic) != self.key:
-            raise DataError(
-                f"{self.scan.scan}: the scan, its lesion mask or its centerline changed while it "
-                "was read; start again"
-            )
-        patches = prepare.stacked_patches(prepare.inner(crop.values, self.margin))
-        facts = {
-            "content": content,
-            "seen": seen_hash(crop),
-            "percentiles": intensity.measure(patches).tolist(),
-            "lesion_vox": int(crop.lesion.sum()),
-            "warnings": said,
-        }
-        return _by_slices(crop), {name: json.dumps(fact) for name, fact in facts.items()}
+    name: str
+    make: Callable[[], Made]
 
 
-@dataclass(frozen=True)
-class _Standardise:
-    """The tube of a scan with standardised intensities."""
+def _make_crop(scan: CohortScan, margin: int, automatic: str, key: str) -> Made:
+    """Crop of a scan, and what is known of it without its voxels."""
+    with logs.collected_warnings() as said:
+        crop, content = crop_scan(scan, margin)
+    if _cut_key(scan, margin, automatic) != key:
+        raise DataError(
+            f"{scan.scan}: the scan, its lesion mask or its centerline changed while it was read; "
+            "start again"
+        )
+    patches = prepare.stacked_patches(prepare.inner(crop.values, margin))
+    facts = {
+        "content": content,
+        "seen": seen_hash(crop),
+        "percentiles": intensity.measure(patches).tolist(),
+        "lesion_vox": int(crop.lesion.sum()),
+        "warnings": said,
+    }
+    return _by_slices(crop), facts
 
-    key: str
-    cut: CutScan
-    landmarks: Landmarks
-    margin: int
 
-    @classmethod
-    def of(cls, cut: CutScan, landmarks: Landmarks, margin: int) -> _Standardise:
-        return cls(key(cut.key, json.dumps(asdict(landmarks))), cut, landmarks, margin)
-
-    @property
-    def name(self) -> str:
-        return self.cut.scan.name
-
-    def make(self, cache: Cache) -> Made:
-        values, lesion = _upright(cache.require(self.cut.key))
-        standard = prepare.standardise(values, self.landmarks, self.margin)
-        return _by_slices(TrainingTube(standard, lesion)), {}
+def _make_standard(cache: Cache, key: str, landmarks: Landmarks, margin: int) -> Made:
+    """Crop of a scan with standardised intensities."""
+    values, lesion = _upright(cache.require(key))
+    standard = prepare.standardise(values, landmarks, margin)
+    return _by_slices(TrainingTube(standard, lesion)), {}
 
 
 def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
@@ -537,7 +480,7 @@ def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
         "percentiles": intensity.PERCENTILES,
     }
     file = scan.centerline
-    return key(
+    return key_of(
         file_hash(scan.scan),
         file_hash(scan.lesion_mask),
         f"automatic {automatic}" if file is None else f"file {file_hash(file)}",
@@ -546,46 +489,45 @@ def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
 
 
 def _entries(
-    tasks: Sequence[_Task], take: Callable[[Mapped], Taken], workshop: Workshop
+    wanted: Sequence[_Entry], take: Callable[[Mapped], Taken], workshop: Workshop
 ) -> list[tuple[Taken, bool]]:
-    """Take what is wanted of every task's entry, and say whether the entry was made for it."""
+    """Take what is needed of every entry, and say whether the entry was made for it."""
     cache = Cache(workshop.folder)
     taken: dict[str, Taken] = {}
-    missing: dict[str, _Task] = {}
-    for task in tasks:
-        entry = cache.find(task.key)
-        if entry is None:
-            missing[task.key] = task
+    missing: dict[str, _Entry] = {}
+    for entry in wanted:
+        found = cache.find(entry.key)
+        if found is None:
+            missing[entry.key] = entry
         else:
-            taken[task.key] = take(entry)
+            taken[entry.key] = take(found)
     made = [False] * len(missing)
     if missing:
         try:
             require_writable(workshop.folder)
         except OutputError as error:
             raise OutputError(
-                f"{error}; {len(missing)} of {len(tasks)} tubes are not in this cache, or damaged"
+                f"{error}; {len(missing)} of {len(wanted)} tubes are not in this cache, or damaged"
             ) from error
         cache.tidy()
         made = executor.run(
             partial(_make, cache),
             list(missing.values()),
             workshop.jobs,
-            name=lambda task: task.name,
+            name=lambda entry: entry.name,
             progress=workshop.progress,
         )
         taken |= {key: take(cache.require(key)) for key in missing}
     new = {key for key, here in zip(missing, made, strict=True) if here}
-    return [(taken[task.key], task.key in new) for task in tasks]
+    return [(taken[entry.key], entry.key in new) for entry in wanted]
 
 
-def _make(cache: Cache, task: _Task) -> bool:
-    return cache.make(task.key, partial(task.make, cache))
+def _make(cache: Cache, entry: _Entry) -> bool:
+    return cache.make(entry.key, entry.make)
 
 
 def _facts(entry: Mapped) -> dict[str, Any]:
-    facts = {name: json.loads(fact) for name, fact in entry.facts.items()}
-    return {**facts, **{name: tuple(facts[name]) for name in ("percentiles", "warnings")}}
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in entry.facts.items()}
 
 
 def _by_slices(tube: TrainingTube) -> dict[str, NDArray[Any]]:

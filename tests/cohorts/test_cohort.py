@@ -8,7 +8,7 @@ import pytest
 from small_cohort import write_cohort
 
 from sct_lesion_losses.cohorts import table as cohort
-from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.errors import DataError, ImageError
 
 
 @pytest.fixture
@@ -127,3 +127,15 @@ def test_scans_are_named_by_their_files_or_by_their_folders(tmp_path):
     assert list(cohort.names(alike).values()) == ["a_t2", "b_1_t2"]
     with pytest.raises(DataError, match="named a_t2"):
         cohort.names([scan("a", "t2.nii.gz"), scan("a_t2.nii.gz"), scan("b", "t2.nii.gz")])
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes_whatever_its_name(tmp_path):
+    for name, content in {"a": b"x" * 3_000_000, "b": b"x" * 3_000_000, "c": b"x"}.items():
+        (tmp_path / name).write_bytes(content)
+    assert cohort.file_hash(tmp_path / "a") == cohort.file_hash(tmp_path / "b")
+    assert cohort.file_hash(tmp_path / "a") != cohort.file_hash(tmp_path / "c")
+
+
+def test_a_file_that_cannot_be_hashed_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"gone\.nii: cannot be read"):
+        cohort.file_hash(tmp_path / "gone.nii")
