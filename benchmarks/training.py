@@ -34,7 +34,6 @@ def main() -> None:
     parser.add_argument("-precision", default="float32")
     parser.add_argument("-backend", default="tensorflow")
     parser.add_argument("-torch", default="float32", help="float32, bfloat16 or none")
-    parser.add_argument("-micro_batch", type=int, help="of the package: patches at a time")
     parser.add_argument("-turns", type=int, default=8)
     parser.add_argument("-steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("-worker", choices=sorted(WORKERS))
@@ -111,15 +110,14 @@ def _cohort() -> list[tuple[np.ndarray, np.ndarray]]:
 def _recipe(given: argparse.Namespace) -> Any:
     from sct_lesion_losses.training.recipe import study
 
-    return study("tversky", precision=given.precision, epochs=10_000, validation_patches=BATCH)
+    return study(precision=given.precision, epochs_planned=10_000, validation_patches=BATCH)
 
 
 def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
     from sct_lesion_losses.preprocessing.sampler import TrainingTube
     from sct_lesion_losses.training import fit
-    from sct_lesion_losses.training.running import Listener
-    from sct_lesion_losses.training.steps import Machine
+    from sct_lesion_losses.training.fit import Watchers
 
     tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
     with tempfile.TemporaryDirectory() as folder:
@@ -128,8 +126,7 @@ def _package(given: argparse.Namespace) -> None:
             tubes[:1],
             _recipe(given),
             Path(folder),
-            machine=Machine(micro_batch=given.micro_batch),
-            listener=Listener(step=Turns(given.steps)),
+            watchers=Watchers(step=Turns(given.steps)),
         )
 
 
@@ -145,7 +142,7 @@ def _bare(given: argparse.Namespace) -> None:
         patches[..., None],
         lesions[..., None],
         batch_size=BATCH,
-        epochs=10_000,
+        epochs_planned=10_000,
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: turns())],
     )

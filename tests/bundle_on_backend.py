@@ -27,15 +27,15 @@ def main(cohort: str, folder: str, written: str) -> None:
     recipe = study(
         filters=(2,),
         batch_size=2,
-        epochs=2,
+        epochs_planned=2,
         patches_per_epoch=4,
         validation_patches=2,
         lesion_share=0.5,
         rate=1e-2,
     )
-    train.run(Path(cohort), Path(folder), recipe, about=train.About(name=Path(folder).name))
+    train.run(Path(cohort), Path(folder), recipe)
     bundle = store.load(Path(folder))
-    model = unet.build((2,))
+    model = unet.build(recipe.network)
     export.import_weights(model, bundle.weights)
     patches = np.random.default_rng(0).normal(size=(2, 48, 48, 48, 1)).astype(np.float32)
     np.savez(

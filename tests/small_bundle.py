@@ -17,11 +17,11 @@ def train_small(folder: Path) -> Path:
     recipe = study(
         filters=(4,),
         batch_size=2,
-        epochs=8,
+        epochs_planned=8,
         patches_per_epoch=16,
         validation_patches=2,
         rate=2e-2,
         augmentation=Augmentation(rotations=False),
     )
-    train.run(data, folder / "small", recipe, about=train.About(name="small"))
+    train.run(data, folder / "small", recipe)
     return folder / "small.training" / train.SPLIT_TABLE

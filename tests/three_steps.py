@@ -14,6 +14,7 @@ import numpy as np
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.training import export, unet
+from sct_lesion_losses.training.recipe import network
 
 SIDE = 8
 BATCH = 2
@@ -21,7 +22,7 @@ STEPS = 3
 
 
 def main(written: str) -> None:
-    model = unet.build((2, 4), SIDE, seed=1)
+    model = unet.build(network((2, 4)), SIDE, seed=1)
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=losses.get("tversky"))
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(STEPS * BATCH, SIDE, SIDE, SIDE, 1)).astype(np.float32)

@@ -9,20 +9,20 @@ import hashlib
 import sys
 from pathlib import Path
 
+from sct_lesion_losses.training.running import Listener
+from sct_lesion_losses.training.steps import Machine
 from small_tubes import with_block as tube
 
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training import fit
 from sct_lesion_losses.training.recipe import study
-from sct_lesion_losses.training.running import Listener
-from sct_lesion_losses.training.steps import Machine
 
 RECIPE = study(
     filters=(4, 8),
     batch_size=2,
     patches_per_epoch=8,
     validation_patches=2,
-    epochs=3,
+    epochs_planned=3,
     rate=1e-2,
     patience=1,
     augmentation=Augmentation(intensity=0.5),

@@ -385,14 +385,25 @@ class Architecture(Record):
             raise ValueError(f"{self.levels} levels with filters {self.filters}, expected as many")
         return self
 
+    def __str__(self) -> str:
+        """Return the kind and the filters as people write them: ``unet3d 16-32-64``."""
+        return f"{self.architecture} {'-'.join(map(str, self.filters))}"
+
 
 class Recipe(Record):
-    """How the network was trained.
+    """All that decides a training besides its scans, and what came of it.
 
     Attributes
     ----------
+    loss, network, seed : Loss, Architecture, int
+        In `bundle.json` they stand beside the recipe; see `BundleInfo`. The seed is that of the
+        first weights, of the order of patches and of their augmentation.
+    optimiser : str
+        ``adam`` or ``adadelta``.
     rate : float
         Learning rate of the first epoch.
+    batch_size : int
+        Patches per step.
     epochs_planned, epochs_run, best_epoch : int
         The recipe's, those really run, and the one (from 1) whose weights were kept.
     patience, rate_factor : int, float
@@ -405,26 +416,33 @@ class Recipe(Record):
         Share of the drawn patches that hold lesion; None: as they come.
     shift_mm, intensity : float or None
         Largest shift of the centerline, and probability of each change of intensity.
+    augmentations : tuple of str
+        Names of all that happens to a training patch.
+    precision : str
+        Keras' dtype policy of the network.
     prior : float or None
         Lesion probability that the untrained network started from.
-    devices : int
-        Devices that shared a batch.
+    backend, device, devices : str or None, str or None, int
+        On which backend of Keras and kind of device the network was trained, and how many of them.
     minutes : float or None
         Wall time of the training.
     """
 
-    optimiser: str
+    loss: Loss = Field(Loss(name="tversky"), exclude=True)
+    network: Architecture = Field(Architecture(), exclude=True)
+    seed: Count = Field(0, exclude=True)
+    optimiser: Literal["adam", "adadelta"]
     rate: Positive
     batch_size: Size
     epochs_planned: Size
-    epochs_run: Count
+    epochs_run: Count = 0
     best_epoch: Size | None = None
     patience: Size | None = None
-    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     stop_patience: Size | None = None
     monitor: str = "val_loss"
     augmentations: tuple[str, ...] = ()
-    precision: str = "float32"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     backend: str | None = None
     device: str | None = None
     devices: Size = 1
@@ -532,6 +550,15 @@ class BundleInfo(Record):
         if not is_increasing([line.epoch for line in history]):
             raise ValueError("history: epochs must increase")
         return history
+
+    @model_validator(mode="after")
+    def _recipe_is_whole(self) -> BundleInfo:
+        """Give the recipe what stands beside it in the file."""
+        if self.recipe is not None:
+            seed = self.seeds.get("training", 0)
+            beside = {"loss": self.loss, "network": self.network, "seed": seed}
+            object.__setattr__(self, "recipe", self.recipe.model_copy(update=beside))
+        return self
 
 
 def dump(info: BundleInfo) -> bytes:

@@ -25,7 +25,7 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics import PRESETS
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.training.recipe import Recipe
+    from sct_lesion_losses.bundle.schema import Recipe
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -160,13 +160,13 @@ _LOSS = option("-loss", "loss", choice(LOSSES), "Loss function.", default="tvers
 _RECIPE = (
     option(
         "-loss_numbers",
-        "loss_numbers",
+        "numbers",
         TEXT,
         "Numbers of the loss, fn_weight=0.8 for example.",
         shown="those of its paper",
         many=True,
     ),
-    option("-epochs", "epochs", COUNT, "Epochs of training.", shown="300"),
+    option("-epochs", "epochs_planned", COUNT, "Epochs of training.", shown="300"),
     option("-batch", "batch_size", COUNT, "Patches per step.", shown="8"),
     option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo"),
     option(
@@ -188,7 +188,7 @@ _RECIPE = (
     ),
     option(
         "-early_stop",
-        "early_stop",
+        "stop_patience",
         COUNT,
         "Epochs without a better validation loss after which the training ends.",
         shown="never",
@@ -286,14 +286,14 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     given = {name: value for name, value in values.items() if value not in (None, ())}
     if start and "prior" in given:
         raise UsageError("-prior is for random weights; with -init the start has learned its own")
-    numbers = dict(_number(word) for word in given.pop("loss_numbers", ()))
+    numbers = dict(_number(word) for word in given.pop("numbers", ()))
     augmentation = Augmentation(
         mirrors=given.pop("mirrors"),
         rotations=given.pop("rotations"),
         shift_mm=given.pop("shift_mm", 0.0),
         intensity=given.pop("intensity", 0.0),
     )
-    return study(**{**start, **given}, loss_numbers=numbers, augmentation=augmentation)
+    return study(**{**start, **given}, numbers=numbers, augmentation=augmentation)
 
 
 def _number(word: str) -> tuple[str, float | bool | str]:
@@ -360,21 +360,6 @@ _OPTIONS = (
         choice(DEVICES),
         "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
         default="auto",
-    ),
-    option(
-        "-gpus",
-        "devices",
-        COUNT,
-        "GPUs that share each batch. On TensorFlow every one pools the loss over its own part.",
-        default=1,
-    ),
-    option(
-        "-micro_batch",
-        "micro_batch",
-        COUNT,
-        "Patches of a batch on the device at a time, with the result of the whole batch: for small "
-        "memories. Halved by itself where the memory does not suffice.",
-        shown="all",
     ),
     option("-threads", "threads", COUNT, "CPU threads to compute with.", shown="all cores"),
 )

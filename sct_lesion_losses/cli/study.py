@@ -134,8 +134,6 @@ def main(
     unseen_sites: tuple[str, ...],
     backend: str | None,
     device: str,
-    devices: int,
-    micro_batch: int | None,
     threads: int | None,
     jobs: int,
     scheduler: str | None,

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +24,12 @@ from sct_lesion_losses.cli.parser import (
 )
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.training.running import StepReport
+    from sct_lesion_losses.training.callbacks import StepReport
 
 
 @contextmanager
 def training_bar(epochs: int) -> Iterator[Callable[[StepReport], None] | None]:
-    """One bar over all steps, with loss, rate and time left, on stderr where that is a terminal."""
+    """One bar over all steps, with loss and time left, on stderr where that is a terminal."""
     if not (sys.stderr.isatty() and talk.logger.isEnabledFor(logging.INFO)):
         yield None
         return
@@ -53,11 +52,7 @@ def training_bar(epochs: int) -> Iterator[Callable[[StepReport], None] | None]:
                 )
                 bars.append(stack.enter_context(bar))
             bars[0].n = done
-            bars[0].set_postfix(
-                epoch=f"{now.epoch + 1}/{epochs}",
-                loss=f"{now.loss:.4f}",
-                rate=f"{now.rate:.2g}",
-            )
+            bars[0].set_postfix(epoch=f"{now.epoch + 1}/{epochs}", loss=f"{now.loss:.4f}")
 
         yield update
 
@@ -120,7 +115,14 @@ NAME = "sct_train_lesion"
     shown="training_cache beside the bundle",
 )
 @option("-jobs", "jobs", COUNT, "Scans prepared at the same time.", default=1)
-@option("-about", "data_text", TEXT, "A sentence on the data, for the model card.")
+@option(
+    "-about",
+    "data_text",
+    TEXT,
+    "A sentence on the data, for the model card.",
+    default="scans of the user's own",
+    shown="",
+)
 @option(
     "-bundle_version", "version", TEXT, "Version of the bundle, numbers with dots.", default="1.0.0"
 )
@@ -137,13 +139,11 @@ def main(
     force: bool,
     backend: str | None,
     device: str,
-    devices: int,
-    micro_batch: int | None,
     threads: int | None,
     tensorboard: bool,
     cache: Path | None,
     jobs: int,
-    data_text: str | None,
+    data_text: str,
     version: str,
     **entries: Any,
 ) -> int:
@@ -153,31 +153,23 @@ def main(
     from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.training import warm_start
     from sct_lesion_losses.training.devices import require
-    from sct_lesion_losses.training.steps import Machine
 
     require(device)
-
     start = warm_start.load(init, contrast)
     recipe = options.recipe(entries, warm_start.entries(start))
-    about = train.About(folder.resolve().name, version, commands=(talk.command_line(words()),))
-    if data_text is not None:
-        about = replace(about, data=data_text)
-    with talk.progress("preparing") as prepared, training_bar(recipe.epochs) as report:
-        written = train.run(
-            data,
-            folder,
-            recipe,
-            about=about,
-            rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
-            init=start,
-            resume=resume,
-            force=force,
-            machine=Machine(devices, micro_batch=micro_batch),
-            tensorboard=tensorboard,
-            cache=cache,
-            jobs=jobs,
-            report=report,
-            prepared=prepared,
-        )
+    settings = train.TrainSettings(
+        rules=Rules(split_seed, lesion_free, lesion_free_tuning, unseen_sites),
+        init=start,
+        resume=resume,
+        force=force,
+        tensorboard=tensorboard,
+        cache=cache,
+        jobs=jobs,
+        version=version,
+        data=data_text,
+        commands=(talk.command_line(words()),),
+    )
+    with talk.progress("preparing") as on_scan, training_bar(recipe.epochs_planned) as on_step:
+        written = train.run(data, folder, recipe, settings, on_scan=on_scan, on_step=on_step)
     click.echo(written)
     return 0

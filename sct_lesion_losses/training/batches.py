@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.sampler import (
     Place,
     TrainingTube,
-    Window,
     draw,
     filled,
     keep_freed_memory,
@@ -22,9 +21,7 @@ from sct_lesion_losses.preprocessing.sampler import (
     windows,
 )
 
-Patch = NDArray[np.float32]
-Lesion = NDArray[np.bool_]
-Batch = tuple[Any, Any]  # patches and lesion masks, arrays or tensors of the backend
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
 
 
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -36,7 +33,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     Parameters
     ----------
     tubes : sequence of TrainingTube
-        All scans; see `data.filling` for the order in memory that is read fastest.
+        All scans; mapped from `preprocessing.cache` they lie in the order that is read fastest.
     batch_size : int
         Patches per batch; the last batch of an epoch is filled up from its first patches, so that
         every step has the same shape.
@@ -77,29 +74,12 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         rng = np.random.default_rng([self._seed, self._epoch])
         self._plan = draw(self._candidates, self._number, self._lesion_share, rng)
 
-    def on_epoch_end(self) -> None:
-        """Go to the next epoch; Keras calls this."""
-        if self._augmentation is not None:
-            self.go_to(self._epoch + 1)
-
     def __len__(self) -> int:
         return -(-len(self._plan) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        return filled(self._windows(index))
-
-    def _windows(self, index: int) -> list[Window]:
         rng = np.random.default_rng([self._seed, self._epoch, index])
-        return windows(self._tubes, self._rows(index), self._augmentation, rng)
-
-    def _patches(self, index: int) -> Iterator[tuple[int, Patch, Lesion]]:
-        """Tube, patch and lesion mask of each row of a batch, augmented, not yet normalised.
-
-        The arrays are views of the tube's own unless intensities are changed.
-        """
-        for place, window in zip(self._rows(index), self._windows(index), strict=True):
-            orientation = window.orientation
-            yield place.tube, orientation.of(window.values), orientation.of(window.lesion)
+        return filled(windows(self._tubes, self._rows(index), self._augmentation, rng))
 
     def _rows(self, index: int) -> list[Place]:
         numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)

@@ -1,13 +1,16 @@
-"""The state of a training on disk, never half written."""
+"""Callbacks of a training: its state on disk, its rate and its end, its log and its progress."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import logging
+import math
+import time
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,18 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses.errors import TrainingError
+from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
 from sct_lesion_losses.images.atomic import replacing, write_text
+from sct_lesion_losses.training.batches import PatchBatches
+
+CHECKPOINT = "checkpoint.npz"
+LOG = "training.csv"
+DRAWN_EVERY_S = 60.0  # drawing takes a fraction of a second, a small epoch hardly more
+
+Arrays = list[NDArray[Any]]
+Logs = dict[str, Any] | None
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,88 +43,269 @@ class EpochLine:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Steps:
-    """The part of an epoch that is done.
+@dataclass
+class TrainingState:
+    """All that a training needs to go on after its last epoch.
+
+    Random numbers need no state: those of a batch follow from the seed, the epoch and the step.
 
     Attributes
     ----------
-    done : int
-        Finished steps.
-    loss_sum : float
-        Sum of their losses.
-    seconds : float
-        Time they took.
-    """
-
-    done: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def loss(self) -> float:
-        """Mean loss of the finished steps; NaN before the first."""
-        return self.loss_sum / self.done if self.done else float("nan")
-
-    def plus(self, loss: float, seconds: float) -> Steps:
-        """Return these steps and one more."""
-        return Steps(self.done + 1, self.loss_sum + loss, self.seconds + seconds)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training has come.
-
-    Attributes
-    ----------
+    settings : dict
+        Recipe and data the training belongs to, as plain values.
     history : tuple of EpochLine
         Finished epochs.
-    best_epoch : int
-        Epoch of the best validation loss so far, from 1; 0 before the first.
-    best_loss : float
-        That loss.
+    best_epoch, best_loss : int, float
+        Epoch of the best validation loss so far, from 1, and that loss; 0 and inf before the first.
     waited : int
         Epochs since the last better validation loss or the last change of rate.
-    steps : Steps
-        What is done of the epoch under way.
+    weights, best_weights, optimiser : list of array
+        Network after the last epoch and after the best one, and the optimiser's variables, its rate
+        among them; empty before the first epoch.
     """
 
+    settings: dict[str, Any]
     history: tuple[EpochLine, ...] = ()
     best_epoch: int = 0
-    best_loss: float = float("inf")
+    best_loss: float = math.inf
     waited: int = 0
-    steps: Steps = field(default_factory=Steps)
+    weights: Arrays = field(default_factory=list)
+    best_weights: Arrays = field(default_factory=list)
+    optimiser: Arrays = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
         return len(self.history)
 
-    def stepped(self, loss: float, seconds: float) -> Progress:
-        """Return the progress after one more step."""
-        return replace(self, steps=self.steps.plus(loss, seconds))
-
-    def advanced(self, line: EpochLine) -> Progress:
-        """Return the progress after one more epoch."""
-        history = (*self.history, line)
+    def add(self, line: EpochLine) -> None:
+        """Take in one more epoch."""
+        self.history = (*self.history, line)
+        self.waited += 1
         if line.val_loss < self.best_loss:
-            return Progress(history, line.epoch, line.val_loss, 0)
-        return Progress(history, self.best_epoch, self.best_loss, self.waited + 1)
+            self.best_epoch, self.best_loss, self.waited = line.epoch, line.val_loss, 0
 
-    def without_patience(self) -> Progress:
-        """Return the progress with the wait for a better validation loss begun anew."""
-        return replace(self, waited=0)
-
-    def ended(self, epochs: int, early_stop: int | None) -> bool:
-        """Whether all epochs are done, or the last `early_stop` of them brought nothing better."""
+    def ended(self, epochs: int, patience: int | None) -> bool:
+        """Whether all epochs are done, or the last `patience` of them brought nothing better."""
         idle = self.epoch - self.best_epoch
-        return self.epoch >= epochs or (early_stop is not None and idle >= early_stop)
+        return self.epoch >= epochs or (patience is not None and idle >= patience)
+
+    def take(self, model: keras.Model) -> None:
+        """Copy weights and optimiser of a model; what backends return may change with a step."""
+        self.weights = [np.array(array) for array in model.get_weights()]
+        self.optimiser = [np.array(v.numpy()) for v in model.optimizer.variables]
+
+    def put(self, model: keras.Model) -> None:
+        """Put weights and optimiser into a compiled model of the same recipe."""
+        model.optimizer.build(model.trainable_variables)
+        variables = model.optimizer.variables
+        if len(variables) != len(self.optimiser):
+            raise TrainingError(
+                f"the checkpoint holds {len(self.optimiser)} optimiser variables, this version of "
+                f"Keras has {len(variables)}; start the training anew"
+            )
+        model.set_weights(self.weights)
+        for variable, value in zip(variables, self.optimiser, strict=True):
+            variable.assign(value)
+
+
+_ARRAYS = ("weights", "best_weights", "optimiser")
+
+
+def save(state: TrainingState, path: Path) -> None:
+    """Write the state so that a reader sees the old one or the new one, nothing between."""
+    plain = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in _ARRAYS}
+    plain["history"] = [asdict(line) for line in state.history]
+    arrays = {
+        f"{group}/{number:04d}": array
+        for group in _ARRAYS
+        for number, array in enumerate(getattr(state, group))
+    }
+    with replacing(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, state=np.array(json.dumps(plain)), **arrays)
+
+
+def load(path: Path) -> TrainingState:
+    """Read a state; nothing in it is executed.
+
+    Raises
+    ------
+    TrainingError
+        The file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            plain = json.loads(str(stored["state"]))
+            arrays: dict[str, Any] = {
+                group: [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
+                for group in _ARRAYS
+            }
+        history = tuple(EpochLine(**line) for line in plain.pop("history"))
+        return TrainingState(history=history, **plain, **arrays)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: no readable checkpoint ({error}); start the training anew by -force 1"
+        ) from error
+
+
+class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
+    """Turns the batches to each epoch and takes its losses into the state, first of all callbacks.
+
+    Raises
+    ------
+    TrainingError
+        A loss is not a number.
+    """
+
+    def __init__(self, state: TrainingState, batches: PatchBatches, folder: Path) -> None:
+        super().__init__()
+        self._state = state
+        self._batches = batches
+        self._folder = folder
+        self._began = 0.0
+        self._rate = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Begin an epoch, counted from 0."""
+        self._batches.go_to(epoch)
+        self._rate = float(self.model.optimizer.learning_rate)
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Look at the mean loss so far: no number if that of a batch is none."""
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            scans = dict.fromkeys(self._batches.scans(batch))
+            raise broken(
+                f"the loss is {loss} at batch {batch + 1} of epoch {self._state.epoch + 1} "
+                f"(patches of {', '.join(scans)})",
+                self._folder,
+                self._state,
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Take in the epoch."""
+        loss, val_loss = (float((logs or {})[name]) for name in ("loss", "val_loss"))
+        if not math.isfinite(val_loss):
+            raise broken(
+                f"the validation loss is {val_loss} after epoch {epoch + 1}",
+                self._folder,
+                self._state,
+            )
+        seconds = time.monotonic() - self._began
+        self._state.add(EpochLine(epoch + 1, loss, val_loss, self._rate, seconds))
+
+
+def broken(what: str, folder: Path, state: TrainingState) -> TrainingError:
+    """Error for a training that cannot go on, with what is left of it."""
+    path = folder / CHECKPOINT
+    left = f"the last good state is in {path}" if path.exists() else "nothing was kept yet"
+    half = state.settings["recipe"]["precision"] != "float32"
+    wider = " or in float32" if half else ""
+    return TrainingError(f"{what}; {left}; start anew by -force 1 with a lower -rate{wider}")
+
+
+class RateOnPlateau(keras.callbacks.Callback):  # type: ignore[misc]
+    """Lowers the rate where no epoch was better for so long."""
+
+    def __init__(self, state: TrainingState, patience: int | None, factor: float) -> None:
+        super().__init__()
+        self._state = state
+        self._patience = patience
+        self._factor = factor
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Lower the rate, and wait anew."""
+        if self._patience is not None and self._state.waited >= self._patience:
+            self.model.optimizer.learning_rate = self._state.history[-1].rate * self._factor
+            self._state.waited = 0
+
+
+class EarlyStop(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a training where no epoch was better for so long."""
+
+    def __init__(self, state: TrainingState, epochs: int, patience: int | None) -> None:
+        super().__init__()
+        self._state = state
+        self._epochs = epochs
+        self._patience = patience
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Stop after this epoch, or go on."""
+        if self._state.ended(self._epochs, self._patience) and self._state.epoch < self._epochs:
+            self.model.stop_training = True
+
+
+class KeptState(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the whole state on disk after every epoch, and its log.
+
+    Raises
+    ------
+    TrainingError
+        A weight is not finite; then the last state stays.
+    """
+
+    def __init__(self, state: TrainingState, folder: Path) -> None:
+        super().__init__()
+        self._state = state
+        self._folder = folder
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Write the log anew: a kill may have come between the state and its log."""
+        if self._state.history:
+            self._write_log()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Keep the state."""
+        state = self._state
+        state.take(self.model)
+        if not all(np.isfinite(array).all() for array in (*state.weights, *state.optimiser)):
+            raise broken(f"a weight is not a number after epoch {epoch + 1}", self._folder, state)
+        if state.best_epoch == state.epoch:
+            state.best_weights = state.weights
+        save(state, self._folder / CHECKPOINT)
+        self._write_log()
+
+    def _write_log(self) -> None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, [f.name for f in fields(EpochLine)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(line) for line in self._state.history)
+        write_text(self._folder / LOG, text.getvalue())
+
+
+class EpochMessages(keras.callbacks.Callback):  # type: ignore[misc]
+    """Logs a line for every epoch, with the time left."""
+
+    def __init__(self, state: TrainingState, epochs: int) -> None:
+        super().__init__()
+        self._state = state
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Log the line."""
+        line, last = self._state.history[-1], epoch + 1 >= self._epochs
+        left = duration(seconds_left(self._state.history, self._epochs))
+        logger.info(
+            "epoch %d of %d: loss %.4f, validation %.4f%s, rate %.2g, %s%s",
+            line.epoch,
+            self._epochs,
+            line.loss,
+            line.val_loss,
+            " (best)" if self._state.best_epoch == line.epoch else "",
+            line.rate,
+            duration(line.seconds),
+            "" if last else f", {left} left",
+        )
+        if self.model.stop_training:
+            idle = self._state.epoch - self._state.best_epoch
+            logger.info("stopped: no better epoch in the last %d", idle)
 
 
 def seconds_left(history: Sequence[EpochLine], epochs: int) -> float:
     """Time that the remaining epochs will take, at the median pace of the last five."""
     recent = sorted(line.seconds for line in history[-5:])
-    return recent[len(recent) // 2] * (epochs - len(history)) if recent else float("nan")
+    return recent[len(recent) // 2] * (epochs - len(history)) if recent else math.nan
 
 
 def duration(seconds: float) -> str:
@@ -126,112 +320,116 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def write_log(progress: Progress, path: Path) -> None:
-    """Write the history as a CSV table, one row per epoch, at once."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(EpochLine)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(line) for line in progress.history)
-    write_text(path, text.getvalue())
-
-
-Arrays = list[NDArray[Any]]
-_GROUPS = ("weights", "best_weights", "optimiser")
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """All that a training needs to go on after its last step.
-
-    Random numbers need no state: those of a batch follow from the seed, the epoch and the step.
+@dataclass(frozen=True)
+class StepReport:
+    """Progress of a training within an epoch.
 
     Attributes
     ----------
-    settings : dict
-        Recipe and data the training belongs to, as plain values.
-    progress : Progress
-    weights, best_weights, optimiser : list of array
-        Network after the last step and after the best epoch (empty before the first), and the
-        optimiser's variables, its rate among them.
+    epoch : int
+        Finished epochs.
+    step, steps : int
+        Finished steps of the epoch under way, and how many it has.
+    loss : float
+        Their mean loss.
     """
 
-    settings: dict[str, Any]
-    progress: Progress
-    weights: Arrays = field(default_factory=list)
-    best_weights: Arrays = field(default_factory=list)
-    optimiser: Arrays = field(default_factory=list)
-
-    @property
-    def finite(self) -> bool:
-        """Whether every weight, and every number of the optimiser, is finite."""
-        return all(np.isfinite(array).all() for array in (*self.weights, *self.optimiser))
+    epoch: int
+    step: int
+    steps: int
+    loss: float
 
 
-def weights_of(model: keras.Model) -> Arrays:
-    """Copy the weights of a model; what backends return may change with the next step."""
-    return [np.array(array) for array in model.get_weights()]
+class StepReports(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells a function of every step, a progress bar for one."""
+
+    def __init__(self, tell: Callable[[StepReport], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Note the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Tell of the step."""
+        loss = float((logs or {})["loss"])
+        self._tell(StepReport(self._epoch, batch + 1, int(self.params["steps"]), loss))
 
 
-def of(
-    model: keras.Model, settings: dict[str, Any], progress: Progress, best_weights: Arrays
-) -> Checkpoint:
-    """Return the checkpoint of a compiled model as it is now."""
-    return Checkpoint(
-        settings,
-        progress,
-        weights=weights_of(model),
-        best_weights=best_weights,
-        optimiser=[np.array(v.numpy()) for v in model.optimizer.variables],
-    )
+class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
+    """Draws the history, once a minute at most and at the end.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws the lines of a history; an `OutputError` of it is warned of and ends no training.
+    """
+
+    def __init__(self, state: TrainingState, draw: Callable[[Sequence[EpochLine]], None]) -> None:
+        super().__init__()
+        self._state = state
+        self._draw = draw
+        self._drawn = -math.inf
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Draw where the last drawing is a minute old."""
+        if time.monotonic() - self._drawn >= DRAWN_EVERY_S:
+            self._redraw()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Draw the whole history."""
+        self._redraw()
+
+    def _redraw(self) -> None:
+        try:
+            self._draw(self._state.history)
+        except OutputError as error:
+            logger.warning("no picture of the learning curves: %s", error)
+        self._drawn = time.monotonic()
 
 
-def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
-    """Put weights and optimiser state into a compiled model of the same recipe."""
-    model.optimizer.build(model.trainable_variables)
-    variables = model.optimizer.variables
-    if len(variables) != len(checkpoint.optimiser):
-        raise TrainingError(
-            f"the checkpoint holds {len(checkpoint.optimiser)} optimiser variables, this version "
-            f"of Keras has {len(variables)}; start the training anew"
-        )
-    model.set_weights(checkpoint.weights)
-    for variable, value in zip(variables, checkpoint.optimiser, strict=True):
-        variable.assign(value)
+class EventFiles(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes both losses and the rate of every epoch as event files for TensorBoard."""
+
+    def __init__(self, state: TrainingState, folder: Path) -> None:
+        super().__init__()
+        self._state = state
+        self._folder = folder
+        self._writer: Any = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write the epoch; what an earlier call wrote of later ones is not shown."""
+        line = self._state.history[-1]
+        if self._writer is None:
+            suffix = f".from{line.epoch:05d}"
+            self._writer = event_writer()(
+                str(self._folder), purge_step=line.epoch, filename_suffix=suffix
+            )
+        self._writer.add_scalar("loss/training", line.loss, line.epoch)
+        self._writer.add_scalar("loss/validation", line.val_loss, line.epoch)
+        self._writer.add_scalar("rate", line.rate, line.epoch)
+        self._writer.flush()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
-def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the checkpoint so that a reader sees the old one or the new one, nothing between."""
-    arrays = {
-        f"{group}/{number:04d}": array
-        for group in _GROUPS
-        for number, array in enumerate(getattr(checkpoint, group))
-    }
-    text = json.dumps({"settings": checkpoint.settings, "progress": asdict(checkpoint.progress)})
-    with replacing(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, state=np.array(text), **arrays)
-
-
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed.
+def event_writer() -> Any:
+    """Return the class that writes event files.
 
     Raises
     ------
-    TrainingError
-        The file is missing or damaged.
+    UsageError
+        tensorboardX is not installed.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            state = json.loads(str(stored["state"]))
-            groups = {
-                group: [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
-                for group in _GROUPS
-            }
-        plain = state["progress"]
-        history = tuple(EpochLine(**line) for line in plain.pop("history"))
-        steps = Steps(**plain.pop("steps"))
-        progress = Progress(history=history, steps=steps, **plain)
-        return Checkpoint(state["settings"], progress, **groups)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise TrainingError(
-            f"{path}: no readable checkpoint ({error}); start the training anew by -force 1"
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "TensorBoard's event files need tensorboardX: pip install tensorboardX"
         ) from error
+    return SummaryWriter

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from sct_lesion_losses.bundle.schema import Architecture
 from sct_lesion_losses.geometry.patches import PATCH_VOX
-from sct_lesion_losses.training.recipe import Architecture
+from sct_lesion_losses.training.recipe import DOUBLING, network
 
 Tensor = Any  # a tensor of whichever backend Keras runs on
 
@@ -86,12 +87,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return tf.reshape(normalised, shape)
 
 
-FILTERS = (16, 32, 64)  # Hussein et al. 2023, section 2.4
 MOMENTUM = 0.95  # Keras' 0.99 would take hundreds of steps to follow the activations
 
 
 def build(
-    filters: tuple[int, ...] | Architecture = FILTERS,
+    architecture: Architecture | None = None,
     patch_vox: int = PATCH_VOX,
     *,
     seed: int = 0,
@@ -107,8 +107,8 @@ def build(
 
     Parameters
     ----------
-    filters : tuple of int or Architecture
-        Filters of each level, from the finest; of the study's kind where no other is named.
+    architecture : Architecture, optional
+        See `recipe.network`; the study's by default.
     patch_vox : int
         Side of a patch; a multiple of 2 to the power of the number of poolings.
     seed : int
@@ -131,8 +131,8 @@ def build(
     ----------
     Çiçek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation".
     """
-    shape = filters if isinstance(filters, Architecture) else Architecture(filters)
-    widths = shape.filters
+    shape = architecture or network()
+    widths, doubling = shape.filters, shape.architecture == DOUBLING
     if patch_vox % 2 ** (len(widths) - 1):
         raise ValueError(
             f"expected a patch side divisible by {2 ** (len(widths) - 1)}, received {patch_vox}"
@@ -161,13 +161,13 @@ def build(
     patches = keras.Input((patch_vox, patch_vox, patch_vox, 1), name="patches")
     x, skips = patches, []
     for level, width in enumerate(widths[:-1]):
-        x = convolutions(x, shape.first(level), width, f"down{level}")
+        x = convolutions(x, width // 2 if doubling else width, width, f"down{level}")
         skips.append(x)
         x = keras.layers.MaxPooling3D(2, dtype=policy, name=f"down{level}_pool")(x)
-    x = convolutions(x, shape.first(-1), widths[-1], "bottom")
+    x = convolutions(x, widths[-1] // 2 if doubling else widths[-1], widths[-1], "bottom")
     for level in reversed(range(len(skips))):
         x = keras.layers.Conv3DTranspose(
-            shape.transposed(level),
+            widths[level + 1 if doubling else level],
             2,
             strides=2,
             kernel_initializer=start(),

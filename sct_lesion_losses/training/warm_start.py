@@ -11,13 +11,14 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from sct_lesion_losses.bundle import schema, store
-from sct_lesion_losses.bundle.schema import StudyPreparation
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Architecture, StudyPreparation
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
 from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.sct import lesion
-from sct_lesion_losses.training.recipe import DOUBLING, EPSILON, Architecture
+from sct_lesion_losses.training import recipe
+from sct_lesion_losses.training.recipe import DOUBLING, EPSILON
 
 AXES = 3
 _KERNEL_FROM_ONNX = (2, 3, 4, 1, 0)  # (out, in, k, k, k) to (k, k, k, in, out)
@@ -82,8 +83,8 @@ def read(network: bytes) -> tuple[Architecture, bytes]:
         walk.weights[f"{name}_conv_a/kernel"] = np.roll(kernel, -raised, axis=AXES)
     walk.head("lesion")
     try:
-        architecture = Architecture(tuple(filters), DOUBLING)
-    except ValueError as error:
+        architecture = recipe.network(tuple(filters), DOUBLING)
+    except UsageError as error:
         raise BundleError(str(error)) from error
     kept = {name: np.ascontiguousarray(array) for name, array in walk.weights.items()}
     return architecture, bytes(safetensors.numpy.save(kept, metadata={"format": "keras"}))
@@ -250,16 +251,13 @@ def sct_start(contrast: str) -> Bundle:
     """
     model = lesion.load(contrast)
     try:
-        found, weights = read(model.network)
+        network, weights = read(model.network)
     except BundleError as error:
         raise SctError(
             f"SCT's {contrast}_lesion.onnx is no start for a training: {error}; get it anew with "
             "sct_download_data -d deepseg_lesion_models, take another contrast by -c, or leave "
             "-init sct out"
         ) from error
-    network = schema.Architecture(
-        architecture=found.kind, filters=found.filters, levels=len(found.filters)
-    )
     info = model.info.model_copy(update={"network": network, "limits": (TERMS,)})
     return replace(model, info=info, weights=weights)
 
@@ -312,8 +310,8 @@ def network(init: Bundle) -> Architecture:
         raise UsageError(f"bundle {init.name}: it has no weights to train on; start from another")
     described = init.info.network
     try:
-        return Architecture(described.filters, described.architecture)
-    except ValueError as error:
+        return recipe.network(described.filters, described.architecture)
+    except UsageError as error:
         raise UsageError(
             f"bundle {init.name}: {error}; start from a bundle that sct_train_lesion wrote"
         ) from error
@@ -333,7 +331,7 @@ def entries(init: Bundle | None) -> dict[str, Any]:
     if init is None:
         return {}
     known = network(init)
-    return {"filters": known.filters, "architecture": known.kind}
+    return {"filters": known.filters, "architecture": known.architecture}
 
 
 def landmarks(init: Bundle | None) -> Landmarks | None:

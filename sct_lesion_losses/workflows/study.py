@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
@@ -42,7 +43,6 @@ from sct_lesion_losses.report import card, figures, page, tables
 from sct_lesion_losses.report.figures import learning, overlay, style
 from sct_lesion_losses.report.page import Picture, Section
 from sct_lesion_losses.thresholds import binarize
-from sct_lesion_losses.training.recipe import Recipe
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
@@ -215,7 +215,10 @@ def listed(folder: Path, settings: StudySettings) -> list[tuple[str, str]]:
     folder = folder.absolute()
     given = _check(settings, folder)
     rows = [("split", _there(folder / SPLIT))]
-    rows += [(f"train {r.loss}", _trained(folder / BUNDLES / r.loss, r)) for r in settings.recipes]
+    rows += [
+        (f"train {r.loss.name}", _trained(folder / BUNDLES / r.loss.name, r))
+        for r in settings.recipes
+    ]
     rows += [
         (f"tune {name}", _tuned(folder / BUNDLES / name)) for name in _to_tune(given, settings)
     ]
@@ -231,13 +234,13 @@ def _there(file: Path) -> str:
 def _trained(folder: Path, recipe: Recipe) -> str:
     with suppress(BundleError):
         made = store.load(folder).info.recipe
-        if made is not None and made.epochs_planned == recipe.epochs:
+        if made is not None and made.epochs_planned == recipe.epochs_planned:
             return DONE
     try:
         epochs = len(_log(folder).read_text(encoding="utf-8").splitlines()) - 1
     except OSError:
         return MISSING
-    return f"{epochs} of {style.counted(recipe.epochs, 'epoch')}"
+    return f"{epochs} of {style.counted(recipe.epochs_planned, 'epoch')}"
 
 
 def _tuned(folder: Path) -> str:
@@ -252,12 +255,12 @@ def _log(bundle: Path) -> Path:
 
 def _to_tune(given: Sequence[Bundle], settings: StudySettings) -> list[str]:
     copies = [bundle.name for bundle in given if settings.retune and bundle.name != SCT_NAME]
-    return [*(recipe.loss for recipe in settings.recipes), *copies]
+    return [*(recipe.loss.name for recipe in settings.recipes), *copies]
 
 
 def _check(settings: StudySettings, folder: Path) -> list[Bundle]:
     """Load the given bundles; refuse what cannot be told apart, or would be lost."""
-    losses = [recipe.loss for recipe in settings.recipes]
+    losses = [recipe.loss.name for recipe in settings.recipes]
     if losses and settings.bundles:
         raise UsageError("-losses are trained, the bundles of -bundle are not: give one of them")
     if not (losses or settings.bundles):
@@ -353,7 +356,7 @@ def _train(
     trainings = [
         Training(
             table,
-            folder / BUNDLES / recipe.loss,
+            folder / BUNDLES / recipe.loss.name,
             recipe,
             settings.cache or folder / BUNDLES / CACHE,
             settings.about,
@@ -364,14 +367,18 @@ def _train(
         for recipe in settings.recipes
     ]
     found = executor.run(
-        train_one, trainings, workers, name=lambda task: task.recipe.loss, return_exceptions=True
+        train_one,
+        trainings,
+        workers,
+        name=lambda task: task.recipe.loss.name,
+        return_exceptions=True,
     )
     failures: dict[str, str] = {}
     for training, why in zip(trainings, found, strict=True):
         if isinstance(why, Exception):
-            _note(f"train {training.recipe.loss}", _why(why), failures)
+            _note(f"train {training.recipe.loss.name}", _why(why), failures)
         elif why:
-            failures[f"train {training.recipe.loss}"] = why
+            failures[f"train {training.recipe.loss.name}"] = why
     return failures
 
 
@@ -379,25 +386,20 @@ def train_one(training: Training) -> str:
     """Train a bundle, or go on with it; return why that failed, empty where it did not."""
     if training.backend is not None:  # heeded where Keras is not loaded yet
         os.environ["KERAS_BACKEND"] = training.backend
-    from sct_lesion_losses.training.description import About
     from sct_lesion_losses.workflows import train
 
-    about = About(training.folder.name, commands=tuple(filter(None, [training.command])))
-    if training.about:
-        about = replace(about, data=training.about)
+    settings = train.TrainSettings(
+        resume=True,
+        cache=training.cache,
+        jobs=training.jobs,
+        data=training.about or train.TrainSettings.data,
+        commands=tuple(filter(None, [training.command])),
+    )
     try:
-        train.run(
-            training.table,
-            training.folder,
-            training.recipe,
-            about=about,
-            resume=True,
-            cache=training.cache,
-            jobs=training.jobs,
-        )
+        train.run(training.table, training.folder, training.recipe, settings)
     except Exception as error:  # whatever it is, the other losses are trained
         why = _why(error)
-        logger.error("train %s failed: %s", training.recipe.loss, why)
+        logger.error("train %s failed: %s", training.recipe.loss.name, why)
         return why
     return ""
 

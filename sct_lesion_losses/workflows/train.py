@@ -1,17 +1,26 @@
-"""From a cohort to a bundle: split, tubes, intensity landmarks, training, export."""
+"""Train: cohort, split, cord crops, intensity landmarks, network, bundle."""
 
 from __future__ import annotations
 
 import logging
+import platform
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
+from sct_lesion_losses import __version__
 from sct_lesion_losses.bundle import schema, store
 from sct_lesion_losses.bundle.check import INFO as BUNDLE_FILE
+from sct_lesion_losses.bundle.schema import BundleInfo, Recipe
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
@@ -21,55 +30,34 @@ from sct_lesion_losses.preprocessing import cache as tube_cache
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.cache import CutScan, Workshop
 from sct_lesion_losses.report import card
-from sct_lesion_losses.report.figures import learning
-from sct_lesion_losses.training import description, export, fit, resuming, running, warm_start
-from sct_lesion_losses.training.description import About
-from sct_lesion_losses.training.recipe import Recipe
-from sct_lesion_losses.training.running import Listener, StepReport
-from sct_lesion_losses.training.steps import Machine
+from sct_lesion_losses.report.figures import learning, style
+from sct_lesion_losses.training import callbacks, devices, export, fit, warm_start
+from sct_lesion_losses.training import recipe as recipes
+from sct_lesion_losses.training.callbacks import CHECKPOINT, StepReport
+from sct_lesion_losses.training.fit import Watchers
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
 LOCK = ".lock"
 CACHE = "training_cache"
+PICTURE = "training.png"
+_PACKAGES = (
+    *("numpy", "scipy", "nibabel", "keras", "onnx"),
+    *("tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch"),
+)
 
 logger = logging.getLogger(__name__)
 
 
-def run(
-    data: Path,
-    folder: Path,
-    recipe: Recipe,
-    *,
-    about: About = About(),  # noqa: B008 (frozen)
-    rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
-    init: Bundle | None = None,
-    resume: bool = False,
-    force: bool = False,
-    machine: Machine = Machine(),  # noqa: B008 (frozen)
-    tensorboard: bool = False,
-    cache: Path | None = None,
-    jobs: int = 1,
-    report: Callable[[StepReport], None] | None = None,
-    prepared: Progress | None = None,
-) -> Path:
-    """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
+@dataclass(frozen=True)
+class TrainSettings:
+    """All that a training is told besides its scans and its recipe.
 
-    The state of the training, its log, the picture of its learning curves and the split are kept
-    beside the bundle, in the folder ``<folder>.training``; `tune.run` takes its ``split.tsv``.
-    What is prepared of the scans is kept as well, for other trainings on them; see `tube_cache`.
-
-    Parameters
+    Attributes
     ----------
-    data : Path
-        BIDS folder or TSV; see `data.cohort.read`. A split in the TSV is kept.
-    folder : Path
-        The bundle to write.
-    recipe : Recipe
-    about : About
     rules : Rules
         How to split a cohort that comes without a split.
-    init : Bundle, optional
+    init : Bundle or None
         Start from its weights, and keep its intensity landmarks, which its weights know; SCT's
         model (`warm_start.load`) is given landmarks of the cohort. The recipe has to ask for its
         network (`warm_start.entries`).
@@ -77,18 +65,63 @@ def run(
         Go on where an earlier call ended or was killed.
     force : bool
         Start anew where a bundle or a training is there already; refused otherwise.
-    machine : Machine
-        How the work is laid out; see `model.Machine`.
     tensorboard : bool
         Write event files for TensorBoard into the folder of the training, too.
-    cache : Path, optional
+    cache : Path or None
         Folder of prepared scans; ``training_cache`` beside the bundle by default.
     jobs : int
         Scans prepared at the same time.
-    report : callable, optional
-        Told of every step.
-    prepared : callable, optional
+    version, data, intended_use, limits, commands
+        For `bundle.json` and the model card: its version, a sentence on the scans, and the command
+        lines that train like this.
+    """
+
+    rules: splits.Rules = splits.Rules()  # noqa: RUF009 (frozen)
+    init: Bundle | None = None
+    resume: bool = False
+    force: bool = False
+    tensorboard: bool = False
+    cache: Path | None = None
+    jobs: int = 1
+    version: str = "1.0.0"
+    data: str = "scans of the user's own"
+    intended_use: str = "research on T2-weighted spinal cord MRI of people with multiple sclerosis"
+    limits: tuple[str, ...] = (
+        "not a medical device; its masks need the eye of an expert",
+        "trained for T2-weighted scans of the spinal cord; other contrasts are out of its reach",
+    )
+    commands: tuple[str, ...] = ()
+
+
+def run(
+    data: Path,
+    folder: Path,
+    recipe: Recipe,
+    settings: TrainSettings = TrainSettings(),
+    *,
+    on_scan: Progress | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> Path:
+    """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
+
+    The bundle is called as its folder. The state of the training, its log, the picture of its
+    learning curves and the split are kept beside it, in the folder ``<folder>.training``;
+    `tune.run` takes its ``split.tsv``. What is prepared of the scans is kept as well, for other
+    trainings on them; see `preprocessing.cache`.
+
+    Parameters
+    ----------
+    data : Path
+        BIDS folder or TSV; see `cohorts.table.read`. A split in the TSV is kept.
+    folder : Path
+        The bundle to write.
+    recipe : Recipe
+        See `training.recipe.study`.
+    settings : TrainSettings
+    on_scan : callable, optional
         Told of every scan that is prepared, by (done, total).
+    on_step : callable, optional
+        Told of every step.
 
     Returns
     -------
@@ -100,133 +133,161 @@ def run(
     DataError
         There are no training or validation scans, or no lesions among them.
     TrainingError
-        A bundle or a training is there already; else see `model.fitting.fit`.
+        A bundle or a training is there already; else see `training.fit.fit`.
     UsageError
-        What `about` says cannot be written into a bundle.
+        The settings cannot be written into a bundle, or do not fit each other.
     OutputError
         The folder or the cache cannot be written, or another training is writing the folder.
     WorkerError
         A process that prepared a scan was killed.
     """
     folder = folder.absolute()
-    fit.check(recipe, machine)
-    draft = description.draft(recipe, about, init)
+    fit.check(recipe)
+    draft = _draft(folder.name, recipe, settings)
     store.check_target(folder, draft.name)
-    place = folder.with_name(CACHE) if cache is None else cache
-    _require_apart(place, folder)
-    workshop = Workshop(place, description.margin(recipe), jobs, prepared)
-    with _work_folder(folder, resume, force) as work:
-        if resume:
-            resuming.resumable(recipe, work)  # known before any scan is read
-        with learning.drawn(work, tensorboard) as after_epoch:
-            listener = Listener(epoch=after_epoch)
-            if report is not None:
-                listener = replace(listener, step=report)
-            info, model = _trained(
-                data,
-                work,
-                recipe,
-                draft,
-                rules=rules,
-                init=init,
-                resume=resume,
-                machine=machine,
-                workshop=workshop,
-                listener=listener,
-            )
+    cache = folder.with_name(CACHE) if settings.cache is None else settings.cache
+    if folder.resolve() in (cache.resolve(), *cache.resolve().parents):
+        raise UsageError(
+            f"{cache} would lie in the bundle {folder.name}; choose another -cache, or another "
+            "-ofolder"
+        )
+    style.require()  # draws the learning curves
+    if settings.tensorboard:
+        callbacks.event_writer()
+    workshop = Workshop(cache, recipes.margin(recipe), settings.jobs, on_scan)
+    with _work_folder(folder, settings) as work:
+        if settings.resume:
+            fit.resumable(recipe, work)  # known before any scan is read
+        draw = partial(learning.draw_history, path=work / PICTURE)
+        watchers = Watchers(on_step, draw, settings.tensorboard)
+        info, model = _trained(data, work, draft, recipe, settings, workshop, watchers)
         network = export.to_onnx(model, {})
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder
 
 
+def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
+    """Bundle as far as it is known before the training, which must not fail for a name."""
+    init = settings.init
+    if init is not None:
+        warm_start.require_same(init, recipe.network)
+    before = schema.Provenance(data="nothing") if init is None else init.info.provenance
+    numbers = {
+        name: value
+        for name, value in fit.loss_numbers(recipe).items()
+        if isinstance(value, bool | int | float | str)
+    }
+    try:
+        return BundleInfo(
+            name=name,
+            version=settings.version,
+            loss=schema.Loss(name=recipe.loss.name, numbers=numbers),
+            preparation=schema.StudyPreparation(percentiles=(0.0, 100.0), landmarks=(0.0, 1.0)),
+            network=recipe.network,
+            packages=_packages(),
+            git_commit=_git_commit(),
+            provenance=schema.Provenance(
+                data=settings.data,
+                commands=(*before.commands, *settings.commands),
+                trained_on=before.trained_on,
+                ancestor=None if init is None else warm_start.ancestor(init),
+            ),
+            intended_use=settings.intended_use,
+            limits=(*settings.limits, *warm_start.inherited_limits(init)),
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"the bundle cannot be described so: {schema.problems(error)}; choose another "
+            "folder name, version (1.0.0) or description, without absolute paths"
+        ) from error
+
+
 def _trained(
     data: Path,
     work: Path,
+    draft: BundleInfo,
     recipe: Recipe,
-    draft: schema.BundleInfo,
-    *,
-    rules: splits.Rules,
-    init: Bundle | None,
-    resume: bool,
-    machine: Machine,
+    settings: TrainSettings,
     workshop: Workshop,
-    listener: Listener,
-) -> tuple[schema.BundleInfo, fit.Model]:
-    """Train in the folder `work`; the description `draft` completed, and the network."""
+    watchers: Watchers,
+) -> tuple[BundleInfo, Any]:
+    """Train in the folder `work`; the description `draft` completed, and the Keras model."""
     cohort = cohorts.read(data)
-    scans = splits.of(cohort, rules)
-    seeds = {"training": recipe.seed}
-    if not any(scan.split for scan in cohort):
-        seeds["split"] = rules.seed
+    scans = splits.of(cohort, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
-    training, validation = splits.part(scans, "training"), splits.part(scans, "validation")
-    for part, some in (("training", training), ("validation", validation)):
-        if not some:
-            raise DataError(f"the {part} set is empty; give more subjects, or a split of your own")
-    cut = tube_cache.cut([*training, *validation], workshop)
-    to_learn, to_judge = cut[: len(training)], cut[len(training) :]
-    _require_lesions("training", to_learn)
-    _require_lesions("validation", to_judge)
+    every = tube_cache.cut(splits.part(scans, "training", "validation"), workshop)
+    training, validation = (_part(every, name) for name in ("training", "validation"))
+    init = settings.init
     landmarks = warm_start.landmarks(init)
     if landmarks is None:
-        landmarks = intensity.average(scan.percentiles for scan in to_learn)
-    hashes = {one.scan.scan: one.content for one in cut}
-    used = [one.scan for one in cut]
-    trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in cut]
+        landmarks = intensity.average(scan.percentiles for scan in training)
+    trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
-    if resume:
-        resuming.resumable(recipe, work, trained_on)
+    if settings.resume:
+        fit.resumable(recipe, work, trained_on)
     cohorts.write(scans, work / SPLIT_TABLE)
-    fitted = fit.fit(
-        tube_cache.standardised(to_learn, landmarks, workshop),
-        tube_cache.standardised(to_judge, landmarks, workshop),
+    model, state = fit.fit(
+        tube_cache.standardised(training, landmarks, workshop),
+        tube_cache.standardised(validation, landmarks, workshop),
         recipe,
         work,
         data=trained_on,
         initial=None if init is None else init.weights,
-        resume=resume,
-        machine=machine,
-        listener=listener,
+        resume=settings.resume,
+        watchers=watchers,
     )
-    provenance = draft.provenance.model_copy(
-        update={
-            "scans": splits.counts(scans),
-            "trained_on": tuple(sorted({*draft.provenance.trained_on, *hashes.values()})),
-        }
-    )
+    hashes = {one.scan.scan: one.content for one in every}
+    seen = {*draft.provenance.trained_on, *hashes.values()}
+    seeds = {"training": recipe.seed}
+    if not any(scan.split for scan in cohort):
+        seeds["split"] = settings.rules.seed
     facts = {
-        "preparation": description.preparation(landmarks),
-        "split_hash": splits.split_hash(used, hashes),
+        "created": date.today(),
+        "preparation": schema.StudyPreparation(
+            percentiles=landmarks.percentiles, landmarks=landmarks.values
+        ),
+        "network": recipe.network.model_copy(update={"parameters": model.count_params()}),
+        "recipe": recipe.model_copy(
+            update={
+                "epochs_run": state.epoch,
+                "best_epoch": state.best_epoch,
+                "backend": devices.backend(),
+                "device": devices.device(),
+                "minutes": sum(line.seconds for line in state.history) / 60,
+            }
+        ),
+        "history": tuple(
+            schema.Epoch(epoch=e.epoch, loss=e.loss, val_loss=e.val_loss, rate=e.rate)
+            for e in state.history
+        ),
+        "split_hash": splits.split_hash([one.scan for one in every], hashes),
         "seeds": seeds,
-        "provenance": provenance,
-        **description.trained(fitted, recipe, machine),
+        "provenance": draft.provenance.model_copy(
+            update={"scans": splits.counts(scans), "trained_on": tuple(sorted(seen))}
+        ),
     }
-    info = schema.BundleInfo.model_validate(draft.model_copy(update=facts))
-    return info, fitted.model
+    return BundleInfo.model_validate(draft.model_copy(update=facts)), model
 
 
-def _require_apart(cache: Path, folder: Path) -> None:
-    """Raise a UsageError where the cache would lie in the bundle."""
-    if folder.resolve() in (cache.resolve(), *cache.resolve().parents):
-        raise UsageError(
-            f"{cache} would lie in the bundle {folder.name}; choose another -cache, or another "
-            "-ofolder"
-        )
-
-
-def _require_lesions(part: str, scans: Sequence[CutScan]) -> None:
-    if not any(scan.lesion_vox for scan in scans):
+def _part(scans: Sequence[CutScan], name: str) -> list[CutScan]:
+    """Choose the scans of a part of the split, which must hold lesions."""
+    chosen = [scan for scan in scans if scan.scan.split == name]
+    if not chosen:
+        raise DataError(f"the {name} set is empty; give more subjects, or a split of your own")
+    if not any(scan.lesion_vox for scan in chosen):
         raise DataError(
-            f"no scan of the {part} set holds lesions within 12 mm of its centerline; check the "
+            f"no scan of the {name} set holds lesions within 12 mm of its centerline; check the "
             "lesion masks and the centerlines, or give a split of your own"
         )
+    return chosen
 
 
 @contextmanager
-def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
+def _work_folder(folder: Path, settings: TrainSettings) -> Iterator[Path]:
     """Folder of the training's state, locked; refused where another training would be lost."""
+    resume, force = settings.resume, settings.force
     if resume and force:
         raise UsageError("-resume 1 goes on and -force 1 starts anew: choose one of them")
     work = folder.with_name(folder.name + WORK_SUFFIX)
@@ -244,7 +305,7 @@ def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
             f"{work}: cannot write here ({error.strerror}); choose another folder"
         ) from error
     try:
-        checkpoint = (work / running.CHECKPOINT).exists()
+        checkpoint = (work / CHECKPOINT).exists()
         if checkpoint and not (resume or force):
             raise TrainingError(
                 f"{work} holds a training already; go on with it by -resume 1, lose it by "
@@ -258,3 +319,26 @@ def _work_folder(folder: Path, resume: bool, force: bool) -> Iterator[Path]:
         yield work
     finally:
         lock.release()
+
+
+def _packages() -> dict[str, str]:
+    installed = {"python": platform.python_version(), "sct_lesion_losses": __version__}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this package runs from; None where it is not one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -9,10 +9,11 @@ from small_cohort import write_cohort
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.train import main
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
-from sct_lesion_losses.training.recipe import Recipe, study
+from sct_lesion_losses.training.recipe import settings, study
 
 
 def test_the_help_offers_every_loss() -> None:
@@ -32,7 +33,8 @@ def test_the_help_offers_every_loss() -> None:
         (["-filters", *"222222"], "can be halved four times, give five at most"),
         (["-init", "tversky", "-prior", "0.1"], "-prior is for random weights"),
         (["-loss_numbers", "from_logits=True"], "this one gives probabilities"),
-        (["-gpus", "99"], "99 devices were asked for"),
+        (["-gpus", "2"], "no such option"),
+        (["-micro_batch", "2"], "no such option"),
         (["-lesion_free_tuning", "2"], "not in the range"),
         (["-c", "t1"], "is not one of"),
         (["-c", "t2"], "goes with -init sct"),
@@ -114,17 +116,17 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         "-lesion_share 0.25 -validation_patches 16 -mirrors 0 -rotations 0 -shift 1.5",
         "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3",
     )
-    expected = Recipe(
-        loss="dice",
-        loss_numbers={"squared": True},
+    expected = study(
+        "dice",
+        numbers={"squared": True},
         filters=(8, 16),
         batch_size=4,
         optimiser="adadelta",
         rate=0.5,
         patience=3,
         rate_factor=0.1,
-        epochs=7,
-        early_stop=5,
+        epochs_planned=7,
+        stop_patience=5,
         patches_per_epoch=80,
         lesion_share=0.25,
         validation_patches=16,
@@ -134,6 +136,6 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         seed=3,
     )
     assert found == expected
-    plain, study_s = found.to_dict(), study().to_dict()
+    plain, study_s = settings(found), settings(study())
     # The architecture follows from what a training starts from.
     assert [name for name in plain if plain[name] == study_s[name]] == ["architecture"]

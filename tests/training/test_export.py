@@ -7,13 +7,14 @@ import pytest
 
 from sct_lesion_losses.errors import BundleError
 from sct_lesion_losses.training import export, unet
+from sct_lesion_losses.training.recipe import FILTERS, network
 
 METADATA = {"name": "tiny", "version": "1.0.0", "spacing_mm": "0.5", "threshold": "0.5"}
 
 
 def trained_looking(filters: tuple[int, ...] = (2, 4), patch_vox: int = 8, seed: int = 1):
     """A small network whose every weight, normalisation included, is away from its start."""
-    model = unet.build(filters, patch_vox, seed=seed)
+    model = unet.build(network(filters), patch_vox, seed=seed)
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         for variable in layer.weights:
@@ -42,7 +43,7 @@ def test_onnx_gives_what_keras_gives_for_any_batch(count):
 
 
 def test_onnx_gives_what_keras_gives_at_the_study_size():
-    model = trained_looking(unet.FILTERS, 48)
+    model = trained_looking(FILTERS, 48)
     patches = np.random.default_rng(2).normal(size=(1, 48, 48, 48)).astype(np.float32)
     expected = np.asarray(model(patches[..., None], training=False))[..., 0]
     assert np.abs(expected - run(export.to_onnx(model, METADATA), patches)).max() < 1e-5

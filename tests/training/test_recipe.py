@@ -4,17 +4,19 @@ import json
 
 import pytest
 
+from sct_lesion_losses.bundle.schema import Architecture
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
-from sct_lesion_losses.training.recipe import Recipe, differences, from_dict, study
+from sct_lesion_losses.training import recipe as recipes
+from sct_lesion_losses.training.recipe import DOUBLING, augmentation, differences, network, study
 
 
 def test_defaults_are_the_study_s():
     recipe = study()
-    assert (recipe.batch_size, recipe.rate, recipe.epochs) == (8, 1e-4, 300)
-    assert (recipe.patience, recipe.rate_factor) == (15, 0.5)
-    assert recipe.filters == (16, 32, 64)
-    assert recipe.augmentation == Augmentation(mirrors=True, rotations=True)
+    assert (recipe.batch_size, recipe.rate, recipe.epochs_planned) == (8, 1e-4, 300)
+    assert (recipe.patience, recipe.rate_factor, recipe.stop_patience) == (15, 0.5, None)
+    assert recipe.network == Architecture(filters=(16, 32, 64), levels=3)
+    assert augmentation(recipe) == Augmentation(mirrors=True, rotations=True)
 
 
 def test_combo_is_trained_by_adadelta_with_a_rate_of_1():
@@ -28,18 +30,34 @@ def test_another_optimiser_has_its_own_rate():
     assert study("tversky", optimiser="adadelta", rate=0.5).rate == 0.5
 
 
-def test_a_recipe_comes_back_from_json():
-    recipe = study(epochs=3, filters=(4, 8), augmentation=Augmentation(shift_mm=3))
-    assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Augmentation(),
+        Augmentation(mirrors=False),
+        Augmentation(rotations=False, shift_mm=1.5),
+        Augmentation(intensity=0.25),
+    ],
+)
+def test_the_augmentation_is_the_one_asked_for(wanted):
+    assert augmentation(study(augmentation=wanted)) == wanted
 
 
-def test_differences_name_what_changed():
-    assert differences(study().to_dict(), study(rate=0.01).to_dict()) == ["rate: 0.0001 -> 0.01"]
+def test_a_shift_is_rounded_to_whole_voxels_and_widens_the_crop_by_as_many():
+    recipe = study(augmentation=Augmentation(shift_mm=1.2))
+    assert (recipe.shift_mm, recipes.margin(recipe)) == (1.0, 2)
+    assert "centerline moved by up to 1 mm" in recipe.augmentations
 
 
-def test_unknown_entries_are_refused():
-    with pytest.raises(UsageError, match="unknown entry momentum"):
-        study(momentum=0.9)
+def test_differences_name_what_changed_but_for_the_end():
+    before = recipes.settings(study())
+    changed = study(rate=0.01, filters=(2, 4), epochs_planned=7, stop_patience=3, seed=1)
+    after = json.loads(json.dumps(recipes.settings(changed)))
+    assert differences(before, after) == [
+        "filters: [16, 32, 64] -> [2, 4]",
+        "rate: 0.0001 -> 0.01",
+        "seed: 0 -> 1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,16 +66,34 @@ def test_unknown_entries_are_refused():
         ("batch_size", 0),
         ("rate", 0.0),
         ("rate_factor", 1.0),
-        ("epochs", 0),
+        ("epochs_planned", 0),
         ("prior", 0.0),
         ("lesion_share", 1.5),
         ("optimiser", "sgd"),
         ("precision", "float8"),
-        ("filters", ()),
-        ("filters", (2, 4, 8, 16, 32, 64)),  # 48 voxels can be halved four times
-        ("architecture", "unet2d"),
+        ("momentum", 0.9),
+        ("loss", {"name": "dice", "numbers": {"smooth": float("nan")}}),
     ],
 )
-def test_entries_out_of_range_are_refused(entry, value):
-    with pytest.raises(UsageError, match=f"recipe: {entry} is"):
-        Recipe(**{entry: value})
+def test_entries_out_of_range_and_unknown_ones_are_refused(entry, value):
+    with pytest.raises(UsageError, match=f"recipe: {entry}"):
+        study(**{entry: value} if entry != "loss" else {"numbers": value["numbers"]})
+
+
+@pytest.mark.parametrize(
+    ("filters", "kind", "said"),
+    [
+        ((), "unet3d", "filters is .*, expected whole numbers above 0"),
+        ((4, 0), "unet3d", "expected whole numbers above 0"),
+        ((4, 7), DOUBLING, "expected even numbers above 0"),
+        ((2, 4, 8, 16, 32, 64), "unet3d", "48 voxels can be halved four times"),
+        ((4, 8), "resnet", "architecture is 'resnet', expected one of unet3d, unet3d_doubling"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(filters, kind, said):
+    with pytest.raises(UsageError, match=said):
+        network(filters, kind)
+
+
+def test_people_read_the_kind_and_the_filters():
+    assert str(network((32, 64), DOUBLING)) == "unet3d_doubling 32-64"

@@ -1,5 +1,3 @@
-"""Trainings that start from SCT's lesion model, here a small network of the same graph."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,29 +5,36 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import safetensors.numpy
 import sct_graph
+from onnx import helper, numpy_helper
 from small_cohort import write_cohort
 
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
+from sct_lesion_losses.geometry.patches import extract
 from sct_lesion_losses.images import outputs
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.sct import lesion
-from sct_lesion_losses.training import warm_start
-from sct_lesion_losses.training.recipe import DOUBLING, Architecture, Recipe, study
+from sct_lesion_losses.training import export, unet, warm_start
+from sct_lesion_losses.training import recipe as recipes
+from sct_lesion_losses.training.recipe import DOUBLING, study
 from sct_lesion_losses.training.warm_start import TERMS
 from sct_lesion_losses.workflows import segment, train
+from sct_lesion_losses.workflows.train import TrainSettings
 
 STILL = 1e-12  # a rate at which kernels stay
 
 
 def recipe(init: Bundle | None, **changes: object) -> Recipe:
     """Two epochs of two steps, in the network of the start."""
-    small = {"batch_size": 2, "patches_per_epoch": 4, "validation_patches": 2, "epochs": 2}
+    small = {"batch_size": 2, "patches_per_epoch": 4, "validation_patches": 2, "epochs_planned": 2}
     return study(**{**small, **warm_start.entries(init), **changes})
 
 
@@ -50,14 +55,14 @@ def scts(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def trained(scts: Bundle, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "warm"
-    return train.run(cohort, folder, recipe(scts), about=train.About(name="warm"), init=scts)
+    return train.run(cohort, folder, recipe(scts), TrainSettings(init=scts))
 
 
 def test_the_bundle_says_where_its_weights_come_from(trained: Path, scts: Bundle) -> None:
     bundle = store.load(trained)
     from_sct = f"SCT's lesion model t2 (t2_lesion.onnx), sha256 {scts.sha256}"
     assert bundle.info.provenance.ancestor == from_sct
-    assert warm_start.network(bundle) == Architecture((2, 4), DOUBLING)
+    assert warm_start.network(bundle) == recipes.network((2, 4), DOUBLING)
     assert bundle.info.recipe is not None
     assert bundle.info.recipe.epochs_run == 2
     card = (trained / "card.md").read_text()
@@ -89,8 +94,8 @@ def test_the_bundle_segments_a_scan(trained: Path, cohort: Path, tmp_path: Path)
 
 
 def test_training_begins_at_scts_kernels(scts: Bundle, cohort: Path, tmp_path: Path) -> None:
-    still = recipe(scts, rate=STILL, epochs=1)
-    train.run(cohort, tmp_path / "b", still, about=train.About(name="b"), init=scts)
+    still = recipe(scts, rate=STILL, epochs_planned=1)
+    train.run(cohort, tmp_path / "b", still, TrainSettings(init=scts))
     before, after = (
         safetensors.numpy.load(bundle.weights) for bundle in (scts, store.load(tmp_path / "b"))
     )
@@ -105,10 +110,10 @@ def test_fine_tuning_goes_on_from_such_a_bundle(
 ) -> None:
     first = warm_start.load(str(trained))
     assert first is not None
-    once = recipe(first, epochs=1)
-    train.run(cohort, tmp_path / "c", once, about=train.About(name="c"), init=first)
+    once = recipe(first, epochs_planned=1)
+    train.run(cohort, tmp_path / "c", once, TrainSettings(init=first))
     second = store.load(tmp_path / "c")
-    assert warm_start.network(second) == Architecture((2, 4), DOUBLING)
+    assert warm_start.network(second) == recipes.network((2, 4), DOUBLING)
     assert second.preparation == first.preparation
     assert second.info.provenance.ancestor == f"warm 1.0.0, weights {first.weights_sha256}"
     assert TERMS in second.info.limits
@@ -121,14 +126,19 @@ def test_another_network_is_refused_before_a_scan_is_read(
     with pytest.raises(
         UsageError, match=r"bundle sct: its network is unet3d_doubling 2-4, expected unet3d.*leave"
     ):
-        train.run(tmp_path / "no cohort", tmp_path / "b", recipe(scts, **changes), init=scts)
+        train.run(
+            tmp_path / "no cohort",
+            tmp_path / "b",
+            recipe(scts, **changes),
+            TrainSettings(init=scts),
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_weights_to_train_on_is_no_start(scts: Bundle, tmp_path: Path) -> None:
     bare = replace(scts, weights=b"")
     with pytest.raises(UsageError, match="bundle sct: it has no weights to train on"):
-        train.run(tmp_path / "no cohort", tmp_path / "b", recipe(None), init=bare)
+        train.run(tmp_path / "no cohort", tmp_path / "b", recipe(None), TrainSettings(init=bare))
 
 
 def test_a_bundle_of_an_unknown_network_is_no_start(scts: Bundle) -> None:
@@ -152,7 +162,7 @@ def test_a_contrast_chooses_among_scts_models(
     monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path, network, "t2_ax")))
     bundle = warm_start.load("sct", "t2_ax")
     assert bundle is not None
-    assert warm_start.network(bundle) == Architecture((2, 4, 6), DOUBLING)
+    assert warm_start.network(bundle) == recipes.network((2, 4, 6), DOUBLING)
     assert bundle.info.preparation == lesion.PREPARATIONS["t2_ax"]
     with pytest.raises(SctError, match=r"t2_lesion.onnx.*sct_download_data"):
         warm_start.load("sct")
@@ -177,3 +187,204 @@ def test_the_packaged_bundle_is_a_start_in_the_study_s_network() -> None:
 def test_a_bundle_that_is_not_there_is_said() -> None:
     with pytest.raises(BundleError, match="did you mean tversky"):
         warm_start.load("tverski")
+
+
+def run(network: bytes, patches: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: patches[:, None]})[0][:, 0]
+
+
+def without(model: onnx.ModelProto, operator: str) -> None:
+    """Take the first node of an operator out; what it gave is what it took."""
+    node = next(node for node in model.graph.node if node.op_type == operator)
+    for other in model.graph.node:
+        inputs = [node.input[0] if name == node.output[0] else name for name in other.input]
+        other.input[:] = inputs
+    model.graph.node.remove(node)
+
+
+def with_attribute(model: onnx.ModelProto, operator: str, name: str, value: object) -> None:
+    """Give the first node of an operator another value."""
+    node = next(node for node in model.graph.node if node.op_type == operator)
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def with_numbers(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
+    """Store other numbers under the first name that begins so."""
+    tensor = next(t for t in model.graph.initializer if t.name.startswith(name))
+    tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+
+
+def upside_down(model: onnx.ModelProto) -> None:
+    """Concatenate the level's own channels before the raised ones."""
+    node = next(node for node in model.graph.node if node.op_type == "Concat")
+    node.input[:] = list(node.input)[::-1]
+
+
+@pytest.mark.parametrize("filters", [(4, 8), (2, 6, 8)])
+def test_keras_and_its_export_give_what_the_file_gives(filters):
+    network = sct_graph.make(filters, side=8)
+    patches = np.random.default_rng(1).normal(size=(3, 8, 8, 8)).astype(np.float32)
+    expected = run(network, patches)
+    architecture, weights = warm_start.read(network)
+    model = unet.build(architecture, 8)
+    export.import_weights(model, weights)
+    received = np.asarray(model(patches[..., None], training=False))[..., 0]
+    assert architecture == recipes.network(filters, DOUBLING)
+    assert np.abs(received - expected).max() < 1e-5
+    assert np.abs(received - run(export.to_onnx(model, {}), patches)).max() < 1e-5
+    assert expected.std() > 0.01
+
+
+def test_the_same_file_gives_the_same_weights():
+    network = sct_graph.make(side=8)
+    assert warm_start.read(network) == warm_start.read(network)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: without(m, "MaxPool"), r"pads of 'conv_7': expected \[0, 0, 0, 0, 0, 0\]"),
+        (lambda m: without(m, "Relu"), "expected Relu, found Conv"),
+        (lambda m: without(m, "BatchNormalization"), "expected BatchNormalization, found Relu"),
+        (lambda m: without(m, "Sigmoid"), "expected Sigmoid, found the end"),
+        (upside_down, "input of 'concat_14': expected resize_13, found relu_5"),
+        (
+            lambda m: with_attribute(m, "Resize", "coordinate_transformation_mode", "half_pixel"),
+            "coordinate_transformation_mode of 'resize_13': expected asymmetric, found half_pixel",
+        ),
+        (
+            lambda m: with_attribute(m, "BatchNormalization", "epsilon", 1e-5),
+            "epsilon of 'batchnormalization_1': expected 0.001",
+        ),
+        (
+            lambda m: with_attribute(m, "Conv", "dilations", [2, 1, 1]),
+            r"dilations of 'conv_0': expected \[1, 1, 1\], found \[2, 1, 1\]",
+        ),
+        (
+            lambda m: with_numbers(m, "conv_0_W", np.ones((3, 1, 3, 3, 3))),
+            r"shape of 'conv_0_b': expected \(3,\), found \(2,\)",
+        ),
+        (
+            lambda m: with_numbers(m, "conv_0_W", np.ones((2, 1, 5, 5, 5))),
+            r"shape of 'conv_0_W': expected \(2, 1, 3, 3, 3\), found \(2, 1, 5, 5, 5\)",
+        ),
+        (
+            lambda m: with_numbers(m, "conv_0_W", np.full((2, 1, 3, 3, 3), np.nan)),
+            "numbers of 'conv_0_W' are NaN or infinite",
+        ),
+        (
+            lambda m: with_numbers(m, "relu_5_scales", np.array([1, 1, 2, 2, 1])),
+            r"scales of 'resize_13': expected \[1, 1, 2, 2, 2\], found \[1.0, 1.0, 2.0, 2.0, 1.0\]",
+        ),
+    ],
+)
+def test_another_graph_is_refused_with_what_was_expected_and_found(change, said):
+    with pytest.raises(BundleError, match=said):
+        warm_start.read(sct_graph.make(side=8, change=change))
+
+
+def test_a_level_that_does_not_double_is_refused():
+    def even(model: onnx.ModelProto) -> None:
+        graph = sct_graph.Graph(0)
+        end = graph.block(graph.block("input_1", 1, 4), 4, 4)
+        replaced = helper.make_graph(
+            graph.nodes, "even", model.graph.input, model.graph.output, initializer=graph.stored
+        )
+        replaced.output[0].name = end
+        model.graph.CopyFrom(replaced)
+
+    with pytest.raises(BundleError, match=r"filters of bottom: expected \[2, 4\], found \[4, 4\]"):
+        warm_start.read(sct_graph.make(side=8, change=even))
+
+
+def test_this_package_s_own_export_is_refused():
+    # Its normalisations are folded into the convolutions.
+    with pytest.raises(BundleError, match="expected BatchNormalization, found Relu"):
+        warm_start.read(export.to_onnx(unet.build(recipes.network((2, 4)), 8), {}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html><html></html>"],
+    ids=["empty", "pointer", "html"],
+)
+def test_what_is_no_onnx_file_is_refused(content):
+    with pytest.raises(BundleError, match="expected an ONNX model, found a damaged or another"):
+        warm_start.read(content)
+
+
+def test_a_truncated_file_is_refused():
+    network = sct_graph.make(side=8)
+    for length in (10, len(network) // 2, len(network) - 1):
+        with pytest.raises(BundleError):
+            warm_start.read(network[:length])
+
+
+SCANS = {"t2_ax": ("t2fake_t2ax", 0), "t2s": ("t2s_t2s", 87)}  # first slice of a patch with lesion
+FILTERS = {"t2_ax": (32, 64), "t2s": (16, 32, 64)}
+
+
+def prepared_patch(shared: Path, contrast: str) -> np.ndarray:
+    """Patch of a real scan as SCT's model takes it, (1, 48, 48, 48)."""
+    name, first = SCANS[contrast]
+    crop = nib.load(shared / "data" / "sct_outputs" / f"{name}_crop05_input.nii.gz")
+    preparation = lesion.PREPARATIONS[contrast]
+    values = (np.asanyarray(crop.dataobj) - preparation.mean) / preparation.std
+    return extract(values.astype(np.float32), [first])
+
+
+def keras_of(bundle: Bundle) -> unet.keras.Model:
+    network = bundle.info.network
+    model = unet.build(recipes.network(network.filters, network.architecture))
+    export.import_weights(model, bundle.weights)
+    return model
+
+
+@pytest.mark.sct
+@pytest.mark.parametrize("contrast", ["t2_ax", "t2s"])
+def test_pmaps_are_those_of_scts_file_and_stay_so_when_exported(
+    contrast: str, shared: Path, sct_dir: Path
+) -> None:
+    bundle = warm_start.sct_start(contrast)
+    noise = np.random.default_rng(0).normal(size=(2, 48, 48, 48)).astype(np.float32)
+    patches = np.concatenate([prepared_patch(shared, contrast), noise])
+    model = keras_of(bundle)
+    scts = run(bundle.network, patches)
+    ours = np.asarray(model(patches[..., None], training=False))[..., 0]
+    exported = run(export.to_onnx(model, {}), patches)
+    assert bundle.info.network.filters == FILTERS[contrast]
+    assert scts[0].max() > 0.9  # the scan's lesion; SCT finds nothing in noise
+    assert np.abs(ours - scts).max() < 1e-4
+    # Where t2s rises steeply, float32 sums in another order are 1.5e-5 apart; so is SCT's file.
+    assert np.abs(exported - ours).max() < (1e-5 if contrast == "t2_ax" else 2e-5)
+
+
+def test_scts_model_becomes_a_bundle_with_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = sct_graph.make((2, 4))
+    monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path, network, "t2s")))
+    bundle = warm_start.sct_start("t2s")
+    assert (bundle.name, bundle.network) == ("sct", network)
+    assert bundle.info.network.architecture == "unet3d_doubling"
+    assert (bundle.info.network.filters, bundle.info.network.levels) == ((2, 4), 2)
+    assert bundle.info.limits == (warm_start.TERMS,)
+    patch = np.random.default_rng(0).normal(size=(1, 48, 48, 48)).astype(np.float32)
+    ours = np.asarray(keras_of(bundle)(patch[..., None], training=False))[..., 0]
+    np.testing.assert_allclose(ours, run(network, patch), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [b"", sct_graph.make((2, 4))[:-100], b"version https://git-lfs.github.com/spec/v1"],
+    ids=["empty", "truncated", "pointer"],
+)
+def test_a_damaged_model_is_said_with_what_to_do(
+    network: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path, network)))
+    with pytest.raises(SctError, match=r"t2_lesion.onnx is no start.*: expected.*found.*-init sct"):
+        warm_start.sct_start("t2")

@@ -46,7 +46,7 @@ def settings(*losses: str, **changes: object) -> StudySettings:
             loss,
             filters=(4,),
             batch_size=2,
-            epochs=2,
+            epochs_planned=2,
             patches_per_epoch=8,
             validation_patches=2,
             rate=2e-2,
@@ -214,7 +214,7 @@ def test_one_loss_more_trains_that_one_and_one_loss_less_keeps_its_bundle(made: 
 
 def test_more_epochs_go_on_with_the_training(made: Path) -> None:
     before = log_of(made, "dice").read_text()
-    longer = tuple(replace(r, epochs=3) for r in settings("dice").recipes)
+    longer = tuple(r.model_copy(update={"epochs_planned": 3}) for r in settings("dice").recipes)
     asked = replace(SETTINGS, recipes=longer)
     assert dict(study.listed(made / "out", asked))["train dice"] == "2 of 3 epochs"
     assert again(made, asked) == {}
@@ -224,7 +224,7 @@ def test_more_epochs_go_on_with_the_training(made: Path) -> None:
 
 
 def test_another_recipe_is_refused_with_the_difference(made: Path) -> None:
-    other = tuple(replace(r, rate=1e-3) for r in settings("dice").recipes)
+    other = tuple(r.model_copy(update={"rate": 1e-3}) for r in settings("dice").recipes)
     failures = again(made, replace(SETTINGS, recipes=(*other, *settings("tversky").recipes)))
     assert list(failures) == ["train dice"]
     assert "rate: 0.02 -> 0.001" in failures["train dice"]

@@ -13,6 +13,7 @@ from filelock import FileLock
 from small_cohort import write_cohort
 
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
@@ -20,16 +21,22 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import study
 from sct_lesion_losses.workflows import train
+from sct_lesion_losses.workflows.train import TrainSettings
 
-FAST = study(
-    filters=(2, 4),
-    batch_size=2,
-    epochs=2,
-    patches_per_epoch=4,
-    validation_patches=2,
-    rate=1e-2,
-    augmentation=Augmentation(shift_mm=1.0),
-)
+SMALL = {
+    "filters": (2, 4),
+    "batch_size": 2,
+    "epochs_planned": 2,
+    "patches_per_epoch": 4,
+    "validation_patches": 2,
+    "rate": 1e-2,
+    "augmentation": Augmentation(shift_mm=1.0),
+}
+FAST = study(**SMALL)
+
+
+def small(**changes: object) -> Recipe:
+    return study(**{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def cohort(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(cohort, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "small"
-    return train.run(cohort, folder, FAST, about=train.About(name="small"))
+    return train.run(cohort, folder, FAST)
 
 
 def test_training_writes_a_bundle_that_loads_with_an_untuned_threshold(trained):
@@ -63,17 +70,17 @@ def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
 
 def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):
     folder = tmp_path / "small"
-    train.run(cohort, folder, FAST, about=train.About(name="small"))
-    longer = replace(FAST, epochs=3)
-    train.run(cohort, folder, longer, about=train.About(name="small"), resume=True)
+    train.run(cohort, folder, FAST)
+    longer = small(epochs_planned=3)
+    train.run(cohort, folder, longer, TrainSettings(resume=True))
     assert [line.epoch for line in store.load(folder).info.history] == [1, 2, 3]
 
 
 def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_path):
     first = store.load(trained)
-    still = replace(FAST, rate=1e-12, epochs=1)
-    about = train.About(name="tuned", commands=("sct_train_lesion -init small",))
-    train.run(cohort, tmp_path / "tuned", still, about=about, init=first)
+    still = small(rate=1e-12, epochs_planned=1)
+    settings = TrainSettings(init=first, commands=("sct_train_lesion -init small",))
+    train.run(cohort, tmp_path / "tuned", still, settings)
     second = store.load(tmp_path / "tuned")
     before, after = (safetensors.numpy.load(b.weights) for b in (first, second))
     kernels = [name for name in before if name.endswith("kernel")]
@@ -86,28 +93,28 @@ def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_pat
 
 
 def test_a_bundle_of_another_network_is_no_start(cohort, trained, tmp_path):
-    other = replace(FAST, filters=(4, 8))
+    other = small(filters=(4, 8))
     with pytest.raises(
         UsageError, match="bundle small: its network is unet3d 2-4, expected unet3d 4-8"
     ):
-        train.run(cohort, tmp_path / "b", other, init=store.load(trained))
+        train.run(cohort, tmp_path / "b", other, TrainSettings(init=store.load(trained)))
 
 
 def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
     before = (trained / "bundle.json").read_bytes()
     with pytest.raises(TrainingError, match=r"holds a training already.*-resume 1.*-force 1"):
-        train.run(cohort, trained, FAST, about=train.About(name="small"))
+        train.run(cohort, trained, FAST)
     assert (trained / "bundle.json").read_bytes() == before
     alone = tmp_path / "small"
     shutil.copytree(trained, alone)
     with pytest.raises(TrainingError, match=r"holds a bundle already.*-force 1"):
-        train.run(cohort, alone, FAST, about=train.About(name="small"), resume=True)
+        train.run(cohort, alone, FAST, TrainSettings(resume=True))
 
 
 def test_force_starts_anew(cohort, tmp_path):
-    folder, about = tmp_path / "small", train.About(name="small")
-    train.run(cohort, folder, FAST, about=about)
-    train.run(cohort, folder, replace(FAST, epochs=1), about=about, force=True)
+    folder = tmp_path / "small"
+    train.run(cohort, folder, FAST)
+    train.run(cohort, folder, small(epochs_planned=1), TrainSettings(force=True))
     assert store.load(folder).info.recipe.epochs_run == 1
 
 
@@ -118,13 +125,13 @@ def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
         FileLock(work / train.LOCK),
         pytest.raises(OutputError, match="another training is writing"),
     ):
-        train.run(cohort, tmp_path / "small", FAST, about=train.About(name="small"))
+        train.run(cohort, tmp_path / "small", FAST)
 
 
 def test_resuming_with_other_labels_is_refused_and_changes_nothing(tmp_path):
-    data, folder, about = tmp_path / "data", tmp_path / "small", train.About(name="small")
+    data, folder = tmp_path / "data", tmp_path / "small"
     write_cohort(data, subjects=8)
-    train.run(data, folder, FAST, about=about)
+    train.run(data, folder, FAST)
     table = tmp_path / "small.training" / train.SPLIT_TABLE
     before = table.read_text()
     trained_on = splits.part(cohorts.read(table), "training")[0]
@@ -133,33 +140,33 @@ def test_resuming_with_other_labels_is_refused_and_changes_nothing(tmp_path):
     nib.save(nib.Nifti1Image(moved, image.affine), trained_on.lesion_mask)
     said = rf"another training .{trained_on.name} in training has changed.; give"
     with pytest.raises(TrainingError, match=said):
-        train.run(data, folder, replace(FAST, epochs=3), about=about, resume=True)
+        train.run(data, folder, small(epochs_planned=3), TrainSettings(resume=True))
     assert table.read_text() == before
 
 
 def test_resuming_for_fewer_epochs_is_refused(cohort, tmp_path):
-    folder, about = tmp_path / "small", train.About(name="small")
-    train.run(cohort, folder, FAST, about=about)
+    folder = tmp_path / "small"
+    train.run(cohort, folder, FAST)
     with pytest.raises(TrainingError, match="has 2 epochs, 1 were asked for"):
-        train.run(cohort, folder, replace(FAST, epochs=1), about=about, resume=True)
+        train.run(cohort, folder, small(epochs_planned=1), TrainSettings(resume=True))
 
 
 @pytest.mark.parametrize(
-    ("folder", "about", "error", "said"),
+    ("folder", "settings", "error", "said"),
     [
-        ("_my bundle", train.About(name="_my bundle"), UsageError, "name is '_my bundle'"),
-        ("b", train.About(name="b", commands=("x -i /data/ms",)), UsageError, "absolute path"),
-        ("sct", train.About(name="sct"), BundleError, "choose another name"),
-        ("full", train.About(name="full"), BundleError, "not a bundle's"),
+        ("_my bundle", TrainSettings(), UsageError, "name is '_my bundle'"),
+        ("b", TrainSettings(commands=("x -i /data/ms",)), UsageError, "absolute path"),
+        ("sct", TrainSettings(), BundleError, "choose another name"),
+        ("full", TrainSettings(), BundleError, "not a bundle's"),
     ],
 )
 def test_what_cannot_become_a_bundle_is_refused_before_a_scan_is_read(
-    folder, about, error, said, tmp_path
+    folder, settings, error, said, tmp_path
 ):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     with pytest.raises(error, match=said):
-        train.run(tmp_path / "no cohort", tmp_path / folder, FAST, about=about)
+        train.run(tmp_path / "no cohort", tmp_path / folder, FAST, settings)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
@@ -185,7 +192,7 @@ def test_a_cohort_without_lesions_in_training_is_refused(tmp_path):
 
 def test_split_is_told(cohort, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        train.run(cohort, tmp_path / "small", FAST, about=train.About(name="small"))
+        train.run(cohort, tmp_path / "small", FAST)
     assert "split: 4 training, 1 validation, 1 thr-optimization, 2 unseen" in caplog.messages
 
 
@@ -193,14 +200,12 @@ def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_
     told = []
     with caplog.at_level(logging.INFO):
         for name in ("first", "second"):
-            about = train.About(name=name)
             train.run(
                 cohort,
                 tmp_path / name,
                 FAST,
-                about=about,
-                jobs=2,
-                prepared=lambda *now, name=name: told.append((name, *now)),
+                TrainSettings(jobs=2),
+                on_scan=lambda *now, name=name: told.append((name, *now)),
             )
     cache = tmp_path / train.CACHE
     said = [text for text in caplog.messages if text.startswith("tubes:")]
@@ -216,22 +221,21 @@ def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_
 
 
 def test_the_cache_may_lie_elsewhere(cohort, tmp_path):
-    about = train.About(name="small")
-    train.run(cohort, tmp_path / "small", FAST, about=about, cache=tmp_path / "elsewhere")
+    settings = TrainSettings(cache=tmp_path / "elsewhere")
+    train.run(cohort, tmp_path / "small", FAST, settings)
     assert len(list((tmp_path / "elsewhere").glob("[!.]*.safetensors"))) == 10
     assert not (tmp_path / train.CACHE).exists()
 
 
 def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
-    recipe = replace(
-        FAST,
-        epochs=3,
-        early_stop=2,
+    recipe = small(
+        epochs_planned=3,
+        stop_patience=2,
         lesion_share=0.5,
         prior=0.02,
         augmentation=Augmentation(shift_mm=1.0, intensity=0.25),
     )
-    train.run(cohort, tmp_path / "small", recipe, about=train.About(name="small"))
+    train.run(cohort, tmp_path / "small", recipe)
     kept = store.load(tmp_path / "small").info.recipe
     assert kept.stop_patience == 2
     assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
@@ -242,18 +246,12 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
 @pytest.mark.parametrize("cache", ["small", "small/cache"])
 def test_a_cache_in_the_bundle_is_refused(cache, cohort, tmp_path):
     with pytest.raises(UsageError, match="would lie in the bundle small"):
-        train.run(
-            cohort,
-            tmp_path / "small",
-            FAST,
-            about=train.About(name="small"),
-            cache=tmp_path / cache,
-        )
+        train.run(cohort, tmp_path / "small", FAST, TrainSettings(cache=tmp_path / cache))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_recipe_is_refused_before_a_scan_is_read(cohort, tmp_path):
-    folder, about = tmp_path / "small", train.About(name="small")
-    train.run(cohort, folder, FAST, about=about)
+    folder = tmp_path / "small"
+    train.run(cohort, folder, FAST)
     with pytest.raises(TrainingError, match=r"rate: 0.01 -> 0.1"):
-        train.run(tmp_path / "gone", folder, replace(FAST, rate=0.1), about=about, resume=True)
+        train.run(tmp_path / "gone", folder, small(rate=0.1), TrainSettings(resume=True))

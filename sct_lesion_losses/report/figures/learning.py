@@ -1,21 +1,15 @@
-"""The learning curves of a training: a picture, and event files for TensorBoard."""
+"""Learning curves of trainings: a panel for each of several, or a picture of one."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from sct_lesion_losses.errors import DataError, OutputError, UsageError
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.report.figures import style
-
-if TYPE_CHECKING:
-    from sct_lesion_losses.training.callbacks import Progress
 
 TRAINING_COLOUR, VALIDATION_COLOUR, RATE_COLOUR = style.BLUE, style.VERMILLION, style.GREY
 _FEW = 20  # epochs that are marked one by one
@@ -149,105 +143,18 @@ def panel(
         style.plain(axes, "both")
 
 
-PICTURE = "training.png"
-EVENTS = "tensorboard"
-AGAIN_S = 60.0  # drawing takes a fraction of a second, an epoch of a small cohort hardly more
 RATES_LABELLED = 4
 DPI = 150  # to look at while it runs
 _HEIGHT_INCH = 5.0
 
-logger = logging.getLogger(__name__)
 
-
-@contextmanager
-def drawn(folder: Path, tensorboard: bool = False) -> Iterator[Callable[[Progress], None]]:
-    """Keep the learning curves of a training up to date for the length of the block.
+def draw_history(history: Sequence[Line], path: Path) -> None:
+    """Draw loss and learning rate over the epochs of one training, the best one marked.
 
     Parameters
     ----------
-    folder : Path
-        Receives ``training.png``, once a minute at most and at the end.
-    tensorboard : bool
-        Write event files into its subfolder ``tensorboard``, too.
-
-    Yields
-    ------
-    callable
-        To be called with the progress after each epoch.
-
-    Raises
-    ------
-    OutputError
-        Matplotlib is not installed.
-    UsageError
-        Event files cannot be written because tensorboardX is not installed.
-    """
-    style.require()
-    last: list[Progress] = []
-    drawn_at = float("-inf")
-    with ExitStack() as stack:
-        write = stack.enter_context(_events(folder / EVENTS)) if tensorboard else None
-
-        def after_epoch(progress: Progress) -> None:
-            nonlocal drawn_at
-            last[:] = [progress]
-            if write is not None:
-                write(progress)
-            if time.monotonic() - drawn_at >= AGAIN_S:
-                _redraw(progress, folder / PICTURE)
-                drawn_at = time.monotonic()
-                last.clear()
-
-        yield after_epoch
-        if last:
-            _redraw(last[0], folder / PICTURE)
-
-
-def _redraw(progress: Progress, path: Path) -> None:
-    """Draw, but do not end a long training for a picture."""
-    try:
-        draw_history(progress, path)
-    except OutputError as error:
-        logger.warning("no picture of the learning curves: %s", error)
-
-
-@contextmanager
-def _events(folder: Path) -> Iterator[Callable[[Progress], None]]:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            "TensorBoard's event files need tensorboardX: pip install tensorboardX"
-        ) from error
-    writers: list[SummaryWriter] = []
-
-    def write(progress: Progress) -> None:
-        line = progress.history[-1]
-        if not writers:  # what an earlier call wrote of later epochs is not shown
-            writers.append(
-                SummaryWriter(
-                    str(folder), purge_step=line.epoch, filename_suffix=f".from{line.epoch:05d}"
-                )
-            )
-        writers[0].add_scalar("loss/training", line.loss, line.epoch)
-        writers[0].add_scalar("loss/validation", line.val_loss, line.epoch)
-        writers[0].add_scalar("rate", line.rate, line.epoch)
-        writers[0].flush()
-
-    try:
-        yield write
-    finally:
-        for writer in writers:
-            writer.close()
-
-
-def draw_history(progress: Progress, path: Path) -> None:
-    """Draw loss and learning rate over the epochs, the best one marked.
-
-    Parameters
-    ----------
-    progress : Progress
-        At least one epoch of it.
+    history : sequence of Line
+        At least one epoch, every validation loss measured.
     path : Path
         PNG or SVG to write.
 
@@ -260,8 +167,10 @@ def draw_history(progress: Progress, path: Path) -> None:
     with style.drawing():
         sheet = style.sheet(_HEIGHT_INCH, layout="constrained")
         loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        best = f"best: {progress.best_loss:.4f} in epoch {progress.best_epoch}"
-        panel(loss, rate, progress.history, best, RATES_LABELLED)
+        losses = [float(line.val_loss or 0) for line in history]
+        best = int(np.argmin(losses))
+        named = f"best: {losses[best]:.4f} in epoch {history[best].epoch}"
+        panel(loss, rate, history, named, RATES_LABELLED)
         loss.set_ylabel("loss")
         loss.legend()
         rate.set_ylabel("rate")

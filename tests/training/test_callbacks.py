@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
+from sct_lesion_losses.training import callbacks
+from sct_lesion_losses.training.callbacks import (
+    EpochLine,
+    LearningCurves,
+    TrainingState,
+    duration,
+    seconds_left,
+)
+
+
+def after(*losses: float) -> TrainingState:
+    state = TrainingState({"recipe": {}})
+    for epoch, loss in enumerate(losses, start=1):
+        state.add(EpochLine(epoch, loss, loss, 1e-4, 10.0 * epoch))
+    return state
+
+
+def test_the_state_counts_epochs_since_the_best():
+    state = after(0.5, 0.4, 0.45, 0.41)
+    assert (state.best_epoch, state.best_loss, state.waited) == (2, 0.4, 2)
+    assert state.epoch == 4
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "ended"),
+    [(4, None, True), (5, None, False), (5, 2, True), (5, 3, False)],
+)
+def test_a_training_ends_by_its_epochs_or_by_its_patience(epochs, patience, ended):
+    assert after(0.5, 0.4, 0.45, 0.41).ended(epochs, patience) is ended
+
+
+def test_a_state_comes_back_from_its_file_whole(tmp_path):
+    state = after(0.5, 0.4, 0.45)
+    rng = np.random.default_rng(0)
+    state.weights = [rng.normal(size=(2, 3)).astype(np.float32) for _ in range(12)]
+    state.best_weights = [array + 1 for array in state.weights]
+    state.optimiser = [np.array(7, np.int32), rng.normal(size=4).astype(np.float32)]
+    callbacks.save(state, tmp_path / "state.npz")
+    again = callbacks.load(tmp_path / "state.npz")
+    for group in ("weights", "best_weights", "optimiser"):
+        stored, expected = getattr(again, group), getattr(state, group)
+        assert [array.dtype for array in stored] == [array.dtype for array in expected]
+        assert all(np.array_equal(a, b) for a, b in zip(stored, expected, strict=True))
+    for name in ("settings", "history", "best_epoch", "best_loss", "waited"):
+        assert getattr(again, name) == getattr(state, name)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 but no archive"])
+def test_a_missing_or_damaged_state_is_refused(content, tmp_path):
+    path = tmp_path / callbacks.CHECKPOINT
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match="no readable checkpoint"):
+        callbacks.load(path)
+
+
+def test_time_left_follows_the_last_epochs():
+    # Seconds of the last five: 20 to 60, their median 40; four epochs are left.
+    assert seconds_left(after(*[0.5] * 6).history, 10) == 160
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (31_300, "8 h 42 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_curves_are_drawn_once_a_minute_and_at_the_end(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    drawn = []
+    state = after(0.5)
+    curves = LearningCurves(state, lambda history: drawn.append(len(history)))
+    for epoch, seconds in enumerate((0.0, 59.0, 61.0)):
+        now[0] = seconds
+        curves.on_epoch_end(epoch)
+        state.add(EpochLine(epoch + 2, 0.4, 0.4, 1e-4, 10.0))
+    curves.on_train_end()
+    assert drawn == [1, 3, 4]
+
+
+def test_a_picture_that_cannot_be_written_ends_no_training(caplog):
+    def draw(_):
+        raise OutputError("disk full")
+
+    LearningCurves(after(0.5), draw).on_train_end()
+    assert "no picture of the learning curves: disk full" in caplog.text
+
+
+def test_event_files_without_their_library_are_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UsageError, match="pip install tensorboardX"):
+        callbacks.event_writer()

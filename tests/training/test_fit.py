@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+from small_tubes import with_block as tube
+
+from sct_lesion_losses import losses
+from sct_lesion_losses.bundle.schema import Recipe
+from sct_lesion_losses.errors import TrainingError, UsageError
+from sct_lesion_losses.preprocessing.augmentation import Augmentation
+from sct_lesion_losses.training import callbacks, devices, export
+from sct_lesion_losses.training import fit as fitting
+from sct_lesion_losses.training.callbacks import StepReport, TrainingState
+from sct_lesion_losses.training.fit import Watchers, changed_data
+from sct_lesion_losses.training.recipe import study
+
+FAST = {
+    "filters": (2,),
+    "batch_size": 2,
+    "patches_per_epoch": 4,
+    "validation_patches": 2,
+    "rate": 1e-2,
+    "augmentation": Augmentation(mirrors=True, rotations=False),
+}
+# With this much smoothing the loss is 0 whatever happens: only epoch 1 is a best one.
+FLAT = {"numbers": {"smooth": 1e30}}
+
+
+def fit(folder, recipe: Recipe, **kwargs):
+    return fitting.fit([tube(0), tube(1)], [tube(2)], recipe, folder, **kwargs)
+
+
+def curves(state: TrainingState) -> list[tuple[float, float]]:
+    return [(line.loss, line.val_loss) for line in state.history]
+
+
+def same(one, other) -> bool:
+    """Whether two networks have the same weights, to the bit."""
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    """Folder, network and state of a training of two epochs."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, *fit(folder, study(**FAST, epochs_planned=2))
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_training_with_any_loss_lowers_the_validation_loss_and_runs_as_onnx(loss, tmp_path):
+    settings = FAST | ({"rate": 1.0} if loss == "combo" else {})
+    model, state = fit(tmp_path, study(loss, **settings, epochs_planned=4))
+    assert min(line.val_loss for line in state.history[1:]) < state.history[0].val_loss
+    patches = np.random.default_rng(1).normal(size=(2, 48, 48, 48)).astype(np.float32)
+    by_keras = model.predict(patches[..., None], verbose=0)[..., 0]
+    session = onnxruntime.InferenceSession(export.to_onnx(model, {}))
+    by_onnx = session.run(None, {"patches": patches[:, None]})[0][:, 0]
+    assert np.abs(by_keras - by_onnx).max() < 1e-5
+    assert by_keras.std() > 0.01
+
+
+def test_training_again_gives_the_same_weights(two_epochs, tmp_path):
+    _, model, state = two_epochs
+    again, states = fit(tmp_path, study(**FAST, epochs_planned=2))
+    assert same(model, again)
+    assert curves(states) == curves(state)
+
+
+def test_another_seed_gives_other_weights(two_epochs, tmp_path):
+    other, _ = fit(tmp_path, study(**FAST, epochs_planned=2, seed=1))
+    assert not same(two_epochs[1], other)
+
+
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
+def test_a_resumed_training_ends_with_the_same_weights(precision, tmp_path):
+    settings = FAST | {"precision": precision}
+    whole, _ = fit(tmp_path / "whole", study(**settings, epochs_planned=3))
+    fit(tmp_path / "parts", study(**settings, epochs_planned=2))
+    parts, state = fit(tmp_path / "parts", study(**settings, epochs_planned=3), resume=True)
+    assert [line.epoch for line in state.history] == [1, 2, 3]
+    assert np.isfinite(curves(state)).all()
+    assert same(whole, parts)
+
+
+def test_resuming_a_finished_training_returns_its_best_weights_and_makes_its_log_again(
+    two_epochs,
+):
+    folder, model, state = two_epochs
+    log = (folder / callbacks.LOG).read_text()
+    (folder / callbacks.LOG).unlink()
+    drawn = []
+    recipe = study(**FAST, epochs_planned=2)
+    again, after = fit(folder, recipe, resume=True, watchers=Watchers(draw=drawn.append))
+    assert after.history == state.history
+    assert same(model, again)
+    assert (folder / callbacks.LOG).read_text() == log
+    assert drawn == [state.history]
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "said"),
+    [
+        ({"rate": 0.02}, (), r"rate: 0\.01 -> 0\.02"),
+        ({"seed": 1}, (), "seed: 0 -> 1"),
+        ({"filters": (4,)}, (), r"filters: \[2\] -> \[4\]"),
+        ({}, [("b", "3")], r"another training .b is new.; give"),
+        ({"epochs_planned": 1}, (), "has 2 epochs, 1 were asked for"),
+    ],
+)
+def test_resuming_with_other_settings_or_scans_is_refused_and_says_so(
+    changes, data, said, two_epochs
+):
+    recipe = study(**{**FAST, "epochs_planned": 3, **changes})
+    before = (two_epochs[0] / callbacks.CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match=said):
+        fit(two_epochs[0], recipe, data=data, resume=True)
+    assert (two_epochs[0] / callbacks.CHECKPOINT).read_bytes() == before
+
+
+def test_going_on_by_another_backend_is_warned_of(two_epochs, monkeypatch, caplog):
+    before = devices.backend()
+    monkeypatch.setattr(devices, "backend", lambda: "another")
+    fitting.resumable(study(**FAST, epochs_planned=2), two_epochs[0])
+    assert f"begun on {before} and goes on on another" in caplog.text
+
+
+def test_the_log_has_a_row_per_epoch(two_epochs):
+    with (two_epochs[0] / callbacks.LOG).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == ["epoch", "loss", "val_loss", "rate", "seconds"]
+
+
+def test_a_loss_that_is_not_finite_names_its_scans_and_keeps_the_last_good_state(
+    two_epochs, tmp_path
+):
+    broken = replace(tube(1), values=np.full_like(tube(1).values, np.nan))
+    recipe = study(**FAST, epochs_planned=3)
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at batch \d of epoch 1 \(patches of .*scan1.*nothing"
+    ):
+        fitting.fit([tube(0), broken], [tube(2)], recipe, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    state = (two_epochs[0] / callbacks.CHECKPOINT).read_bytes()
+    (tmp_path / callbacks.CHECKPOINT).write_bytes(state)
+    with pytest.raises(TrainingError, match=r"at batch \d of epoch 3 .*last good state is in"):
+        fitting.fit([tube(0), broken], [tube(2)], recipe, tmp_path, resume=True)
+    assert (tmp_path / callbacks.CHECKPOINT).read_bytes() == state
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training(tmp_path):
+    broken = replace(tube(2), values=np.full_like(tube(2).values, np.nan))
+    with pytest.raises(TrainingError, match="the validation loss is nan after epoch 1; nothing"):
+        fitting.fit([tube(0)], [broken], study(**FAST, epochs_planned=1), tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
+    wild = study(**FAST | {"optimiser": "adadelta", "rate": 1e38}, epochs_planned=3)
+    with pytest.raises(TrainingError, match=r"not a number|loss is"):
+        fit(tmp_path, wild)
+    path = tmp_path / callbacks.CHECKPOINT
+    kept = callbacks.load(path).weights if path.exists() else []
+    assert all(np.isfinite(array).all() for array in kept)
+
+
+def test_a_training_ends_early_where_nothing_gets_better(tmp_path, caplog):
+    recipe = study(**FAST, **FLAT, epochs_planned=9, stop_patience=2)
+    with caplog.at_level(logging.INFO):
+        assert fit(tmp_path, recipe)[1].epoch == 3
+    assert "stopped: no better epoch in the last 2" in caplog.messages
+    assert fit(tmp_path, recipe, resume=True)[1].epoch == 3
+    longer = study(**FAST, **FLAT, epochs_planned=9, stop_patience=3)
+    assert fit(tmp_path, longer, resume=True)[1].epoch == 4
+
+
+def test_the_rate_is_halved_after_patience_epochs_without_improvement_across_a_stop(tmp_path):
+    fit(tmp_path, study(**FAST, **FLAT, epochs_planned=2, patience=1))
+    _, state = fit(tmp_path, study(**FAST, **FLAT, epochs_planned=4, patience=1), resume=True)
+    assert [line.rate for line in state.history] == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3])
+
+
+def test_every_step_and_every_epoch_is_told_of(tmp_path, caplog):
+    heard: list[StepReport] = []
+    with caplog.at_level(logging.INFO):
+        _, state = fit(
+            tmp_path, study(**FAST, epochs_planned=2), watchers=Watchers(step=heard.append)
+        )
+    assert [(now.epoch, now.step, now.steps) for now in heard] == [
+        *((0, 1, 2), (0, 2, 2)),
+        *((1, 1, 2), (1, 2, 2)),
+    ]
+    assert heard[1].loss == pytest.approx(state.history[0].loss)
+    lines = [text for text in caplog.messages if text.startswith("epoch")]
+    assert len(lines) == 2
+    assert lines[0].startswith(f"epoch 1 of 2: loss {state.history[0].loss:.4f}, validation")
+    assert lines[0].endswith("left")
+
+
+def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
+    pytest.importorskip("tensorboardX")
+    _, state = fit(tmp_path, study(**FAST, epochs_planned=2), watchers=Watchers(tensorboard=True))
+    (written,) = (tmp_path / fitting.EVENTS).iterdir()
+    content = written.read_bytes()
+    for tag in (b"loss/training", b"loss/validation", b"rate"):
+        assert content.count(tag) >= state.epoch
+    assert written.name.endswith(".from00001")
+
+
+def test_too_little_memory_is_said_with_what_to_change(tmp_path, monkeypatch):
+    def full(_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    with pytest.raises(TrainingError, match=r"batches of 2 patches.*smaller -batch"):
+        fit(tmp_path, study(**FAST, epochs_planned=1), watchers=Watchers(step=full))
+
+
+def test_other_errors_of_a_step_are_not_taken_for_a_lack_of_memory(tmp_path):
+    def broken(_):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        fit(tmp_path, study(**FAST, epochs_planned=1), watchers=Watchers(step=broken))
+
+
+@pytest.mark.skipif(
+    devices.device() == "gpu" or devices.backend() != "tensorflow", reason="this one can"
+)
+def test_a_precision_that_a_cpu_does_not_have_is_refused():
+    with pytest.raises(UsageError, match="mixed_bfloat16 or float32 there"):
+        fitting.check(study(filters=(2, 4), precision="mixed_float16"))
+
+
+def test_a_training_that_is_not_there_begins_and_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path / "new", study(**FAST, epochs_planned=1), resume=True)
+    assert "no state in new yet: starting at the beginning" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"from_logits": True}, "this one gives probabilities"),
+        ({"pooling": "foo"}, "expected pooling"),
+        ({"fn_weight": "abc"}, "change -loss_numbers"),
+    ],
+)
+def test_numbers_that_a_loss_cannot_use_are_refused(numbers, said):
+    with pytest.raises(UsageError, match=said):
+        fitting.check(study(numbers=numbers))
+
+
+BEFORE = [("a in training", "1"), ("b in training", "2"), ("c in validation", "3")]
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (BEFORE, []),
+        (BEFORE[:2], ["c in validation is missing"]),
+        ([*BEFORE, ("d in training", "4")], ["d in training is new"]),
+        ([BEFORE[0], ("b in training", "9"), BEFORE[2]], ["b in training has changed"]),
+        (BEFORE[::-1], ["the scans come in another order"]),
+        (
+            [BEFORE[0], ("b in validation", "2"), BEFORE[2]],
+            ["b in training is missing", "b in validation is new"],
+        ),
+    ],
+)
+def test_what_is_new_missing_or_changed_is_named(after, said):
+    assert changed_data(BEFORE, after) == said
+
+
+def test_many_changes_are_counted():
+    many = [(f"s{number} in training", "1") for number in range(9)]
+    assert changed_data([], many)[4:] == ["s4 in training is new", "and 4 more"]
+
+
+GPU = {
+    "patches_per_epoch": 32,
+    "validation_patches": 8,
+    "rate": 1e-3,
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(devices.device() != "gpu", reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_training_on_a_gpu_lowers_the_validation_loss_in_every_precision(precision, tmp_path):
+    assert devices.jit_compile()
+    recipe = study(**GPU, precision=precision, epochs_planned=2)
+    scans = [tube(number, 120) for number in range(3)]
+    _, state = fitting.fit(scans[:2], scans[2:], recipe, tmp_path)
+    assert state.history[1].val_loss < state.history[0].val_loss
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(devices.device() != "gpu", reason="there is no GPU")
+def test_a_batch_beyond_the_memory_of_a_gpu_is_refused_with_what_to_change(tmp_path):
+    huge = study(**GPU | {"patches_per_epoch": 4096}, batch_size=4096, epochs_planned=1)
+    with pytest.raises(TrainingError, match="smaller -batch"):
+        fitting.fit([tube(0, 120)], [tube(2, 120)], huge, tmp_path)
