@@ -56,7 +56,7 @@ def test_the_losses_are_the_seven_of_the_study_by_its_recipes(asked: list[StudyS
 def test_options_of_the_recipe_hold_for_every_loss(asked: list[StudySettings]) -> None:
     args = ["-losses", "dice", "combo", "-epochs", "2", "-patches_per_epoch", "80"]
     assert main(["-i", "cohort", "-ofolder", "out", *args]) == 0
-    changes = {"epochs": 2, "patches_per_epoch": 80}
+    changes = {"epochs_planned": 2, "patches_per_epoch": 80}
     assert asked[0].recipes == (recipe.study("dice", **changes), recipe.study("combo", **changes))
 
 
