@@ -110,3 +110,16 @@ def test_the_rooms_are_loaded_when_they_are_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[] ['numpy'] False\n"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".csv"])
+def test_the_centerline_that_is_left_makes_the_same_mask(
+    ending: str, segmented: Path, testing_data: Path, tmp_path: Path
+) -> None:
+    stem = "t2_fake_lesion_lesionseg"
+    common = ["-i", str(testing_data / SCAN), "-v", "0", "-ofolder"]
+    assert main([*common, str(tmp_path), "-centerline", "embedded", "-r", "0"]) == 0
+    line = tmp_path / f"{stem}_centerline{ending}"
+    assert main([*common, str(tmp_path / "again"), "-file_centerline", str(line)]) == 0
+    again = (tmp_path / "again" / f"{stem}.nii.gz").read_bytes()
+    assert again == (segmented / f"{stem}.nii.gz").read_bytes()

@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, PRESET
+from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, JOBS, PRESET
 from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
     TEXT,
     command,
-    int_range,
     option,
     words,
 )
@@ -54,22 +53,10 @@ NAME = "sct_evaluate_lesion"
     mandatory=True,
 )
 @COHORT_CENTERLINE
-@option(
-    "-c",
-    "contrast",
-    CONTRAST,
-    "Contrast of the scans: which model sct is, and how SCT finds the cord.",
-    default="t2",
-)
-@option(
-    "-preset",
-    "preset",
-    PRESET,
-    "By which rule the tables count lesions as detected; scores.tsv holds all three.",
-    default="paper",
-)
+@CONTRAST
+@PRESET
 @ENGINE
-@option("-jobs", "jobs", int_range(1), "Scans evaluated at the same time.", default=1)
+@JOBS
 def main(
     bundles: tuple[str, ...],
     data: Path,

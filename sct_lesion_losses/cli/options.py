@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sct_lesion_losses.centerline import UNATTENDED
+from sct_lesion_losses.centerline import METHODS, UNATTENDED
 from sct_lesion_losses.cli.parser import (
     FILE,
     FLOAT,
@@ -22,7 +22,9 @@ from sct_lesion_losses.cli.parser import (
     option,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.inference import ENGINES, PRECISIONS
 from sct_lesion_losses.metrics import PRESETS
+from sct_lesion_losses.sct import CONTRASTS
 
 if TYPE_CHECKING:
     from sct_lesion_losses.bundle.schema import Recipe
@@ -40,6 +42,7 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 SHARE = float_range(0, 1)
+COUNT = int_range(1)
 BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
 DEVICES = ("auto", "cpu", "gpu")
 # TensorFlow's, then JAX's, and those of what either computes with
@@ -126,16 +129,23 @@ def _native_stderr_closed() -> Iterator[None]:
 ENGINE = option(
     "-engine",
     "engine",
-    choice(("auto", "onnxruntime", "openvino")),
+    choice(ENGINES),
     "Inference engine. auto: openvino where it is installed.",
     default="auto",
 )
 PRECISION = option(
     "-precision",
     "precision",
-    choice(("float32", "bfloat16")),
+    choice(PRECISIONS),
     "Precision of the network; bfloat16 needs openvino.",
     default="float32",
+)
+CENTERLINE = option(
+    "-centerline",
+    "centerline",
+    choice(METHODS),
+    f"How the spinal cord is found. {'; '.join(f'{name}: {by}' for name, by in METHODS.items())}.",
+    shown="auto; file with -file_centerline",
 )
 COHORT_CENTERLINE = option(
     "-centerline",
@@ -144,8 +154,23 @@ COHORT_CENTERLINE = option(
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )
-PRESET = choice(tuple(PRESETS))
-CONTRAST = choice(("t2", "t2_ax", "t2s"))
+CONTRAST = option(
+    "-c",
+    "contrast",
+    choice(CONTRASTS),
+    "Contrast, where a model of the toolbox is used (lesions of sct, centerline).",
+    default="t2",
+)
+PRESET = option(
+    "-preset",
+    "preset",
+    choice(PRESETS),
+    "By which rule predicted lesions count as detected.",
+    default="paper",
+)
+
+
+JOBS = option("-jobs", "jobs", COUNT, "Scans worked on at the same time.", default=1)
 
 
 # Those of `losses.LOSSES`, whose import would load Keras for the help.
@@ -154,7 +179,6 @@ LOSSES = (
     *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
 )
 STUDY_LOSSES = LOSSES[:7]  # Hussein et al. 2023, section 2.3
-COUNT = int_range(1)
 
 _LOSS = option("-loss", "loss", choice(LOSSES), "Loss function.", default="tversky")
 _RECIPE = (
@@ -317,33 +341,31 @@ COHORT = option(
     "subject and, optionally, site, split, centerline.",
     mandatory=True,
 )
-_SPLIT = (
-    option(
-        "-split_seed",
-        "split_seed",
-        int_range(0),
-        "Seed of the split, where the cohort has none.",
-        default=0,
-    ),
-    option(
-        "-lesion_free",
-        "lesion_free",
-        SHARE,
-        "Share of the lesion-free subjects to train on; the others are unseen.",
-        default=0.0,
-    ),
-    option(
-        "-lesion_free_tuning",
-        "lesion_free_tuning",
-        SHARE,
-        "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
-        default=0.0,
-    ),
-    option("-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True),
+LESION_FREE = option(
+    "-lesion_free",
+    "lesion_free",
+    SHARE,
+    "Share of the lesion-free subjects to train on; the others are unseen.",
+    default=0.0,
 )
-
-
-of_split = together(*_SPLIT)
+LESION_FREE_TUNING = option(
+    "-lesion_free_tuning",
+    "lesion_free_tuning",
+    SHARE,
+    "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
+    default=0.0,
+)
+UNSEEN_SITES = option(
+    "-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True
+)
+_SPLIT_SEED = option(
+    "-split_seed",
+    "split_seed",
+    int_range(0),
+    "Seed of the split, where the cohort has none.",
+    default=0,
+)
+of_split = together(_SPLIT_SEED, LESION_FREE, LESION_FREE_TUNING, UNSEEN_SITES)
 
 
 _OPTIONS = (

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sct_lesion_losses.centerline import METHODS
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import CONTRAST, ENGINE, PRECISION, together
+from sct_lesion_losses.cli.options import CENTERLINE, CONTRAST, ENGINE, PRECISION, together
 from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
@@ -57,13 +56,7 @@ _INPUTS = together(
     ),
 )
 _METHOD = together(
-    option(
-        "-c",
-        "contrast",
-        CONTRAST,
-        "Contrast, where a model of the toolbox is used (lesions with -bundle sct, centerline).",
-        default="t2",
-    ),
+    CONTRAST,
     option(
         "-thr",
         "threshold",
@@ -79,19 +72,12 @@ _METHOD = together(
         "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
         default=False,
     ),
-    option(
-        "-centerline",
-        "centerline",
-        choice(tuple(METHODS)),
-        "How the spinal cord is found. auto: svm where the toolbox is found, else embedded; "
-        "svm, cnn, viewer: the toolbox's; file: -file_centerline; embedded: this package's own.",
-        shown="auto; file with -file_centerline",
-    ),
+    CENTERLINE,
     option(
         "-file_centerline",
         "centerline_file",
         FILE,
-        "Centerline or cord mask on the grid of the scan.",
+        "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
     ),
     option(
         "-brain",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.options import JOBS
 from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
@@ -63,7 +64,7 @@ logger = logging.getLogger(__name__)
     "lesions.",
     default=0,
 )
-@option("-jobs", "jobs", int_range(1), "Scans made at the same time.", default=1)
+@JOBS
 @option(
     "-figure",
     "picture",

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import COHORT, SHARE
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    SWITCH,
-    TEXT,
-    command,
-    int_range,
-    option,
-)
+from sct_lesion_losses.cli.options import COHORT, LESION_FREE, LESION_FREE_TUNING, UNSEEN_SITES
+from sct_lesion_losses.cli.parser import FILE, SWITCH, command, int_range, option
 
-NAME = "sct_split_lesion"
 logger = logging.getLogger(__name__)
 
 
 @command(
-    NAME,
+    "sct_split_lesion",
     "Split a cohort into training, validation, thr-optimization and unseen, in the proportions of "
     "the study: all scans of a subject into one part, balanced for lesion load, and each site in "
     "every part as far as its subjects suffice. Subjects without lesions are unseen. The same "
@@ -41,23 +34,9 @@ logger = logging.getLogger(__name__)
 @option(
     "-seed", "seed", int_range(0), "Seed of the split: another one gives another split.", default=0
 )
-@option(
-    "-lesion_free",
-    "lesion_free",
-    SHARE,
-    "Share of the lesion-free subjects to train on.",
-    default=0.0,
-)
-@option(
-    "-lesion_free_tuning",
-    "lesion_free_tuning",
-    SHARE,
-    "Share of the lesion-free subjects in thr-optimization.",
-    default=0.0,
-)
-@option(
-    "-unseen_sites", "unseen_sites", TEXT, "Sites all of whose scans are to be unseen.", many=True
-)
+@LESION_FREE
+@LESION_FREE_TUNING
+@UNSEEN_SITES
 @option(
     "-tuning",
     "tuning",
@@ -93,11 +72,9 @@ def main(
     lesion_free: float,
     lesion_free_tuning: float,
     unseen_sites: tuple[str, ...],
-    tuning: Path | None,
     picture: bool | None,
-    resplit: bool,
-    force: bool,
-) -> int:
+    **values: Any,
+) -> None:
     """Split, and print the table."""
     from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.errors import OutputError
@@ -107,21 +84,12 @@ def main(
     if picture is None:
         try:
             style.require()
-            picture = True
         except OutputError as error:
             logger.warning("no picture of the split: %s", error)
             picture = False
     rules = Rules(seed, lesion_free, lesion_free_tuning, unseen_sites)
-    with talk.progress("reading masks") as progress:
+    with talk.progress("reading masks") as report:
         written = split.split(
-            data,
-            table,
-            rules,
-            tuning=tuning,
-            picture=picture,
-            resplit=resplit,
-            force=force,
-            report=progress,
+            data, table, rules, picture=picture is not False, report=report, **values
         )
     click.echo(written)
-    return 0

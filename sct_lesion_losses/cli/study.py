@@ -12,8 +12,8 @@ from sct_lesion_losses.cli.options import (
     COHORT,
     COHORT_CENTERLINE,
     CONTRAST,
-    COUNT,
     ENGINE,
+    JOBS,
     LOSSES,
     PRESET,
     STUDY_LOSSES,
@@ -84,20 +84,8 @@ NAME = "sct_lesion_study"
 @of_split
 @options.of_machine
 @COHORT_CENTERLINE
-@option(
-    "-c",
-    "contrast",
-    CONTRAST,
-    "Contrast of the scans: which of SCT's models is the baseline.",
-    default="t2",
-)
-@option(
-    "-preset",
-    "preset",
-    PRESET,
-    "By which rule the tables count lesions as detected.",
-    default="paper",
-)
+@CONTRAST
+@PRESET
 @ENGINE
 @option(
     "-cache",
@@ -106,7 +94,7 @@ NAME = "sct_lesion_study"
     "Folder where prepared scans are kept. It may be deleted.",
     shown="bundles/training_cache in the output folder",
 )
-@option("-jobs", "jobs", COUNT, "Scans prepared and evaluated at the same time.", default=1)
+@JOBS
 @option(
     "-scheduler",
     "scheduler",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import COHORT_CENTERLINE, ENGINE, PRECISION, PRESET
+from sct_lesion_losses.cli.options import COHORT_CENTERLINE, ENGINE, JOBS, PRECISION, PRESET
 from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
@@ -19,7 +19,6 @@ from sct_lesion_losses.cli.parser import (
     choice,
     command,
     float_range,
-    int_range,
     option,
     words,
 )
@@ -73,13 +72,7 @@ logger = logging.getLogger(__name__)
     "How many times as much as precision sensitivity counts in F-beta.",
     default=2.0,
 )
-@option(
-    "-preset",
-    "preset",
-    PRESET,
-    "By which rule lesion-wise objectives count lesions as detected.",
-    default="paper",
-)
+@PRESET
 @option(
     "-specificity",
     "specificity",
@@ -148,7 +141,7 @@ logger = logging.getLogger(__name__)
     "objective, computes only what is missing there, and so does sct_evaluate_lesion with it as "
     "-ofolder.",
 )
-@option("-jobs", "jobs", int_range(1), "Scans segmented at the same time.", default=1)
+@JOBS
 def main(
     bundle: str,
     data: Path,

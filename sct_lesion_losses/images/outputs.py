@@ -20,6 +20,8 @@ class Outputs:
     ----------
     mask, pmap, labels, centerline : Path
         Images on the scan's grid: lesion mask, lesion probability, numbered lesions, centerline.
+    points : Path
+        The centerline in full digits, as SCT's CSV.
     sidecar, pmap_sidecar : Path
         JSON of the mask, and of a p-map that was made without one.
     table, columns, figure : Path
@@ -34,6 +36,7 @@ class Outputs:
     table: Path
     columns: Path
     centerline: Path
+    points: Path
     figure: Path
 
     @classmethod
@@ -50,6 +53,7 @@ class Outputs:
             table=folder / f"{stem}_lesions.tsv",
             columns=folder / f"{stem}_lesions.json",
             centerline=folder / f"{stem}_centerline{extension}",
+            points=folder / f"{stem}_centerline.csv",
             figure=folder / f"{stem}.png",
         )
 
@@ -116,6 +120,7 @@ def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
     mask = derivatives / image.relative_to(dataset).parent / name
     plain = Outputs.beside(mask)
     pmap = mask.with_name(bids.derivative_name(image, "label-L_probseg"))
+    centerline = mask.with_name(bids.derivative_name(image, "label-centerline"))
     return Outputs(
         mask=mask,
         sidecar=plain.sidecar,
@@ -124,6 +129,7 @@ def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
         labels=mask.with_name(bids.derivative_name(image, "label-L_dseg")),
         table=plain.table,
         columns=plain.columns,
-        centerline=mask.with_name(bids.derivative_name(image, "label-centerline")),
+        centerline=centerline,
+        points=centerline.with_name(f"{nifti.stem(centerline)[0]}.csv"),
         figure=plain.figure,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import EngineError, UsageError
+from sct_lesion_losses.inference import ENGINES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -303,10 +304,7 @@ def _without_telemetry() -> Iterator[None]:
         sys.modules.pop(name, None)
 
 
-__all__ = ["ENGINES", "PRECISIONS", "Layout", "Network", "available_cpus", "load"]
-
-ENGINES = ("auto", "onnxruntime", "openvino")
-PRECISIONS = ("float32", "bfloat16")
+__all__ = ["Layout", "Network", "available_cpus", "load"]
 
 
 def load(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import engine
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.sct import install
+from sct_lesion_losses.sct import CONTRASTS, install
 
 WIDTH_VOX = 48
 SPACING_MM = 0.5
@@ -253,7 +253,6 @@ def _slices_in_plane(
 
 
 __all__ = [
-    "CONTRASTS",
     "PREPARATIONS",
     "SctPrepared",
     "block_pmap",
@@ -265,8 +264,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Contrast = Literal["t2", "t2_ax", "t2s"]
-CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 PATCH_VOX = 48
 RULE_THRESHOLD = 0.1  # of SCT's code, used twice
 RULE_ENGINE = "onnxruntime"  # which SCT computes in

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.images import nifti
-from sct_lesion_losses.images.atomic import write_json
+from sct_lesion_losses.images import atomic, nifti
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import sidecar
@@ -79,6 +78,7 @@ def rethreshold(
         raise UsageError(f"-thr is {threshold:g}, expected a number in (0, 1]")
     if pmap.resolve() in {outputs.mask.resolve(), outputs.labels.resolve()}:
         raise UsageError(f"{pmap}: the p-map would be overwritten; choose another name with -o")
+    outputs.require_own()
     scan = nifti.read_pmap(pmap)
     mask = binarize(scan.array, threshold)
     labels = lesionwise.components(mask)
@@ -87,12 +87,6 @@ def rethreshold(
     if not found.lesions:
         notes.append(f"the mask is empty{found.peak}")
         logger.warning("%s: %s", pmap.name, notes[-1])
-    files = [outputs.mask]
-    if lesions:
-        nifti.write(outputs.labels, labels, scan, np.uint16)
-        measured = lesionwise.measures(labels, scan.array, scan.grid.affine)
-        files += [outputs.labels, *sidecar.write(outputs.table, measured)]
-    nifti.write(outputs.mask, mask, scan, np.uint8)
     described = {
         **sidecar.generated_by(command),
         "Sources": [scan.path.name],
@@ -100,5 +94,12 @@ def rethreshold(
         **found.entries,
         **sidecar.closing(notes),
     }
-    write_json(outputs.sidecar, described)
+    files = [outputs.mask]
+    with atomic.together():
+        if lesions:
+            nifti.write(outputs.labels, labels, scan, np.uint16)
+            measured = lesionwise.measures(labels, scan.array, scan.grid.affine)
+            files += [outputs.labels, *sidecar.write(outputs.table, measured)]
+        atomic.write_json(outputs.sidecar, described)
+        nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.errors import OutputError, UsageError
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import atomic, nifti
@@ -212,13 +212,8 @@ def require(settings: SegmentSettings, outputs: Outputs) -> None:
         style.require()
     if settings.qc is not None:
         sct_qc.require()
-    stem, extension = nifti.stem(outputs.mask)
-    other = outputs.mask.with_name(stem + (".nii" if extension.endswith(".gz") else ".nii.gz"))
-    if other.exists() and not settings.pmap_alone:
-        raise OutputError(
-            f"{other.name} is there already, and its sidecar {outputs.sidecar.name} would be that "
-            f"of {outputs.mask.name}: remove it, or choose another folder with -ofolder"
-        )
+    if not settings.pmap_alone:
+        outputs.require_own()
 
 
 def opened(settings: SegmentSettings) -> tuple[Bundle, engines.Network]:
@@ -255,6 +250,7 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.table: settings.lesions,
         outputs.columns: settings.lesions,
         outputs.centerline: settings.keep_centerline or settings.qc is not None,
+        outputs.points: settings.keep_centerline,
         outputs.figure: settings.figure,
         outputs.sidecar: not settings.pmap_alone,
         outputs.pmap_sidecar: settings.pmap_alone,
@@ -315,27 +311,33 @@ def _write(
     outputs: Outputs,
     described: dict[str, object],
 ) -> None:
-    """Write what `result` names, the mask last: where it is, the rest is complete."""
-    line, mask, pmap = result.centerline, result.mask, result.pmap
-    if outputs.figure in result.written:
-        figure.draw(scan.array, scan.grid, line, mask, pmap, outputs.figure, result.sentence)
-    if outputs.centerline in result.written:
-        nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
-    if outputs.table in result.written and labels is not None and pmap is not None:
-        nifti.write(outputs.labels, labels, scan, np.uint16)
-        sidecar.write(outputs.table, lesionwise.measures(labels, pmap, scan.grid.affine))
-    if outputs.pmap in result.written and pmap is not None:
-        nifti.write(outputs.pmap, pmap, scan, np.float32)
-    atomic.write_json(result.written[-1], described)
-    if mask is not None:
-        nifti.write(outputs.mask, mask, scan, np.uint8)
+    """Write what `result` names, all of it or nothing."""
+    line, mask, pmap = result.centerline.on(scan.grid.to_rpi()[0]), result.mask, result.pmap
+    with atomic.together():
+        if outputs.figure in result.written:
+            figure.draw(
+                *(scan.array, scan.grid, result.centerline, mask, pmap),
+                outputs.figure,
+                result.sentence,
+            )
+        if outputs.centerline in result.written:
+            nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
+        if outputs.points in result.written:
+            atomic.write_text(outputs.points, line.to_csv())
+        if outputs.table in result.written and labels is not None and pmap is not None:
+            nifti.write(outputs.labels, labels, scan, np.uint16)
+            sidecar.write(outputs.table, lesionwise.measures(labels, pmap, scan.grid.affine))
+        if outputs.pmap in result.written and pmap is not None:
+            nifti.write(outputs.pmap, pmap, scan, np.float32)
+        atomic.write_json(result.written[-1], described)
+        if mask is not None:
+            nifti.write(outputs.mask, mask, scan, np.uint8)
 
 
-def _drawn(centerline: Centerline, grid: Grid) -> npt.NDArray[np.uint8]:
+def _drawn(line: Centerline, grid: Grid) -> npt.NDArray[np.uint8]:
     """Image of a centerline on the stored grid: one voxel per axial slice, (X, Y, Z) uint8."""
     rpi, reorientation = grid.to_rpi()
     image = np.zeros(rpi.shape, np.uint8)
-    line = centerline.on(rpi)
     z = np.flatnonzero(line.covered)
     xy = np.clip(np.round(line.xy[z]).astype(int), 0, np.array(rpi.shape[:2]) - 1)
     image[xy[:, 0], xy[:, 1], z] = 1
