@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses import executor, phantom
-from sct_lesion_losses.centerline.optic import optic
+from sct_lesion_losses.centerline import optic
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import nifti
@@ -72,7 +72,7 @@ def look(task: tuple[int, int, int, bool]) -> Seen:
     scan = phantom.make_scan(seed, subject, site=site, lesions=with_lesions)
     rpi, turn = scan.grid.to_rpi()
     truth = Centerline.from_mask(turn.apply(scan.cord), rpi)
-    found = optic(scan.image, scan.grid, sct_optic.weights("t2"), "optic")
+    found = optic.centerline(scan.image, scan.grid, sct_optic.weights("t2"), "optic")
     both = truth.covered & found.covered
     apart = (found.xy - truth.xy)[both] * np.array(rpi.spacing_mm[:2])
     seen, stray = [], None

@@ -41,7 +41,7 @@ _STRAIGHT_MM = 20.0  # how far the line goes straight on beyond the last slice w
 Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
-def cnn(
+def centerline(
     image: npt.NDArray[Any],
     grid: Grid,
     network: bytes,

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.centerline import METHODS
-from sct_lesion_losses.centerline.cnn import cnn
+from sct_lesion_losses.centerline import METHODS, cnn, optic
 from sct_lesion_losses.centerline.detector import detect, shipped, shows_cord
-from sct_lesion_losses.centerline.optic import optic
 from sct_lesion_losses.errors import CenterlineError, GeometryError, NoCordError, UsageError
 from sct_lesion_losses.geometry import signal as signals
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
@@ -22,13 +20,12 @@ from sct_lesion_losses.geometry.signal import Signal
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import centerline as sct_centerline
-from sct_lesion_losses.sct import centerline as sct_optic
 from sct_lesion_losses.sct import install
 from sct_lesion_losses.sct import lesion as sct_lesion
 
 logger = logging.getLogger(__name__)
 
-_OPTIC_CONTRASTS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
+_MODELS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
 CORD_MM2 = (20.0, 200.0)  # cross-section: from an atrophic cord to one with room to spare
 LINE_VOX = 4  # voxels in a slice of a centerline image
 STEEP = 1.0  # of the cord against the axial slices: 45 degrees
@@ -115,11 +112,16 @@ def _searched(
         return _by_command(image, grid, "viewer", ["-method", "viewer"])
     if method == "embedded":
         return detect(image, grid)
-    sct_contrast = _OPTIC_CONTRASTS[contrast]
-    if method == "svm":
-        line = _svm(image, grid, sct_contrast)
+    model = _MODELS[contrast]
+    if method == "cnn":
+        network = sct_centerline.ctr_model(model)
+        name = "cnn (SCT's network, best path computed here)"
+        line = cnn.centerline(image, grid, network, model, brain, name)
+    elif install.require().has(sct_centerline.COMMAND):
+        line = _by_command(image, grid, "svm", ["-method", "optic", "-c", model])
     else:
-        line = _cnn(image, grid, sct_contrast, brain)
+        name = "svm (OptiC computed here with SCT's weights)"
+        line = optic.centerline(image, grid, sct_centerline.weights(model), name)
     if contrast in _CHECKED_CONTRASTS:
         _refuse_without_cord(image, grid)
     return line
@@ -147,14 +149,14 @@ def identity(method: str = "auto", contrast: str = "t2") -> str:
     chosen = _chosen(method, contrast, None)
     parts = [chosen, shipped().identity, repr((signals.FAINT, signals.WINDOW_MM))]
     if chosen == "cnn":
-        network = sct_optic.ctr_model(_OPTIC_CONTRASTS[contrast])
+        network = sct_centerline.ctr_model(_MODELS[contrast])
         parts.append(hashlib.sha256(network).hexdigest())
     elif chosen != "embedded":
         installation = install.require()
         if chosen == "viewer" or installation.has(sct_centerline.COMMAND):
             parts += [str(installation.bin), str(installation.version)]
         else:
-            parts.append(sct_optic.weights(_OPTIC_CONTRASTS[contrast]).tobytes().hex())
+            parts.append(sct_centerline.weights(_MODELS[contrast]).tobytes().hex())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -171,8 +173,8 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
     """Check the arguments; the method that `auto` stands for."""
     if method not in METHODS:
         raise UsageError(f"-centerline {method}: expected one of {', '.join(METHODS)}")
-    if contrast not in _OPTIC_CONTRASTS:
-        raise UsageError(f"contrast {contrast!r}: expected one of {', '.join(_OPTIC_CONTRASTS)}")
+    if contrast not in _MODELS:
+        raise UsageError(f"contrast {contrast!r}: expected one of {', '.join(_MODELS)}")
     if method == "file" and file is None:
         raise UsageError("-centerline file needs the image: add -file_centerline <file>")
     if file is not None and method not in ("auto", "file"):
@@ -186,19 +188,6 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
         return "svm"
     logger.info("SCT was not found: the embedded detector finds the centerline")
     return "embedded"
-
-
-def _svm(image: npt.NDArray[Any], grid: Grid, contrast: str) -> Centerline:
-    installation = install.require()
-    if installation.has(sct_centerline.COMMAND):
-        return _by_command(image, grid, "svm", ["-method", "optic", "-c", contrast])
-    name = "svm (OptiC computed here with SCT's weights)"
-    return optic(image, grid, sct_optic.weights(contrast), name)
-
-
-def _cnn(image: npt.NDArray[Any], grid: Grid, contrast: str, brain: bool) -> Centerline:
-    name = "cnn (SCT's network, best path computed here)"
-    return cnn(image, grid, sct_optic.ctr_model(contrast), contrast, brain, name)
 
 
 def _by_command(

@@ -17,83 +17,10 @@ from sct_lesion_losses.errors import CenterlineError, GeometryError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
-
-def best_path(
-    scores: npt.NDArray[np.float32],
-    spacing_mm: tuple[float, float, float],
-    smoothness: float = 1.0,
-) -> npt.NDArray[np.intp]:
-    """Point of each slice on the path of highest total score minus its bending cost.
-
-    Maximises ``Σ S_z(p_z) − λ Σ |p_z − p_(z−1)|² / dz²`` exactly, by dynamic programming; both
-    distances in mm. Each step along z is a distance transform of a quadratic, one axis after the
-    other.
-
-    Parameters
-    ----------
-    scores : (Z, Y, X) float32
-        Score of each pixel of each axial slice; finite.
-    spacing_mm : tuple of three floats
-        Pixel size along x and y, and distance dz between slices.
-    smoothness : float
-        λ.
-
-    Returns
-    -------
-    (Z, 2) int
-        Voxel indices (x, y), slice by slice.
-
-    References
-    ----------
-    Felzenszwalb and Huttenlocher 2012, Distance transforms of sampled functions.
-    """
-    if scores.ndim != 3 or 0 in scores.shape:
-        raise GeometryError(f"expected score maps of shape (Z, Y, X), received {scores.shape}")
-    dx, dy, dz = spacing_mm
-    cost_x, cost_y = smoothness * (dx / dz) ** 2, smoothness * (dy / dz) ** 2
-    totals = np.array(scores, np.float32)
-    for z in range(1, len(totals)):
-        reached = _transform(_transform(totals[z - 1], cost_y, 0), cost_x, 1)
-        # Only differences matter; near zero they keep their digits.
-        totals[z] += reached - reached.max()
-    rows, columns = np.ogrid[: scores.shape[1], : scores.shape[2]]
-    path = np.empty((len(scores), 2), np.intp)
-    y, x = np.unravel_index(int(totals[-1].argmax()), totals.shape[1:])
-    path[-1] = x, y
-    for z in range(len(totals) - 2, -1, -1):
-        step = cost_y * (rows - y) ** 2 + cost_x * (columns - x) ** 2
-        y, x = np.unravel_index(int((totals[z] - step).argmax()), step.shape)
-        path[z] = x, y
-    return path
-
-
-def path_scores(
-    scores: npt.NDArray[np.float32], path: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    """Score of each slice at the path's point, (Z,) float32."""
-    return scores[np.arange(len(path)), path[:, 1], path[:, 0]]
-
-
-def _transform(values: npt.NDArray[np.float32], cost: float, axis: int) -> npt.NDArray[np.float32]:
-    """Best of ``values[q] − cost (p − q)²`` over q along one axis, for each p.
-
-    Exact: a step that costs more than the whole range of the values never pays.
-    """
-    source = values if axis == 0 else values.T
-    best = source.copy()
-    span = float(source.max() - source.min())
-    for step in range(1, len(source)):
-        price = np.float32(cost * step * step)
-        if price >= span:
-            break
-        np.maximum(best[step:], source[:-step] - price, out=best[step:])
-        np.maximum(best[:-step], source[step:] - price, out=best[:-step])
-    return best if axis == 0 else best.T
-
-
+PIXEL_MM = 1.0  # of the slices the weights were trained on
+SMOOTHNESS = 1.0  # SCT's -lambda
 WINDOW_PX = 32
 FEATURES = 576  # 4 × 4 blocks of 2 × 2 cells of 9 orientations
-
 # Of OpenCV's descriptor, in the order of its arguments.
 PARAMETERS = (
     (WINDOW_PX, WINDOW_PX),  # window
@@ -109,13 +36,109 @@ PARAMETERS = (
     64,  # pyramid levels, unused here
     True,  # signed gradient
 )
-
 _HALF = WINDOW_PX // 2
 _EVERY_WINDOW = -1e30  # no score is below it: OpenCV reports each window with its score
 
 
-def _descriptor() -> Any:
-    return cv2.HOGDescriptor(*PARAMETERS)
+def centerline(
+    image: npt.NDArray[Any],
+    grid: Grid,
+    weights: npt.NDArray[np.float32],
+    method: str = "OptiC",
+) -> Centerline:
+    """Centerline of a scan by OptiC.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan on its own axes; voxels that are not finite count as zero.
+    grid : Grid
+        Grid of the scan.
+    weights : (577,) float32
+        Weights and bias of the score, for pixels of 1 mm.
+    method : str
+        Name given to the result.
+
+    Returns
+    -------
+    Centerline
+        On the scan's grid in RPI, a point in every slice.
+
+    Raises
+    ------
+    CenterlineError
+        The scan is constant, or too narrow to hold a window.
+    """
+    rpi, reorientation = grid.to_rpi()
+    check_field(rpi)
+    slices = to_eight_bit(reorientation.apply(image)).transpose(2, 1, 0)
+    scores = score_maps(slices, rpi.spacing_mm[:2], weights)
+    path = best_path(scores, rpi.spacing_mm, SMOOTHNESS)
+    return Centerline(rpi, path.astype(np.float64), method)
+
+
+def check_field(grid: Grid, least_mm: float = 10.0) -> None:
+    """Refuse a field of view that cannot show the cord in an axial slice."""
+    across = [n * size for n, size in zip(grid.shape[:2], grid.spacing_mm, strict=False)]
+    if min(across) < least_mm:
+        raise CenterlineError(
+            f"the field of view is {across[0]:.1f} × {across[1]:.1f} mm across the cord; finding "
+            f"the centerline needs {least_mm:g} mm, give one {HOW_TO_GIVE}"
+        )
+
+
+def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Intensities from minimum to maximum on 0 to 255; what is not finite counts as zero.
+
+    Raises
+    ------
+    CenterlineError
+        All voxels have one value.
+    """
+    values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise CenterlineError(
+            f"every voxel of the image is {low:g}: there is no cord to find; check the scan"
+        )
+    # By way of 16 bits, as SCT hands the scan to OptiC.
+    sixteen = np.floor((values - low) * (65535.0 / (high - low)))
+    return np.rint(sixteen * (255.0 / 65535.0)).astype(np.uint8)
+
+
+def score_maps(
+    slices: npt.NDArray[np.uint8],
+    spacing_mm: tuple[float, float],
+    weights: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Score of every pixel of every slice, computed at 1 mm and brought back.
+
+    Parameters
+    ----------
+    slices : (Z, Y, X) uint8
+    spacing_mm : tuple of two floats
+        Pixel size along x and y.
+    weights : (577,) float32
+
+    Returns
+    -------
+    (Z, Y, X) float32
+    """
+    rows, columns = slices.shape[1:]
+    # An affine's spacing of 0.5000000005 must not tip the rounding of half a pixel.
+    fx, fy = (round(size, 6) / PIXEL_MM for size in spacing_mm)
+
+    def one(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        # To 1 mm by factors and back by size: the two differ where a size is rounded.
+        resized = cv2.resize(
+            np.ascontiguousarray(image), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
+        )
+        scored = scores(np.asarray(resized, np.uint8), weights)
+        back = cv2.resize(scored, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(back, np.float32)
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(one, slices)))
 
 
 def scores(
@@ -220,106 +243,78 @@ def features(
     return np.asarray(values, np.float32).reshape(len(pixels), FEATURES)
 
 
-PIXEL_MM = 1.0  # of the slices the weights were trained on
-SMOOTHNESS = 1.0  # SCT's -lambda
+def _descriptor() -> Any:
+    return cv2.HOGDescriptor(*PARAMETERS)
 
 
-def optic(
-    image: npt.NDArray[Any],
-    grid: Grid,
-    weights: npt.NDArray[np.float32],
-    method: str = "OptiC",
-) -> Centerline:
-    """Centerline of a scan by OptiC.
+def best_path(
+    scores: npt.NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    smoothness: float = 1.0,
+) -> npt.NDArray[np.intp]:
+    """Point of each slice on the path of highest total score minus its bending cost.
+
+    Maximises ``Σ S_z(p_z) − λ Σ |p_z − p_(z−1)|² / dz²`` exactly, by dynamic programming; both
+    distances in mm. Each step along z is a distance transform of a quadratic, one axis after the
+    other.
 
     Parameters
     ----------
-    image : (X, Y, Z)
-        Scan on its own axes; voxels that are not finite count as zero.
-    grid : Grid
-        Grid of the scan.
-    weights : (577,) float32
-        Weights and bias of the score, for pixels of 1 mm.
-    method : str
-        Name given to the result.
+    scores : (Z, Y, X) float32
+        Score of each pixel of each axial slice; finite.
+    spacing_mm : tuple of three floats
+        Pixel size along x and y, and distance dz between slices.
+    smoothness : float
+        λ.
 
     Returns
     -------
-    Centerline
-        On the scan's grid in RPI, a point in every slice.
+    (Z, 2) int
+        Voxel indices (x, y), slice by slice.
 
-    Raises
-    ------
-    CenterlineError
-        The scan is constant, or too narrow to hold a window.
+    References
+    ----------
+    Felzenszwalb and Huttenlocher 2012, Distance transforms of sampled functions.
     """
-    rpi, reorientation = grid.to_rpi()
-    check_field(rpi)
-    slices = to_eight_bit(reorientation.apply(image)).transpose(2, 1, 0)
-    scores = score_maps(slices, rpi.spacing_mm[:2], weights)
-    path = best_path(scores, rpi.spacing_mm, SMOOTHNESS)
-    return Centerline(rpi, path.astype(np.float64), method)
+    if scores.ndim != 3 or 0 in scores.shape:
+        raise GeometryError(f"expected score maps of shape (Z, Y, X), received {scores.shape}")
+    dx, dy, dz = spacing_mm
+    cost_x, cost_y = smoothness * (dx / dz) ** 2, smoothness * (dy / dz) ** 2
+    totals = np.array(scores, np.float32)
+    for z in range(1, len(totals)):
+        reached = _transform(_transform(totals[z - 1], cost_y, 0), cost_x, 1)
+        # Only differences matter; near zero they keep their digits.
+        totals[z] += reached - reached.max()
+    rows, columns = np.ogrid[: scores.shape[1], : scores.shape[2]]
+    path = np.empty((len(scores), 2), np.intp)
+    y, x = np.unravel_index(int(totals[-1].argmax()), totals.shape[1:])
+    path[-1] = x, y
+    for z in range(len(totals) - 2, -1, -1):
+        step = cost_y * (rows - y) ** 2 + cost_x * (columns - x) ** 2
+        y, x = np.unravel_index(int((totals[z] - step).argmax()), step.shape)
+        path[z] = x, y
+    return path
 
 
-def check_field(grid: Grid, least_mm: float = 10.0) -> None:
-    """Refuse a field of view that cannot show the cord in an axial slice."""
-    across = [n * size for n, size in zip(grid.shape[:2], grid.spacing_mm, strict=False)]
-    if min(across) < least_mm:
-        raise CenterlineError(
-            f"the field of view is {across[0]:.1f} × {across[1]:.1f} mm across the cord; finding "
-            f"the centerline needs {least_mm:g} mm, give one {HOW_TO_GIVE}"
-        )
-
-
-def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Intensities from minimum to maximum on 0 to 255; what is not finite counts as zero.
-
-    Raises
-    ------
-    CenterlineError
-        All voxels have one value.
-    """
-    values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise CenterlineError(
-            f"every voxel of the image is {low:g}: there is no cord to find; check the scan"
-        )
-    # By way of 16 bits, as SCT hands the scan to OptiC.
-    sixteen = np.floor((values - low) * (65535.0 / (high - low)))
-    return np.rint(sixteen * (255.0 / 65535.0)).astype(np.uint8)
-
-
-def score_maps(
-    slices: npt.NDArray[np.uint8],
-    spacing_mm: tuple[float, float],
-    weights: npt.NDArray[np.float32],
+def path_scores(
+    scores: npt.NDArray[np.float32], path: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """Score of every pixel of every slice, computed at 1 mm and brought back.
+    """Score of each slice at the path's point, (Z,) float32."""
+    return scores[np.arange(len(path)), path[:, 1], path[:, 0]]
 
-    Parameters
-    ----------
-    slices : (Z, Y, X) uint8
-    spacing_mm : tuple of two floats
-        Pixel size along x and y.
-    weights : (577,) float32
 
-    Returns
-    -------
-    (Z, Y, X) float32
+def _transform(values: npt.NDArray[np.float32], cost: float, axis: int) -> npt.NDArray[np.float32]:
+    """Best of ``values[q] − cost (p − q)²`` over q along one axis, for each p.
+
+    Exact: a step that costs more than the whole range of the values never pays.
     """
-    rows, columns = slices.shape[1:]
-    # An affine's spacing of 0.5000000005 must not tip the rounding of half a pixel.
-    fx, fy = (round(size, 6) / PIXEL_MM for size in spacing_mm)
-
-    def one(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # To 1 mm by factors and back by size: the two differ where a size is rounded.
-        resized = cv2.resize(
-            np.ascontiguousarray(image), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
-        )
-        scored = scores(np.asarray(resized, np.uint8), weights)
-        back = cv2.resize(scored, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(back, np.float32)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(one, slices)))
+    source = values if axis == 0 else values.T
+    best = source.copy()
+    span = float(source.max() - source.min())
+    for step in range(1, len(source)):
+        price = np.float32(cost * step * step)
+        if price >= span:
+            break
+        np.maximum(best[step:], source[:-step] - price, out=best[step:])
+        np.maximum(best[:-step], source[step:] - price, out=best[:-step])
+    return best if axis == 0 else best.T

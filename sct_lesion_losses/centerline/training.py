@@ -29,9 +29,17 @@ from sct_lesion_losses.centerline.detector import Detector, evidence, save, trac
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.geometry.grid import Grid
 
+logger = logging.getLogger(__name__)
+VERSION = "2"
 RIGHT_MM = 3.5  # nearer to the cord's centre is neither right nor wrong
 WRONG_PER_SLAB = 10
-
+PENALTY = 1e-3  # of the squared weights, against the mean logistic loss
+ROUNDS = 3
+LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
+# Share of what is held out without a cord, scans and noise together, that may be taken for a cord.
+# The limit is set on these: how many of other scans it refuses, benchmarks/centerline.py measures.
+MOST_ACCEPTED = 0.02
+MOST_REFUSED = 0.05  # share of those with one that may look less like it than the others
 Features = npt.NDArray[np.float32]
 Picture = tuple[npt.NDArray[np.uint8], "npt.NDArray[np.float64] | None"]
 
@@ -50,6 +58,38 @@ class Example:
 
     pictures: detector.Slabs
     points: npt.NDArray[np.float64] | None
+
+
+def simulated(seed: int, number: int, with_cord: bool = True) -> Example:
+    """One simulated scan as an example, of any protocol and contrast.
+
+    Parameters
+    ----------
+    seed, number : int
+        Of the cohort, and of the subject in it.
+    with_cord : bool
+    """
+    scan = phantom.make_scan(seed, number, with_cord=with_cord, preset="wide")
+    rpi, reorientation = scan.grid.to_rpi()
+    pictures = detector.cut(reorientation.apply(scan.image), rpi)
+    if not with_cord:
+        return Example(pictures, None)
+    course = rpi.to_voxel(scan.centerline)
+    course = course[np.argsort(course[:, 2])]
+    xy = [
+        np.interp(pictures.z, course[:, 2], course[:, k], left=np.nan, right=np.nan)
+        for k in range(2)
+    ]
+    return Example(pictures, pictures.to_pixels(np.column_stack(xy)))
+
+
+def blobs(seed: int, number: int) -> Example:
+    """Smoothed noise as an example without a cord: round spots, in a field of any size."""
+    rng = np.random.default_rng([seed, number])
+    x, y, z = (int(n) for n in rng.integers((25, 25, 5), (200, 200, 90)))
+    shape = (x, y, z)
+    values = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 4.5))
+    return Example(detector.cut(values, Grid(shape, np.diag([-1.0, 1.0, 1.0, 1.0]))), None)
 
 
 def augmented(
@@ -175,18 +215,6 @@ def _wrong_places(
     return np.concatenate(picked)
 
 
-logger = logging.getLogger(__name__)
-
-VERSION = "2"
-PENALTY = 1e-3  # of the squared weights, against the mean logistic loss
-ROUNDS = 3
-LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
-# Share of what is held out without a cord, scans and noise together, that may be taken for a cord.
-# The limit is set on these: how many of other scans it refuses, benchmarks/centerline.py measures.
-MOST_ACCEPTED = 0.02
-MOST_REFUSED = 0.05  # share of those with one that may look less like it than the others
-
-
 def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArray[np.float32]:
     """Logistic regression, both classes counting half.
 
@@ -279,38 +307,6 @@ def limit_between(without: Sequence[float], with_cord: Sequence[float]) -> float
             f"than {highest:.2f}, reached without one; train on more scans"
         )
     return highest + LIMIT_SHARE * (min(accepted) - highest)
-
-
-def simulated(seed: int, number: int, with_cord: bool = True) -> Example:
-    """One simulated scan as an example, of any protocol and contrast.
-
-    Parameters
-    ----------
-    seed, number : int
-        Of the cohort, and of the subject in it.
-    with_cord : bool
-    """
-    scan = phantom.make_scan(seed, number, with_cord=with_cord, preset="wide")
-    rpi, reorientation = scan.grid.to_rpi()
-    pictures = detector.cut(reorientation.apply(scan.image), rpi)
-    if not with_cord:
-        return Example(pictures, None)
-    course = rpi.to_voxel(scan.centerline)
-    course = course[np.argsort(course[:, 2])]
-    xy = [
-        np.interp(pictures.z, course[:, 2], course[:, k], left=np.nan, right=np.nan)
-        for k in range(2)
-    ]
-    return Example(pictures, pictures.to_pixels(np.column_stack(xy)))
-
-
-def blobs(seed: int, number: int) -> Example:
-    """Smoothed noise as an example without a cord: round spots, in a field of any size."""
-    rng = np.random.default_rng([seed, number])
-    x, y, z = (int(n) for n in rng.integers((25, 25, 5), (200, 200, 90)))
-    shape = (x, y, z)
-    values = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 4.5))
-    return Example(detector.cut(values, Grid(shape, np.diag([-1.0, 1.0, 1.0, 1.0]))), None)
 
 
 def run(seed: int, scans: int) -> Detector:

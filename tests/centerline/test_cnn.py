@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sct_lesion_losses.centerline import cnn as module
-from sct_lesion_losses.centerline.cnn import cnn
+from sct_lesion_losses.centerline import cnn
 from sct_lesion_losses.errors import CenterlineError, EngineError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -22,7 +21,7 @@ def network(sct_dir: Path, contrast: str) -> bytes:
 @pytest.fixture
 def bright_is_cord(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the network by a threshold."""
-    monkeypatch.setattr(module, "_session", lambda _: lambda p: (p > 2).astype(np.float32))
+    monkeypatch.setattr(cnn, "_session", lambda _: lambda p: (p > 2).astype(np.float32))
 
 
 def scan(course: list[tuple[int, int] | None], side: int = 60) -> tuple[np.ndarray, Grid]:
@@ -52,14 +51,14 @@ def test_the_path_on_the_heatmap_is_within_0_6_mm_of_the_cord(
     mask: str,
     contrast: str,
 ) -> None:
-    line = cnn(*load(stem), network(sct_dir, contrast), contrast)
+    line = cnn.centerline(*load(stem), network(sct_dir, contrast), contrast)
     assert errors_mm(line, mask).mean() < 0.6
 
 
 @pytest.mark.usefixtures("bright_is_cord")
 def test_the_line_follows_the_cord_and_bridges_a_gap() -> None:
     course = [(20 + z // 2, 30) if z not in (9, 10) else None for z in range(24)]
-    line = cnn(*scan(course), b"", "t2")
+    line = cnn.centerline(*scan(course), b"", "t2")
     expected = [(20 + z // 2, 30) for z in range(24)]
     assert np.abs(line.xy - expected).max() < 1.01
 
@@ -69,31 +68,31 @@ def test_the_line_follows_the_cord_and_bridges_a_gap() -> None:
 def test_the_brain_ends_the_line_unless_it_is_said_to_be_absent(brain: bool, last: int) -> None:
     # Cord, 15 slices without, and something bright at the top.
     course = [(30, 30)] * 15 + [None] * 15 + [(30, 30)] * 10
-    line = cnn(*scan(course), b"", "t2", brain=brain)
+    line = cnn.centerline(*scan(course), b"", "t2", brain=brain)
     assert np.flatnonzero(line.covered).tolist() == list(range(last + 1))
 
 
 @pytest.mark.usefixtures("bright_is_cord")
 def test_below_the_first_slice_with_a_cord_the_line_goes_straight_on() -> None:
     course = [None] * 10 + [(10 + z, 30) for z in range(10, 40)]
-    line = cnn(*scan(course, side=70), b"", "t2")
+    line = cnn.centerline(*scan(course, side=70), b"", "t2")
     np.testing.assert_allclose(line.xy[0], (10, 30), atol=3)  # held, it would be (20, 30)
 
 
 def test_a_scan_without_cord_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_session", lambda _: np.zeros_like)
+    monkeypatch.setattr(cnn, "_session", lambda _: np.zeros_like)
     with pytest.raises(CenterlineError, match=r"highest probability is 0\.00"):
-        cnn(*scan([(30, 30)] * 10), b"", "t2")
+        cnn.centerline(*scan([(30, 30)] * 10), b"", "t2")
 
 
 @pytest.mark.usefixtures("bright_is_cord")
 def test_a_constant_scan_is_refused() -> None:
     image, grid = scan([None] * 10)
     with pytest.raises(CenterlineError, match="every voxel of the image is 0"):
-        cnn(image, grid, b"", "t2")
+        cnn.centerline(image, grid, b"", "t2")
 
 
 def test_a_damaged_network_is_named() -> None:
     image, grid = scan([(30, 30)] * 5)
     with pytest.raises(EngineError, match="cannot be loaded"):
-        cnn(image, grid, b"not a network", "t2")
+        cnn.centerline(image, grid, b"not a network", "t2")

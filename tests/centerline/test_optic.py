@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sct_lesion_losses.centerline.optic import optic, to_eight_bit
-from sct_lesion_losses.errors import CenterlineError
+from sct_lesion_losses.centerline import optic
+from sct_lesion_losses.centerline.optic import best_path, path_scores, to_eight_bit
+from sct_lesion_losses.errors import CenterlineError, GeometryError
 from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -31,7 +35,7 @@ def test_scts_weights_give_scts_gold_standard_voxel_for_voxel(
     image = nib.load(f"{stem}.nii.gz")
     gold = np.asarray(nib.load(f"{stem}_centerline-optic.nii.gz").dataobj)
     grid = Grid(image.shape, image.affine)
-    line = optic(np.asarray(image.dataobj), grid, sct_weights(sct_dir, contrast))
+    line = optic.centerline(np.asarray(image.dataobj), grid, sct_weights(sct_dir, contrast))
     drawn = np.zeros(line.grid.shape, np.uint8)
     x, y = line.xy.astype(int).T
     drawn[x, y, np.arange(slices)] = 1
@@ -42,10 +46,10 @@ def test_scts_weights_give_scts_gold_standard_voxel_for_voxel(
 def test_the_line_is_the_same_however_the_scan_is_stored() -> None:
     values = np.random.default_rng(0).normal(size=(30, 31, 4))
     weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
-    expected = optic(values, Grid((30, 31, 4), LAS), weights)
+    expected = optic.centerline(values, Grid((30, 31, 4), LAS), weights)
     turned = np.ascontiguousarray(values.transpose(2, 0, 1)[::-1])
     affine = LAS @ np.array([[0, 1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 3], [0, 0, 0, 1.0]])
-    actual = optic(turned, Grid((4, 30, 31), affine), weights)
+    actual = optic.centerline(turned, Grid((4, 30, 31), affine), weights)
     np.testing.assert_array_equal(actual.xy, expected.xy)
 
 
@@ -62,9 +66,129 @@ def test_voxels_that_are_not_finite_count_as_zero() -> None:
 @pytest.mark.parametrize("value", [0, 7, -3.5])
 def test_a_constant_image_has_no_cord(value: float) -> None:
     with pytest.raises(CenterlineError, match="every voxel of the image"):
-        optic(np.full((30, 30, 5), value), Grid((30, 30, 5), LAS), np.zeros(577, np.float32))
+        optic.centerline(
+            np.full((30, 30, 5), value), Grid((30, 30, 5), LAS), np.zeros(577, np.float32)
+        )
 
 
 def test_a_field_narrower_than_the_cord_is_refused() -> None:
     with pytest.raises(CenterlineError, match=r"8\.0 × 30\.0 mm"):
-        optic(np.zeros((8, 30, 5)), Grid((8, 30, 5), LAS), np.zeros(577, np.float32))
+        optic.centerline(np.zeros((8, 30, 5)), Grid((8, 30, 5), LAS), np.zeros(577, np.float32))
+
+
+def picture(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (rows, columns)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (32, 32), (17, 5), (1, 7)])
+def test_a_score_is_the_weighted_sum_of_the_features_there(shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
+    pixels = np.array([(0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 3)])
+    expected = optic.features(image, pixels) @ weights[:-1] + weights[-1]
+    actual = optic.scores(image, weights)[pixels[:, 0], pixels[:, 1]]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_a_flat_picture_scores_its_bias_everywhere() -> None:
+    weights = np.ones(577, np.float32)
+    weights[-1] = -2.5
+    actual = optic.scores(np.full((20, 30), 9, np.uint8), weights)
+    np.testing.assert_allclose(actual, np.full((20, 30), -2.5), atol=1e-6)
+
+
+def test_each_block_has_unit_norm_where_there_is_an_edge() -> None:
+    block = optic.features(picture(40, 40), np.array([(20, 20)])).reshape(16, 36)
+    np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1, atol=2e-3)
+
+
+def test_scores_move_with_the_picture() -> None:
+    image = picture(70, 70)
+    weights = np.random.default_rng(2).normal(size=577).astype(np.float32)
+    moved = np.roll(image, (3, 5), (0, 1))
+    np.testing.assert_allclose(
+        optic.scores(moved, weights)[30:40, 30:40],
+        optic.scores(image, weights)[27:37, 25:35],
+        atol=1e-4,
+    )
+
+
+def test_weights_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="577"):
+        optic.scores(picture(9, 9), np.zeros(576, np.float32))
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("shape", [(40, 50), (41, 51), (7, 5)])
+def test_a_stride_leaves_pixels_out(shape: tuple[int, int], stride: int) -> None:
+    image = picture(*shape)
+    weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
+    expected = optic.scores(image, weights)[::stride, ::stride]
+    np.testing.assert_allclose(optic.scores(image, weights, stride), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("centre", [(20, 30), (0, 0), (39, 2), (3, 49)])
+def test_scores_near_a_pixel_are_those_of_the_whole_picture(centre: tuple[int, int]) -> None:
+    image = picture(40, 50)
+    weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
+    framed = np.pad(optic.scores(image, weights), 5, constant_values=-np.inf)
+    expected = framed[centre[0] : centre[0] + 11, centre[1] : centre[1] + 11]
+    np.testing.assert_allclose(optic.scores_near(image, weights, centre, 5), expected, atol=1e-4)
+
+
+def total(
+    scores: np.ndarray, path: np.ndarray, spacing_mm: tuple[float, float, float], smoothness: float
+) -> float:
+    steps = np.diff(path, axis=0) * np.array(spacing_mm[:2]) / spacing_mm[2]
+    return float(path_scores(scores, path).sum() - smoothness * (steps**2).sum())
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    spacing_mm=st.tuples(*[st.floats(0.2, 5)] * 3),
+    smoothness=st.floats(0, 3),
+)
+@settings(max_examples=60)
+def test_no_other_path_is_better(
+    seed: int, spacing_mm: tuple[float, float, float], smoothness: float
+) -> None:
+    scores = np.random.default_rng(seed).normal(size=(4, 2, 3)).astype(np.float32)
+    best = total(scores, best_path(scores, spacing_mm, smoothness), spacing_mm, smoothness)
+    points = [(x, y) for x in range(3) for y in range(2)]
+    all_paths = (np.array(path) for path in itertools.product(points, repeat=4))
+    highest = max(total(scores, path, spacing_mm, smoothness) for path in all_paths)
+    assert best == pytest.approx(highest, abs=1e-4)
+
+
+def test_a_far_peak_is_left_for_a_smooth_path() -> None:
+    scores = np.zeros((5, 1, 11), np.float32)
+    scores[:, 0, 2] = 1.0
+    scores[2, 0, 10] = 5.0  # 8 mm aside: 2 × 64 / 1 mm² is dearer than the 4 it would win
+    path = best_path(scores, (1.0, 1.0, 1.0))
+    assert path.tolist() == [[2, 0]] * 5
+
+
+def test_without_smoothness_each_slice_takes_its_own_peak() -> None:
+    scores = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    path = best_path(scores, (1.0, 1.0, 1.0), smoothness=0.0)
+    np.testing.assert_allclose(path_scores(scores, path), scores.max(axis=(1, 2)))
+
+
+def test_thick_slices_allow_longer_steps() -> None:
+    scores = np.zeros((2, 1, 11), np.float32)
+    scores[0, 0, 0] = 2.0
+    scores[1, 0, 10] = 2.0
+    # The step of 10 mm costs 100 / dz²: 100 at 1 mm, 0.69 at 12 mm, against a gain of 2.
+    assert best_path(scores, (1.0, 1.0, 1.0))[0, 0] == best_path(scores, (1.0, 1.0, 1.0))[1, 0]
+    assert best_path(scores, (1.0, 1.0, 12.0))[:, 0].tolist() == [0, 10]
+
+
+def test_a_single_slice_has_its_peak() -> None:
+    scores = np.zeros((1, 3, 4), np.float32)
+    scores[0, 2, 1] = 1
+    assert best_path(scores, (1, 1, 1)).tolist() == [[1, 2]]
+
+
+def test_maps_of_another_rank_are_refused() -> None:
+    with pytest.raises(GeometryError, match=r"\(Z, Y, X\)"):
+        best_path(np.zeros((3, 4), np.float32), (1, 1, 1))

@@ -245,7 +245,7 @@ def test_every_method_of_scts_knows_its_weights(
     found = {find.identity(method) for method in ("svm", "cnn", "embedded")}
     assert len(found) == 3
     assert find.identity("svm") == find.identity()
-    monkeypatch.setattr(find.sct_optic, "ctr_model", lambda _contrast: b"another")
+    monkeypatch.setattr(find.sct_centerline, "ctr_model", lambda _contrast: b"another")
     assert find.identity("cnn") not in found
 
 
