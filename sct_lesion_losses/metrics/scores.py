@@ -60,6 +60,8 @@ class TruthLesion:
     ----------
     scan, subject, bundle, threshold, tuned
         As in `ScanScore`.
+    preset : str
+        Rule by which it is, or is not, detected.
     label : int
         Its number in the mask.
     volume_mm3 : float
@@ -71,6 +73,7 @@ class TruthLesion:
     bundle: str
     threshold: float | None
     tuned: bool
+    preset: str
     label: int
     volume_mm3: float
     detected: bool

@@ -19,9 +19,9 @@ from sct_lesion_losses.report.tables import (
     COHORT,
     REFERENCE,
     UNKNOWN,
-    Cell,
     Table,
-    row,
+    frame,
+    rows_of,
     threshold_text,
 )
 
@@ -110,6 +110,7 @@ def html(title: str, lead: str, alerts: Sequence[str], sections: Sequence[Sectio
         lead=lead,
         alerts=[without_folders(alert) for alert in alerts],
         sections=sections,
+        rows_of=rows_of,
     )
 
 
@@ -140,13 +141,14 @@ def cohort_table(parts: Sequence[PartLoad]) -> Table:
         (len(part.loads), part.subjects, part.sites, len(part.bearing), part.lesion_free)
         for part in parts
     ]
+    header = ("Part", "Scans", "Subjects", "Sites", "With lesions", "Without", "Scans, published")
+    rows = [
+        (part.name, *map(str, numbers), published[part.name])
+        for part, numbers in zip(parts, counts, strict=True)
+    ]
     return Table(
         "Scans of each part",
-        ("Part", "Scans", "Subjects", "Sites", "With lesions", "Without", "Scans, published"),
-        tuple(
-            row(part.name, *map(str, numbers), published[part.name])
-            for part, numbers in zip(parts, counts, strict=True)
-        ),
+        frame(header, rows),
         notes=(
             f"Published: {REFERENCE}: {COHORT.scans} scans of {COHORT.subjects} subjects from "
             f"{COHORT.sites} sites. All scans of a subject are in one part.",
@@ -156,8 +158,8 @@ def cohort_table(parts: Sequence[PartLoad]) -> Table:
 
 def facts_table(facts: Mapping[str, str]) -> Table:
     """List software and settings."""
-    rows = tuple(row(name, value or UNKNOWN) for name, value in facts.items())
-    return Table("Software and settings", ("Entry", "Value"), rows)
+    rows = [(name, value or UNKNOWN) for name, value in facts.items()]
+    return Table("Software and settings", frame(("Entry", "Value"), rows))
 
 
 def recipe_table(bundles: Sequence[BundleInfo]) -> Table:
@@ -178,8 +180,8 @@ def recipe_table(bundles: Sequence[BundleInfo]) -> Table:
         for bundle, recipe in recipes.items():
             values.setdefault(_value(recipe[name]), []).append(bundle)
         each = [f"{value} ({', '.join(of)})" for value, of in values.items()]
-        rows.append(row(name.replace("_", " "), "; ".join(each if len(each) > 1 else values)))
-    return Table("Recipes of the trainings", ("Entry", "Value"), tuple(rows))
+        rows.append((name.replace("_", " "), "; ".join(each if len(each) > 1 else values)))
+    return Table("Recipes of the trainings", frame(("Entry", "Value"), rows))
 
 
 def _value(entry: Any) -> str:
@@ -215,5 +217,5 @@ def bundle_table(bundles: Sequence[BundleInfo]) -> Table:
         texts = (
             UNKNOWN if known[name] in (None, False) else str(known[name]) for name in header[3:]
         )
-        rows.append((Cell(info.name), *row(info.version, info.loss.name, *texts)))
-    return Table("Bundles", header, tuple(rows))
+        rows.append((info.name, info.version, info.loss.name, *texts))
+    return Table("Bundles", frame(header, rows))

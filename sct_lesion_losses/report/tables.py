@@ -7,22 +7,19 @@ Hussein et al., ISBI 2023, tables 1 and 2
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
 
-from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.metrics import scores as scan_score
-from sct_lesion_losses.metrics import statistics
-from sct_lesion_losses.metrics.lesionwise import Preset
+from sct_lesion_losses.errors import DataError, OutputError, UsageError
+from sct_lesion_losses.metrics import Preset, scores, statistics
 from sct_lesion_losses.metrics.patientwise import Proportion
 from sct_lesion_losses.metrics.scores import (
     ALPHA,
@@ -37,7 +34,17 @@ from sct_lesion_losses.metrics.scores import (
 )
 from sct_lesion_losses.metrics.statistics import Interval, Spread
 
+try:
+    import pandas as pd
+except ImportError as error:  # raised before any work: the flows import this module first
+    raise OutputError("tables need pandas: pip install 'sct_lesion_losses[report]'") from error
+
 UNKNOWN = "n/a"  # a missing value, as in BIDS tables
+EDGES_MM3 = (30.0, 100.0)  # between small, middle and large lesions
+PATIENT = ("P-sensitivity", "P-specificity")
+NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
+_TESTS = "two-sided Wilcoxon signed-rank tests on the same scans, p corrected by Holm over"
+_EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def score(value: float) -> str:
@@ -58,14 +65,16 @@ def spread(found: Spread) -> str:
     return f"{score(found.median)} ({score(found.mean)}±{score(found.std)})"
 
 
-def share(found: Interval | Proportion) -> str:
+def bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
+    """``low to high``, each as `written`; ``n/a`` where they are not known."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return UNKNOWN
+    return f"{written(found.low)} to {written(found.high)}"
+
+
+def with_bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
     """``value (low to high)``; ``value (n/a)`` of one subject."""
-    return f"{score(found.value)} ({bounds(found)})" if found.n else UNKNOWN
-
-
-def difference(found: Interval) -> str:
-    """``value (low to high)``, with signs; ``value (n/a)`` of one subject."""
-    return f"{change(found.value)} ({bounds(found, change)})" if found.n else UNKNOWN
+    return f"{written(found.value)} ({bounds(found, written)})" if found.n else UNKNOWN
 
 
 def p_value(p: float) -> str:
@@ -74,25 +83,13 @@ def p_value(p: float) -> str:
 
 
 def threshold_text(value: float | None) -> str:
-    """As it is typed."""
-    return UNKNOWN if value is None else f"{value:g}"
+    """As it is typed; a rank sum with its half ranks, too."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:g}"
 
 
-def rank_sum(value: float) -> str:
-    """With half ranks."""
-    return UNKNOWN if math.isnan(value) else f"{value:g}"
-
-
-def bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
-    """``low to high``, each as `written`; ``n/a`` where they are not known."""
-    if math.isnan(found.low) or math.isnan(found.high):
-        return UNKNOWN
-    return f"{written(found.low)} to {written(found.high)}"
-
-
-def rules(*scores: ByBundle) -> tuple[str, ...]:
+def rules(*groups: ByBundle) -> tuple[str, ...]:
     """Name the lesion preset of the rows; nothing where there is none."""
-    scans = (scan for some in scores for of_bundle in some.values() for scan in of_bundle.values())
+    scans = (scan for some in groups for of_bundle in some.values() for scan in of_bundle.values())
     return tuple(map(rule, dict.fromkeys(scan.lesions.preset for scan in scans)))
 
 
@@ -111,6 +108,63 @@ def rule(preset: Preset) -> str:
     )
 
 
+class Strong(str):
+    """The text of a cell in bold."""
+
+    bold = True
+
+
+def frame(header: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> pd.DataFrame:
+    """Texts of a table, one column for each name of the header."""
+    return pd.DataFrame(list(rows), columns=list(header), dtype=object)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table, its cells written out already.
+
+    Attributes
+    ----------
+    title : str
+    body : DataFrame of str
+        `Strong` texts are in bold.
+    footer : DataFrame of str
+        Rows of the same columns below a rule, such as the numbers of scans.
+    notes : tuple of str
+        Sentences below.
+    """
+
+    title: str
+    body: pd.DataFrame
+    footer: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: tuple[str, ...] = ()
+
+
+def rows_of(part: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Rows of a part of a table."""
+    return list(part.itertuples(index=False, name=None))
+
+
+def to_tsv(content: pd.DataFrame) -> str:
+    """Header and rows separated by tabs, full digits, ``n/a`` where a value is missing or empty."""
+    content = content.map(
+        lambda value: " ".join(value.split()) if isinstance(value, str) else value
+    )
+    written: str = content.to_csv(
+        sep="\t", index=False, na_rep=UNKNOWN, quoting=csv.QUOTE_NONE, lineterminator="\n"
+    )
+    return written
+
+
+def tsv(table: Table) -> str:
+    """Header, rows and footer, separated by tabs; a bold cell ends in ``*``.
+
+    Title and notes are left out, so that every line has the same columns.
+    """
+    whole = pd.concat([table.body, table.footer])[list(table.body.columns)]
+    return to_tsv(whole.map(lambda text: f"{text}*" if isinstance(text, Strong) else text))
+
+
 _MARKDOWN = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)")
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")
 _LATEX = str.maketrans(
@@ -126,134 +180,60 @@ _LATEX = str.maketrans(
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What stands in one place of a table."""
-
-    text: str
-    bold: bool = False
-
-
-Row = tuple[Cell, ...]
-
-
-def row(*texts: str) -> Row:
-    """Cells with nothing in bold."""
-    return tuple(Cell(text) for text in texts)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table, its cells written out already.
-
-    Attributes
-    ----------
-    title : str
-    header : tuple of str
-    rows : tuple of Row
-        Each as long as the header.
-    footer : tuple of Row
-        Rows below a rule, such as the numbers of scans.
-    notes : tuple of str
-        Sentences below.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    footer: tuple[Row, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def tsv(table: Table) -> str:
-    """Header, rows and footer, separated by tabs; a bold cell ends in ``*``.
-
-    Title and notes are left out, so that every line has the same columns.
-    """
-    lines = [[_plain(name) for name in table.header]]
-    lines += [
-        [_plain(cell.text) + "*" * cell.bold for cell in line]
-        for line in (*table.rows, *table.footer)
-    ]
-    return "".join("\t".join(line) + "\n" for line in lines)
-
-
 def markdown(table: Table) -> str:
     """Title, table and notes in GitHub's Markdown, its columns aligned in the text, too."""
-    lines = [[_escaped(name) for name in table.header]]
-    lines += [
-        [f"**{_escaped(c.text)}**" if c.bold else _escaped(c.text) for c in line]
-        for line in (*table.rows, *table.footer)
-    ]
+
+    def escaped(text: str) -> str:
+        plain = _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
+        return f"**{plain}**" if isinstance(text, Strong) else plain
+
+    rows = [tuple(table.body.columns), *rows_of(table.body), *rows_of(table.footer)]
+    lines = [[escaped(text) for text in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    shown = [_piped(lines[0], widths), _piped(rule, widths)]
-    shown += [_piped(line, widths) for line in lines[1:]]
-    notes = "".join(f"\n{_escaped(note)}\n" for note in table.notes)
-    return f"**{_escaped(table.title)}**\n\n" + "\n".join(shown) + "\n" + notes
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    shown = [
+        [
+            first.ljust(widths[0]),
+            *(text.rjust(w) for text, w in zip(others, widths[1:], strict=True)),
+        ]
+        for first, *others in lines
+    ]
+    body = "".join(f"| {' | '.join(line)} |\n" for line in shown)
+    return f"**{escaped(table.title)}**\n\n{body}" + "".join(
+        f"\n{escaped(note)}\n" for note in table.notes
+    )
 
 
 def latex(table: Table) -> str:
     """Return a ``table`` environment, to be set with the package booktabs."""
+
+    def typeset(text: str) -> str:
+        plain = _MINUS.sub("$-$", " ".join(text.split()).translate(_LATEX))
+        return rf"\textbf{{{plain}}}" if isinstance(text, Strong) else plain
+
+    header, body, footer = (
+        [" & ".join(map(typeset, row)) + r" \\" for row in rows]
+        for rows in ([tuple(table.body.columns)], rows_of(table.body), rows_of(table.footer))
+    )
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_set(table.title)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        rf"\caption{{{typeset(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.body.columns) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_set, table.header)) + r" \\",
+        *header,
         r"\midrule",
-        *map(_set_row, table.rows),
+        *body,
+        *([r"\midrule", *footer] if footer else []),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par {typeset(note)}" for note in table.notes),
+        r"\end{table}",
     ]
-    if table.footer:
-        lines += [r"\midrule", *map(_set_row, table.footer)]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par {_set(note)}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def html(table: Table) -> str:
-    """Return a ``table`` element in a box of its own that scrolls, its notes below."""
-    caption = f"<caption>{escape(table.title)}</caption>"
-    head = "".join(f'<th scope="col">{escape(_plain(name))}</th>' for name in table.header)
-    lines = [f"<thead><tr>{head}</tr></thead>", "<tbody>", *map(_html_row, table.rows), "</tbody>"]
-    if table.footer:
-        lines += ["<tfoot>", *map(_html_row, table.footer), "</tfoot>"]
-    box = f'<div class="table" role="region" tabindex="0" aria-label="{escape(table.title)}">'
-    notes = [f'<p class="note">{escape(_plain(note))}</p>' for note in table.notes]
-    return "\n".join([box, "<table>", caption, *lines, "</table>", "</div>", *notes]) + "\n"
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _escaped(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\g<0>", _plain(text))
-
-
-def _piped(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-    return f"| {' | '.join(padded)} |"
-
-
-def _set(text: str) -> str:
-    return _MINUS.sub("$-$", _plain(text).translate(_LATEX))
-
-
-def _set_row(line: Row) -> str:
-    cells = (rf"\textbf{{{_set(c.text)}}}" if c.bold else _set(c.text) for c in line)
-    return " & ".join(cells) + r" \\"
-
-
-def _html_row(line: Row) -> str:
-    first, *others = (
-        f"<strong>{escape(_plain(c.text))}</strong>" if c.bold else escape(_plain(c.text))
-        for c in line
-    )
-    cells = "".join(f"<td>{text}</td>" for text in others)
-    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
+WRITERS: Mapping[str, Callable[[Table], str]] = {"tsv": tsv, "md": markdown, "tex": latex}
 
 
 REFERENCE = "Hussein et al., ISBI 2023"
@@ -272,8 +252,6 @@ class Published:
     p_sensitivity, p_specificity : float
         Share of the scans with lesions in which one is detected, of those without in which none is
         predicted.
-    v_f1_untuned : float or None
-        Median V-F1 at 0.5, where it is known here.
     """
 
     threshold: float
@@ -281,7 +259,12 @@ class Published:
     l_f1: float
     p_sensitivity: float
     p_specificity: float
-    v_f1_untuned: float | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Values in the order of the attributes, as they are printed."""
+        shares = (self.v_f1, self.l_f1, self.p_sensitivity, self.p_specificity)
+        return (threshold_text(self.threshold), *map(score, shares))
 
 
 @dataclass(frozen=True)
@@ -314,7 +297,7 @@ PUBLISHED = {
     "bce": Published(0.15, 0.33, 0.27, 0.58, 0.24),
     "combo": Published(0.05, 0.30, 0.18, 0.54, 0.17),
     "dice": Published(0.30, 0.36, 0.31, 0.62, 0.26),
-    "focal_tversky": Published(0.15, 0.31, 0.26, 0.65, 0.22, v_f1_untuned=0.40),
+    "focal_tversky": Published(0.15, 0.31, 0.26, 0.65, 0.22),
     "generalized_dice": Published(0.75, 0.41, 0.34, 0.66, 0.20),
     "log_cosh_dice": Published(0.20, 0.37, 0.17, 0.54, 0.20),
     "sct": Published(0.05, 0.39, 0.38, 0.62, 0.33),
@@ -322,152 +305,232 @@ PUBLISHED = {
 }
 
 
-def table(untuned: ByBundle, tuned: ByBundle) -> Table:
+def study(
+    rows: Sequence[ScanScore],
+    lesions: Sequence[TruthLesion],
+    published: Mapping[str, str] = _EMPTY,
+) -> dict[str, Table]:
+    """All tables of an evaluation.
+
+    Parameters
+    ----------
+    rows : sequence of ScanScore
+        Of the unseen scans, by one lesion preset; thresholds other than 0.5 and the tuned ones are
+        passed over.
+    lesions : sequence of TruthLesion
+        Of the same scans.
+    published : mapping of str to str
+        The key of `PUBLISHED` of each bundle that is not named so.
+
+    Returns
+    -------
+    dict of str to Table
+        By a name for its file.
+
+    Raises
+    ------
+    DataError
+        The rows do not belong together; see `scores.tuned`.
+    """
+    at_half, at_tuned = scores.untuned(rows), scores.tuned(rows)
+    thresholds = between_thresholds(at_half, at_tuned)
+    used = rules(at_tuned)
+    itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
+    return {
+        "table1": untuned(at_half),
+        "table2": tuned(at_tuned, thresholds),
+        "intervals": intervals(at_half, at_tuned),
+        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5", (itself, *used)),
+        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", used),
+        "patients": patients(at_tuned),
+        "sites": sites(at_tuned),
+        "lesion_sizes": lesion_sizes(lesions, rules=used),
+        "published": beside_published(at_tuned, published),
+    }
+
+
+def untuned(by_bundle: ByBundle) -> Table:
+    """Table 1 of the study: the unseen scans at threshold 0.5.
+
+    Parameters
+    ----------
+    by_bundle : ByBundle
+        From `scores.untuned`.
+    """
+    header = ("Model", *MEASURES, *PATIENT)
+    rows = [(bundle, *_summaries(scans), *_patients(scans)) for bundle, scans in _models(by_bundle)]
+    return Table(
+        "Unseen scans at threshold 0.5",
+        frame(header, rows),
+        frame(header, _numbers_of_scans(by_bundle)),
+        _notes(by_bundle),
+    )
+
+
+def tuned(by_bundle: ByBundle, found: Sequence[Comparison]) -> Table:
+    """Table 2 of the study: the unseen scans at the tuned thresholds.
+
+    Parameters
+    ----------
+    by_bundle : ByBundle
+        From `scores.tuned`.
+    found : sequence of Comparison
+        From `between_thresholds`; what differs significantly is set in bold.
+    """
+    header = ("Model", "Threshold", *MEASURES, *PATIENT)
+    bold = {(c.second, c.measure) for c in found if c.significant}
+    rows = []
+    for bundle, scans in _models(by_bundle):
+        summaries = zip(MEASURES, _summaries(scans), strict=True)
+        marked = (Strong(text) if (bundle, m) in bold else text for m, text in summaries)
+        rows.append((bundle, _threshold(scans), *marked, *_patients(scans)))
+    tests = sum(not math.isnan(comparison.p_holm) for comparison in found)
+    note = (
+        f"Bold (in TSV: *): differs from the same model at threshold 0.5, p < {ALPHA:g}; {_TESTS} "
+        f"{tests} tests. {' and '.join(PATIENT)} are not tested."
+    )
+    return Table(
+        "Unseen scans at the tuned thresholds",
+        frame(header, rows),
+        frame(header, _numbers_of_scans(by_bundle, "")),
+        (*_notes(by_bundle), note),
+    )
+
+
+def intervals(at_half: ByBundle, at_tuned: ByBundle) -> Table:
     """Give the median of every measure with its 95 % interval, a row per model and threshold.
 
     Parameters
     ----------
-    untuned, tuned : ByBundle
-        From `scan_score.untuned` and `scan_score.tuned`; a model that is tuned to 0.5 is listed
-        once.
+    at_half, at_tuned : ByBundle
+        From `scores.untuned` and `scores.tuned`; a model that is tuned to 0.5 is listed once.
     """
     rows = []
-    for bundle in dict.fromkeys((*untuned, *tuned)):
-        for scores in (untuned, tuned):
-            scans = scores.get(bundle, {}).values()
-            at = {scan.threshold for scan in scans}
-            if not at or (scores is tuned and bundle in untuned and at == {UNTUNED}):
-                continue
-            (threshold,) = at
-            every = (_cell(scans, measure) for measure in MEASURES)
-            rows.append(row(bundle, threshold_text(threshold), *every, *_counts(scans)))
+    for bundle in dict.fromkeys((*at_half, *at_tuned)):
+        listed = {
+            _threshold(scans): scans
+            for by_bundle in (at_half, at_tuned)
+            if (scans := list(by_bundle.get(bundle, {}).values()))
+        }
+        for threshold, scans in listed.items():
+            known = [scan for scan in scans if not math.isnan(MEASURES["V-F1"](scan))]
+            medians = (with_bounds(scores.interval(scans, measure)) for measure in MEASURES)
+            subjects = {scan.subject for scan in known}
+            rows.append((bundle, threshold, *medians, str(len(known)), str(len(subjects))))
     return Table(
         "Medians with 95 % intervals by resampling subjects",
-        ("Model", "Threshold", *MEASURES, "n", "Subjects"),
-        tuple(rows),
+        frame(("Model", "Threshold", *MEASURES, "n", "Subjects"), rows),
         notes=(
             "Over the n scans with lesions. The subjects are resampled with all of their scans, "
             f"{statistics.BOOTSTRAPS} times.",
-            *rules(untuned, tuned),
+            *rules(at_half, at_tuned),
         ),
     )
 
 
-def text(scans: Collection[ScanScore], measure: str) -> str:
-    """95 % interval of the median of a measure, a key of `MEASURES`; ``n/a`` of one subject."""
-    return bounds(scan_score.interval(scans, measure))
+def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = ()) -> Table:
+    """List paired comparisons, corrected p in bold where it is significant.
+
+    Parameters
+    ----------
+    found : sequence of Comparison
+        Corrected together.
+    title : str
+    more : sequence of str
+        More notes: the lesion preset, for one; see `rules`.
+    """
+    header = (
+        *("Measure", "First", "First at", "Second", "Second at", "n", "Median difference"),
+        *("Pairs", "W", "r", "p", "p (Holm)"),
+    )
+    rows = []
+    for c in found:
+        first, second = map(threshold_text, c.thresholds)
+        sides = (c.measure, c.first, first, c.second, second)
+        effect = (str(c.difference.n), with_bounds(c.difference, change))
+        test = (str(c.test.n), threshold_text(c.test.statistic), change(c.test.rank_biserial))
+        corrected = Strong(p_value(c.p_holm)) if c.significant else p_value(c.p_holm)
+        rows.append((*sides, *effect, *test, p_value(c.test.p), corrected))
+    notes = (
+        "Median difference: second less first over n scans, with its 95 % interval by resampling "
+        "subjects.",
+        "W: the smaller rank sum, over the pairs that differ. r: rank-biserial correlation, "
+        "positive where second is higher.",
+        f"Bold (in TSV: *): p < {ALPHA:g}; {_TESTS} the table.",
+        *more,
+    )
+    return Table(title, frame(header, rows), notes=notes)
 
 
-def _cell(scans: Collection[ScanScore], measure: str) -> str:
-    median = score(scan_score.spread(scans, measure).median)
-    return f"{median} ({text(scans, measure)})"
-
-
-def _counts(scans: Collection[ScanScore]) -> tuple[str, str]:
-    """Count the scans with lesions, in which every measure is defined, and their subjects."""
-    first = next(iter(MEASURES))
-    return str(scan_score.spread(scans, first).n), str(_subjects(scans, first))
-
-
-def _subjects(scans: Collection[ScanScore], measure: str) -> int:
-    """Count the subjects of the scans in which a measure is defined."""
-    return len({scan.subject for scan in scans if not math.isnan(MEASURES[measure](scan))})
-
-
-_OF_SITES = ("V-F1", "L-F1")
-EDGES_MM3 = (30.0, 100.0)  # between small, middle and large lesions
-
-
-def threshold(scans: Mapping[str, ScanScore]) -> str:
-    """Threshold of the rows of one bundle."""
-    return threshold_text(next(iter(scans.values())).threshold)
-
-
-def patients(scores: ByBundle) -> Table:
+def patients(by_bundle: ByBundle) -> Table:
     """P-sensitivity and P-specificity with 95 % Wilson intervals, by both rules.
 
     Parameters
     ----------
-    scores : ByBundle
-        From `scan_score.tuned`.
+    by_bundle : ByBundle
+        From `scores.tuned`.
     """
+    header = (
+        *("Model", "Threshold", "P-sensitivity (detected)", "P-sensitivity (any_lesion)"),
+        *("P-specificity", "With lesions", "Without"),
+    )
     rows = []
-    for bundle, scans in scores.items():
-        found = scan_score.patients(scans.values())
-        any_lesion = scan_score.patients(scans.values(), "any_lesion")
+    for bundle, scans in _models(by_bundle):
+        found, any_lesion = scores.patients(scans), scores.patients(scans, "any_lesion")
         shares = (found.sensitivity, any_lesion.sensitivity, any_lesion.specificity)
         counts = (str(found.sensitivity.n), str(found.specificity.n))
-        rows.append(row(bundle, threshold(scans), *map(share, shares), *counts))
+        rows.append((bundle, _threshold(scans), *map(with_bounds, shares), *counts))
     return Table(
         "Patient-wise scores at the tuned thresholds",
-        (
-            "Model",
-            "Threshold",
-            "P-sensitivity (detected)",
-            "P-sensitivity (any_lesion)",
-            "P-specificity",
-            "With lesions",
-            "Without",
-        ),
-        tuple(rows),
+        frame(header, rows),
         notes=(
             "Share of scans with its 95 % Wilson interval. A scan with lesions is found where one "
             "of them is detected, or, by any_lesion, where any lesion is predicted.",
-            *rules(scores),
+            *rules(by_bundle),
         ),
     )
 
 
-def sites(scores: ByBundle) -> Table:
+def sites(by_bundle: ByBundle) -> Table:
     """Scores of each site, a row per model.
 
     Parameters
     ----------
-    scores : ByBundle
-        From `scan_score.tuned`.
+    by_bundle : ByBundle
+        From `scores.tuned`.
     """
-    names = {r.site for scans in scores.values() for r in scans.values()}
+    header = (
+        *("Site", "Model", "Threshold", "V-F1", "V-F1, 95 % interval", "L-F1"),
+        *("L-F1, 95 % interval", *PATIENT, "With lesions", "Without"),
+    )
+    names = {scan.site for _, scans in _models(by_bundle) for scan in scans}
     rows = []
     for site in sorted(names, key=lambda name: (not name, name)):
-        for bundle, scans in scores.items():
-            own = [r for r in scans.values() if r.site == site]
+        for bundle, scans in _models(by_bundle):
+            own = [scan for scan in scans if scan.site == site]
             if not own:
                 continue
-            found = scan_score.patients(own)
-            shares = (found.sensitivity, found.specificity)
-            rows.append(
-                row(
-                    site or UNKNOWN,
-                    bundle,
-                    threshold(scans),
-                    *(text for m in _OF_SITES for text in _summary(own, m)),
-                    *(score(share.value) for share in shares),
-                    *(str(share.n) for share in shares),
+            summaries = (
+                text
+                for measure in ("V-F1", "L-F1")
+                for text in (
+                    spread(scores.spread(own, measure)),
+                    bounds(scores.interval(own, measure)),
                 )
             )
+            found = scores.patients(own)
+            counts = (str(found.sensitivity.n), str(found.specificity.n))
+            where = (site or UNKNOWN, bundle, _threshold(scans))
+            rows.append((*where, *summaries, *_patients(own), *counts))
     return Table(
         "Sites, at the tuned thresholds",
-        (
-            "Site",
-            "Model",
-            "Threshold",
-            *(text for m in _OF_SITES for text in (m, f"{m}, 95 % interval")),
-            "P-sensitivity",
-            "P-specificity",
-            "With lesions",
-            "Without",
-        ),
-        tuple(rows),
+        frame(header, rows),
         notes=(
-            f"{' and '.join(_OF_SITES)}: median (mean±standard deviation), and the 95 % interval "
-            "of the median by resampling subjects.",
-            *rules(scores),
+            "V-F1 and L-F1: median (mean±standard deviation), and the 95 % interval of the median "
+            "by resampling subjects.",
+            *rules(by_bundle),
         ),
     )
-
-
-def _summary(scans: Sequence[ScanScore], measure: str) -> tuple[str, str]:
-    return spread(scan_score.spread(scans, measure)), text(scans, measure)
 
 
 def lesion_sizes(
@@ -511,11 +574,10 @@ def lesion_sizes(
             detected = [float(lesion.detected) for lesion in own]
             found = statistics.interval(detected, [lesion.subject for lesion in own], np.mean)
             counts = (str(len(own)), str(int(sum(detected))))
-            rows.append(row(name, bundle, threshold_text(at), *counts, share(found)))
+            rows.append((name, bundle, threshold_text(at), *counts, with_bounds(found)))
     return Table(
         "Lesions detected, by volume, at the tuned thresholds",
-        ("Volume, mm³", "Model", "Threshold", "Lesions", "Detected", "Share"),
-        tuple(rows),
+        frame(("Volume, mm³", "Model", "Threshold", "Lesions", "Detected", "Share"), rows),
         notes=(
             "Share of the lesions of all scans, with its 95 % interval by resampling subjects.",
             *rules,
@@ -531,226 +593,32 @@ def _classes(edges: Sequence[float]) -> list[str]:
     return [f"under {edges[0]:g}", *between, f"{edges[-1]:g} or more"]
 
 
-PATIENT = ("P-sensitivity", "P-specificity")
-_TESTS = "two-sided Wilcoxon signed-rank tests on the same scans, p corrected by Holm over"
-_EMPTY: Mapping[str, str] = MappingProxyType({})
-
-
-def study(
-    rows: Sequence[ScanScore],
-    lesions: Sequence[TruthLesion],
-    published: Mapping[str, str] = _EMPTY,
-) -> dict[str, Table]:
-    """All tables of an evaluation.
-
-    Parameters
-    ----------
-    rows : sequence of ScanScore
-        Of the unseen scans, by one lesion preset; thresholds other than 0.5 and the tuned ones are
-        passed over.
-    lesions : sequence of TruthLesion
-        Of the same scans.
-    published : mapping of str to str
-        The key of `PUBLISHED` of each bundle that is not named so.
-
-    Returns
-    -------
-    dict of str to Table
-        By a name for its file.
-
-    Raises
-    ------
-    DataError
-        The rows do not belong together; see `scan_score.tuned`.
-    """
-    at_half, at_tuned = scan_score.untuned(rows), scan_score.tuned(rows)
-    thresholds = between_thresholds(at_half, at_tuned)
-    used = rules(at_tuned)
-    itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
-    return {
-        "table1": untuned(at_half),
-        "table2": tuned(at_tuned, thresholds),
-        "intervals": table(at_half, at_tuned),
-        "thresholds": comparisons(thresholds, "Tuned thresholds against 0.5", (itself, *used)),
-        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", used),
-        "patients": patients(at_tuned),
-        "sites": sites(at_tuned),
-        "lesion_sizes": lesion_sizes(lesions, rules=used),
-        "published": beside_published(at_tuned, published),
-    }
-
-
-def untuned(scores: ByBundle) -> Table:
-    """Table 1 of the study: the unseen scans at threshold 0.5.
-
-    Parameters
-    ----------
-    scores : ByBundle
-        From `scan_score.untuned`.
-    """
-    rows = tuple(
-        row(bundle, *_summaries(scans), *_patients(scans)) for bundle, scans in scores.items()
-    )
-    return Table(
-        "Unseen scans at threshold 0.5",
-        ("Model", *MEASURES, *PATIENT),
-        rows,
-        tuple(_numbers_of_scans(scores)),
-        _notes(scores),
-    )
-
-
-def tuned(scores: ByBundle, found: Sequence[Comparison]) -> Table:
-    """Table 2 of the study: the unseen scans at the tuned thresholds.
-
-    Parameters
-    ----------
-    scores : ByBundle
-        From `scan_score.tuned`.
-    found : sequence of Comparison
-        From `between_thresholds`; what differs significantly is set in bold.
-    """
-    bold = {(c.second, c.measure) for c in found if c.significant}
-    rows = tuple(_tuned_row(bundle, scans, bold) for bundle, scans in scores.items())
-    tests = sum(not math.isnan(comparison.p_holm) for comparison in found)
-    note = (
-        f"Bold (in TSV: *): differs from the same model at threshold 0.5, p < {ALPHA:g}; {_TESTS} "
-        f"{tests} tests. {' and '.join(PATIENT)} are not tested."
-    )
-    return Table(
-        "Unseen scans at the tuned thresholds",
-        ("Model", "Threshold", *MEASURES, *PATIENT),
-        rows,
-        tuple(_numbers_of_scans(scores, "")),
-        (*_notes(scores), note),
-    )
-
-
-def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = ()) -> Table:
-    """List paired comparisons, corrected p in bold where it is significant.
-
-    Parameters
-    ----------
-    found : sequence of Comparison
-        Corrected together.
-    title : str
-    more : sequence of str
-        More notes: the lesion preset, for one; see `numbers.rules`.
-    """
-    header = (
-        "Measure",
-        "First",
-        "First at",
-        "Second",
-        "Second at",
-        "n",
-        "Median difference",
-        "Pairs",
-        "W",
-        "r",
-    )
-    rows = []
-    for c in found:
-        first, second = map(threshold_text, c.thresholds)
-        sides = row(c.measure, c.first, first, c.second, second)
-        tested = row(
-            str(c.difference.n),
-            difference(c.difference),
-            str(c.test.n),
-            rank_sum(c.test.statistic),
-            change(c.test.rank_biserial),
-            p_value(c.test.p),
-        )
-        rows.append((*sides, *tested, Cell(p_value(c.p_holm), bold=c.significant)))
-    notes = (
-        "Median difference: second less first over n scans, with its 95 % interval by resampling "
-        "subjects.",
-        "W: the smaller rank sum, over the pairs that differ. r: rank-biserial correlation, "
-        "positive where second is higher.",
-        f"Bold (in TSV: *): p < {ALPHA:g}; {_TESTS} the table.",
-        *more,
-    )
-    return Table(title, (*header, "p", "p (Holm)"), tuple(rows), notes=notes)
-
-
-def beside_published(scores: ByBundle, published: Mapping[str, str] = _EMPTY) -> Table:
+def beside_published(by_bundle: ByBundle, published: Mapping[str, str] = _EMPTY) -> Table:
     """Set what is measured at the tuned thresholds beside what the study reports.
 
     Parameters
     ----------
-    scores : ByBundle
-        From `scan_score.tuned`.
+    by_bundle : ByBundle
+        From `scores.tuned`.
     published : mapping of str to str
         The key of `PUBLISHED` of each bundle that is not named so.
     """
     names = ("Threshold", "V-F1", "L-F1", *PATIENT)
     rows = []
-    for bundle, scans in scores.items():
-        medians = (scan_score.spread(scans.values(), name).median for name in names[1:3])
-        measured = (threshold(scans), *map(score, medians), *_patients(scans))
-        beside = _published(published.get(bundle, bundle))
+    for bundle, scans in _models(by_bundle):
+        medians = (score(scores.spread(scans, name).median) for name in ("V-F1", "L-F1"))
+        measured = (_threshold(scans), *medians, *_patients(scans))
+        known = PUBLISHED.get(published.get(bundle, bundle))
+        beside = (UNKNOWN,) * 5 if known is None else known.texts
         both = (text for pair in zip(measured, beside, strict=True) for text in pair)
-        rows.append(row(bundle, *both))
+        rows.append((bundle, *both))
+    header = ("Model", *(text for name in names for text in (name, f"{name}, published")))
     notes = (
         f"Published: {REFERENCE}, on scans of its own. V-F1 and L-F1: medians over the unseen "
         "scans with lesions.",
-        *rules(scores),
+        *rules(by_bundle),
     )
-    header = ("Model", *(text for name in names for text in (name, f"{name}, published")))
-    return Table("Beside the published values", header, tuple(rows), notes=notes)
-
-
-def _tuned_row(
-    bundle: str, scans: Mapping[str, ScanScore], bold: AbstractSet[tuple[str, str]]
-) -> Row:
-    summaries = zip(MEASURES, _summaries(scans), strict=True)
-    return (
-        *row(bundle, threshold(scans)),
-        *(Cell(text, bold=(bundle, measure) in bold) for measure, text in summaries),
-        *row(*_patients(scans)),
-    )
-
-
-def _summaries(scans: Mapping[str, ScanScore]) -> list[str]:
-    return [spread(scan_score.spread(scans.values(), measure)) for measure in MEASURES]
-
-
-def _patients(scans: Mapping[str, ScanScore]) -> tuple[str, str]:
-    found = scan_score.patients(scans.values())
-    return score(found.sensitivity.value), score(found.specificity.value)
-
-
-def _numbers_of_scans(scores: ByBundle, *before: str) -> Iterator[Row]:
-    """Yield a row of n for all models, or one for each group of models that have the same."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for bundle, scans in scores.items():
-        found = scan_score.patients(scans.values())
-        counts = [scan_score.spread(scans.values(), measure).n for measure in MEASURES]
-        counts += [found.sensitivity.n, found.specificity.n]
-        groups.setdefault(tuple(counts), []).append(bundle)
-    for key, bundles in groups.items():
-        name = "n" if len(groups) == 1 else f"n ({', '.join(bundles)})"
-        yield row(name, *before, *map(str, key))
-
-
-def _notes(scores: ByBundle) -> tuple[str, ...]:
-    return (
-        "Median (mean±standard deviation) over the n scans with lesions. P-sensitivity: share of "
-        "these in which a lesion is detected. P-specificity: share of the others in which none is "
-        "predicted.",
-        *rules(scores),
-    )
-
-
-def _published(name: str) -> tuple[str, ...]:
-    known = PUBLISHED.get(name)
-    if known is None:
-        return (UNKNOWN,) * 5
-    scores = (known.v_f1, known.l_f1, known.p_sensitivity, known.p_specificity)
-    return (threshold_text(known.threshold), *map(score, scores))
-
-
-NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
+    return Table("Beside the published values", frame(header, rows), notes=notes)
 
 
 def over_thresholds(rows: Sequence[ScanScore]) -> Table:
@@ -762,27 +630,27 @@ def over_thresholds(rows: Sequence[ScanScore]) -> Table:
         Of the unseen scans at all thresholds, by one lesion preset. Models without thresholds, and
         those without a scan that has lesions, are left out.
     """
-    tuned_at = {row.bundle: row.threshold for row in rows if row.tuned}
+    tuned_at = {one.bundle: one.threshold for one in rows if one.tuned}
     at: dict[str, dict[float, list[ScanScore]]] = {}
     for one in rows:
         if one.threshold is not None:
             at.setdefault(one.bundle, {}).setdefault(one.threshold, []).append(one)
     lines = []
     for bundle, scans in at.items():
-        found = {t: scan_score.spread(some, "V-F1").median for t, some in sorted(scans.items())}
+        found = {t: scores.spread(some, "V-F1").median for t, some in sorted(scans.items())}
         curve = {t: median for t, median in found.items() if not math.isnan(median)}
         if not curve:
             continue
         best, (low, high) = best_of(curve), plateau(curve)
         span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         texts = (threshold_text(best), score(curve[best]), span, score(high - low))
-        lines.append(row(bundle, *texts, threshold_text(tuned_at.get(bundle))))
+        lines.append((bundle, *texts, threshold_text(tuned_at.get(bundle))))
     note = (
         "Best: threshold of the highest median V-F1 of the unseen scans. Plateau: thresholds "
         f"around it at most {NEAR:g} below that."
     )
     header = ("Model", "Best", "V-F1 there", "Plateau", "Width", "Tuned")
-    return Table("Models over thresholds", header, tuple(lines), notes=(note,))
+    return Table("Models over thresholds", frame(header, lines), notes=(note,))
 
 
 def best_of(curve: Mapping[float, float]) -> float:
@@ -804,3 +672,44 @@ def plateau(curve: Mapping[float, float]) -> tuple[float, float]:
     while last < len(grid) - 1 and curve[grid[last + 1]] >= enough:
         last += 1
     return grid[first], grid[last]
+
+
+def _models(by_bundle: ByBundle) -> Iterator[tuple[str, list[ScanScore]]]:
+    """Yield every model with its scans."""
+    return ((bundle, list(scans.values())) for bundle, scans in by_bundle.items())
+
+
+def _threshold(scans: Sequence[ScanScore]) -> str:
+    """Threshold of the rows of one model."""
+    return threshold_text(scans[0].threshold)
+
+
+def _summaries(scans: Collection[ScanScore]) -> list[str]:
+    return [spread(scores.spread(scans, measure)) for measure in MEASURES]
+
+
+def _patients(scans: Collection[ScanScore]) -> tuple[str, str]:
+    found = scores.patients(scans)
+    return score(found.sensitivity.value), score(found.specificity.value)
+
+
+def _numbers_of_scans(by_bundle: ByBundle, *before: str) -> Iterator[tuple[str, ...]]:
+    """Yield a row of n for all models, or one for each group of models that have the same."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for bundle, scans in _models(by_bundle):
+        found = scores.patients(scans)
+        counts = [scores.spread(scans, measure).n for measure in MEASURES]
+        counts += [found.sensitivity.n, found.specificity.n]
+        groups.setdefault(tuple(counts), []).append(bundle)
+    for key, bundles in groups.items():
+        name = "n" if len(groups) == 1 else f"n ({', '.join(bundles)})"
+        yield (name, *before, *map(str, key))
+
+
+def _notes(by_bundle: ByBundle) -> tuple[str, ...]:
+    return (
+        "Median (mean±standard deviation) over the n scans with lesions. P-sensitivity: share of "
+        "these in which a lesion is detected. P-specificity: share of the others in which none is "
+        "predicted.",
+        *rules(by_bundle),
+    )

@@ -33,7 +33,7 @@ from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
 from sct_lesion_losses.report import figures, scores, tables
-from sct_lesion_losses.report.scores import Column, LesionRow
+from sct_lesion_losses.report.scores import TableColumn
 from sct_lesion_losses.report.tables import PUBLISHED, Table
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, ScanCounts, choose
 
@@ -41,7 +41,6 @@ SCT_RULE = "sct as shipped"
 TABLES, FIGURES = "tables", "figures"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
-_WRITERS = {"tsv": tables.tsv, "md": tables.markdown, "tex": tables.latex}
 
 Results = Mapping[CohortScan, Mapping[Model, Result]]
 
@@ -111,7 +110,7 @@ class Evaluation:
     models : tuple of EvaluatedModel
     rows : tuple of ScanScore
         Scan by scan, by every model, threshold and preset.
-    lesions : tuple of LesionRow
+    lesions : tuple of TruthLesion
         Of the manual masks, at 0.5 and at the tuned thresholds, by every preset.
     without_cord, tuning_without_cord : tuple of str
         Scans left out: of those to evaluate, and of those that tune SCT's model.
@@ -123,7 +122,7 @@ class Evaluation:
 
     models: tuple[EvaluatedModel, ...]
     rows: tuple[ScanScore, ...]
-    lesions: tuple[LesionRow, ...]
+    lesions: tuple[TruthLesion, ...]
     without_cord: tuple[str, ...]
     tuning_without_cord: tuple[str, ...]
     engines: tuple[str, ...]
@@ -211,7 +210,7 @@ def run(
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
     made = tables.study(
         by_preset,
-        [row.lesion for row in lesions if row.preset == settings.preset],
+        [lesion for lesion in lesions if lesion.preset == settings.preset],
         {one.label: one.loss for one in models if not one.is_sct and one.loss in PUBLISHED},
     )
     evaluation = Evaluation(
@@ -332,10 +331,10 @@ def _rows(
     models: Sequence[EvaluatedModel],
     names: Mapping[Path, str],
     results: Results,
-) -> tuple[tuple[ScanScore, ...], tuple[LesionRow, ...]]:
+) -> tuple[tuple[ScanScore, ...], tuple[TruthLesion, ...]]:
     """Score every scan by every model, threshold and preset, and list its lesions."""
     rows: list[ScanScore] = []
-    lesions: list[LesionRow] = []
+    lesions: list[TruthLesion] = []
     for scan in scans:
         for one in models:
             counts = results[scan][one.model].tally
@@ -368,16 +367,16 @@ def _lesions(
     counts: ScanCounts,
     k: int,
     threshold: float | None,
-) -> Iterator[LesionRow]:
+) -> Iterator[TruthLesion]:
     tuned = one.is_tuned(threshold)
     for preset, curve in counts.lesions.items():
         found = zip(curve.truth_sizes, curve.found[k], strict=True)
         for number, (size, detected) in enumerate(found, start=1):
             mm3 = int(size) * counts.voxel_mm3
-            lesion = TruthLesion(
-                name, scan.subject, one.label, threshold, tuned, number, mm3, bool(detected)
+            yield TruthLesion(
+                *(name, scan.subject, one.label, threshold, tuned, preset),
+                *(number, mm3, bool(detected)),
             )
-            yield LesionRow(lesion, preset)
 
 
 def _described(models: Sequence[EvaluatedModel], sct: Choice | None) -> dict[str, dict[str, Any]]:
@@ -410,8 +409,8 @@ def _write(
     about_models: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    of_scans = scores.scores({one.label: one.version for one in evaluation.models})
-    long: dict[str, tuple[Sequence[Column[Any]], Sequence[Any]]] = {
+    of_scans = scores.columns_of({one.label: one.version for one in evaluation.models})
+    long: dict[str, tuple[Sequence[TableColumn[Any]], Sequence[Any]]] = {
         SCORES: (of_scans, evaluation.rows),
         LESIONS: (scores.LESIONS, evaluation.lesions),
     }
@@ -420,5 +419,5 @@ def _write(
         about = {**scores.dictionary(columns, about_models), **facts}
         atomic.write_json(folder / f"{name}.json", about)
     for name, table in evaluation.tables.items():
-        for ending, writer in _WRITERS.items():
+        for ending, writer in tables.WRITERS.items():
             atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
 from sct_lesion_losses.report.page import Picture, Section
-from sct_lesion_losses.report.tables import Cell, Table, row
+from sct_lesion_losses.report.tables import Strong, Table, frame
 
 SMALL = Table(
     "A & B",
-    ("Model", "p <", "n"),
-    ((Cell("dice"), Cell("<0.0001", bold=True), Cell("1")),),
-    footer=(row("n", "26", ""),),
+    frame(("Model", "p <", "n"), [("dice", Strong("<0.0001"), "1")]),
+    footer=frame(("Model", "p <", "n"), [("n", "26", "")]),
     notes=("5 % of mm³.",),
 )
 
@@ -40,8 +39,8 @@ def test_a_table_as_html() -> None:
 
 @given(st.text(alphabet="<>&\"'/a b=", min_size=1, max_size=30))
 def test_no_text_becomes_markup(text: str) -> None:
-    table = Table(text, (text,), ((Cell(text),),), notes=(text,))
-    plain = Table("a", ("a",), ((Cell("a"),),), notes=("a",))
+    table = Table(text, frame((text,), [(text,)]), notes=(text,))
+    plain = Table("a", frame(("a",), [("a",)]), notes=("a",))
     one, other = html(text, table, command=text), html("a", plain, command="a")
     for mark in '<>"':
         assert one.count(mark) == other.count(mark)

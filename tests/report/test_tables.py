@@ -1,25 +1,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_rows import NAN, bearing, lesion_free
-from sweep_rows import BROAD, NARROW, THRESHOLDS, swept
+from sweep_rows import BROAD, NARROW, swept
 
-from sct_lesion_losses.metrics import scores
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.metrics import PRESETS, scores, statistics
+from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.metrics.scores import MEASURES, ScanScore, TruthLesion, between_thresholds
-from sct_lesion_losses.metrics.statistics import holm, wilcoxon
+from sct_lesion_losses.metrics.statistics import Interval, holm, spread, wilcoxon
 from sct_lesion_losses.report import tables
-from sct_lesion_losses.report import tables as markup
-from sct_lesion_losses.report import tables as numbers
-from sct_lesion_losses.report.tables import Table
+from sct_lesion_losses.report.tables import Strong, Table, rows_of
+from sct_lesion_losses.thresholds import THRESHOLDS
 
 SCANS = 10
-WRITERS = {"tsv": markup.tsv, "md": markup.markdown, "tex": markup.latex}
+WRITERS = tables.WRITERS
 
 
 def rises(*falling: int) -> list[float]:
@@ -27,7 +28,7 @@ def rises(*falling: int) -> list[float]:
     return [(-0.02 if k in falling else 0.02) * k for k in range(1, SCANS + 1)]
 
 
-def rows_of(bundle: str, threshold: float, changes: dict[str, list[float]]) -> list[ScanScore]:
+def evaluated(bundle: str, threshold: float, changes: dict[str, list[float]]) -> list[ScanScore]:
     """Ten scans with lesions and two without, at 0.5 and, changed from there, at the tuned one."""
     rows = [bearing(f"s{k}", bundle, 0.5) for k in range(SCANS)]
     for k in range(SCANS):
@@ -42,12 +43,12 @@ def rows_of(bundle: str, threshold: float, changes: dict[str, list[float]]) -> l
 # 12 tests. Ten pairs of which all rise have p = 2 / 1024, of which all but the smallest 4 / 1024,
 # of which all but the second smallest 6 / 1024: times 12, 11 and 10 they are 0.023, 0.043, 0.059.
 ROWS = [
-    *rows_of(
+    *evaluated(
         "focal_tversky",
         0.15,
         {"V-F1": rises(), "V-sensitivity": rises(1), "V-precision": rises(2)},
     ),
-    *rows_of("sct", 0.05, {}),
+    *evaluated("sct", 0.05, {}),
 ]
 
 
@@ -58,10 +59,10 @@ def tuned_table(rows: list[ScanScore]) -> Table:
 
 def bold(table: Table) -> set[tuple[str, str]]:
     return {
-        (line[0].text, name)
-        for line in (*table.rows, *table.footer)
-        for name, cell in zip(table.header, line, strict=True)
-        if cell.bold
+        (line[0], name)
+        for line in (*rows_of(table.body), *rows_of(table.footer))
+        for name, text in zip(table.body.columns, line, strict=True)
+        if isinstance(text, Strong)
     }
 
 
@@ -87,7 +88,7 @@ def test_bold_follows_from_the_tests_of_all_models_together(
     falling: list[int], second: bool
 ) -> None:
     changes = {name: rises(*range(1, 1 + k)) for name, k in zip(MEASURES, falling, strict=True)}
-    rows = rows_of("a", 0.3, changes) + (rows_of("b", 0.2, {}) if second else [])
+    rows = evaluated("a", 0.3, changes) + (evaluated("b", 0.2, {}) if second else [])
     p = [wilcoxon([0.4] * SCANS, [0.4 + x for x in by]).p for by in changes.values()]
     adjusted = holm(p + [1.0] * (6 if second else 0))
     expected = {("a", n) for n, q in zip(MEASURES, adjusted, strict=False) if q < 0.05}
@@ -97,35 +98,35 @@ def test_bold_follows_from_the_tests_of_all_models_together(
 def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
     free = [lesion_free("f", "a", at, at < 0.5) for at in (0.5, 0.3)]
     table = tuned_table(free)
-    assert [cell.text for cell in table.rows[0]] == ["a", "0.3", *["n/a"] * 7, "1.00"]
-    assert [cell.text for cell in table.footer[0]] == ["n", "", *["0"] * 7, "1"]
+    assert [*rows_of(table.body)[0]] == ["a", "0.3", *["n/a"] * 7, "1.00"]
+    assert [*rows_of(table.footer)[0]] == ["n", "", *["0"] * 7, "1"]
     assert "over 0 tests" in table.notes[-1]
 
 
 def test_one_undefined_measure_has_a_lower_n_than_the_others() -> None:
     rows = [bearing("s1"), bearing("s2", measures={"L-F1": NAN})]
-    (numbers,) = tables.untuned(scores.untuned(rows)).footer
-    assert [cell.text for cell in numbers] == ["n", "2", "2", "2", "1", "2", "2", "2", "0"]
+    (numbers,) = rows_of(tables.untuned(scores.untuned(rows)).footer)
+    assert [*numbers] == ["n", "2", "2", "2", "1", "2", "2", "2", "0"]
 
 
 def test_models_with_other_numbers_of_scans_have_an_n_of_their_own() -> None:
     rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b"), bearing("s1", "c")]
-    footer = tables.untuned(scores.untuned(rows)).footer
-    assert [(line[0].text, line[1].text) for line in footer] == [("n (a, c)", "1"), ("n (b)", "2")]
+    footer = rows_of(tables.untuned(scores.untuned(rows)).footer)
+    assert [line[:2] for line in footer] == [("n (a, c)", "1"), ("n (b)", "2")]
 
 
 def test_without_rows_every_table_is_its_header() -> None:
     for table in tables.study([], []).values():
-        assert (table.rows, table.footer) == ((), ())
+        assert len(table.body) == len(table.footer) == 0
         for write in WRITERS.values():
-            assert table.header[1] in write(table)
+            assert table.body.columns[1] in write(table)
 
 
 def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
-    lesions = [TruthLesion("s1", "s1", "focal_tversky", 0.15, True, 1, 50.0, True)]
+    lesions = [TruthLesion("s1", "s1", "focal_tversky", 0.15, True, "paper", 1, 50.0, True)]
     found = tables.study(ROWS[: len(ROWS) // 2], lesions)
-    assert found.pop("models").rows == ()
-    assert {name: len(table.rows) for name, table in found.items()} == {
+    assert rows_of(found.pop("models").body) == []
+    assert {name: len(table.body) for name, table in found.items()} == {
         "table1": 1,
         "table2": 1,
         "intervals": 2,
@@ -135,7 +136,6 @@ def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
         "lesion_sizes": 3,
         "published": 1,
     }
-    assert all(len(line) == len(t.header) for t in found.values() for line in (*t.rows, *t.footer))
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -145,49 +145,52 @@ def test_every_table_names_the_lesion_preset_with_its_numbers(preset: str) -> No
         for row in ROWS
     ]
     for name, table in tables.study(scored, []).items():
-        assert table.notes.count(numbers.rule(PRESETS[preset])) == 1, name
+        assert table.notes.count(tables.rule(PRESETS[preset])) == 1, name
 
 
 def test_the_table_of_thresholds_says_what_is_not_tested() -> None:
-    found = tables.study([*ROWS, *rows_of("own", 0.5, {})], [])["thresholds"]
-    assert [line[-1].text for line in found.rows if line[1].text == "own"] == ["n/a"] * 6
+    found = tables.study([*ROWS, *evaluated("own", 0.5, {})], [])["thresholds"]
+    assert [line[-1] for line in rows_of(found.body) if line[1] == "own"] == ["n/a"] * 6
     assert any("tuned to 0.5 is not tested against itself" in note for note in found.notes)
-    assert found.rows[1][-1].text == "0.0430"  # as without that model
+    assert found.body["p (Holm)"][1] == "0.0430"  # as without that model
 
 
 def test_a_comparison_says_all_of_its_numbers() -> None:
     found = tables.study(ROWS, [])
-    texts = [cell.text for cell in found["thresholds"].rows[1]]
+    texts = [*rows_of(found["thresholds"].body)[1]]
     assert texts[:6] == ["V-sensitivity", "focal_tversky", "0.5", "focal_tversky", "0.15", "10"]
     assert texts[6].startswith("+0.11 (+0.0")  # of -0.02, 0.04, ... 0.20: between 0.10 and 0.12
     # The smallest of the ranks 1 to 10 falls: r = (54 - 1) / 55.
     assert texts[7:] == ["10", "1", "+0.96", "0.0039", "0.0430"]
-    assert [line[-1].bold for line in found["thresholds"].rows] == [True, True] + [False] * 10
-    models = found["models"].rows
-    assert [(line[0].text, line[1].text, line[3].text) for line in models] == [
+    assert [isinstance(text, Strong) for text in found["thresholds"].body["p (Holm)"]] == [
+        True,
+        True,
+    ] + [False] * 10
+    models = rows_of(found["models"].body)
+    assert [(line[0], line[1], line[3]) for line in models] == [
         ("V-F1", "focal_tversky", "sct"),
         ("L-F1", "focal_tversky", "sct"),
     ]
 
 
 def test_published_values_stand_beside_the_measured() -> None:
-    rows = [*ROWS, *rows_of("own", 0.3, {}), *rows_of("mine", 0.3, {})]
+    rows = [*ROWS, *evaluated("own", 0.3, {}), *evaluated("mine", 0.3, {})]
     found = tables.beside_published(scores.tuned(rows), {"mine": "tversky"})
-    texts = {line[0].text: [cell.text for cell in line[1:]] for line in found.rows}
+    texts = {line[0]: [*line[1:]] for line in rows_of(found.body)}
     assert texts["focal_tversky"] == [
         *("0.15", "0.15", "0.51", "0.31", "0.40", "0.26", "0.50", "0.65", "0.50", "0.22")
     ]
     assert texts["mine"][1::2] == ["0.3", "0.41", "0.40", "0.65", "0.26"]
     assert texts["own"][1::2] == ["n/a"] * 5
-    assert len(set(found.header)) == len(found.header)
-    assert found.header[3:5] == ("V-F1", "V-F1, published")
+    assert found.body.columns.is_unique
+    assert [*found.body.columns[3:5]] == ["V-F1", "V-F1, published"]
 
 
 def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> None:
     free = [lesion_free("f", "free", 0.5, True)]
     rule = [bearing("s", "sct as shipped", None, True)]
     rows = [*swept("dice", BROAD, 0.35), *swept("bce", NARROW, 0.3), *free, *rule]
-    found = [[cell.text for cell in line] for line in tables.over_thresholds(rows).rows]
+    found = [[*line] for line in rows_of(tables.over_thresholds(rows).body)]
     assert found == [
         ["dice", "0.5", "0.50", "0.2 to 0.8", "0.60", "0.35"],
         ["bce", "0.3", "0.40", "0.3", "0.00", "0.3"],
@@ -202,3 +205,235 @@ def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, fl
     assert curve[best] == max(curve.values())
     inside = [value for threshold, value in curve.items() if low <= threshold <= high]
     assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[*line] for line in rows_of(table.body)]
+
+
+def lesion(
+    label: int, volume_mm3: float, detected: bool, bundle: str = "a", tuned: bool = True
+) -> TruthLesion:
+    return TruthLesion("s1", f"p{label}", bundle, 0.3, tuned, "paper", label, volume_mm3, detected)
+
+
+def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:
+    rows = [bearing(f"s{k}", "a", 0.3, True, detected=int(k < 15)) for k in range(26)]
+    rows += [lesion_free("f", "a", 0.3, True), lesion_free("g", "a", 0.3, True, n_predicted=2)]
+    found = tables.patients(scores.tuned(rows))
+    assert texts(found) == [
+        [
+            *("a", "0.3", "0.58 (0.39 to 0.74)", "1.00 (0.87 to 1.00)", "0.50 (0.09 to 0.91)"),
+            *("26", "2"),
+        ]
+    ]
+    assert "by the preset paper" in found.notes[-1]
+
+
+def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
+    rows = [
+        bearing("s1", "a", 0.3, True, {"V-F1": 0.2}),
+        bearing("s2", "a", 0.3, True, {"V-F1": 0.6}, site="Lyon"),
+        bearing("s3", "a", 0.3, True, {"V-F1": 0.8}, site="Lyon", detected=0),
+        lesion_free("s4", "a", 0.3, True, site="Basel"),
+        bearing("s2", "b", 0.5, True, {"V-F1": 0.6}, site="Lyon"),
+    ]
+    # Of 0.6 and 0.8: median and mean 0.7, deviation 0.2 / sqrt(2).
+    assert texts(tables.sites(scores.tuned(rows))) == [
+        ["Basel", "a", "0.3", "n/a", "n/a", "n/a", "n/a", "n/a", "1.00", "0", "1"],
+        [
+            *("Lyon", "a", "0.3", "0.70 (0.70±0.14)", "0.60 to 0.80"),
+            *("0.40 (0.40±0.00)", "0.40 to 0.40", "0.50", "n/a", "2", "0"),
+        ],
+        [
+            *("Lyon", "b", "0.5", "0.60 (0.60±n/a)", "n/a"),
+            *("0.40 (0.40±n/a)", "n/a", "1.00", "n/a", "1", "0"),
+        ],
+        [
+            *("n/a", "a", "0.3", "0.20 (0.20±n/a)", "n/a"),
+            *("0.40 (0.40±n/a)", "n/a", "1.00", "n/a", "1", "0"),
+        ],
+    ]
+
+
+def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
+    lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
+    lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
+    assert texts(tables.lesion_sizes(lesions)) == [
+        ["under 30", "a", "0.3", "1", "0", "0.00 (n/a)"],
+        ["under 30", "b", "0.3", "1", "1", "1.00 (n/a)"],
+        ["30 to 100", "a", "0.3", "2", "2", "1.00 (1.00 to 1.00)"],
+        ["30 to 100", "b", "0.3", "0", "0", "n/a"],
+        ["100 or more", "a", "0.3", "0", "0", "n/a"],
+        ["100 or more", "b", "0.3", "0", "0", "n/a"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edges", "names"),
+    [([], ["all"]), ([50], ["under 50", "50 or more"])],
+)
+def test_edges_of_ones_own(edges: list[float], names: list[str]) -> None:
+    lesions = [lesion(1, 29.9, True), lesion(2, 70, False)]
+    assert [line[0] for line in texts(tables.lesion_sizes(lesions, edges))] == names
+
+
+def test_edges_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(UsageError, match="expected rising numbers"):
+        tables.lesion_sizes([], [100, 30])
+
+
+def test_a_lesion_is_counted_once() -> None:
+    one = lesion(1, 20, True)
+    with pytest.raises(DataError, match="two tuned rows"):
+        tables.lesion_sizes([one, dataclasses.replace(one, detected=False)])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.2, 0.4, NAN, 0.0, 0.9, 0.35], "0.35 (0.37±0.33)"),  # of the oracle
+        ([0.5], "0.50 (0.50±n/a)"),
+        ([NAN, NAN], "n/a"),
+        ([], "n/a"),
+    ],
+)
+def test_a_summary_cell_is_median_mean_and_deviation(values: list[float], text: str) -> None:
+    assert tables.spread(spread(values)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.126, "+0.13"), (-0.126, "-0.13"), (-0.001, "0.00"), (0.0, "0.00"), (NAN, "n/a")],
+)
+def test_a_change_has_a_sign_unless_it_is_none(value: float, text: str) -> None:
+    assert tables.change(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.04996, "0.0500"), (0.00009, "<0.0001"), (0.0001, "0.0001"), (1.0, "1.0000"), (NAN, "n/a")],
+)
+def test_a_p_value_is_never_0(p: float, text: str) -> None:
+    assert tables.p_value(p) == text
+
+
+def test_intervals() -> None:
+    assert tables.with_bounds(proportion(15, 26)) == "0.58 (0.39 to 0.74)"
+    assert tables.with_bounds(proportion(0, 0)) == "n/a"
+    assert (
+        tables.with_bounds(Interval(0.1, -0.05, 0.2, 9), tables.change) == "+0.10 (-0.05 to +0.20)"
+    )
+    assert tables.with_bounds(Interval(NAN, NAN, NAN, 0), tables.change) == "n/a"
+    assert tables.bounds(Interval(0.1, -0.05, 0.2, 9)) == "-0.05 to 0.20"
+
+
+def test_bounds_that_are_not_known_are_said_once() -> None:
+    one = Interval(0.1, NAN, NAN, 3)
+    assert tables.with_bounds(one) == "0.10 (n/a)"
+    assert tables.with_bounds(one, tables.change) == "+0.10 (n/a)"
+    assert tables.bounds(one) == "n/a"
+
+
+def test_thresholds_are_written_as_they_are_typed() -> None:
+    texts = [tables.threshold_text(value) for value in (0.05, 0.3, 0.5, 1.0, None)]
+    assert texts == ["0.05", "0.3", "0.5", "1", "n/a"]
+
+
+def test_a_rule_names_its_preset_and_all_its_numbers() -> None:
+    assert tables.rule(PRESETS["paper"]) == (
+        "Lesion-wise scores by the preset paper: 18-neighbour lesions, detected where at least "
+        "25 % is covered and the largest overlaps, up to 65 % of it, are with lesions of which at "
+        "most 70 % lies outside."
+    )
+    assert tables.rule(PRESETS["anima"]) == (
+        "Lesion-wise scores by the preset anima: 6-neighbour lesions of more than 3 mm³, detected "
+        "where more than 10 % is covered and the largest overlaps, up to 65 % of it, are with "
+        "lesions of which at most 70 % lies outside."
+    )
+    assert tables.rule(PRESETS["candidate"]) == (
+        "Lesion-wise scores by the preset candidate: 18-neighbour lesions, detected where at least "
+        "25 % is covered by a single lesion of which at most 70 % lies outside."
+    )
+
+
+V_F1 = {"s1": 0.1, "s2": 0.2, "s3": 0.6, "s4": 0.7, "s5": 0.9}
+OWNERS = {"s1": "p", "s2": "p", "s3": "q", "s4": "r", "s5": "r"}
+
+
+def scans(bundle="a", threshold=0.3, tuned=True):
+    rows = [
+        bearing(scan, bundle, threshold, tuned, {"V-F1": value}, subject=OWNERS[scan])
+        for scan, value in V_F1.items()
+    ]
+    return [*rows, lesion_free("s6", bundle, threshold, tuned)]
+
+
+def lines(rows):
+    return rows_of(tables.intervals(scores.untuned(rows), scores.tuned(rows)).body)
+
+
+def test_the_interval_resamples_subjects_with_all_of_their_scans():
+    # Subjects p and r own two scans each: 0.1 and 0.2, 0.7 and 0.9.
+    expected = statistics.interval(list(V_F1.values()), list(OWNERS.values()))
+    by_scan = statistics.interval(list(V_F1.values()), list(V_F1))
+    assert (expected.low, expected.high) != (by_scan.low, by_scan.high)
+    first = lines(scans())[0]
+    wanted = f"{expected.low:.2f} to {expected.high:.2f}"
+    assert [*first[:3], *first[-2:]] == ["a", "0.3", f"0.60 ({wanted})", "5", "3"]
+
+
+def test_every_model_is_listed_at_half_and_at_its_tuned_threshold():
+    rows = [*scans("a", 0.5, False), *scans("a"), *scans("b", 0.5), *scans("rule", None)]
+    found = lines(rows)
+    assert [(line[0], line[1]) for line in found] == [
+        ("a", "0.5"),
+        ("a", "0.3"),
+        ("b", "0.5"),
+        ("rule", "n/a"),
+    ]
+
+
+def bounds_of(rows, measure):
+    return tables.bounds(scores.interval(rows, measure))
+
+
+@pytest.mark.parametrize("other", [NAN, 0.4])
+def test_one_subject_alone_has_no_interval(other):
+    rows = [bearing("s1", subject="p"), bearing("s2", measures={"V-F1": other}, subject="q")]
+    known = not math.isnan(other)
+    assert (bounds_of(rows, "V-F1") == "n/a") is not known
+    assert bounds_of(rows, "L-F1") == "0.40 to 0.40"
+    assert bounds_of(rows[:1], "L-F1") == "n/a"
+
+
+def test_the_study_has_seven_losses_and_sct() -> None:
+    assert sorted(tables.PUBLISHED) == [
+        "bce",
+        "combo",
+        "dice",
+        "focal_tversky",
+        "generalized_dice",
+        "log_cosh_dice",
+        "sct",
+        "tversky",
+    ]
+
+
+def test_the_parts_of_its_cohort_are_all_its_scans() -> None:
+    parts = dataclasses.asdict(tables.COHORT)
+    scans = parts.pop("scans")
+    del parts["subjects"], parts["sites"]
+    assert sum(parts.values()) == scans
+
+
+@pytest.mark.parametrize("name", tables.PUBLISHED)
+def test_thresholds_are_of_the_grid_and_specificities_are_shares_of_the_lesion_free(
+    name: str,
+) -> None:
+    found = tables.PUBLISHED[name]
+    assert found.threshold in THRESHOLDS
+    shares = {
+        round(k / tables.COHORT.unseen_without, 2) for k in range(tables.COHORT.unseen_without + 1)
+    }
+    assert found.p_specificity in shares

@@ -441,7 +441,7 @@ def stranger(small: Path, folder: Path) -> Path:
 
 def test_a_model_that_was_never_tuned_is_in_table_1_alone(small, fresh, tmp_path, caplog):
     found = evaluate.run([small, stranger(small, tmp_path)], fresh, tmp_path / "out")
-    models_of = {name: {line[0].text for line in found.tables[name].rows} for name in TABLES[:2]}
+    models_of = {name: {*found.tables[name].body["Model"]} for name in TABLES[:2]}
     assert models_of == {"table1": {"small", "stranger"}, "table2": {"small"}}
     assert "table 1 alone: stranger" in caplog.text
     assert not any(row.tuned for row in found.rows if row.bundle == "stranger")
