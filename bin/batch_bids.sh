@@ -4,7 +4,8 @@
 #   bin/batch_bids.sh DATASET RESULTS [options of sct_deepseg_lesion_tuned]
 #
 # Masks land in RESULTS/sub-XX[/ses-YY]/anat. A scan that has its mask already is skipped, so the
-# same line goes on where it was stopped. Scans that fail are listed at the end; exit status 1 then.
+# same line goes on where it was stopped; with other options, which would make other masks, RESULTS
+# is refused. Scans that fail are listed at the end; exit status 1 then.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -16,22 +17,39 @@ shift 2
 here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
 PATH=$PATH:$here
 
+# What the masks of RESULTS are made with, one word a line.
+options=$results/batch_bids_options.txt
+given=$(printf '%s\n' "$@")
+if [ -e "$options" ] && [ "$(cat -- "$options")" != "$given" ]; then
+    echo "error: the masks in $results were made with other options:" $(cat -- "$options") >&2
+    echo "give another folder for those of now, or remove $results" >&2
+    exit 2
+fi
+
 done=0 skipped=0 failed=
-for image in "$dataset"/sub-*/anat/*_T2w.nii "$dataset"/sub-*/anat/*_T2w.nii.gz \
-    "$dataset"/sub-*/ses-*/anat/*_T2w.nii "$dataset"/sub-*/ses-*/anat/*_T2w.nii.gz; do
+for image in "$dataset"/sub-*/anat/*_T2w.* "$dataset"/sub-*/ses-*/anat/*_T2w.*; do
+    case $image in
+        *.[nN][iI][iI] | *.[nN][iI][iI].[gG][zZ]) ;;
+        *) continue ;;
+    esac
     # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
     [ -e "$image" ] || [ -L "$image" ] || continue
-    if [ "${image%.gz}" != "$image" ] && [ -e "${image%.gz}" ]; then
+    if [ "${image%.[gG][zZ]}" != "$image" ] && [ -e "${image%.[gG][zZ]}" ]; then
         failed="$failed
   ${image#"$dataset"/} (it is there compressed and not; remove one)"
         continue
     fi
     folder=$results/$(dirname -- "${image#"$dataset"/}")
     name=$(basename -- "$image")
-    stem=${name%%.nii*}
-    if [ -e "$folder/${stem}_lesionseg.nii" ] || [ -e "$folder/${stem}_lesionseg.nii.gz" ]; then
+    stem=${name%.[gG][zZ]}
+    stem=${stem%.*}
+    if [ -e "$folder/${stem}_lesionseg${name#"$stem"}" ]; then
         skipped=$((skipped + 1))
         continue
+    fi
+    if [ ! -e "$options" ]; then
+        mkdir -p -- "$results"
+        printf '%s\n' "$given" >"$options"
     fi
     status=0
     sct_deepseg_lesion_tuned -i "$image" -ofolder "$folder" "$@" || status=$?

@@ -24,11 +24,15 @@ if [ -n "${PATH_QC:-}" ] && command -v sct_qc >/dev/null; then
 fi
 
 found=0 failed=0
-for image in "$PATH_DATA/$subject"/anat/*_T2w.nii "$PATH_DATA/$subject"/anat/*_T2w.nii.gz; do
+for image in "$PATH_DATA/$subject"/anat/*_T2w.*; do
+    case $image in
+        *.[nN][iI][iI] | *.[nN][iI][iI].[gG][zZ]) ;;
+        *) continue ;;
+    esac
     # A link that leads nowhere, a scan not yet fetched, is a scan that fails.
     [ -e "$image" ] || [ -L "$image" ] || continue
     found=1
-    if [ "${image%.gz}" != "$image" ] && [ -e "${image%.gz}" ]; then
+    if [ "${image%.[gG][zZ]}" != "$image" ] && [ -e "${image%.[gG][zZ]}" ]; then
         echo "error: $(basename -- "$image") is there compressed and not; remove one" >&2
         failed=1
         continue

@@ -269,6 +269,9 @@ def _repair(raw: Any, notes: list[str]) -> None:
         raw["xyzt_units"] = _MM
 
 
+_CIFTI = (3000, 3099)  # intent codes
+
+
 def _shape(raw: Any, name: str) -> tuple[int, int, int]:
     dim = [int(n) for n in raw["dim"]]
     rank, sizes = dim[0], dim[1 : 1 + max(dim[0], 0)]
@@ -277,6 +280,10 @@ def _shape(raw: Any, name: str) -> tuple[int, int, int]:
     if rank < 3:
         raise ImageError(
             f"{name}: the image is {rank}-D, shape {tuple(sizes)}; expected a 3-D scan"
+        )
+    if _CIFTI[0] <= int(raw["intent_code"]) <= _CIFTI[1]:
+        raise ImageError(
+            f"{name}: is a CIFTI file, values on a surface and no image; expected a 3-D scan"
         )
     if math.prod(sizes[3:]) > 1:
         raise ImageError(
@@ -484,6 +491,14 @@ class Scan:
     placement: Placement
 
 
+_CONVERT = "; convert it, by nibabel's `nib-convert {name} {stem}.nii.gz` for example"
+_HINTS = {
+    **dict.fromkeys((".mgz", ".mgh", ".img", ".hdr", ".mnc"), _CONVERT),
+    ".dcm": "; convert the DICOM series, by dcm2niix for example",
+    **dict.fromkeys((".csv", ".tsv"), "; a table of scans is for -i of the commands on cohorts"),
+}
+
+
 def stem(path: Path) -> tuple[str, str]:
     """Split a file name into stem and extension; `.nii.gz` is one extension.
 
@@ -497,7 +512,8 @@ def stem(path: Path) -> tuple[str, str]:
     """
     found = _EXTENSION.search(path.name)
     if found is None:
-        raise ImageError(f"{path}: expected a name that ends in .nii or .nii.gz")
+        hint = _HINTS.get(path.suffix.lower(), "").format(name=path.name, stem=path.stem)
+        raise ImageError(f"{path}: expected a name that ends in .nii or .nii.gz{hint}")
     return path.name[: found.start()], found.group()
 
 

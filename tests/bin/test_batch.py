@@ -13,7 +13,7 @@ BIN = Path(__file__).resolve().parents[2] / "bin"
 COMMAND = """#!/bin/sh
 printf '%s|' "$@" >>"$CALLS"; echo >>"$CALLS"
 case $2 in *status*) s=${2##*status}; exit "${s%%_*}" ;; esac
-name=$(basename "$2"); mkdir -p "$4"; : >"$4/${name%%.nii*}_lesionseg.nii${name#*.nii}"
+name=$(basename "$2"); stem=${name%%.[nN]*}; mkdir -p "$4"; : >"$4/${stem}_lesionseg${name#"$stem"}"
 """
 
 
@@ -87,6 +87,28 @@ def test_the_loop_goes_on_after_a_scan_that_fails_and_lists_it(site: Site) -> No
     assert "1 segmented" in done.stderr
     assert "sub-01/anat/sub-01status1_T2w.nii.gz" in done.stderr
     assert "sub-03/anat/sub-03status1_T2w.nii.gz" in done.stderr
+
+
+def test_the_loop_keeps_no_mask_of_other_options(site: Site) -> None:
+    site.scan("sub-01/anat/sub-01_T2w.nii.gz")
+    assert site.loop("-thr", "0.3").returncode == 0
+    other = site.loop("-thr", "0.4")
+    assert other.returncode == 2
+    assert "made with other options: -thr 0.3\n" in other.stderr
+    assert len(site.called()) == 1
+    site.results = site.results.with_name("others")
+    assert site.loop("-thr", "0.4").returncode == 0
+    assert len(site.called()) == 2
+
+
+@pytest.mark.parametrize("script", ["loop", "subject"])
+def test_extensions_are_found_in_any_case(script: str, site: Site) -> None:
+    scans = [site.scan(f"sub-01/anat/sub-01_run-{n}_T2w.{n}") for n in ("NII.GZ", "Nii", "txt")]
+    for _ in range(2):
+        done = site.loop() if script == "loop" else site.subject("sub-01")
+        assert done.returncode == 0
+    assert [call[1] for call in site.called()[:2]] == [str(scan) for scan in scans[:2]]
+    assert len(site.called()) == (2 if script == "loop" else 4)
 
 
 @pytest.mark.parametrize("status", [2, 130, 143])

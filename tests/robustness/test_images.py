@@ -304,6 +304,32 @@ def test_many_volumes_are_refused(shape: tuple[int, ...], tmp_path: Path) -> Non
     assert "-split t" in message
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_values_on_a_surface_are_called_so(tmp_path: Path) -> None:
+    axes = (
+        nib.cifti2.ScalarAxis(["a"] * 27),
+        nib.cifti2.BrainModelAxis.from_surface([0, 1], 9, "CORTEX_LEFT"),
+    )
+    image = nib.Cifti2Image(np.ones((27, 2), np.float32), header=axes)
+    image.to_filename(tmp_path / "thickness.dscalar.nii")
+    with pytest.raises(ImageError, match="is a CIFTI file, values on a surface"):
+        nifti.read(tmp_path / "thickness.dscalar.nii")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t2.mgz", "nib-convert t2.mgz t2.nii.gz"),
+        ("t2.IMG", "nib-convert t2.IMG t2.nii.gz"),
+        ("cohort.csv", "a table of scans"),
+        ("t2.dcm", "dcm2niix"),
+    ],
+)
+def test_other_formats_are_refused_with_what_to_do(name: str, said: str) -> None:
+    with pytest.raises(ImageError, match=rf"ends in \.nii or \.nii\.gz; .*{said}"):
+        nifti.stem(Path(name))
+
+
 @pytest.mark.parametrize("dim", [[0] + [1] * 7, [3, 0, 16, 8] + [1] * 4, [3, -16, 16, 8] + [1] * 4])
 def test_impossible_dimensions_are_refused(dim: list[int], tmp_path: Path) -> None:
     assert "dim is" in refused(put(tmp_path / "d.nii", plain(dim=dim)))
@@ -489,7 +515,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from sct_lesion_losses.data import nifti
+from sct_lesion_losses.images import nifti
 from sct_lesion_losses.errors import OutputError
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -91,3 +91,22 @@ def test_two_commands_with_one_output_leave_one_whole_mask(pmap: Path) -> None:
     assert np.array_equal(mask, np.asarray(nib.load(pmap).dataobj) >= np.float32(0.5))
     names = sorted(path.name for path in (pmap.parent / "out").iterdir())
     assert names == ["p_thr0.5.json", "p_thr0.5.nii.gz"]
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-"])
+def test_a_command_without_a_stream_does_its_work(closed: str, pmap: Path) -> None:
+    program = Path(sys.executable).with_name("sct_rethreshold_lesion")
+    line = f'"{program}" -i p.nii.gz -thr 0.5 -lesions 1 -o m.nii {closed}'
+    done = subprocess.run(["sh", "-c", line], cwd=pmap.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    mask = np.asarray(nib.load(pmap.parent / "m.nii").dataobj)
+    assert np.array_equal(mask, np.asarray(nib.load(pmap).dataobj) >= np.float32(0.5))
+
+
+def test_a_command_whose_folder_was_deleted_does_its_work(pmap: Path) -> None:
+    program = Path(sys.executable).with_name("sct_rethreshold_lesion")
+    (pmap.parent / "gone").mkdir()
+    line = f'rmdir "$PWD"; "{program}" -i "{pmap}" -thr 0.5 -ofolder "{pmap.parent}/out"'
+    done = subprocess.run(["sh", "-c", line], cwd=pmap.parent / "gone", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (pmap.parent / "out" / "p_thr0.5.nii.gz").is_file()
