@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,11 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import EngineError, UsageError
 from sct_lesion_losses.inference import ENGINES, PRECISIONS
+
+LOG_ERRORS_ONLY = 3  # of ONNX Runtime
+INSTALL = "install it with: pip install 'sct_lesion_losses[fast]'"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,9 +180,6 @@ def essence(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-LOG_ERRORS_ONLY = 3
-
-
 def import_onnxruntime() -> ModuleType:
     """Import ONNX Runtime with its telemetry off and its log at errors."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -201,7 +204,11 @@ def load_onnxruntime(network: bytes, threads: int) -> Network:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     try:
-        session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        # It would print that it tries once more, on stdout.
+        with redirect_stdout(io.StringIO()):
+            session = onnxruntime.InferenceSession(
+                network, options, providers=["CPUExecutionProvider"]
+            )
     except Exception as error:
         raise refused("ONNX Runtime", error) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -213,11 +220,6 @@ def load_onnxruntime(network: bytes, threads: int) -> Network:
 
     shape = [size if isinstance(size, int) else None for size in inputs[0].shape]
     return Network("onnxruntime", str(onnxruntime.__version__), "float32", layout_of(shape), infer)
-
-
-INSTALL = "install it with: pip install 'sct_lesion_losses[fast]'"
-
-logger = logging.getLogger(__name__)
 
 
 def import_openvino(required: bool) -> ModuleType | None:
@@ -302,9 +304,6 @@ def _without_telemetry() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(name, None)
-
-
-__all__ = ["Layout", "Network", "available_cpus", "load"]
 
 
 def load(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-CONTRASTS: tuple[Literal["t2", "t2_ax", "t2s"], ...] = (
-    "t2",
-    "t2_ax",
-    "t2s",
-)  # of SCT's lesion models
+Contrast = Literal["t2", "t2_ax", "t2s"]
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)  # of SCT's lesion models

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.geometry import resample
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.inference import engine
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.sct import CONTRASTS, install
 
@@ -252,16 +251,6 @@ def _slices_in_plane(
         yield int(z), whole
 
 
-__all__ = [
-    "PREPARATIONS",
-    "SctPrepared",
-    "block_pmap",
-    "centerline",
-    "load",
-    "prepare",
-    "sct_rule",
-]
-
 logger = logging.getLogger(__name__)
 
 PATCH_VOX = 48
@@ -290,6 +279,15 @@ PREPARATIONS: dict[str, SctPreparation] = {
     )
     for contrast in CONTRASTS
 }
+
+
+class Predictor(Protocol):
+    """Anything that predicts patches, as `inference.engine.Network` does."""
+
+    def run(
+        self, patches: NDArray[np.float32], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Predict patches, (N, 48, 48, 48)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,7 +395,7 @@ def prepare(
 
 def block_pmap(
     prepared: SctPrepared,
-    network: engine.Network,
+    network: Predictor,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Predict a crop as SCT does: blocks of 48 slices, no overlap, zeros after the last slice.
@@ -422,7 +420,7 @@ def sct_rule(
     grid: Grid,
     centerline: Centerline,
     contrast: str,
-    network: engine.Network | None = None,
+    network: Predictor,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.bool_]:
     """Segment a scan exactly as `sct_deepseg_lesion` does.
@@ -439,8 +437,8 @@ def sct_rule(
     centerline : Centerline
         On the image's slices; from a file, SCT's windows need the line of `centerline`.
     contrast : {"t2", "t2_ax", "t2s"}
-    network : Network, optional
-        SCT's for the contrast; by default loaded in ONNX Runtime, which SCT uses.
+    network : Predictor
+        SCT's for the contrast; SCT computes in `RULE_ENGINE`.
     progress : callable, optional
         Called after each block with 1.
 
@@ -449,8 +447,6 @@ def sct_rule(
     (X, Y, Z) bool
     """
     prepared = prepare(image, grid, centerline, _preparation(contrast))
-    if network is None:
-        network = engine.load(load(contrast).network, RULE_ENGINE)
     first = block_pmap(prepared, network, progress) > RULE_THRESHOLD
     return prepared.to_native(first.astype(np.float32)) >= np.float32(RULE_THRESHOLD)
 

@@ -14,7 +14,7 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
 from sct_lesion_losses.inference import engine
-from sct_lesion_losses.sct import lesion
+from sct_lesion_losses.sct import CONTRASTS, lesion
 from sct_lesion_losses.sct.lesion import Crop
 
 SCANS = {
@@ -72,7 +72,7 @@ def constant_network(value: float) -> engine.Network:
 
 @pytest.mark.sct
 def test_the_mask_is_scts_voxel_for_voxel(case: Case) -> None:
-    mask = lesion.sct_rule(case.image, case.grid, case.line, case.contrast)
+    mask = lesion.sct_rule(case.image, case.grid, case.line, case.contrast, case.network())
     expected = case.sct("native_seg")
     assert expected.any()
     np.testing.assert_array_equal(mask, expected == 1)
@@ -136,10 +136,10 @@ def test_an_unknown_contrast_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="t2, t2_ax, t2s"):
         lesion.load("t1")
     with pytest.raises(UsageError, match="t2, t2_ax, t2s"):
-        lesion.sct_rule(np.zeros(grid.shape), grid, line, "t1")
+        lesion.sct_rule(np.zeros(grid.shape), grid, line, "t1", constant_network(0.5))
 
 
-@pytest.mark.parametrize("contrast", lesion.CONTRASTS)
+@pytest.mark.parametrize("contrast", CONTRASTS)
 def test_every_contrast_has_eleven_rising_landmarks(contrast: str) -> None:
     landmarks = lesion.PREPARATIONS[contrast].landmarks
     assert (len(landmarks), landmarks[0], landmarks[-1]) == (11, 0.0, 2611.0)
