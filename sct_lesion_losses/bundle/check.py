@@ -76,6 +76,8 @@ def check_network(network: bytes) -> None:
             raise _network_refused(f"operators of the domain {opset.domain!r}")
         if opset.version > MAX_OPSET:
             raise _network_refused(f"opset {opset.version}, expected at most {MAX_OPSET}")
+    if not model.graph.node:
+        raise _network_refused("no node, expected a network")
     if model.functions or model.training_info or model.graph.sparse_initializer:
         raise _network_refused("a function, a training graph or sparse weights")
     for tensor in (*model.graph.initializer, *_constants(model.graph)):
@@ -120,6 +122,8 @@ def _check_tensor(tensor: TensorProto) -> None:
         raise _network_refused(f"{name}: data in another file")
     if tensor.data_type == TensorProto.STRING:
         raise _network_refused(f"{name}: text")
+    if any(size < 0 for size in tensor.dims):
+        raise _network_refused(f"{name}: dimensions {list(tensor.dims)[:8]}")
     try:
         values = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:

@@ -373,7 +373,7 @@ def test_a_shape_that_claims_terabytes_is_refused(make_model: Make) -> None:
 def test_a_shape_that_cannot_be_is_refused(make_model: Make) -> None:
     model = make_model()
     model.graph.initializer[0].dims[:] = [-1, 27]
-    network_refused(model, "refused")
+    network_refused(model, "dimensions")
 
 
 def test_text_weights_are_refused(onnx: Any, make_model: Make) -> None:
@@ -402,7 +402,7 @@ def test_a_weight_listed_as_an_input_is_no_input(onnx: Any, make_model: Make) ->
 def test_a_graph_without_nodes_is_refused(make_model: Make) -> None:
     model = make_model()
     del model.graph.node[:]
-    network_refused(model, "not a valid graph")
+    network_refused(model, "no node")
 
 
 @pytest.mark.parametrize(
