@@ -99,9 +99,12 @@ def test_patches_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"version https://git-lfs.github.com/spec/v1", network()[:40]]
 )
-def test_damaged_bytes_are_refused(name: str, data: bytes) -> None:
+def test_damaged_bytes_are_refused_and_stdout_stays_free(
+    name: str, data: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(EngineError, match=r"cannot load the network .*verify the bundle"):
         engine.load(data, name)
+    assert capfd.readouterr().out == ""
 
 
 @EVERY_ENGINE
@@ -235,7 +238,7 @@ def test_running_a_network_leaves_nothing_in_the_home_and_says_nothing(
     # Both engines would keep an identifier for their telemetry in the home folder.
     (tmp_path / "net.onnx").write_bytes(network())
     code = (
-        "import sys, numpy as np; from pathlib import Path; from sct_lesion_losses import engine\n"
+        "import sys, numpy as np; from pathlib import Path; from sct_lesion_losses.inference import engine\n"
         "engine.load(Path(sys.argv[1]).read_bytes(), sys.argv[2]).run(np.ones((1, 4, 4, 4), 'f4'))"
     )
     home = tmp_path / "home"
