@@ -170,6 +170,13 @@ PRESET = option(
 )
 
 
+LESIONS = option(
+    "-lesions",
+    "lesions",
+    SWITCH,
+    "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
+    default=False,
+)
 JOBS = option("-jobs", "jobs", COUNT, "Scans worked on at the same time.", default=1)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from sct_lesion_losses.cli import talk
+from sct_lesion_losses.cli.options import LESIONS
 from sct_lesion_losses.cli.parser import (
     FILE,
     FOLDER,
-    SWITCH,
     command,
     float_range,
     option,
@@ -20,10 +20,8 @@ from sct_lesion_losses.cli.parser import (
 
 logger = logging.getLogger(__name__)
 
-NAME = "sct_rethreshold_lesion"
 
-
-@command(NAME, "Make another lesion mask from a p-map that `-pmap 1` wrote.")
+@command("sct_rethreshold_lesion", "Make another lesion mask from a p-map that `-pmap 1` wrote.")
 @option("-i", "image", FILE, "P-map (3-D NIfTI file, probabilities).", mandatory=True)
 @option(
     "-thr",
@@ -34,20 +32,10 @@ NAME = "sct_rethreshold_lesion"
 )
 @option("-o", "out", FILE, "Name of the mask.", shown="<p-map>_thr<threshold>.<extension>")
 @option("-ofolder", "folder", FOLDER, "Folder of the outputs.", shown="the current folder")
-@option(
-    "-lesions",
-    "lesions",
-    SWITCH,
-    "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
-    default=False,
-)
+@LESIONS
 def main(
-    image: Path,
-    threshold: float,
-    out: Path | None,
-    folder: Path | None,
-    lesions: bool,
-) -> int:
+    image: Path, threshold: float, out: Path | None, folder: Path | None, lesions: bool
+) -> None:
     """Threshold the p-map and print what was written."""
     from sct_lesion_losses.images import outputs
     from sct_lesion_losses.workflows import rethreshold
@@ -63,4 +51,3 @@ def main(
         click.echo(path)
     if logger.isEnabledFor(logging.INFO):
         click.echo(talk.view_hint([(image, names.mask)]))
-    return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import CENTERLINE, CONTRAST, ENGINE, PRECISION, together
+from sct_lesion_losses.cli.options import CENTERLINE, CONTRAST, ENGINE, LESIONS, PRECISION, together
 from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
@@ -91,13 +91,7 @@ _METHOD = together(
 )
 _OUTPUTS = together(
     option("-pmap", "pmap", SWITCH, "Also write the p-map.", default=False),
-    option(
-        "-lesions",
-        "lesions",
-        SWITCH,
-        "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
-        default=False,
-    ),
+    LESIONS,
     option("-figure", "figure", SWITCH, "Also write a picture (PNG).", default=False),
     option("-qc", "qc", FOLDER, "Add an entry to the toolbox's QC report in this folder."),
     option("-qc-dataset", "qc_dataset", TEXT, "Dataset named in the QC report."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,11 @@ from sct_lesion_losses.cli.parser import (
     option,
 )
 
-NAME = "sct_simulate_lesion"
 SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
-logger = logging.getLogger(__name__)
 
 
 @command(
-    NAME,
+    "sct_simulate_lesion",
     "Make a cohort of synthetic T2-weighted spinal cord scans with their lesion masks, cord masks "
     "and centerlines, as a BIDS folder. The same options give the same files, byte for byte.",
 )
@@ -71,7 +68,7 @@ logger = logging.getLogger(__name__)
     FILE,
     "PNG to draw: at most 16 of the scans beside their labels, on one sheet. Needs matplotlib.",
 )
-def main(folder: Path, subjects: int | None, picture: Path | None, **settings: Any) -> int:
+def main(folder: Path, subjects: int | None, picture: Path | None, **settings: Any) -> None:
     """Make the cohort, and print its folder."""
     from sct_lesion_losses.cohorts import table
     from sct_lesion_losses.phantom import make_cohort
@@ -85,4 +82,3 @@ def main(folder: Path, subjects: int | None, picture: Path | None, **settings: A
     if picture is not None:
         contact_sheet.draw(table.read(made), picture)
     click.echo(made)
-    return 0
