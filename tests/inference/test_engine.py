@@ -238,7 +238,8 @@ def test_running_a_network_leaves_nothing_in_the_home_and_says_nothing(
     # Both engines would keep an identifier for their telemetry in the home folder.
     (tmp_path / "net.onnx").write_bytes(network())
     code = (
-        "import sys, numpy as np; from pathlib import Path; from sct_lesion_losses.inference import engine\n"
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from sct_lesion_losses.inference import engine\n"
         "engine.load(Path(sys.argv[1]).read_bytes(), sys.argv[2]).run(np.ones((1, 4, 4, 4), 'f4'))"
     )
     home = tmp_path / "home"
