@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import atomic, nifti
 from sct_lesion_losses.images.nifti import Scan
-from sct_lesion_losses.images.outputs import Outputs
+from sct_lesion_losses.images.outputs import Outputs, for_scan
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
@@ -198,6 +199,51 @@ def segment(
             settings.qc_subject,
         )
     return result
+
+
+def segment_file(
+    image: str | Path,
+    *,
+    bundle: str = "default",
+    threshold: float | None = None,
+    ofolder: str | Path | None = None,
+    **options: Any,
+) -> Segmentation:
+    """Segment the lesions of a scan, as `sct_deepseg_lesion_tuned` does.
+
+    Parameters
+    ----------
+    image : str or Path
+        NIfTI file, 3-D, any orientation.
+    bundle : str
+        Name or folder of a model bundle, or ``sct`` for SCT's own lesion model.
+    threshold : float, optional
+        Decision threshold in (0, 1]; the bundle's tuned one by default; 0 writes the p-map alone.
+    ofolder : str or Path, optional
+        Folder of the outputs; the current folder by default.
+    **options
+        Other entries of `SegmentSettings` and `InferenceSettings`: ``lesions=True`` writes a table
+        of the lesions, ``pmap=True`` the p-map, ``centerline_file=Path("cord.nii.gz")`` gives the
+        cord.
+
+    Returns
+    -------
+    Segmentation
+        `mask`, (X, Y, Z) bool, and `pmap`, (X, Y, Z) float32, on the scan's own grid; `found` with
+        the number of `lesions`, their `load_mm3` and the highest probability; `threshold`;
+        `written`, the paths of the files, the mask first; `warnings`.
+
+    Raises
+    ------
+    LesionError
+        The scan, the cord or the bundle cannot be used, or the folder cannot be written.
+    """
+    image = Path(image)
+    inference = InferenceSettings.taken_from(options)
+    options.setdefault("command", f"segment {image.name}")
+    settings = SegmentSettings(bundle, threshold, inference, **options)
+    folder = None if ofolder is None else Path(ofolder)
+    return segment(image, settings, for_scan(image, folder=folder))
 
 
 def require(settings: SegmentSettings, outputs: Outputs) -> None:
