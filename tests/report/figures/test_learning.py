@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import image
 
 from sct_lesion_losses.bundle.schema import Epoch
 from sct_lesion_losses.errors import DataError
@@ -48,3 +49,19 @@ def test_the_same_histories_give_the_same_bytes(tmp_path: Path) -> None:
 def test_bundles_without_a_history_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training has an epoch"):
         learning.draw({"sct": ()}, tmp_path / "a")
+
+
+def test_the_picture_shows_both_losses_and_the_best_epoch(tmp_path):
+    learning.draw_history(history(0.9, 0.5, 0.6), tmp_path / "a.png")
+    shown = image.imread(tmp_path / "a.png")[..., :3]
+    for colour in (learning.TRAINING_COLOUR, learning.VALIDATION_COLOUR):
+        wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert (np.abs(shown - wanted).max(axis=-1) < 0.02).sum() > 100
+    text = tmp_path / "a.svg"
+    learning.draw_history(history(0.9, 0.5, 0.6), text)
+    assert text.read_text().startswith("<?xml")
+
+
+def test_a_hundred_rates_are_not_all_labelled(tmp_path):
+    learning.draw_history(history(*np.linspace(1, 0.1, 100)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 0

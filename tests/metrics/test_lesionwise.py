@@ -17,7 +17,9 @@ from sct_lesion_losses.metrics.lesionwise import (
     LesionScore,
     Overlap,
     Preset,
+    bounding_box,
     components,
+    measures,
     overlap,
     score,
 )
@@ -361,3 +363,111 @@ def walked(reference: list[set], tested: list[set], rule: Preset) -> int:
                 break
         n += good
     return n
+
+
+def two_voxels(*second: int) -> np.ndarray:
+    mask = np.zeros((3, 3, 3), bool)
+    mask[0, 0, 0] = mask[second] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("second", "counts"),
+    [
+        ((1, 0, 0), {6: 1, 18: 1, 26: 1}),  # a face in common
+        ((1, 1, 0), {6: 2, 18: 1, 26: 1}),  # an edge
+        ((1, 1, 1), {6: 2, 18: 2, 26: 1}),  # a corner
+        ((2, 0, 0), {6: 2, 18: 2, 26: 2}),  # nothing
+    ],
+)
+def test_connectivity_is_by_faces_edges_or_corners(
+    second: tuple[int, int, int], counts: dict[int, int]
+) -> None:
+    found = {c: int(components(two_voxels(*second), c).max()) for c in (6, 18, 26)}
+    assert found == counts
+
+
+def test_the_default_is_18_neighbours() -> None:
+    assert components(two_voxels(1, 1, 0)).max() == 1
+    assert components(two_voxels(1, 1, 1)).max() == 2
+
+
+def test_the_largest_component_is_number_1_and_ties_keep_their_order() -> None:
+    mask = np.zeros((9, 1, 1), bool)
+    mask[[0, 2, 3, 5, 6, 8], 0, 0] = True  # sizes 1, 2, 2, 1
+    assert components(mask)[:, 0, 0].tolist() == [3, 0, 1, 1, 0, 2, 2, 0, 4]
+
+
+@given(arrays(bool, (5, 4, 3)), st.sampled_from([6, 18, 26]))
+def test_labels_cover_the_mask_and_sizes_never_grow(mask: np.ndarray, connectivity: int) -> None:
+    labels = components(mask, connectivity)
+    assert np.array_equal(labels > 0, mask)
+    sizes = np.bincount(labels.ravel())[1:]
+    assert (sizes > 0).all()
+    assert (np.diff(sizes) <= 0).all()
+
+
+@given(arrays(bool, (5, 4, 3)))
+def test_the_bounding_box_is_the_smallest_that_holds_the_mask(mask: np.ndarray) -> None:
+    box = bounding_box(mask)
+    if box is None:
+        assert not mask.any()
+        return
+    assert mask[box].sum() == mask.sum()
+    for axis in range(3):
+        sides = np.moveaxis(mask[box], axis, 0)
+        assert sides[0].any()
+        assert sides[-1].any()
+
+
+def test_an_empty_mask_has_no_lesion() -> None:
+    labels = components(np.zeros((4, 4, 4), bool))
+    assert labels.max() == 0
+    assert measures(labels, np.zeros((4, 4, 4), np.float32), np.eye(4)) == []
+
+
+def test_measures_of_a_bar_worked_out_by_hand() -> None:
+    # Voxels 0.5 x 1 x 2 mm; axis 2 runs downwards: it is the one nearest to superior-inferior.
+    affine = np.array([[0.5, 0, 0, 10], [0, 1, 0, 20], [0, 0, -2, 30], [0, 0, 0, 1.0]])
+    pmap = np.zeros((4, 5, 6), np.float32)
+    pmap[1, 2, 3:6] = [0.5, 0.75, 1.0]
+    (lesion,) = measures(components(pmap > 0), pmap, affine)
+    assert lesion.label == 1
+    assert lesion.volume_mm3 == pytest.approx(3)  # 3 voxels of 1 mm3
+    assert lesion.length_mm == pytest.approx(6)  # 3 slices of 2 mm
+    assert lesion.centre_mm == pytest.approx((10.5, 22, 22))  # (1, 2, 4) -> 10.5, 22, 30 - 8
+    assert lesion.mean_probability == pytest.approx(0.75)
+    assert lesion.highest_probability == 1.0
+
+
+def test_length_follows_the_world_axis_and_not_the_array_axis() -> None:
+    # Stored (S, P, L) with 3 mm along S: two voxels along array axis 0.
+    affine = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]])
+    pmap = np.zeros((4, 4, 4), np.float32)
+    pmap[1:3, 0:3, 2] = 0.6
+    (lesion,) = measures(components(pmap > 0), pmap, affine)
+    assert lesion.length_mm == pytest.approx(6)
+
+
+def test_a_lesion_is_there_at_its_own_threshold_and_gone_at_the_next() -> None:
+    pmap = np.zeros((3, 3, 3), np.float32)
+    pmap[1, 1, 1] = 0.35
+    (lesion,) = measures(components(pmap >= np.float32(0.1)), pmap, np.eye(4))
+    at = np.float32(lesion.vanishes_above)
+    assert (pmap >= at).sum() == 1
+    assert (pmap >= np.nextafter(at, np.float32(1))).sum() == 0
+
+
+def test_the_mean_of_many_small_probabilities_does_not_drift() -> None:
+    pmap = np.full((100, 100, 30), 0.1, np.float32)
+    (lesion,) = measures(components(pmap > 0), pmap, np.eye(4))
+    assert lesion.mean_probability == pytest.approx(float(np.float32(0.1)), abs=1e-9)
+
+
+def test_labels_on_another_grid_are_refused() -> None:
+    with pytest.raises(GeometryError, match="different grids"):
+        measures(
+            np.zeros((2, 2, 2), np.int32),
+            np.zeros((2, 2, 3), np.float32),
+            np.eye(4),
+        )
