@@ -314,17 +314,16 @@ def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
 
 def _require_same(data: Path, table: Path, rules: Rules) -> None:
     """Raise a DataError if the split in a table is not the one that the cohort would get."""
-    asked, before = cohorts.read(data), cohorts.read(table)
-    if any(scan.split for scan in asked):
-        asked = splits.of(asked, rules)
-    else:
+    asked, there = cohorts.read(data), _places(cohorts.read(table))
+    if not any(scan.split for scan in asked):
         splits.check(asked, rules)
         loads = {_place(scan): load for scan, load in splits.noted(table).items()}
         with suppress(KeyError):  # a scan is new, and is told of below
             volumes = {scan.scan: loads[_place(scan.scan)].volume_mm3 for scan in asked}
-            asked = splits.assign(asked, volumes, rules)
-    now, then = _places(asked), _places(before)
-    changed = sorted(file for file in now.keys() | then.keys() if now.get(file) != then.get(file))
+            if _places(splits.assign(asked, volumes, rules)) == there:  # no mask has to be read
+                return
+    now = _places(splits.of(asked, rules))
+    changed = sorted(file for file in now.keys() | there.keys() if now.get(file) != there.get(file))
     if changed:
         raise DataError(
             f"{table} is the split of other scans, or by other rules ({len(changed)} differ, "
