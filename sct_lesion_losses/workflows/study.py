@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -596,7 +596,12 @@ def _report(
             "scores",
             "Scores on the unseen scans",
             (
-                *(made[name] for name in ("table1", "table2", "intervals", "patients")),
+                *(
+                    replace(made[f"table{k}"], title=f"Table {k}. {made[f'table{k}'].title}")
+                    for k in (1, 2)
+                ),
+                made["intervals"],
+                made["patients"],
                 *of_section["scores"],
                 *figure[FIGURE_3],
             ),
