@@ -39,6 +39,7 @@ GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
 HELP = ("-h", "--help")
 _MISC = ("-r", "-v", "-h")
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_WORDS = {"number": "float", "whole number": "int", "text": "str"}  # of SCT's help
 _LONGEST_METAVAR = 60  # of a page of 80 columns
 
 
@@ -90,29 +91,19 @@ class _Path(click.Path):
 class _Float(click.FloatRange):
     """A finite number, with a point and not a comma."""
 
-    name = "float"
+    name = "number"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        try:
-            number = float(value)
-        except ValueError:
-            dot = value.replace(",", ".", 1)
-            near = f"; write {dot}" if re.fullmatch(r"-?\d*\.\d+", dot) else ""
-            self.fail(f"{value!r} is not a number{near}", param, ctx)
+        if re.fullmatch(r"-?\d*,\d+", str(value)):
+            self.fail(f"{value!r} is not a number; write {value.replace(',', '.')}", param, ctx)
+        number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
-        return super().convert(number, param, ctx)
+        return number
 
 
 class _Int(click.IntRange):
-    name = "int"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        try:
-            int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
-        return super().convert(value, param, ctx)
+    name = "whole number"
 
 
 FILE, FOLDER = _Path("file"), _Path("folder")
@@ -120,6 +111,10 @@ TEXT = click.STRING
 FLOAT = _Float()
 SWITCH = click.Choice(("0", "1"))
 choice, int_range, float_range = click.Choice, _Int, _Float
+
+
+def _as_bool(_ctx: click.Context, _option: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "1"
 
 
 def option(
@@ -132,7 +127,6 @@ def option(
     shown: str | None = None,
     mandatory: bool = False,
     many: bool = False,
-    convert: Callable[[Any], Any] = lambda value: value,
 ) -> Callable[[Any], Any]:
     """Add an option to a command.
 
@@ -149,24 +143,21 @@ def option(
     mandatory : bool
     many : bool
         Takes values up to the next option; the function receives a tuple.
-    convert : callable
-        Last conversion of a value that is given, or of its default.
     """
-    metavar = f"<{kind.name}>".replace("text", "str")
+    metavar = f"<{_WORDS.get(kind.name, kind.name)}>"
     if isinstance(kind, click.Choice):
         metavar = "{" + ",".join(kind.choices) + "}"
         if len(metavar) > _LONGEST_METAVAR:
             metavar, help = "<str>", f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
-    if kind is SWITCH:
-        default = None if default is None else str(int(default))
-        convert = "1".__eq__
+    if kind is SWITCH and default is not None:
+        default = str(int(default))
     if shown is None:
         shown = "" if default is None else str(default)
     return click.option(
         dest,
         name,
         type=kind,
-        callback=lambda _ctx, _option, value: None if value is None else convert(value),
+        callback=_as_bool if kind is SWITCH else None,
         metavar=metavar + (f" [{metavar} ...]" if many else ""),
         help=f"{help} (default: {shown})" if shown else help,
         required=mandatory,
@@ -249,7 +240,7 @@ class Command(click.Command):
         try:
             with sigterm():
                 context = self.make_context(self.name, list(args))
-                verbosity = context.params.pop("verbosity")
+                verbosity = int(context.params.pop("verbosity"))
                 with context, talk.logged(verbosity, args):
                     status = self.invoke(context)
                 stop_if_terminated()
@@ -320,7 +311,6 @@ def command(name: str, help: str) -> Callable[[Callable[..., int | None]], Comma
         "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
         "traceback of an error.",
         default="1",
-        convert=int,
     )
     settings = {"help_option_names": list(HELP)}
 
