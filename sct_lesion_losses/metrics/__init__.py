@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 Connectivity = Literal[6, 18, 26]
@@ -49,3 +51,11 @@ PRESETS = {
         Preset("candidate", 0.25, 0.70, None, False, 18, 0.0),
     )
 }
+
+_MODULES = ("lesionwise", "patientwise", "statistics", "voxelwise")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:  # a help page reads the presets, and loads nothing for it
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
