@@ -64,7 +64,7 @@ def _simulate(folder: Path, subjects: int, preset: str) -> None:
 
 
 def _prepare(cohort: Path, cache: Path, jobs: int) -> None:
-    from sct_lesion_losses.preprocessing import cache as tube_cache  # noqa: F401 - its import is not to be measured
+    from sct_lesion_losses.preprocessing import cache as crop_cache  # noqa: F401 - its import is not to be measured
 
     start = time.perf_counter()
     tubes = _tubes(cohort, cache, jobs)
@@ -102,13 +102,13 @@ def _draw(cohort: Path, cache: Path, rounds: int) -> None:
 
 def _tubes(cohort: Path, cache: Path, jobs: int) -> list:
     from sct_lesion_losses.cohorts import table as cohorts
-    from sct_lesion_losses.preprocessing import cache as tube_cache
+    from sct_lesion_losses.preprocessing import cache as crop_cache
     from sct_lesion_losses.preprocessing import intensity
 
-    workshop = tube_cache.Workshop(cache, 0, jobs)
-    cut = tube_cache.cut(cohorts.read(cohort), workshop)
+    workshop = crop_cache.CacheSettings(cache, 0, jobs)
+    cut = crop_cache.crop_scans(cohorts.read(cohort), workshop)
     landmarks = intensity.average([one.percentiles for one in cut])
-    return tube_cache.standardised(cut, landmarks, workshop)
+    return crop_cache.standardise_scans(cut, landmarks, workshop)
 
 
 if __name__ == "__main__":

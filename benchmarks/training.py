@@ -115,11 +115,11 @@ def _recipe(given: argparse.Namespace) -> Any:
 
 def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
-    from sct_lesion_losses.preprocessing.sampler import TrainingTube
+    from sct_lesion_losses.preprocessing.cache import TrainingCrop
     from sct_lesion_losses.training import fit
     from sct_lesion_losses.training.fit import Watchers
 
-    tubes = [TrainingTube(values, lesion) for values, lesion in _cohort()]
+    tubes = [TrainingCrop(values, lesion) for values, lesion in _cohort()]
     with tempfile.TemporaryDirectory() as folder:
         fit.fit(
             tubes,

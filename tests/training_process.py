@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sct_lesion_losses.training.running import Listener
 from sct_lesion_losses.training.steps import Machine
-from small_tubes import with_block as tube
+from small_crops import with_block as tube
 
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training import fit

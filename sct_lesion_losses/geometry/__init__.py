@@ -1,1 +1,1 @@
-"""Grids, resampling, the tube around the cord, and patches: each step with its inverse."""
+"""Grids, resampling, the crop around the cord, and patches: each step with its inverse."""

@@ -1,4 +1,4 @@
-"""The tube of square windows that follows the cord, one window per axial slice."""
+"""The crop of square windows that follows the cord, one window per axial slice."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class CordCrop:
     width : int
         Side of the window, voxels.
     extent : (float, float), optional
-        Where the tube begins and ends along z, in slices of the grid; from half a slice below the
-        first to half a slice above the last by default. Slices of another grid belong to the tube
+        Where the crop begins and ends along z, in slices of the grid; from half a slice below the
+        first to half a slice above the last by default. Slices of another grid belong to the crop
         where their centre lies between the two.
     """
 
@@ -48,13 +48,13 @@ class CordCrop:
         if starts.ndim != 2 or starts.shape[1] != 2 or len(starts) == 0:
             raise GeometryError(f"window starts must have shape (Z, 2), received {starts.shape}")
         if self.first < 0 or self.first + len(starts) > self.grid.shape[2]:
-            raise GeometryError("the tube reaches beyond the slices of its grid")
+            raise GeometryError("the crop reaches beyond the slices of its grid")
         starts.setflags(write=False)
         object.__setattr__(self, "starts", starts)
 
     @classmethod
     def around(cls, centerline: Centerline, grid: Grid, width: int = WIDTH_VOX) -> CordCrop:
-        """Tube around a centerline, over all the slices of `grid` that it covers.
+        """Crop around a centerline, over all the slices of `grid` that it covers.
 
         The centre of the cord falls on voxel ``width // 2 - 1`` of its window or between it and
         the next. Gaps in the centerline are bridged.
@@ -93,14 +93,14 @@ class CordCrop:
     def cut(
         self, array: npt.NDArray[Any], source: Grid, order: Literal[0, 1] = 1
     ) -> npt.NDArray[np.float32]:
-        """Values of an array in the tube, resampled only where the tube is.
+        """Values of an array in the crop, resampled only where the crop is.
 
         Parameters
         ----------
         array : (X, Y, Z)
             Values on `source`; the edge value holds beyond it.
         source : Grid
-            RPI grid parallel to the tube's.
+            RPI grid parallel to the crop's.
         order : {0, 1}
             Nearest neighbour or linear.
 
@@ -117,27 +117,27 @@ class CordCrop:
                 result[:, :, z] = region[x : x + self.width, y : y + self.width, z - k]
         return result
 
-    def uncut(self, tube_values: npt.NDArray[Any], onto: Grid) -> npt.NDArray[np.float32]:
-        """Put values in the tube back on a grid of the image; zero outside the tube.
+    def uncut(self, crop_values: npt.NDArray[Any], onto: Grid) -> npt.NDArray[np.float32]:
+        """Put values in the crop back on a grid of the image; zero outside the crop.
 
         Parameters
         ----------
-        tube_values : (width, width, Z)
+        crop_values : (width, width, Z)
         onto : Grid
-            RPI grid parallel to the tube's: the tube's own, or the image's native one.
+            RPI grid parallel to the crop's: the crop's own, or the image's native one.
 
         Returns
         -------
         (X, Y, Z) float32
-            Linear interpolation between the voxels of the tube and the zeros beside it; above
-            and below, the outermost slices hold as far as the tube's `extent`.
+            Linear interpolation between the voxels of the crop and the zeros beside it; above
+            and below, the outermost slices hold as far as the crop's `extent`.
         """
-        if tube_values.shape != (self.width, self.width, self.length):
+        if crop_values.shape != (self.width, self.width, self.length):
             raise GeometryError(
                 f"expected values of shape {(self.width, self.width, self.length)}, "
-                f"received {tube_values.shape}"
+                f"received {crop_values.shape}"
             )
-        region, region_grid = self._framed(tube_values)
+        region, region_grid = self._framed(crop_values)
         result = np.zeros(onto.shape, np.float32)
         scale, offset = axis_mapping(region_grid, onto)
         reach = [(0.0, n - 1.0) for n in region.shape[:2]] + [self._reach()]
@@ -153,17 +153,17 @@ class CordCrop:
         return result
 
     def _reach(self) -> tuple[float, float]:
-        """Where the tube begins and ends along z, counted from its first slice."""
+        """Where the crop begins and ends along z, counted from its first slice."""
         low, high = self.extent or (self.first - 0.5, self.first + self.length - 0.5)
         return low - self.first, high - self.first
 
-    def _framed(self, tube_values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Grid]:
+    def _framed(self, crop_values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Grid]:
         """Values on the bounding box, one voxel of zeros beside it, with the box's grid."""
         box = self.box
         size = (box[0].stop - box[0].start + 2, box[1].stop - box[1].start + 2, self.length)
         region = np.zeros(size, np.float32)
         for k, (x, y) in enumerate(self.starts - (box[0].start - 1, box[1].start - 1)):
-            region[x : x + self.width, y : y + self.width, k] = tube_values[:, :, k]
+            region[x : x + self.width, y : y + self.width, k] = crop_values[:, :, k]
         corner = np.eye(4)
         corner[:3, 3] = box[0].start - 1, box[1].start - 1, self.first
         return region, Grid(size, self.grid.affine @ corner)

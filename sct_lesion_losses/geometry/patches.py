@@ -1,4 +1,4 @@
-"""Cubic patches along the tube, and their stitching into one map."""
+"""Cubic patches along the crop, and their stitching into one map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weighting = Literal["mean", "hann"]
 
 
 def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -> list[int]:
-    """First slice of every patch along z; together the patches cover the tube.
+    """First slice of every patch along z; together the patches cover the crop.
 
     The last patch is moved back to end at `length`, so its overlap may exceed 75 %.
 
@@ -27,11 +27,11 @@ def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -
     Raises
     ------
     GeometryError
-        The tube is shorter than one patch.
+        The crop is shorter than one patch.
     """
     if length < size:
         raise GeometryError(
-            f"the tube has {length} slices, a patch needs {size}; pad the tube first"
+            f"the crop has {length} slices, a patch needs {size}; pad the crop first"
         )
     starts = list(range(0, length - size + 1, stride))
     if starts[-1] + size < length:
@@ -42,7 +42,7 @@ def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -
 def extract(
     values: npt.NDArray[Any], starts: Sequence[int], size: int = PATCH_VOX
 ) -> npt.NDArray[np.float32]:
-    """Patches of a tube.
+    """Patches of a crop.
 
     Parameters
     ----------

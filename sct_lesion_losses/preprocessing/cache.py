@@ -40,7 +40,6 @@ from sct_lesion_losses.images.atomic import remove_left_over, replacing, require
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing import scan as prepare
 from sct_lesion_losses.preprocessing.intensity import Landmarks
-from sct_lesion_losses.preprocessing.sampler import TrainingTube
 
 _TYPES = {"F32": np.dtype("<f4"), "BOOL": np.dtype(bool)}
 _FACTS, _HASH = "facts", "sha256"
@@ -269,21 +268,45 @@ def key_of(*parts: str) -> str:
     return hashlib.sha256("\n".join([lengths, *parts]).encode()).hexdigest()[:_KEY_DIGITS]
 
 
-FORMAT = 2  # raised whenever other tubes are made of the same files
+FORMAT = 2  # raised whenever other crops are made of the same files
 
 Taken = TypeVar("Taken")
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingCrop:
+    """A scan as training sees it.
+
+    Attributes
+    ----------
+    values : (48 + 2M, 48 + 2M, Z) float32
+        Standardised intensities around the centerline, M voxels wider on each side than a patch.
+    lesion : (48 + 2M, 48 + 2M, Z) bool
+        Lesion mask on the same voxels.
+    name : str
+        Name of the scan, for messages.
+    """
+
+    values: NDArray[np.float32]
+    lesion: NDArray[np.bool_]
+    name: str = ""
+
+    @property
+    def margin(self) -> int:
+        """M, the voxels by which a window may be moved in plane."""
+        return int(self.values.shape[0] - PATCH_VOX) // 2
+
+
 @dataclass(frozen=True)
-class Workshop:
-    """Where tubes are kept, and how they are made.
+class CacheSettings:
+    """Where crops are kept, and how they are made.
 
     Attributes
     ----------
     folder : Path
         The cache.
     margin : int
-        Voxels that a tube is wider on each side than a patch.
+        Voxels that a crop is wider on each side than a patch.
     jobs : int
         Worker processes.
     progress : callable, optional
@@ -301,21 +324,21 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class CutScan:
-    """A scan whose tube is in the cache, and what is known of it without its voxels.
+class CachedCrop:
+    """A scan whose crop is in the cache, and what is known of it without its voxels.
 
     Attributes
     ----------
     scan : CohortScan
     key : str
-        Of the tube.
+        Of the crop.
     content, seen : str
         Hashes of the whole scan, and of what a network sees of it: intensities and lesion mask
         around the cord.
     percentiles : tuple of float
         Those of its stacked patches, at `intensity.PERCENTILES`.
     lesion_vox : int
-        Voxels of lesion in the tube.
+        Voxels of lesion in the crop.
     warnings : tuple of str
         What was said when it was cut.
     """
@@ -329,10 +352,10 @@ class CutScan:
     warnings: tuple[str, ...]
 
 
-def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
-    """Cut the tubes of scans into the cache, those that are not there yet.
+def crop_scans(scans: Sequence[CohortScan], settings: CacheSettings) -> list[CachedCrop]:
+    """Cut the crops of scans into the cache, those that are not there yet.
 
-    What was warned of when a tube was cut is said again when it is taken from the cache.
+    What was warned of when a crop was cut is said again when it is taken from the cache.
 
     Raises
     ------
@@ -348,31 +371,31 @@ def cut(scans: Sequence[CohortScan], workshop: Workshop) -> list[CutScan]:
     automatic = find.identity() if any(scan.centerline is None for scan in scans) else ""
     wanted = []
     for scan in scans:
-        key = _cut_key(scan, workshop.margin, automatic)
-        make = partial(_make_crop, scan, workshop.margin, automatic, key)
+        key = _cut_key(scan, settings.margin, automatic)
+        make = partial(_make_crop, scan, settings.margin, automatic, key)
         wanted.append(_Entry(key, scan.name, make))
-    entries = _entries(wanted, _facts, workshop)
+    entries = _entries(wanted, _facts, settings)
     for scan, (facts, new) in zip(scans, entries, strict=True):
         if not new:
             with logs.about(scan.scan):
                 for text in facts["warnings"]:
                     logger.warning("%s", logs.with_scan(text))
     logger.info(
-        "tubes: %d cut, %d taken from the cache %s",
+        "crops: %d made, %d taken from the cache %s",
         sum(new for _, new in entries),
         sum(not new for _, new in entries),
-        workshop.folder,
+        settings.folder,
     )
     return [
-        CutScan(scan, entry.key, **facts)
+        CachedCrop(scan, entry.key, **facts)
         for scan, entry, (facts, _) in zip(scans, wanted, entries, strict=True)
     ]
 
 
-def standardised(
-    scans: Sequence[CutScan], landmarks: Landmarks, workshop: Workshop
-) -> list[TrainingTube]:
-    """Return the tubes with standardised intensities, mapped from the cache into memory.
+def standardise_scans(
+    scans: Sequence[CachedCrop], landmarks: Landmarks, settings: CacheSettings
+) -> list[TrainingCrop]:
+    """Return the crops with standardised intensities, mapped from the cache into memory.
 
     Raises
     ------
@@ -384,27 +407,27 @@ def standardised(
         A worker was killed.
     """
     allow(len(scans))
-    cache = Cache(workshop.folder)
+    cache = Cache(settings.folder)
     wanted = []
     for scan in scans:
-        make = partial(_make_standard, cache, scan.key, landmarks, workshop.margin)
+        make = partial(_make_standard, cache, scan.key, landmarks, settings.margin)
         own = key_of(scan.key, json.dumps(asdict(landmarks)))
         wanted.append(_Entry(own, scan.scan.name, make))
-    entries = _entries(wanted, _upright, workshop)
+    entries = _entries(wanted, _upright, settings)
     return [
-        TrainingTube(*arrays, scan.scan.name)
+        TrainingCrop(*arrays, scan.scan.name)
         for scan, (arrays, _) in zip(scans, entries, strict=True)
     ]
 
 
-def crop_scan(scan: CohortScan, margin: int = 0) -> tuple[TrainingTube, str]:
+def crop_scan(scan: CohortScan, margin: int = 0) -> tuple[TrainingCrop, str]:
     """Crop a scan of a cohort and its lesion mask to the cord.
 
     Where the cohort has no centerline for the scan, it is found as in use.
 
     Returns
     -------
-    TrainingTube
+    TrainingCrop
         With intensities as they are, `margin` voxels wider on each side than a network sees.
     str
         Hash of the whole scan's voxels.
@@ -415,10 +438,10 @@ def crop_scan(scan: CohortScan, margin: int = 0) -> tuple[TrainingTube, str]:
         line = find.centerline(image.array, image.grid, file=scan.centerline)
         cropped = prepare.crop(image.array, image.grid, line, margin)
         lesion = prepare.crop_mask(mask, image.grid, cropped)
-        return TrainingTube(cropped.values, lesion, scan.name), content_hash(image.array)
+        return TrainingCrop(cropped.values, lesion, scan.name), content_hash(image.array)
 
 
-def seen_hash(crop: TrainingTube) -> str:
+def seen_hash(crop: TrainingCrop) -> str:
     """Hash of what a network sees of a scan: intensities and lesion mask around the cord."""
     lesion = hashlib.sha256(np.packbits(crop.lesion).tobytes()).hexdigest()[:32]
     return content_hash(crop.values) + lesion
@@ -466,7 +489,7 @@ def _make_standard(cache: Cache, key: str, landmarks: Landmarks, margin: int) ->
     """Crop of a scan with standardised intensities."""
     values, lesion = _upright(cache.require(key))
     standard = prepare.standardise(values, landmarks, margin)
-    return _by_slices(TrainingTube(standard, lesion)), {}
+    return _by_slices(TrainingCrop(standard, lesion)), {}
 
 
 def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
@@ -489,10 +512,10 @@ def _cut_key(scan: CohortScan, margin: int, automatic: str) -> str:
 
 
 def _entries(
-    wanted: Sequence[_Entry], take: Callable[[Mapped], Taken], workshop: Workshop
+    wanted: Sequence[_Entry], take: Callable[[Mapped], Taken], settings: CacheSettings
 ) -> list[tuple[Taken, bool]]:
     """Take what is needed of every entry, and say whether the entry was made for it."""
-    cache = Cache(workshop.folder)
+    cache = Cache(settings.folder)
     taken: dict[str, Taken] = {}
     missing: dict[str, _Entry] = {}
     for entry in wanted:
@@ -504,18 +527,18 @@ def _entries(
     made = [False] * len(missing)
     if missing:
         try:
-            require_writable(workshop.folder)
+            require_writable(settings.folder)
         except OutputError as error:
             raise OutputError(
-                f"{error}; {len(missing)} of {len(wanted)} tubes are not in this cache, or damaged"
+                f"{error}; {len(missing)} of {len(wanted)} crops are not in this cache, or damaged"
             ) from error
         cache.tidy()
         made = executor.run(
             partial(_make, cache),
             list(missing.values()),
-            workshop.jobs,
+            settings.jobs,
             name=lambda entry: entry.name,
-            progress=workshop.progress,
+            progress=settings.progress,
         )
         taken |= {key: take(cache.require(key)) for key in missing}
     new = {key for key, here in zip(missing, made, strict=True) if here}
@@ -530,9 +553,9 @@ def _facts(entry: Mapped) -> dict[str, Any]:
     return {name: tuple(x) if isinstance(x, list) else x for name, x in entry.facts.items()}
 
 
-def _by_slices(tube: TrainingTube) -> dict[str, NDArray[Any]]:
-    """Arrays of a tube, (Z, X, Y): a patch lies in one piece, and is read in one."""
-    arrays = {"values": tube.values, "lesion": tube.lesion}
+def _by_slices(crop: TrainingCrop) -> dict[str, NDArray[Any]]:
+    """Arrays of a crop, (Z, X, Y): a patch lies in one piece, and is read in one."""
+    arrays = {"values": crop.values, "lesion": crop.lesion}
     return {name: array.transpose(2, 0, 1) for name, array in arrays.items()}
 
 

@@ -1,27 +1,26 @@
-"""Batches of patches from tubes, as a `keras.utils.PyDataset`."""
+"""Batches of patches: drawn from cropped scans, augmented, normalised."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
-from sct_lesion_losses.preprocessing.sampler import (
-    Place,
-    TrainingTube,
-    draw,
-    filled,
-    keep_freed_memory,
-    places,
-    windows,
-)
+from sct_lesion_losses.geometry.patches import PATCH_VOX, STRIDE_VOX, patch_starts
+from sct_lesion_losses.preprocessing import augmentation as augment
+from sct_lesion_losses.preprocessing import intensity
+from sct_lesion_losses.preprocessing.augmentation import Augmentation, Orientation
+from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
+
+_LARGEST_KEPT_BYTES = 31 << 20  # glibc keeps 32 MiB at most
 
 
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -32,7 +31,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     Parameters
     ----------
-    tubes : sequence of TrainingTube
+    crops : sequence of TrainingCrop
         All scans; mapped from `preprocessing.cache` they lie in the order that is read fastest.
     batch_size : int
         Patches per batch; the last batch of an epoch is filled up from its first patches, so that
@@ -46,7 +45,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(
         self,
-        tubes: Sequence[TrainingTube],
+        crops: Sequence[TrainingCrop],
         batch_size: int = 8,
         *,
         patches_per_epoch: int | None = None,
@@ -56,8 +55,8 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._tubes = list(tubes)
-        self._candidates = places(self._tubes)
+        self._crops = list(crops)
+        self._candidates = places(self._crops)
         if not self._candidates:
             raise DataError("there is no scan to draw patches from; check the split of the cohort")
         self._batch_size = batch_size
@@ -79,7 +78,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self._seed, self._epoch, index])
-        return filled(windows(self._tubes, self._rows(index), self._augmentation, rng))
+        return filled(windows(self._crops, self._rows(index), self._augmentation, rng))
 
     def _rows(self, index: int) -> list[Place]:
         numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
@@ -87,4 +86,177 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""
-        return [self._tubes[place.tube].name for place in self._rows(index)]
+        return [self._crops[place.crop].name for place in self._rows(index)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a patch is: the crop's number and the first slice in it."""
+
+    crop: int
+    start: int
+    has_lesion: bool
+
+
+def places(crops: Sequence[TrainingCrop], stride: int = STRIDE_VOX) -> list[Place]:
+    """Every patch of the crops, in order; one holds lesion if its central window does."""
+    found = []
+    for number, crop in enumerate(crops):
+        m = crop.margin
+        window = crop.lesion[m : m + PATCH_VOX, m : m + PATCH_VOX]
+        per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
+        found += [
+            Place(number, start, bool(per_slice[start : start + PATCH_VOX].any()))
+            for start in patch_starts(crop.values.shape[2], PATCH_VOX, stride)
+        ]
+    return found
+
+
+def draw(
+    candidates: Sequence[Place],
+    number: int | None,
+    lesion_share: float | None,
+    rng: np.random.Generator,
+) -> list[Place]:
+    """Draw the patches of one epoch, in the order they are shown.
+
+    Parameters
+    ----------
+    candidates : sequence of Place
+        Every patch there is.
+    number : int or None
+        How many to draw; None takes as many as there are candidates.
+    lesion_share : float or None
+        Share of them that holds lesion. None draws all alike.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of Place
+        No patch is repeated before every other of its kind was drawn.
+    """
+    number = len(candidates) if number is None else number
+    if lesion_share is None:
+        groups = [(list(candidates), number)]
+    else:
+        with_lesion = [place for place in candidates if place.has_lesion]
+        without = [place for place in candidates if not place.has_lesion]
+        wanted = round(number * lesion_share) if without else number
+        wanted = wanted if with_lesion else 0
+        groups = [(with_lesion, wanted), (without, number - wanted)]
+    drawn = [place for group, size in groups for place in _rounds(group, size, rng)]
+    return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+def _rounds(group: list[Place], size: int, rng: np.random.Generator) -> list[Place]:
+    chosen: list[Place] = []
+    while len(chosen) < size:
+        order = rng.permutation(len(group))[: size - len(chosen)]
+        chosen += [group[i] for i in order]
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A patch as it was drawn, before it is turned and normalised.
+
+    Attributes
+    ----------
+    values : (48, 48, 48) float32
+        A view of the crop, unless the intensities were changed.
+    lesion : (48, 48, 48) bool
+        A view of the crop.
+    orientation : Orientation
+        How both shall lie.
+    """
+
+    values: NDArray[np.float32]
+    lesion: NDArray[np.bool_]
+    orientation: Orientation
+
+
+def windows(
+    crops: Sequence[TrainingCrop],
+    chosen: Sequence[Place],
+    augmentation: Augmentation | None,
+    rng: np.random.Generator,
+) -> list[Window]:
+    """Draw how each of the chosen patches is to be shown.
+
+    Parameters
+    ----------
+    crops : sequence of TrainingCrop
+    chosen : sequence of Place
+    augmentation : Augmentation or None
+        None takes the central window as it is.
+    rng : numpy.random.Generator
+        Drawn from patch after patch.
+    """
+    return [_window(crops[place.crop], place.start, augmentation, rng) for place in chosen]
+
+
+def filled(chosen: Sequence[Window]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Patches and their lesion masks as a network is trained on them.
+
+    Parameters
+    ----------
+    chosen : sequence of B Window
+
+    Returns
+    -------
+    patches : (B, 48, 48, 48, 1) float32
+        Each with zero mean and unit standard deviation.
+    lesions : (B, 48, 48, 48, 1) float32
+        0 and 1.
+    """
+    shape = (len(chosen), PATCH_VOX, PATCH_VOX, PATCH_VOX)
+    patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    # All of one patch before the next, while it is in the processor's cache.
+    for window, patch, lesion in zip(chosen, patches, lesions, strict=True):
+        orientation = window.orientation
+        values = _upright(orientation.along_cord(window.values))
+        scale = intensity.centre(values, out=values)
+        np.multiply(orientation.in_plane(values), scale, out=patch)
+        if window.lesion.any():
+            mask = _upright(orientation.along_cord(window.lesion))
+            lesion[...] = orientation.in_plane(mask)
+        else:
+            lesion[...] = 0
+    return patches[..., None], lesions[..., None]
+
+
+def keep_freed_memory() -> None:
+    """Let the memory of a batch serve the next one.
+
+    glibc gives arrays of this size back to the system when they are freed, and gets them anew page
+    by page, which takes three times as long as filling them. Once it has seen a larger one freed,
+    it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD). Elsewhere nothing changes.
+    """
+    np.empty(_LARGEST_KEPT_BYTES, np.uint8)
+
+
+def _window(
+    crop: TrainingCrop, start: int, augmentation: Augmentation | None, rng: np.random.Generator
+) -> Window:
+    x = y = crop.margin
+    if augmentation is not None and crop.margin:
+        x, y = augment.shift(rng, crop.margin)
+    box = tuple(slice(first, first + PATCH_VOX) for first in (x, y, start))
+    values, lesion = crop.values[box], crop.lesion[box]
+    if augmentation is None:
+        return Window(values, lesion, Orientation())
+    if augmentation.intensity > 0:
+        values = augment.vary_intensity(_upright(values), rng, augmentation.intensity)
+    return Window(values, lesion, augment.draw_orientation(rng, augmentation))
+
+
+def _upright(window: NDArray[Any]) -> NDArray[Any]:
+    """Copy a window, (X, Y, Z), to a new array along whose rows z runs.
+
+    The cache stores a crop slice after slice, so that a patch is read in one piece; to turn it
+    takes numpy five times as long as OpenCV.
+    """
+    slices = np.ascontiguousarray(window.transpose(2, 0, 1)).reshape(window.shape[2], -1)
+    numbers = slices.view(np.uint8) if slices.dtype == bool else slices
+    turned: NDArray[Any] = cv2.transpose(numbers)
+    return turned.view(slices.dtype).reshape(window.shape)

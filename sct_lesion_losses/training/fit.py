@@ -16,7 +16,7 @@ from sct_lesion_losses import losses
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.images.atomic import remove_left_over
-from sct_lesion_losses.preprocessing.sampler import TrainingTube
+from sct_lesion_losses.preprocessing.cache import TrainingCrop
 from sct_lesion_losses.training import callbacks, devices, export, unet
 from sct_lesion_losses.training import recipe as recipes
 from sct_lesion_losses.training.batches import PatchBatches
@@ -108,8 +108,8 @@ def check(recipe: Recipe) -> None:
 
 
 def fit(
-    training: Sequence[TrainingTube],
-    validation: Sequence[TrainingTube],
+    training: Sequence[TrainingCrop],
+    validation: Sequence[TrainingCrop],
     recipe: Recipe,
     folder: Path,
     *,
@@ -125,7 +125,7 @@ def fit(
 
     Parameters
     ----------
-    training, validation : sequence of TrainingTube
+    training, validation : sequence of TrainingCrop
         Scans to learn from, and those whose loss decides the rate and the weights kept.
     recipe : Recipe
     folder : Path

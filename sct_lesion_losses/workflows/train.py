@@ -26,9 +26,9 @@ from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.executor import Progress
-from sct_lesion_losses.preprocessing import cache as tube_cache
+from sct_lesion_losses.preprocessing import cache as crop_cache
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.preprocessing.cache import CutScan, Workshop
+from sct_lesion_losses.preprocessing.cache import CachedCrop, CacheSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import learning, style
 from sct_lesion_losses.training import callbacks, devices, export, fit, warm_start
@@ -154,13 +154,13 @@ def run(
     style.require()  # draws the learning curves
     if settings.tensorboard:
         callbacks.event_writer()
-    workshop = Workshop(cache, recipes.margin(recipe), settings.jobs, on_scan)
+    crop_settings = CacheSettings(cache, recipes.margin(recipe), settings.jobs, on_scan)
     with _work_folder(folder, settings) as work:
         if settings.resume:
             fit.resumable(recipe, work)  # known before any scan is read
         draw = partial(learning.draw_history, path=work / PICTURE)
         watchers = Watchers(on_step, draw, settings.tensorboard)
-        info, model = _trained(data, work, draft, recipe, settings, workshop, watchers)
+        info, model = _trained(data, work, draft, recipe, settings, crop_settings, watchers)
         network = export.to_onnx(model, {})
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
@@ -209,14 +209,14 @@ def _trained(
     draft: BundleInfo,
     recipe: Recipe,
     settings: TrainSettings,
-    workshop: Workshop,
+    crop_settings: CacheSettings,
     watchers: Watchers,
 ) -> tuple[BundleInfo, Any]:
     """Train in the folder `work`; the description `draft` completed, and the Keras model."""
     cohort = cohorts.read(data)
     scans = splits.of(cohort, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
-    every = tube_cache.cut(splits.part(scans, "training", "validation"), workshop)
+    every = crop_cache.crop_scans(splits.part(scans, "training", "validation"), crop_settings)
     training, validation = (_part(every, name) for name in ("training", "validation"))
     init = settings.init
     landmarks = warm_start.landmarks(init)
@@ -229,8 +229,8 @@ def _trained(
         fit.resumable(recipe, work, trained_on)
     cohorts.write(scans, work / SPLIT_TABLE)
     model, state = fit.fit(
-        tube_cache.standardised(training, landmarks, workshop),
-        tube_cache.standardised(validation, landmarks, workshop),
+        crop_cache.standardise_scans(training, landmarks, crop_settings),
+        crop_cache.standardise_scans(validation, landmarks, crop_settings),
         recipe,
         work,
         data=trained_on,
@@ -271,7 +271,7 @@ def _trained(
     return BundleInfo.model_validate(draft.model_copy(update=facts)), model
 
 
-def _part(scans: Sequence[CutScan], name: str) -> list[CutScan]:
+def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:
     """Choose the scans of a part of the split, which must hold lesions."""
     chosen = [scan for scan in scans if scan.scan.split == name]
     if not chosen:

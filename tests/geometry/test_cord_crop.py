@@ -21,11 +21,11 @@ def wandering(grid: Grid, seed: int) -> Centerline:
 @given(grids(), st.integers(0, 2**32 - 1))
 def test_uncut_puts_every_voxel_back(stored: Grid, seed: int) -> None:
     grid, _ = stored.to_rpi()
-    tube = CordCrop.around(wandering(grid, seed), grid, width=4)
+    crop = CordCrop.around(wandering(grid, seed), grid, width=4)
     array = np.random.default_rng(seed).uniform(1, 2, grid.shape).astype(np.float32)
-    back = tube.uncut(tube.cut(array, grid), grid)
+    back = crop.uncut(crop.cut(array, grid), grid)
     inside = np.zeros(grid.shape, bool)
-    for z, (x, y) in enumerate(tube.starts, start=tube.first):
+    for z, (x, y) in enumerate(crop.starts, start=crop.first):
         inside[max(x, 0) : x + 4, max(y, 0) : y + 4, z] = True
     np.testing.assert_allclose(back[inside], array[inside], rtol=1e-5)
     assert not back[~inside].any()
@@ -36,15 +36,15 @@ def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed
     grid, _ = stored.to_rpi()
     work = grid.resampled((0.5, 0.5, 0.5))
     x0, y0 = np.random.default_rng(seed).uniform(0, 1, 2) * (grid.shape[0] - 1, grid.shape[1] - 1)
-    tube = CordCrop.around(Centerline(grid, np.tile([x0, y0], (grid.shape[2], 1))), work)
+    crop = CordCrop.around(Centerline(grid, np.tile([x0, y0], (grid.shape[2], 1))), work)
     ramp = 1 + np.indices(grid.shape).sum(axis=0).astype(np.float32)
-    back = tube.uncut(tube.cut(ramp, grid), grid)
+    back = crop.uncut(crop.cut(ramp, grid), grid)
     # Native voxels inside every window come back unchanged, but for the last of each axis, whose
     # working neighbours repeat the edge, and where the working grid is the coarser one.
-    centres = tube.grid.to_voxel(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)))
-    low, high = tube.starts[0], tube.starts[0] + tube.width - 1
+    centres = crop.grid.to_voxel(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)))
+    low, high = crop.starts[0], crop.starts[0] + crop.width - 1
     inside = ((centres[..., :2] >= low) & (centres[..., :2] <= high)).all(axis=-1)
-    inside &= centres[..., 2] <= tube.first + tube.length - 1
+    inside &= centres[..., 2] <= crop.first + crop.length - 1
     inside[-1], inside[:, -1], inside[:, :, -1] = False, False, False
     coarse = float((np.array(work.spacing_mm) / grid.spacing_mm).max())
     tolerance = 1e-3 if coarse <= 1 else 3 * coarse
@@ -53,34 +53,34 @@ def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed
 
 def test_the_centre_falls_in_the_middle_of_the_window() -> None:
     grid = Grid((100, 100, 3), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordCrop.around(Centerline(grid, np.full((3, 2), 50.4)), grid)
-    np.testing.assert_array_equal(tube.starts, np.full((3, 2), 27))  # 50 is voxel 23 of 48
+    crop = CordCrop.around(Centerline(grid, np.full((3, 2), 50.4)), grid)
+    np.testing.assert_array_equal(crop.starts, np.full((3, 2), 27))  # 50 is voxel 23 of 48
 
 
 def test_windows_beyond_the_grid_repeat_its_edge() -> None:
     grid = Grid((6, 6, 2), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordCrop.around(Centerline(grid, np.zeros((2, 2))), grid, width=4)
+    crop = CordCrop.around(Centerline(grid, np.zeros((2, 2))), grid, width=4)
     array = np.arange(72, dtype=float).reshape(6, 6, 2)
-    cut = tube.cut(array, grid)
+    cut = crop.cut(array, grid)
     np.testing.assert_array_equal(cut[0], cut[1])  # x = -1 repeats x = 0
     assert cut[1, 1, 0] == array[0, 0, 0]
 
 
-def test_only_covered_slices_belong_to_the_tube() -> None:
+def test_only_covered_slices_belong_to_the_crop() -> None:
     grid = Grid((20, 20, 10), np.diag([-0.5, 0.5, 0.5, 1.0]))
     xy = np.full((10, 2), np.nan)
     xy[3:7] = 10
-    tube = CordCrop.around(Centerline(grid, xy), grid, width=8)
-    assert (tube.first, tube.length) == (3, 4)
+    crop = CordCrop.around(Centerline(grid, xy), grid, width=8)
+    assert (crop.first, crop.length) == (3, 4)
     outside = np.r_[0:3, 7:10]
-    assert not tube.uncut(np.ones((8, 8, 4)), grid)[:, :, outside].any()
+    assert not crop.uncut(np.ones((8, 8, 4)), grid)[:, :, outside].any()
 
 
 def test_values_of_another_shape_are_refused() -> None:
     grid = Grid((20, 20, 4), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    tube = CordCrop(grid, 0, np.zeros((4, 2), int), width=8)
+    crop = CordCrop(grid, 0, np.zeros((4, 2), int), width=8)
     with pytest.raises(GeometryError, match="expected values of shape"):
-        tube.uncut(np.zeros((8, 8, 3)), grid)
+        crop.uncut(np.zeros((8, 8, 3)), grid)
 
 
 @given(grids(min_side=6), st.data())
@@ -96,10 +96,10 @@ def test_every_covered_slice_keeps_its_values_and_no_other_has_any(
     middle = np.where(covered[:, None], ((nx - 1) / 2, (ny - 1) / 2), np.nan)
     line, work = Centerline(grid, middle), grid.resampled((0.5, 0.5, 0.5))
     try:
-        tube = CordCrop.around(line, work)
+        crop = CordCrop.around(line, work)
     except CenterlineError:  # less than a slice of the working grid
         reject()
-    back = tube.uncut(np.ones((48, 48, tube.length), np.float32), grid)
+    back = crop.uncut(np.ones((48, 48, crop.length), np.float32), grid)
     centre = back[(nx - 1) // 2, (ny - 1) // 2]
     np.testing.assert_allclose(centre[covered], 1, atol=1e-5)
     assert not back[:, :, ~covered].any()

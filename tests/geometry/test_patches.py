@@ -12,7 +12,7 @@ from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
 
 
 @given(st.integers(48, 700))
-def test_patches_cover_the_tube_and_end_with_it(length: int) -> None:
+def test_patches_cover_the_crop_and_end_with_it(length: int) -> None:
     starts = patch_starts(length)
     assert starts[0] == 0
     assert starts[-1] + 48 == length
@@ -43,7 +43,7 @@ def test_the_mean_is_naive_overlap_averaging(length: int, seed: int) -> None:
     np.testing.assert_allclose(stitch(patches, starts, length), expected, atol=1e-6)
 
 
-def test_a_tube_shorter_than_a_patch_is_refused() -> None:
+def test_a_crop_shorter_than_a_patch_is_refused() -> None:
     with pytest.raises(GeometryError, match="47 slices"):
         patch_starts(47)
 

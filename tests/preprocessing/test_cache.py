@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import crop_cache_process
 import nibabel as nib
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import tube_cache_process
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,9 +36,8 @@ from sct_lesion_losses.images.atomic import replacing
 from sct_lesion_losses.preprocessing import cache, intensity
 from sct_lesion_losses.preprocessing import cache as caches
 from sct_lesion_losses.preprocessing import scan as prepare
-from sct_lesion_losses.preprocessing.cache import Cache, Made, Workshop
+from sct_lesion_losses.preprocessing.cache import Cache, CacheSettings, Made, TrainingCrop
 from sct_lesion_losses.preprocessing.intensity import Landmarks
-from sct_lesion_losses.preprocessing.sampler import TrainingTube
 
 KEY = caches.key_of("a scan")
 
@@ -313,7 +312,7 @@ def own(scans: list[CohortScan], tmp_path: Path) -> CohortScan:
 
 
 def key(scan: CohortScan, folder: Path, margin: int = 0) -> str:
-    return cache.cut([scan], Workshop(folder, margin))[0].key
+    return cache.crop_scans([scan], CacheSettings(folder, margin))[0].key
 
 
 def entries(folder: Path) -> dict[str, tuple[int, int]]:
@@ -326,27 +325,27 @@ def entries(folder: Path) -> dict[str, tuple[int, int]]:
 def test_what_comes_from_the_cache_is_what_is_cut(
     margin: int, scans: list[CohortScan], tmp_path: Path
 ) -> None:
-    workshop = Workshop(tmp_path, margin)
-    cut = cache.cut(scans, workshop)
-    found = cache.standardised(cut, LANDMARKS, workshop)
-    for scan, one, tube in zip(scans, cut, found, strict=True):
+    workshop = CacheSettings(tmp_path, margin)
+    cut = cache.crop_scans(scans, workshop)
+    found = cache.standardise_scans(cut, LANDMARKS, workshop)
+    for scan, one, crop in zip(scans, cut, found, strict=True):
         raw, content = cache.crop_scan(scan, margin)
         expected = prepare.standardise(raw.values, LANDMARKS, margin)
-        assert np.array_equal(tube.values, expected)
-        assert np.array_equal(tube.lesion, raw.lesion)
-        assert (tube.name, tube.margin) == (scan.name, margin)
+        assert np.array_equal(crop.values, expected)
+        assert np.array_equal(crop.lesion, raw.lesion)
+        assert (crop.name, crop.margin) == (scan.name, margin)
         assert (one.content, one.seen) == (content, cache.seen_hash(raw))
         assert one.lesion_vox == raw.lesion.sum()
         patches = prepare.stacked_patches(prepare.inner(raw.values, margin))
         assert intensity.average([one.percentiles]) == intensity.fit([patches])
 
 
-def test_tubes_are_mapped_and_a_patch_lies_in_one_piece(
+def test_crops_are_mapped_and_a_patch_lies_in_one_piece(
     scans: list[CohortScan], tmp_path: Path
 ) -> None:
-    workshop = Workshop(tmp_path)
-    tube = cache.standardised(cache.cut(scans[:1], workshop), LANDMARKS, workshop)[0]
-    for array in (tube.values, tube.lesion):
+    workshop = CacheSettings(tmp_path)
+    crop = cache.standardise_scans(cache.crop_scans(scans[:1], workshop), LANDMARKS, workshop)[0]
+    for array in (crop.values, crop.lesion):
         assert type(array) is np.ndarray
         assert not array.flags.writeable
         assert array[:, :, 5:53].transpose(2, 0, 1).flags.c_contiguous
@@ -355,13 +354,13 @@ def test_tubes_are_mapped_and_a_patch_lies_in_one_piece(
 def test_a_second_training_makes_nothing(
     scans: list[CohortScan], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = cache.cut(scans, Workshop(tmp_path / "cache"))
+    first = cache.crop_scans(scans, CacheSettings(tmp_path / "cache"))
     before = entries(tmp_path / "cache")
     told: list[tuple[int, int]] = []
-    workshop = Workshop(tmp_path / "cache", progress=lambda *now: told.append(now))
+    workshop = CacheSettings(tmp_path / "cache", progress=lambda *now: told.append(now))
     with caplog.at_level(logging.INFO):
-        assert cache.cut(scans, workshop) == first
-    assert f"tubes: 0 cut, 4 taken from the cache {tmp_path / 'cache'}" in caplog.messages
+        assert cache.crop_scans(scans, workshop) == first
+    assert f"crops: 0 made, 4 taken from the cache {tmp_path / 'cache'}" in caplog.messages
     assert entries(tmp_path / "cache") == before
     assert told == []
 
@@ -373,9 +372,9 @@ def test_workers_make_the_same_and_tell_of_their_progress(
     found = []
     for jobs in (1, 2):
         folder = tmp_path / str(jobs)
-        workshop = Workshop(folder, 2, jobs, lambda *now: told.append(now))
-        cut = cache.cut(scans, workshop)
-        cache.standardised(cut, LANDMARKS, workshop)
+        workshop = CacheSettings(folder, 2, jobs, lambda *now: told.append(now))
+        cut = cache.crop_scans(scans, workshop)
+        cache.standardise_scans(cut, LANDMARKS, workshop)
         found.append({path.name: path.read_bytes() for path in folder.glob("*.safetensors")})
     assert len(found[0]) == 8
     assert found[0] == found[1]
@@ -389,7 +388,7 @@ def test_the_same_content_under_another_name_is_there_already(
     renamed = replace(own, scan=own.scan.rename(own.scan.with_name("sub-XX_T2w.nii.gz")))
     with caplog.at_level(logging.INFO):
         assert key(renamed, tmp_path / "cache") == before
-    assert "tubes: 0 cut, 1 taken" in caplog.text
+    assert "crops: 0 made, 1 taken" in caplog.text
 
 
 @pytest.mark.parametrize("changed", ["scan", "lesion_mask", "centerline"])
@@ -406,10 +405,10 @@ def test_another_margin_changes_the_key(own: CohortScan, tmp_path: Path) -> None
 
 
 def test_other_landmarks_standardise_anew(own: CohortScan, tmp_path: Path) -> None:
-    cut = cache.cut([own], Workshop(tmp_path))
+    cut = cache.crop_scans([own], CacheSettings(tmp_path))
     other = replace(LANDMARKS, values=(0.0, 31.0, 100.0))
     first, second, again = (
-        cache.standardised(cut, landmarks, Workshop(tmp_path))[0].values
+        cache.standardise_scans(cut, landmarks, CacheSettings(tmp_path))[0].values
         for landmarks in (LANDMARKS, other, LANDMARKS)
     )
     assert not np.array_equal(first, second)
@@ -451,7 +450,7 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_kept(
 ) -> None:
     own.scan.write_bytes(own.scan.read_bytes()[:-100])
     with pytest.raises(ImageError, match=rf"{own.scan.name}: truncated"):
-        cache.cut([scans[0], own], Workshop(tmp_path / "cache", jobs=jobs))
+        cache.crop_scans([scans[0], own], CacheSettings(tmp_path / "cache", jobs=jobs))
     assert len(entries(tmp_path / "cache")) == 1
 
 
@@ -460,7 +459,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 ) -> None:
     cut = cache.crop_scan
 
-    def touched(scan: CohortScan, margin: int) -> tuple[TrainingTube, str]:
+    def touched(scan: CohortScan, margin: int) -> tuple[TrainingCrop, str]:
         own.lesion_mask.write_bytes(own.lesion_mask.read_bytes() + b"\0")
         return cut(scan, margin)
 
@@ -474,11 +473,13 @@ def test_a_full_cache_that_cannot_be_written_serves_all_the_same(
     scans: list[CohortScan], tmp_path: Path
 ) -> None:
     folder = tmp_path / "cache"
-    cache.standardised(cache.cut(scans, Workshop(folder)), LANDMARKS, Workshop(folder))
+    cache.standardise_scans(
+        cache.crop_scans(scans, CacheSettings(folder)), LANDMARKS, CacheSettings(folder)
+    )
     folder.chmod(0o500)
     before = folder.stat().st_mtime_ns, (folder / caches.LOCKS).stat().st_mtime_ns
-    cut = cache.cut(scans, Workshop(folder))
-    cache.standardised(cut, LANDMARKS, Workshop(folder))
+    cut = cache.crop_scans(scans, CacheSettings(folder))
+    cache.standardise_scans(cut, LANDMARKS, CacheSettings(folder))
     # Nothing was written in passing, not even a lock.
     assert before == (folder.stat().st_mtime_ns, (folder / caches.LOCKS).stat().st_mtime_ns)
     folder.chmod(0o700)
@@ -488,29 +489,29 @@ def test_a_full_cache_that_cannot_be_written_serves_all_the_same(
 def test_a_cache_that_lacks_a_scan_and_cannot_be_written_is_refused(
     scans: list[CohortScan], tmp_path: Path
 ) -> None:
-    cache.cut(scans[:1], Workshop(tmp_path))
+    cache.crop_scans(scans[:1], CacheSettings(tmp_path))
     tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="3 of 4 tubes are not in this cache"):
-        cache.cut(scans, Workshop(tmp_path))
+    with pytest.raises(OutputError, match="3 of 4 crops are not in this cache"):
+        cache.crop_scans(scans, CacheSettings(tmp_path))
     tmp_path.chmod(0o700)
 
 
 def test_a_file_in_place_of_the_cache_is_refused(scans: list[CohortScan], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OutputError, match="4 of 4 tubes are not in this cache"):
-        cache.cut(scans, Workshop(tmp_path / "cache"))
+    with pytest.raises(OutputError, match="4 of 4 crops are not in this cache"):
+        cache.crop_scans(scans, CacheSettings(tmp_path / "cache"))
 
 
 def test_jobs_start_at_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="received 0 jobs"):
-        Workshop(tmp_path, jobs=0)
+        CacheSettings(tmp_path, jobs=0)
 
 
 def waiting(scans: list[CohortScan], folder: Path, *hang: str) -> subprocess.Popen[str]:
-    """A process that will cut the tubes of the cohort, once it is told to go."""
+    """A process that will cut the crops of the cohort, once it is told to go."""
     cohort = scans[0].scan.parents[2]
     return subprocess.Popen(
-        [sys.executable, tube_cache_process.__file__, str(cohort), str(folder), *hang],
+        [sys.executable, crop_cache_process.__file__, str(cohort), str(folder), *hang],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -537,7 +538,7 @@ def test_two_processes_at_one_cache_cut_each_scan_once(
     assert [one.returncode for one in both] == [0, 0], ended
     seen = [json.loads(out) for out, _ in ended]
     assert seen[0] == seen[1] == [cache.seen_hash(cache.crop_scan(scan)[0]) for scan in scans]
-    assert sum(int(re.search(r"tubes: (\d+) cut", err)[1]) for _, err in ended) == 4
+    assert sum(int(re.search(r"crops: (\d+) made", err)[1]) for _, err in ended) == 4
     assert len(entries(tmp_path / "cache")) == 4
     assert not list((tmp_path / "cache").glob(".tmp-*"))
 
@@ -556,8 +557,8 @@ def test_a_killed_process_is_gone_on_from_where_it_was(
     assert len(finished) == 2
     assert len(list(folder.glob(".tmp-*"))) == 1
     with caplog.at_level(logging.INFO):
-        found = cache.cut(scans, Workshop(folder))
-    assert "tubes: 2 cut, 2 taken from the cache" in caplog.text
+        found = cache.crop_scans(scans, CacheSettings(folder))
+    assert "crops: 2 made, 2 taken from the cache" in caplog.text
     assert finished.items() <= entries(folder).items()
     assert [one.seen for one in found] == [
         cache.seen_hash(cache.crop_scan(scan)[0]) for scan in scans

@@ -36,7 +36,7 @@ def scan_of(shape=(40, 44, 50), spacing=(1.0, 1.0, 1.0), axes=(0, 1, 2), signs=(
 
 
 @pytest.mark.parametrize(("axes", "signs"), AXIS_ORDERS)
-def test_the_tube_is_the_same_in_every_axis_order(axes, signs) -> None:
+def test_the_crop_is_the_same_in_every_axis_order(axes, signs) -> None:
     image, grid, line = scan_of()
     expected = scan.prepare(image, grid, line, PREPARATION).values
     stored = np.transpose(image, axes)
@@ -51,12 +51,12 @@ def test_the_tube_is_the_same_in_every_axis_order(axes, signs) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_a_map_of_ones_comes_back_as_ones_in_the_tube_and_zeros_outside() -> None:
+def test_a_map_of_ones_comes_back_as_ones_in_the_crop_and_zeros_outside() -> None:
     image, grid, line = scan_of()
     prepared = scan.prepare(image, grid, line, PREPARATION)
     native = prepared.to_native(np.ones_like(prepared.values))
     assert native.shape == grid.shape
-    # 24 mm around the middle of 40 x 44 mm: voxels 8 to 31 and 10 to 33, the tube starting 23
+    # 24 mm around the middle of 40 x 44 mm: voxels 8 to 31 and 10 to 33, the crop starting 23
     # half millimetres before the centre.
     assert native[20, 22].min() == 1.0
     assert native[:7].max() == 0.0

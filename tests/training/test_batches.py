@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from small_tubes import with_voxel as tube
+from small_crops import with_voxel as crop
 
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
-from sct_lesion_losses.training.batches import PatchBatches
+from sct_lesion_losses.preprocessing.cache import TrainingCrop
+from sct_lesion_losses.training.batches import PatchBatches, Place, draw, filled, places, windows
 
 STILL = Augmentation(mirrors=False, rotations=False)
 
 
 def test_batches_are_normalised_patches_and_their_masks():
-    batches = PatchBatches([tube(lesion_at=30)], 2, augmentation=STILL)
+    batches = PatchBatches([crop(lesion_at=30)], 2, augmentation=STILL)
     patches, lesions = batches[0]
     assert patches.shape == lesions.shape == (2, 48, 48, 48, 1)
     assert patches.dtype == lesions.dtype == np.float32
@@ -22,31 +28,31 @@ def test_batches_are_normalised_patches_and_their_masks():
 
 
 def test_the_last_batch_is_filled_up():
-    batches = PatchBatches([tube(72)], 2)  # 3 patches
+    batches = PatchBatches([crop(72)], 2)  # 3 patches
     assert len(batches) == 2
     assert np.array_equal(batches[1][0][1], batches[0][0][0])
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for():
-    batches = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    batches = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
     first = batches[1][0]
     batches[0]
     assert np.array_equal(batches[1][0], first)
 
 
 def test_epochs_differ_and_can_be_gone_to():
-    batches = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    batches = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
     first = batches[0][0]
     batches.go_to(1)
     second = batches[0][0]
     assert not np.array_equal(first, second)
-    again = PatchBatches([tube(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    again = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
     again.go_to(1)
     assert np.array_equal(again[0][0], second)
 
 
 def test_validation_shows_the_same_centred_patches_in_every_epoch():
-    wide = tube(48, margin=4)
+    wide = crop(48, margin=4)
     batches = PatchBatches([wide], 1)
     inner = wide.values[4:-4, 4:-4]
     expected = (inner - inner.mean()) / inner.std()
@@ -56,8 +62,8 @@ def test_validation_shows_the_same_centred_patches_in_every_epoch():
     assert np.array_equal(batches[0][0][0, ..., 0], first)
 
 
-def test_tubes_are_left_as_they_are():
-    one = tube(60, margin=4, lesion_at=30)
+def test_crops_are_left_as_they_are():
+    one = crop(60, margin=4, lesion_at=30)
     before = one.values.copy()
     batches = PatchBatches([one], 2, augmentation=Augmentation(intensity=1.0))
     for index in range(len(batches)):
@@ -68,3 +74,123 @@ def test_tubes_are_left_as_they_are():
 def test_no_scan_at_all_is_refused():
     with pytest.raises(DataError, match="no scan to draw patches from"):
         PatchBatches([])
+
+
+def test_places_are_every_12_slices_and_know_their_lesions():
+    # Starts 0, 12 and 24; slice 55 is in patches 12..59 and 24..71.
+    assert places([crop(72, lesion_at=55)]) == [
+        Place(0, 0, has_lesion=False),
+        Place(0, 12, has_lesion=True),
+        Place(0, 24, has_lesion=True),
+    ]
+
+
+def test_lesion_in_the_margin_alone_does_not_count():
+    wide = crop(48, margin=4)
+    wide.lesion[0, 0, 10] = True
+    assert not places([wide])[0].has_lesion
+
+
+def test_an_epoch_shows_every_patch_once_by_default():
+    found = places([crop(72), crop(60)])
+    drawn = draw(found, None, None, np.random.default_rng(0))
+    assert sorted(drawn, key=found.index) == found
+
+
+def test_lesion_share_is_kept_by_drawing_again():
+    found = places([crop(120, lesion_at=0)])  # 1 of 7 with lesion
+    drawn = draw(found, 20, 0.5, np.random.default_rng(0))
+    assert sum(place.has_lesion for place in drawn) == 10
+    without = [place.start for place in drawn if not place.has_lesion]
+    assert set(without) == {12, 24, 36, 48, 60, 72}  # 10 draws of 6: none before every other
+
+
+def test_a_share_that_cannot_be_kept_draws_what_there_is():
+    free = places([crop(72)])
+    assert len(draw(free, 5, 0.5, np.random.default_rng(0))) == 5
+
+
+PLACES = [Place(0, start, True) for start in (0, 12, 7, 12)]
+
+
+def noisy(margin: int = 0, lesion: bool = True) -> TrainingCrop:
+    rng = np.random.default_rng(1)
+    side = 48 + 2 * margin
+    values = rng.normal(50, 20, size=(side, side, 60)).astype(np.float32)
+    return TrainingCrop(values, (rng.random(values.shape) < 0.01) & lesion)
+
+
+def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[np.ndarray, ...]:
+    """What `filled` is to return, step by step, the normalisation in float64."""
+    rng = np.random.default_rng(seed)
+    patches, lesions = [], []
+    for place in PLACES:
+        x, y = rng.integers(0, 2 * crop.margin + 1, 2) if crop.margin else (0, 0)
+        box = (slice(x, x + 48), slice(y, y + 48), slice(place.start, place.start + 48))
+        patch, lesion = crop.values[box], crop.lesion[box]
+        if augmentation.intensity > 0:
+            patch = augment.vary_intensity(patch, rng, augmentation.intensity)
+        axes, turns = np.flatnonzero(rng.random(3) < 0.5), int(rng.integers(4))
+        patch, lesion = (np.rot90(np.flip(a, axes), turns) for a in (patch, lesion))
+        patches.append((patch - patch.mean(dtype=np.float64)) / patch.std(dtype=np.float64))
+        lesions.append(lesion)
+    return np.stack(patches)[..., None], np.stack(lesions)[..., None]
+
+
+@pytest.mark.parametrize("margin", [0, 4])
+@pytest.mark.parametrize("intensity", [0.0, 1.0])
+def test_a_batch_is_cut_varied_turned_and_normalised(margin: int, intensity: float) -> None:
+    one, augmentation = noisy(margin), Augmentation(intensity=intensity)
+    patches, lesions = filled(windows([one], PLACES, augmentation, np.random.default_rng(3)))
+    expected, expected_lesions = plainly(one, augmentation, 3)
+    assert patches.dtype == lesions.dtype == np.float32
+    np.testing.assert_allclose(patches, expected, atol=2e-5 if intensity else 2e-6)
+    np.testing.assert_array_equal(lesions, expected_lesions)
+
+
+def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() -> None:
+    one = noisy(margin=4)
+    stored = []
+    for array in (one.values, one.lesion):
+        slices = np.ascontiguousarray(array.transpose(2, 0, 1))
+        slices.setflags(write=False)
+        stored.append(slices.transpose(1, 2, 0))
+    given = (PLACES, Augmentation())
+    expected = filled(windows([one], *given, np.random.default_rng(0)))
+    found = filled(windows([TrainingCrop(*stored)], *given, np.random.default_rng(0)))
+    assert np.array_equal(found[0], expected[0])
+    assert np.array_equal(found[1], expected[1])
+
+
+def test_a_batch_without_lesions_is_all_zero() -> None:
+    _, lesions = filled(windows([noisy(lesion=False)], PLACES, None, np.random.default_rng(0)))
+    assert not lesions.any()
+
+
+FAULTS = """
+import resource
+import numpy as np
+from sct_lesion_losses.training import batches as filling
+from sct_lesion_losses.preprocessing.cache import TrainingCrop
+from sct_lesion_losses.training.batches import Place
+
+def faults(batches):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(batches):
+        filling.filled(filling.windows([crop], [Place(0, 0, True)] * 8, None, None))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / batches
+
+crop = TrainingCrop(np.ones((48, 48, 48), np.float32), np.ones((48, 48, 48), bool))
+filling.keep_freed_memory()
+faults(2)
+print(faults(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_batches_live_in_the_memory_of_those_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    # Two arrays of 8 x 442 kB have 1728 pages of 4 kB.
+    assert float(done.stdout) < 100

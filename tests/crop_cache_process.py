@@ -1,6 +1,6 @@
-"""A process that cuts the tubes of a cohort into a cache, and says what it did.
+"""A process that cuts the crops of a cohort into a cache, and says what it did.
 
-    python tube_cache_process.py COHORT CACHE [HANG]
+    python crop_cache_process.py COHORT CACHE [HANG]
 
 It waits for a line on stdin. HANG is the number of the entry in whose writing it says so and hangs.
 """
@@ -45,7 +45,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     say("ready")
     sys.stdin.readline()
-    cut = cache.cut(scans, cache.Workshop(Path(sys.argv[2])))
+    cut = cache.crop_scans(scans, cache.CacheSettings(Path(sys.argv[2])))
     say(json.dumps([one.seen for one in cut]))
 
 
