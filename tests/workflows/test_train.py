@@ -208,10 +208,10 @@ def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_
                 on_scan=lambda *now, name=name: told.append((name, *now)),
             )
     cache = tmp_path / train.CACHE
-    said = [text for text in caplog.messages if text.startswith("tubes:")]
+    said = [text for text in caplog.messages if text.startswith("crops:")]
     assert said == [
-        f"tubes: 5 cut, 0 taken from the cache {cache}",
-        f"tubes: 0 cut, 5 taken from the cache {cache}",
+        f"crops: 5 made, 0 taken from the cache {cache}",
+        f"crops: 0 made, 5 taken from the cache {cache}",
     ]
     # Cut are 4 scans to learn from and 1 to judge by, and then standardised part by part.
     totals = (5, 4, 1)
