@@ -106,7 +106,8 @@ def test_the_rooms_are_loaded_when_they_are_used() -> None:
     code = (
         "import sys, sct_lesion_losses as sll\n"
         "loaded = lambda: [n for n in ('numpy', 'keras', 'nibabel') if n in sys.modules]\n"
-        "before = loaded(); sll.metrics.lesionwise.score; print(before, loaded(), hasattr(sll, 'lsses'))"
+        "before = loaded(); sll.metrics.lesionwise.score\n"
+        "print(before, loaded(), hasattr(sll, 'lsses'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[] ['numpy'] False\n"

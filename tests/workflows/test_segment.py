@@ -17,9 +17,9 @@ from geometry import affine_of
 
 from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.errors import CenterlineError, UsageError
+from sct_lesion_losses.errors import CenterlineError, OutputError, UsageError
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images import outputs
+from sct_lesion_losses.images import nifti, outputs
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
@@ -218,6 +218,31 @@ def test_odd_grids_get_a_mask_of_their_own_shape(
     mask = nib.load(tmp_path / "out" / "t2_lesionseg.nii.gz")
     assert mask.shape == shape
     np.testing.assert_allclose(mask.affine, grid.affine, atol=1e-5)
+
+
+def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(scan, tmp_path, lesions=True, pmap=True, threshold=0.3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    write = nifti.write
+
+    def full(path: Path, *args: object) -> None:
+        if path.name == "t2_lesionseg.nii.gz":
+            raise OutputError(f"{path}: cannot write this file (No space left on device)")
+        write(path, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nifti, "write", full)
+    with pytest.raises(OutputError, match="No space left"):
+        run(scan, tmp_path, lesions=True, pmap=True, figure=True, threshold=0.6)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_mask_of_the_other_extension_keeps_its_sidecar(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "t2_lesionseg.nii").write_bytes(b"a mask of t2.nii")
+    with pytest.raises(OutputError, match=r"json belongs to t2_lesionseg\.nii"):
+        run(scan, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["t2_lesionseg.nii"]
 
 
 def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
