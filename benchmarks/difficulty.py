@@ -36,8 +36,8 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError
 from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.inference import cohort as judged
-from sct_lesion_losses.inference import engine
+from sct_lesion_losses.inference import cohort, engine
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import statistics, voxelwise
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.preprocessing import intensity
@@ -244,11 +244,12 @@ class Measured:
 
 def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> Measured:
     try:
-        seen = judged.judge(bundle, network, scan, "embedded")
+        seen = cohort.locate(scan, InferenceSettings("embedded"), for_sct=False)
+        pmap = seen.pmap(bundle, network)
     except NoCordError:
         return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)
     tuned, half = (
-        voxelwise.score(seen.truth, binarize(seen.pmap, threshold))
+        voxelwise.score(seen.truth, binarize(pmap, threshold))
         for threshold in (bundle.threshold, 0.5)
     )
     return Measured(tuned.n_truth > 0, tuned.f1, half.f1, tuned.n_predicted > 0)

@@ -21,11 +21,10 @@ from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import cohort, predict
 from sct_lesion_losses.inference.cohort import (
-    AS_IN_COHORT,
+    IN_COHORT,
     SCANS,
-    Conditions,
     Model,
-    Result,
+    ModelCounts,
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
@@ -42,7 +41,7 @@ TABLES, FIGURES = "tables", "figures"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
 
-Results = Mapping[CohortScan, Mapping[Model, Result]]
+Results = Mapping[CohortScan, Mapping[Model, ModelCounts]]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class EvaluateSettings:
         Rule of the tables' lesion-wise scores; those by all presets are in the long table.
     """
 
-    inference: InferenceSettings = InferenceSettings(centerline=AS_IN_COHORT)  # noqa: RUF009
+    inference: InferenceSettings = IN_COHORT
     preset: str = "paper"
 
 
@@ -195,12 +194,12 @@ def run(
         {scan: [one.model for one in some] for scan, some in seen_by.items()},
         names,
         folder / SCANS,
-        Conditions.of(how.centerline, how.contrast, how.engine, list(seen_by), how.precision),
+        how,
         {one.model: given[one.model.name] for one in models},
         jobs=jobs,
         report=report,
     )
-    shown = [s for s in seen_by if all(r.tally is not None for r in results[s].values())]
+    shown = [s for s in seen_by if all(r.counts is not None for r in results[s].values())]
     choice = None if sct is None else _choice([s for s in tuning if s in shown], sct.model, results)
     if choice is not None:
         models = [replace(m, tuned=choice.threshold) if m is sct else m for m in models]
@@ -283,7 +282,7 @@ def _require_outputs(data: Path, folder: Path) -> None:
 
 def _choice(tuning: Sequence[CohortScan], model: Model, results: Results) -> Choice | None:
     """Tune SCT's model; None where no scan holds lesions, or where no threshold is any good."""
-    counts = [(scan.subject, results[scan][model].tally) for scan in tuning]
+    counts = [(scan.subject, results[scan][model].counts) for scan in tuning]
     curves = [(subject, one.voxels) for subject, one in counts if one is not None]
     if not any(curve.n_truth for _, curve in curves):
         return None
@@ -337,7 +336,7 @@ def _rows(
     lesions: list[TruthLesion] = []
     for scan in scans:
         for one in models:
-            counts = results[scan][one.model].tally
+            counts = results[scan][one.model].counts
             assert counts is not None
             for k, threshold in enumerate(one.thresholds):
                 rows += _scores(one, scan, names[scan.scan], counts, k, threshold)

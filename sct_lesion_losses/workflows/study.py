@@ -16,7 +16,7 @@ from statistics import median
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses import __version__, executor, logs
+from sct_lesion_losses import __version__, executor
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
@@ -36,7 +36,7 @@ from sct_lesion_losses.errors import (
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
-from sct_lesion_losses.inference.cohort import line_for_sct, located
+from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.scores import UNTUNED
 from sct_lesion_losses.report import card, figures, page, tables
@@ -507,18 +507,14 @@ def _draw(
     scan = typical(table, evaluation.without_cord)
     if scan is None:
         return
-    found = located(scan, how.centerline, how.contrast)
+    found = locate(scan, how)
     image = found.image
     masks = {}
     for name in bundles:
         bundle, network = predict.opened(name, how.contrast, how.engine, how.precision)
-        threshold, line = bundle.threshold, found.line
-        if name == SCT_NAME:
-            threshold = _sct_threshold(evaluation)
-            line = line_for_sct(found, how.centerline)
-        with logs.about(scan.scan):
-            pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
-        masks[f"{bundle.name}\nthreshold {threshold:g}"] = binarize(pmap, threshold)
+        threshold = _sct_threshold(evaluation) if name == SCT_NAME else bundle.threshold
+        mask = binarize(found.pmap(bundle, network), threshold)
+        masks[f"{bundle.name}\nthreshold {threshold:g}"] = mask
     overlay.draw(image.array, image.grid, found.truth, masks, folder / FIGURES / FIGURE_3)
 
 

@@ -27,17 +27,17 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
-from sct_lesion_losses.inference import cohort as cohort_results
+from sct_lesion_losses.inference import cohort as cohort_counts
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import (
     AS_IN_COHORT,
     SCANS,
-    Conditions,
     Model,
     content_of,
-    judge,
+    locate,
     trained_on,
 )
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card, reached
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
 from sct_lesion_losses.thresholds.choice import Optimum
@@ -98,7 +98,7 @@ def operating_point(
 
 
 PRESET = "paper"
-_CONTRAST = "t2"  # as `judge` takes the scans
+_CONTRAST = "t2"  # of the scans
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Task:
     threshold : float
         Of a voxel.
     centerline : str
-        See `judged.located`.
+        See `inference.cohort.locate`.
     engine, precision : str
         See `engine.load`.
     """
@@ -142,8 +142,9 @@ def note(task: Task) -> Candidates:
     bundle, network = predict.opened(
         task.bundle, _CONTRAST, task.engine, task.precision, task.sha256
     )
-    found = judge(bundle, network, task.scan, task.centerline)
-    return candidates(found.truth, found.pmap, task.threshold, found.spacing_mm, PRESET)
+    found = locate(task.scan, InferenceSettings(task.centerline), for_sct=False)
+    pmap = found.pmap(bundle, network)
+    return candidates(found.truth, pmap, task.threshold, found.image.grid.spacing_mm, PRESET)
 
 
 def noted(
@@ -170,7 +171,7 @@ def noted(
     threshold : float
         The tuned one.
     centerline : str
-        See `judged.located`.
+        See `inference.cohort.locate`.
     engine, precision : str
         See `engine.load`.
     jobs : int
@@ -453,7 +454,7 @@ def tallies(
     names : mapping of Path to str
         Of the scans' files; see `cohort.names`.
     folder : Path
-        Where the counts are kept, and taken over from; see `cohort_results.gather`.
+        Where the counts are kept, and taken over from; see `cohort_counts.gather`.
     settings : Settings
     jobs : int
     report : callable, optional
@@ -472,15 +473,15 @@ def tallies(
     """
     atomic.require_writable(folder)
     model = Model(str(bundle.folder), bundle.pmap_sha256, THRESHOLDS)
-    conditions = Conditions.of(
-        settings.centerline, CONTRAST, settings.engine, scans, settings.precision
+    inference = InferenceSettings(
+        settings.centerline, CONTRAST, engine=settings.engine, precision=settings.precision
     )
     seen_by = {scan: [model] for scan in scans}
-    results = cohort_results.gather(
+    results = cohort_counts.gather(
         seen_by,
         names,
         folder,
-        conditions,
+        inference,
         {} if settings.seen else {model: bundle},
         jobs=jobs,
         report=report,
@@ -488,10 +489,10 @@ def tallies(
     found = {}
     for scan, by_model in results.items():
         result = by_model[model]
-        if result.tally is None:
+        if result.counts is None:
             logger.warning("left out: %s", result.refused)
         else:
-            found[scan] = result.tally
+            found[scan] = result.counts
     return found
 
 

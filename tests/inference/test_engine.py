@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import EngineError, UsageError
 from sct_lesion_losses.inference import engine
-from sct_lesion_losses.inference import engine as open_vino
 from sct_lesion_losses.inference.engine import layout_of
 
 onnx = pytest.importorskip("onnx")
@@ -179,21 +178,21 @@ def test_auto_says_that_openvino_is_broken(
     def broken(name: str) -> None:
         raise ImportError("libopenvino.so: cannot open shared object file")
 
-    monkeypatch.setattr(open_vino.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(open_vino.importlib, "import_module", broken)
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(engine.importlib, "import_module", broken)
     with caplog.at_level(logging.WARNING):
-        assert open_vino.import_openvino(required=False) is None
+        assert engine.import_openvino(required=False) is None
     assert "libopenvino.so" in caplog.text
     assert "using ONNX Runtime" in caplog.text
     with pytest.raises(EngineError, match=r"libopenvino\.so"):
-        open_vino.import_openvino(required=True)
+        engine.import_openvino(required=True)
 
 
 def test_bfloat16_on_a_cpu_without_it_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(open_vino, "_computes_bfloat16", lambda core: False)
+    monkeypatch.setattr(engine, "_computes_bfloat16", lambda core: False)
     with caplog.at_level(logging.WARNING):
         engine.load(network(), "openvino", "bfloat16")
     assert "no bfloat16 arithmetic" in caplog.text

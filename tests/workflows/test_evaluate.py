@@ -119,9 +119,10 @@ def test_scores_are_those_of_each_mask(evaluated, small, split_table):
     for scan in cohorts.read(split_table):
         if scan.split != "unseen":
             continue
-        found = cohort.judge(bundle, network, scan)
+        found = cohort.locate(scan)
+        pmap = found.pmap(bundle, network)
         for threshold in (0.0, 0.15, 0.5, 1.0):
-            mask = binarize(found.pmap, threshold)
+            mask = binarize(pmap, threshold)
             whole = voxelwise.score(found.truth, mask)
             for preset in PRESETS:
                 parts = lesionwise.score(found.truth, mask, (0.5, 0.5, 0.5), preset)
@@ -167,9 +168,10 @@ def test_scts_model_is_tuned_on_the_scans_of_thr_optimization(evaluated, split_t
     curves = []
     for scan in cohorts.read(split_table):
         if scan.split == "thr-optimization":
-            found = cohort.located(scan)
-            image, line = found.image, cohort.line_for_sct(found)
-            pmap = predict.pmap(bundle, image.array, image.grid, line, network=network)
+            found = cohort.locate(scan)
+            pmap = predict.pmap(
+                bundle, found.image.array, found.image.grid, found.sct_line, network=network
+            )
             curves.append([voxelwise.score(found.truth, binarize(pmap, t)).f1 for t in THRESHOLDS])
     medians = np.median(curves, axis=0)
     [tuned] = {
@@ -187,9 +189,8 @@ def test_scts_rule_is_the_mask_of_sct(evaluated, split_table, monkeypatch):
     use_sct(monkeypatch, evaluated.with_name("sct"))
     _, network = models.opened("sct", "t2", "auto", "float32")
     scan = next(scan for scan in cohorts.read(split_table) if scan.split == "unseen")
-    found = cohort.located(scan)
-    line = cohort.line_for_sct(found)
-    mask = sct_lesion.sct_rule(found.image.array, found.image.grid, line, "t2", network)
+    found = cohort.locate(scan)
+    mask = sct_lesion.sct_rule(found.image.array, found.image.grid, found.sct_line, "t2", network)
     [row] = [
         row
         for row in read(evaluated / "scores.tsv")

@@ -11,9 +11,8 @@ from small_cohort import write_cohort
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
-from sct_lesion_losses.inference import cohort as judged
+from sct_lesion_losses.inference import cohort, predict
 from sct_lesion_losses.inference import engine as engines
-from sct_lesion_losses.inference import predict
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, binarize, count, lesion_filter
 from sct_lesion_losses.workflows import evaluate, tune
@@ -175,11 +174,12 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(tuned, 
     network = engines.load(loaded.network)
     f1, clean, false = [], [], []
     for scan in table.read(fresh):
-        seen = judged.judge(loaded, network, scan)
+        seen = cohort.locate(scan)
+        pmap = seen.pmap(loaded, network)
         rule = lesion_filter.Filter(point.peak, point.volume_mm3)
-        masks = [binarize(seen.pmap, choice.threshold)]
-        masks.append(lesion_filter.apply(masks[0], seen.pmap, 0.125, rule))
-        scores = [lesionwise.score(seen.truth, mask, seen.spacing_mm) for mask in masks]
+        masks = [binarize(pmap, choice.threshold)]
+        masks.append(lesion_filter.apply(masks[0], pmap, 0.125, rule))
+        scores = [lesionwise.score(seen.truth, mask, seen.image.grid.spacing_mm) for mask in masks]
         f1.append([score.f1 for score in scores])
         false.append(scores[0].n_predicted - scores[0].correct)
         if not seen.truth.any():
@@ -242,14 +242,14 @@ def test_a_specificity_without_the_second_point_is_wrong_use():
 def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch, caplog):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=7)
-    real = judged.find.centerline
+    real = cohort.find.centerline
 
     def centerline(*args, file=None, **rest):
         if "sub-002" in file.name:
             raise NoCordError("no spinal cord was recognised")
         return real(*args, file=file, **rest)
 
-    monkeypatch.setattr(judged.find, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     choice = tune.run(bundle.folder, fresh)
     point = store.load(bundle.folder).info.operating_point
     assert choice.n_scans == 2
@@ -263,7 +263,7 @@ def test_no_cord_in_any_tuning_scan_is_an_error(tuned, tmp_path, monkeypatch):
         raise NoCordError("no spinal cord was recognised")
 
     _, bundle = tuned
-    monkeypatch.setattr(judged.find, "centerline", centerline)
+    monkeypatch.setattr(cohort.find, "centerline", centerline)
     with pytest.raises(DataError, match="in any of the 1 scans"):
         tune.run(bundle.folder, write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0))
 
@@ -297,9 +297,10 @@ def test_the_second_point_is_measured_on_the_unseen_scans(tuned, split_table, tm
     network, rule = engines.load(loaded.network), lesion_filter.Filter(point.peak, point.volume_mm3)
     f1, clean = [], []
     for scan in (s for s in table.read(split_table) if s.split == "unseen"):
-        seen = judged.judge(loaded, network, scan)
-        mask = lesion_filter.apply(binarize(seen.pmap, choice.threshold), seen.pmap, 0.125, rule)
-        score = lesionwise.score(seen.truth, mask, seen.spacing_mm)
+        seen = cohort.locate(scan)
+        pmap = seen.pmap(loaded, network)
+        mask = lesion_filter.apply(binarize(pmap, choice.threshold), pmap, 0.125, rule)
+        score = lesionwise.score(seen.truth, mask, seen.image.grid.spacing_mm)
         f1.append(score.f1)
         if not seen.truth.any():
             clean.append(score.n_predicted == 0)
