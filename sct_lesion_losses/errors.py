@@ -17,7 +17,7 @@
     ├── WorkerError           a worker process was killed
     └── OutputError           a result cannot be written
 
-Every message says what is wrong, where, and what to do. The library only raises; `cli.common`
+Every message says what is wrong, where, and what to do. The library only raises; `cli.parser`
 turns an error into one line on stderr and an exit status.
 """
 

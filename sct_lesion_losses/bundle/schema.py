@@ -492,7 +492,7 @@ class Provenance(Record):
     scans : dict of str to int
         Number of scans per part of the split (`training`, `validation`, …).
     commands : tuple of str
-        The command lines that reproduce the bundle, base names only (see `command_line`).
+        The command lines that reproduce the bundle, base names only.
     trained_on : tuple of str
         Content hashes of the training and validation scans, so that a threshold is not chosen,
         nor a score reported, on a scan that the weights have seen.

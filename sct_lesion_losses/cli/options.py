@@ -1,4 +1,4 @@
-"""The options that say what a training runs on."""
+"""Options that several commands share, and what those of a training become."""
 
 from __future__ import annotations
 
