@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations, product
 from pathlib import Path
 
@@ -67,6 +68,39 @@ def test_every_axis_order_of_a_scan_gives_the_same_mask(testing_data: Path, tmp_
     assert masks[0].any()
     for codes, mask in zip(ORDERS, masks, strict=True):
         assert not ((mask != masks[0]) & decided).any(), codes
+
+
+def test_blank_slices_and_columns_change_no_voxel_of_the_mask(
+    testing_data: Path, tmp_path: Path
+) -> None:
+    plain = nib.load(testing_data / "t2_fake_lesion.nii.gz")  # P, S, R
+    padded = tmp_path / "padded.nii.gz"
+    affine = plain.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ (0, 50, 20)
+    values = np.pad(array(plain).astype(np.float32), ((0, 0), (50, 10), (20, 20)))
+    values[:, :7] = np.nan
+    nib.save(nib.Nifti1Image(values, affine), padded)
+    scans = [testing_data / "t2_fake_lesion.nii.gz", padded]
+    expected, found = (array(mask) for mask in segmented(scans, tmp_path / "masks"))
+    assert expected.any()
+    np.testing.assert_array_equal(found[:, 50:149, 20:49], expected)
+    assert found.sum() == expected.sum()
+    described = json.loads((tmp_path / "masks" / "padded_lesionseg.json").read_text())
+    assert (described["CenterlineSlices"], described["ScanSlices"]) == (99, 159)
+    assert any("no signal in 60 of 159 axial slices" in text for text in described["Warnings"])
+
+
+def test_the_centerline_that_was_left_gives_the_same_mask_again(
+    testing_data: Path, tmp_path: Path
+) -> None:
+    scan = testing_data / "t2_fake_lesion.nii.gz"
+    options = ["-i", str(scan), "-ofolder"]
+    assert main([*options, str(tmp_path), "-centerline", "embedded", "-r", "0"]) == 0
+    mask = array(nib.load(tmp_path / "t2_fake_lesion_lesionseg.nii.gz"))
+    line = str(tmp_path / "t2_fake_lesion_lesionseg_centerline.csv")
+    assert main([*options, str(tmp_path / "again"), "-file_centerline", line]) == 0
+    again = array(nib.load(tmp_path / "again" / "t2_fake_lesion_lesionseg.nii.gz"))
+    np.testing.assert_array_equal(again, mask)
 
 
 def reordered(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
