@@ -136,10 +136,6 @@ def main(
     **entries: Any,
 ) -> int:
     """Make the study, and print the path of its report."""
-    if losses and bundles:
-        raise UsageError("-losses are trained, those of -bundle are not: give one of the two")
-    if retune and not bundles:
-        raise UsageError("-retune 1 goes with -bundle; what is trained here is tuned anyway")
     if scheduler and scheduler_file:
         raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
     if not bundles:
@@ -149,7 +145,7 @@ def main(
     from sct_lesion_losses.workflows import study
     from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
-    trained = () if bundles else losses or STUDY_LOSSES
+    trained = losses or (() if bundles else STUDY_LOSSES)
     inference = InferenceSettings(centerline, contrast, engine=engine)
     settings = study.StudySettings(
         recipes=tuple(options.recipe({**entries, "loss": loss}, {}) for loss in trained),

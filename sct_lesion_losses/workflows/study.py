@@ -11,8 +11,10 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -46,6 +48,9 @@ from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
+if TYPE_CHECKING:
+    from sct_lesion_losses.training.callbacks import StepReport
+
 SPLIT, FIGURE_1 = "split.tsv", "figure1"
 BUNDLES, CACHE, WORK_SUFFIX, LOG = "bundles", "training_cache", ".training", "training.csv"
 EVALUATION, FIGURES, PAGE = "evaluation", "figures", "report.html"
@@ -64,9 +69,13 @@ CAPTIONS = {
 LOCK = ".lock"
 DONE, MISSING = "done", "missing"
 
-Opened = Callable[[str], AbstractContextManager[Progress | None]]
+Opened = Callable[..., AbstractContextManager[Progress | None]]
 
 logger = logging.getLogger(__name__)
+
+
+def _unseen(*_: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,18 @@ class StudySettings:
     cache: Path | None = None
     about: str = ""
     command: str = ""
+
+    def __post_init__(self) -> None:
+        losses = [recipe.loss.name for recipe in self.recipes]
+        if bool(losses) == bool(self.bundles):
+            raise UsageError(
+                "losses are trained, the bundles of -bundle are not: give one of the two"
+            )
+        for named in (losses, self.bundles):
+            if len(set(named)) < len(named):
+                raise UsageError(f"one of {', '.join(named)} is given twice")
+        if self.retune and not self.bundles:
+            raise UsageError("-retune 1 goes with -bundle; trained bundles are tuned anyway")
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,7 @@ def run(
     *,
     jobs: int = 1,
     workers: Jobs = 1,
-    progress: Opened = lambda _: nullcontext(),
+    progress: Opened = _unseen,
 ) -> dict[str, str]:
     """Make a study, or what of it is missing in its folder.
 
@@ -157,7 +178,8 @@ def run(
     workers : int, str or Path
         Where to train, see `executor.pool`: here, one loss after the other, by default.
     progress : callable
-        Opens a context for what is done scan by scan, by a word for it.
+        Opens a context for what is done scan by scan, or step by step, by a word for it and for
+        what is counted.
 
     Returns
     -------
@@ -181,7 +203,7 @@ def run(
         pass
     with _alone_in(folder):
         table = _split(data.absolute(), folder, settings.rules, progress)
-        failures = _train(table, folder, settings, jobs, workers)
+        failures = _train(table, folder, settings, jobs, workers, progress)
         _tune(given, table, folder, settings, jobs, progress, failures)
         bundles = _bundles(given, folder, settings, failures)
         if not bundles:
@@ -260,14 +282,6 @@ def _to_tune(given: Sequence[Bundle], settings: StudySettings) -> list[str]:
 
 def _check(settings: StudySettings, folder: Path) -> list[Bundle]:
     """Load the given bundles; refuse what cannot be told apart, or would be lost."""
-    losses = [recipe.loss.name for recipe in settings.recipes]
-    if losses and settings.bundles:
-        raise UsageError("-losses are trained, the bundles of -bundle are not: give one of them")
-    if not (losses or settings.bundles):
-        raise UsageError("give losses to train, or bundles to evaluate")
-    for named in (losses, settings.bundles):
-        if len(set(named)) < len(named):
-            raise UsageError(f"one of {', '.join(named)} is given twice")
     given = [
         predict.load(name, settings.evaluation.inference.contrast) for name in settings.bundles
     ]
@@ -349,11 +363,16 @@ def _place(file: Path) -> str:
 
 
 def _train(
-    table: Path, folder: Path, settings: StudySettings, jobs: int, workers: Jobs
+    table: Path,
+    folder: Path,
+    settings: StudySettings,
+    jobs: int,
+    workers: Jobs,
+    progress: Opened,
 ) -> dict[str, str]:
     """Train every loss; return why that failed, by the names of the steps."""
-    trainings = [
-        Training(
+    trainings = {
+        f"train {recipe.loss.name}": Training(
             table,
             folder / BUNDLES / recipe.loss.name,
             recipe,
@@ -364,29 +383,30 @@ def _train(
             os.environ.get("KERAS_BACKEND"),
         )
         for recipe in settings.recipes
-    ]
+    }
     found = executor.run(
-        train_one,
-        trainings,
+        partial(train_one, progress=progress) if workers == 1 else train_one,
+        list(trainings.values()),
         workers,
         name=lambda task: task.recipe.loss.name,
         return_exceptions=True,
     )
     failures: dict[str, str] = {}
-    for training, why in zip(trainings, found, strict=True):
+    for step, why in zip(trainings, found, strict=True):
         if isinstance(why, Exception):
-            _note(f"train {training.recipe.loss.name}", _why(why), failures)
+            _note(step, _why(why), failures)
         elif why:
-            failures[f"train {training.recipe.loss.name}"] = why
+            failures[step] = why
     return failures
 
 
-def train_one(training: Training) -> str:
+def train_one(training: Training, progress: Opened = _unseen) -> str:
     """Train a bundle, or go on with it; return why that failed, empty where it did not."""
     if training.backend is not None:  # heeded where Keras is not loaded yet
         os.environ["KERAS_BACKEND"] = training.backend
     from sct_lesion_losses.workflows import train
 
+    loss, epochs = training.recipe.loss.name, training.recipe.epochs_planned
     settings = train.TrainSettings(
         resume=True,
         cache=training.cache,
@@ -395,10 +415,26 @@ def train_one(training: Training) -> str:
         commands=tuple(filter(None, [training.command])),
     )
     try:
-        train.run(training.table, training.folder, training.recipe, settings)
+        with (
+            progress(f"preparing for {loss}") as on_scan,
+            progress(f"training {loss}", "step") as at,
+        ):
+
+            def on_step(now: StepReport) -> None:
+                if at is not None:
+                    at(now.epoch * now.steps + now.step, epochs * now.steps)
+
+            train.run(
+                training.table,
+                training.folder,
+                training.recipe,
+                settings,
+                on_scan=on_scan,
+                on_step=on_step,
+            )
     except Exception as error:  # whatever it is, the other losses are trained
         why = _why(error)
-        logger.error("train %s failed: %s", training.recipe.loss.name, why)
+        logger.error("train %s failed: %s", loss, why)
         return why
     return ""
 

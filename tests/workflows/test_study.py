@@ -151,7 +151,7 @@ def test_another_run_trains_and_segments_nothing_and_leaves_every_byte(
     before = hashes(made / "out")
     opened: list[str] = []
 
-    def progress(label: str) -> nullcontext[None]:
+    def progress(label: str, _: str = "") -> nullcontext[None]:
         opened.append(label)
         return nullcontext()
 
@@ -330,19 +330,19 @@ def test_scts_model_enters_where_it_is_found(
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("losses", "changes", "said"),
     [
-        (StudySettings(), "give losses to train"),
-        (settings("dice", "dice"), "given twice"),
-        (replace(settings("dice"), bundles=("tversky",)), "give one of them"),
+        ([], {}, "give one of the two"),
+        (["dice", "dice"], {}, "given twice"),
+        (["dice"], {"bundles": ("tversky",)}, "give one of the two"),
+        (["dice"], {"retune": True}, "goes with -bundle"),
     ],
 )
 def test_a_study_of_nothing_or_of_two_things_is_refused(
-    asked: StudySettings, said: str, tmp_path: Path
+    losses: list[str], changes: dict[str, object], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        study.run(tmp_path / "data", tmp_path / "out", asked)
-    assert list(tmp_path.iterdir()) == []
+        settings(*losses, **changes)
 
 
 def test_a_cohort_that_cannot_be_split_ends_the_study(original: Path, tmp_path: Path) -> None:
