@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses import __version__
-from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import write_json, write_text
 from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.bundle.store import Bundle  # not loaded to threshold a stored p-map
 
 
 @dataclass(frozen=True)

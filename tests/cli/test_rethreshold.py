@@ -83,6 +83,11 @@ def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
     assert not np.asarray(nib.load("t2_lesionseg_thr0.9.nii.gz").dataobj).any()
 
 
+def test_one_lesion_is_singular(pmap: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]) == 0
+    assert capsys.readouterr().err == "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
+
+
 @pytest.mark.parametrize("threshold", ["0", "-0.1", "1.01", "nan", "x"])
 def test_a_threshold_outside_0_1_is_wrong_use(
     threshold: str, pmap: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
