@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sct_lesion_losses.cohorts.table import SPLITS, CohortScan
+from sct_lesion_losses.cohorts.table import SPLITS, CohortScan, content_hash, read_lesions
 from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.metrics import lesionwise
@@ -73,10 +73,7 @@ def measure(scan: CohortScan) -> LesionLoad:
     ImageError
         The mask cannot be read, or is none.
     """
-    try:
-        mask = nifti.read_mask(scan.lesion_mask)
-    except ImageError as error:
-        raise ImageError(f"lesion mask of {scan.scan.name}: {error}") from error
+    mask = read_lesions(scan)
     return LesionLoad(
         lesions=int(lesionwise.components(mask.array).max(initial=0)),
         volume_mm3=float(mask.array.sum()) * float(mask.grid.voxel_volume_mm3),
@@ -86,13 +83,52 @@ def measure(scan: CohortScan) -> LesionLoad:
 def measure_all(
     scans: Sequence[CohortScan], report: Report | None = None
 ) -> dict[Path, LesionLoad]:
-    """Measure the mask of every scan; the result is by the path of the scan."""
-    loads = {}
+    """Measure the mask of every scan; the result is by the path of the scan.
+
+    Raises
+    ------
+    ImageError
+        Scans or masks cannot be read: the message tells of all of them.
+    DataError
+        Two subjects share a scan.
+    """
+    loads: dict[Path, LesionLoad] = {}
+    contents: dict[Path, str] = {}
+    unread: list[str] = []
     for done, scan in enumerate(scans, start=1):
-        loads[scan.scan] = measure(scan)
+        try:
+            loads[scan.scan] = measure(scan)
+            image = nifti.read(scan.scan)
+            contents[scan.scan] = content_hash(image.grid.to_rpi()[1].apply(image.array))
+        except ImageError as error:
+            unread.append(str(error))
         if report is not None:
             report(done, len(scans))
+    if unread:
+        more = f" ({len(unread)} of {len(scans)} scans)" if len(unread) > 1 else ""
+        raise ImageError("; ".join(unread) + more)
+    refuse_copies(scans, contents)
     return loads
+
+
+def refuse_copies(scans: Sequence[CohortScan], contents: Mapping[Path, str]) -> None:
+    """Raise a DataError where a scan belongs to two subjects, who may come into two parts.
+
+    Parameters
+    ----------
+    scans : sequence of CohortScan
+    contents : mapping of Path to str
+        Hash of the voxels of each scan.
+    """
+    known: dict[str, CohortScan] = {}
+    for scan in scans:
+        first = known.setdefault(contents[scan.scan], scan)
+        if first.subject != scan.subject:
+            raise DataError(
+                f"{scan.scan} of {scan.subject} is the same image as {first.scan} of "
+                f"{first.subject}: nobody may be trained and tested on; remove one of them, or "
+                "give both one subject"
+            )
 
 
 def noted(table: Path) -> dict[Path, LesionLoad]:

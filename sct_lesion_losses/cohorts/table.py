@@ -17,16 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError, ImageError
-from sct_lesion_losses.images import bids
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import bids, nifti
 from sct_lesion_losses.images.atomic import write_text
-from sct_lesion_losses.images.nifti import stem
+from sct_lesion_losses.images.nifti import Scan, stem
 
 SPLITS = ("training", "validation", "thr-optimization", "unseen")
+_MOST_OF_IMAGE = 0.2  # of all voxels; lesions that fill the cord of a close crop are below
 MISSING = "n/a"  # of a value in a BIDS table
 COLUMNS = ("scan", "lesion_mask", "subject", "site", "split", "centerline")
 _LESION = ("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg")
 _CENTERLINE = ("label-centerline", "centerline")
 _CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
+
+_NOT_FETCHED = (
+    "is a link that leads nowhere; fetch what it stands for, by `git annex get` or `datalad get`"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +98,15 @@ def read(data: Path) -> list[CohortScan]:
             "derivatives/labels/sub-*/anat/*_T2w_label-lesion_seg.nii.gz, or a TSV with the "
             f"columns {', '.join(COLUMNS[:3])}"
         )
+    spelt: dict[str, str] = {}
+    for scan in scans:
+        if spelt.setdefault(scan.subject.lower(), scan.subject) != scan.subject:
+            logger.warning(
+                "%s and %s are taken for two subjects; if they are one person, name them alike, "
+                "or the person may be trained and tested on",
+                spelt[scan.subject.lower()],
+                scan.subject,
+            )
     return scans
 
 
@@ -130,10 +145,15 @@ def write(
     measures : mapping of str to mapping of Path to float
         Further columns, by the path of the scan; `read` passes over them.
     """
-    folder = path.resolve().parent
+    folder = path.absolute().parent
 
     def relative(file: Path | None) -> str:
-        return "" if file is None else Path(os.path.relpath(file.resolve(), folder)).as_posix()
+        if file is None:
+            return ""
+        # A link keeps its own name: that of its target may be a key of a store.
+        seen = Path(os.path.relpath(file.absolute(), folder))
+        leads = os.path.realpath(folder / seen) == os.path.realpath(file)
+        return (seen if leads else file.absolute()).as_posix()
 
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
@@ -148,6 +168,39 @@ def write(
 def cord_mask(scan: CohortScan) -> Path | None:
     """Find the cord mask of a scan, beside its lesion mask under the names of BIDS labels."""
     return _label(scan.lesion_mask.parent, scan.name, _CORD)
+
+
+def read_lesions(scan: CohortScan, grid: Grid | None = None) -> Scan:
+    """Read the lesion mask of a scan; warn where it can hardly be one.
+
+    Parameters
+    ----------
+    scan : CohortScan
+    grid : Grid, optional
+        That of the scan, which the mask has to be on.
+
+    Raises
+    ------
+    ImageError
+        The mask cannot be read, or is none.
+    GeometryError
+        It is on another grid.
+    """
+    try:
+        mask = nifti.read_mask(scan.lesion_mask, like=grid)
+    except ImageError as error:
+        raise ImageError(f"lesion mask of {scan.scan.name}: {error}") from error
+    if (share := mask.array.mean()) > _MOST_OF_IMAGE:
+        cord = cord_mask(scan)
+        of = f"{share:.0%} of the image"
+        if cord is not None and (inside := nifti.read_mask(cord, like=mask.grid).array).any():
+            of = f"{mask.array[inside].mean():.0%} of the cord and {of}"
+        logger.warning(
+            "%s: the lesion mask covers %s; is it inverted, or the mask of something else?",
+            scan.scan.name,
+            of,
+        )
+    return mask
 
 
 def content_hash(array: NDArray[Any]) -> str:
@@ -188,20 +241,47 @@ def file_hash(path: Path) -> str:
 
 def _read_table(path: Path) -> list[CohortScan]:
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = _rows(path)
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: not a TSV table ({error})") from error
     scans = []
     for line, row in enumerate(rows, start=2):
-        missing = [name for name in COLUMNS[:3] if not (row.get(name) or "").strip()]
-        if missing:
-            raise DataError(f"{path}, line {line}: {missing[0]} is empty; give every scan one")
-        scans.append(_from_row(path, line, {k: (v or "").strip() for k, v in row.items() if k}))
+        if absent := [name for name in COLUMNS[:3] if name not in row]:
+            raise DataError(
+                f"{path}: no column {', '.join(absent)}, only {', '.join(row)}; expected a TSV "
+                f"with the columns {', '.join(COLUMNS[:3])}"
+            )
+        if empty := [name for name in COLUMNS[:3] if not row[name]]:
+            raise DataError(f"{path}, line {line}: {empty[0]} is empty; give every scan one")
+        scans.append(_from_row(path, line, row))
     names = [s.scan for s in scans]
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a scan is listed twice")
     return sorted(scans, key=lambda s: str(s.scan))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Read a table with a header, as spreadsheets of any country leave it: tab, comma, semicolon.
+
+    Column names are in small letters; of a value that is missing nothing is left.
+    """
+    content = path.read_bytes()
+    if b"\0" in content:
+        raise csv.Error("it holds binary data")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    header = text.partition("\n")[0]
+    delimiter = max("\t,;", key=header.count)
+    return [
+        {
+            name.strip().lower(): "" if (value or "").strip() == MISSING else (value or "").strip()
+            for name, value in row.items()
+            if name
+        }
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    ]
 
 
 def _from_row(path: Path, line: int, row: Mapping[str, str]) -> CohortScan:
@@ -228,13 +308,15 @@ def _existing(file: Path, table: Path, line: int) -> Path:
         stem(file)
     except ImageError as error:
         raise DataError(f"{table}, line {line}: {error}") from error
+    if file.is_symlink() and not file.exists():
+        raise DataError(f"{table}, line {line}: {file} {_NOT_FETCHED}")
     if not file.is_file():
         raise DataError(f"{table}, line {line}: {file} does not exist")
     return file
 
 
 def _read_bids(folder: Path) -> list[CohortScan]:
-    people = _participants(folder / "participants.tsv")
+    sites = _sites(folder / "participants.tsv")
     scans = []
     for image in bids.find_scans(folder):
         subject = image.relative_to(folder).parts[0]
@@ -243,38 +325,43 @@ def _read_bids(folder: Path) -> list[CohortScan]:
         if lesion is None:
             logger.warning("%s: no lesion mask in derivatives/labels, left out", image.name)
             continue
-        person = people.get(subject, {})
+        centerline = _label(labels, stem(image)[0], (*_CENTERLINE, *_CORD))
         scans.append(
-            CohortScan(
-                image,
-                lesion,
-                subject,
-                site=person.get("site", ""),
-                centerline=_label(labels, stem(image)[0], (*_CENTERLINE, *_CORD)),
-            )
+            CohortScan(image, lesion, subject, sites.get(subject, ""), centerline=centerline)
+        )
+    files = [f for s in scans for f in (s.scan, s.lesion_mask, s.centerline) if f is not None]
+    if lost := [file for file in files if not file.exists()]:
+        raise DataError(f"{lost[0]} {_NOT_FETCHED} ({len(lost)} of {len(files)} files)")
+    if sites and not any(scan.site for scan in scans):
+        logger.warning(
+            "participants.tsv gives no scan a site: expected a column site or institution, and "
+            "%s in the column participant_id",
+            " or ".join(sorted({scan.subject for scan in scans})[:2]),
         )
     return scans
 
 
 def _label(folder: Path, name: str, endings: Sequence[str]) -> Path | None:
-    """Find the first label file of a scan, with or without the scan's suffix in its name."""
+    """Find the first label file of a scan, with or without the scan's suffix in its name.
+
+    A link counts even where it leads nowhere: it is a label that was not fetched.
+    """
     for ending in endings:
         for start in (name, name.removesuffix("_T2w")):
             for extension in (".nii.gz", ".nii"):
                 file = folder / f"{start}_{ending}{extension}"
-                if file.is_file():
+                if file.is_file() or file.is_symlink():
                     return file
     return None
 
 
-def _participants(path: Path) -> dict[str, dict[str, str]]:
+def _sites(path: Path) -> dict[str, str]:
+    """Site of every subject, by the name of its folder; empty where it is not known."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        return {
-            row["participant_id"]: {
-                k: "" if v in (None, MISSING) else v for k, v in row.items() if k
-            }
-            for row in csv.DictReader(stream, delimiter="\t")
-            if row.get("participant_id")
-        }
+    return {
+        f"sub-{row.get('participant_id', '').removeprefix('sub-')}": (
+            row.get("site") or row.get("institution", "")
+        )
+        for row in _rows(path)
+    }

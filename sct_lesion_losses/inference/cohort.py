@@ -102,7 +102,7 @@ def content_of(scan: CohortScan) -> str:
     ImageError
         The scan cannot be read.
     """
-    file = scan.scan.resolve()
+    file = scan.scan.absolute()
     state = file.stat() if file.exists() else None
     return _content(file, None if state is None else (state.st_mtime_ns, state.st_size))
 
@@ -161,7 +161,7 @@ def locate(
         The scan, its mask or its centerline cannot be used.
     """
     image = nifti.read(scan.scan)
-    truth = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+    truth = cohorts.read_lesions(scan, image.grid).array
     method, file = inference.centerline, None
     if method == AS_IN_COHORT:
         method, file = "auto", scan.centerline

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.cohorts.table import CohortScan, content_hash, file_hash
+from sct_lesion_losses.cohorts.table import CohortScan, content_hash, file_hash, read_lesions
 from sct_lesion_losses.errors import DamagedError, DataError, OutputError, UsageError
 from sct_lesion_losses.geometry.cord_crop import WIDTH_VOX
 from sct_lesion_losses.geometry.patches import PATCH_VOX
@@ -434,7 +434,7 @@ def crop_scan(scan: CohortScan, margin: int = 0) -> tuple[TrainingCrop, str]:
     """
     with logs.about(scan.scan):
         image = nifti.read(scan.scan)
-        mask = nifti.read_mask(scan.lesion_mask, like=image.grid).array
+        mask = read_lesions(scan, image.grid).array
         line = find.centerline(image.array, image.grid, file=scan.centerline)
         cropped = prepare.crop(image.array, image.grid, line, margin)
         lesion = prepare.crop_mask(mask, image.grid, cropped)

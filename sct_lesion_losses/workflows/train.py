@@ -217,6 +217,8 @@ def _trained(
     scans = splits.of(cohort, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
     every = crop_cache.crop_scans(splits.part(scans, "training", "validation"), crop_settings)
+    hashes = {one.scan.scan: one.content for one in every}
+    splits.refuse_copies([one.scan for one in every], hashes)
     training, validation = (_part(every, name) for name in ("training", "validation"))
     init = settings.init
     landmarks = warm_start.landmarks(init)
@@ -238,7 +240,6 @@ def _trained(
         resume=settings.resume,
         watchers=watchers,
     )
-    hashes = {one.scan.scan: one.content for one in every}
     seen = {*draft.provenance.trained_on, *hashes.values()}
     seeds = {"training": recipe.seed}
     if not any(scan.split for scan in cohort):

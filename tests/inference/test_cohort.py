@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sct_lesion_losses import __version__
@@ -90,7 +91,7 @@ def test_the_cord_is_found_by_the_method_of_the_settings_or_the_cohorts_file(sca
 
     monkeypatch.setattr(find, "centerline", centerline)
     monkeypatch.setattr(nifti, "read", lambda _file: SimpleNamespace(array=None, grid=None))
-    monkeypatch.setattr(nifti, "read_mask", lambda _file, like: SimpleNamespace(array=None))
+    monkeypatch.setattr(nifti, "read_mask", lambda _file, like: SimpleNamespace(array=np.zeros(1)))
     with_file, without = scans
     locate(with_file, for_sct=False)
     locate(without)

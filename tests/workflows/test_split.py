@@ -59,8 +59,9 @@ def test_shares_of_the_lesion_free_go_to_training_and_tuning(cohort: Path, tmp_p
 
 
 def test_another_cohort_is_tuned_on_and_leaves_the_split_as_it_is(
-    cohort: Path, fresh: Path, tmp_path: Path
+    cohort: Path, tmp_path: Path
 ) -> None:
+    fresh = write_cohort(tmp_path / "data", subjects=4, seed=1)
     alone = cohorts.read(split.split(cohort, tmp_path / "alone.tsv"))
     joined = cohorts.read(split.split(cohort, tmp_path / "joined.tsv", tuning=fresh))
     # Its subjects are called alike, and some of the cohort are trained on.

@@ -83,6 +83,7 @@ ROW = f"sub-001/anat/sub-001_T2w.nii.gz\t{LABELS}/sub-001_T2w_label-lesion_seg.n
     ("text", "message"),
     [
         ("scan\tlesion_mask\n", "no scan with a lesion mask"),
+        ("scan\tsubject\na.nii\ts\n", "no column lesion_mask, only scan, subject"),
         ("scan\tlesion_mask\tsubject\na.nii\tb.nii\t\n", "line 2: subject is empty"),
         ("scan\tlesion_mask\tsubject\na.nii\tb.nii\ts\n", r"line 2: .*a\.nii does not exist"),
         ("scan\tlesion_mask\tsubject\na.png\tb.nii\ts\n", r"line 2: .*expected a name"),
@@ -108,6 +109,84 @@ def test_content_does_not_depend_on_type_order_or_file():
     assert cohort.content_hash(array.reshape(5, 4, 6)) != known
     array[0, 0, 0] += 1
     assert cohort.content_hash(array) != known
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+def test_tables_are_read_as_spreadsheets_leave_them(bids, delimiter, encoding):
+    text = f"Scan\tLesion_mask\tsubject\tSite\n{ROW}\tZürich\n".replace("\t", delimiter)
+    path = table_of(bids, "")
+    path.write_text(text, encoding=encoding)
+    assert [s.site for s in cohort.read(path)] == ["Zürich"]
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+@pytest.mark.parametrize("header", ["participant_id\tsite", "Participant_ID\tinstitution"])
+@pytest.mark.parametrize("prefix", ["sub-", ""])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_sites_are_read_from_participants_of_any_kind(bids, delimiter, header, prefix, encoding):
+    rows = [header, f"{prefix}001\tZürich", f"{prefix}002\tn/a", f"{prefix}003\tBern"]
+    people = bids / "participants.tsv"
+    people.write_text("\r\n".join(rows).replace("\t", delimiter), encoding=encoding)
+    assert [s.site for s in cohort.read(bids)] == ["Zürich", "", "Bern"]
+
+
+def test_participants_that_give_no_scan_a_site_are_warned_of(bids, caplog):
+    (bids / "participants.tsv").write_text("participant_id\tage\nsub-001\t40\n")
+    assert [s.site for s in cohort.read(bids)] == ["", "", ""]
+    assert "participants.tsv gives no scan a site: expected a column site" in caplog.text
+
+
+def test_subjects_that_differ_in_capitals_are_warned_of(bids, caplog):
+    second = ROW.replace("001", "002").removesuffix("sub-002")
+    path = table_of(bids, f"scan\tlesion_mask\tsubject\n{ROW}\n{second}SUB-001\n")
+    assert [s.subject for s in cohort.read(path)] == ["sub-001", "SUB-001"]
+    assert "sub-001 and SUB-001 are taken for two subjects" in caplog.text
+
+
+def linked(bids, extension):
+    """Let every image of a cohort be a link to a key in a store, as git-annex has them."""
+    store = bids / ".git" / "annex"
+    store.mkdir(parents=True)
+    for number, file in enumerate(sorted(bids.rglob("*.nii.gz"))):
+        key = store / f"MD5E-s{number}{extension}"
+        file.rename(key)
+        file.symlink_to(key)
+    return store
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ""])
+def test_links_keep_their_own_names(bids, extension, tmp_path):
+    linked(bids, extension)
+    scans = cohort.read(bids)
+    cohort.write(scans, tmp_path / "table.tsv")
+    assert "MD5E" not in (tmp_path / "table.tsv").read_text()
+    assert [s.name for s in cohort.read(tmp_path / "table.tsv")] == [s.name for s in scans]
+
+
+def test_a_table_in_a_folder_that_is_a_link_leads_to_its_scans(bids, tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "near").symlink_to(tmp_path / "far" / "away")
+    cohort.write(cohort.read(bids), tmp_path / "near" / "table.tsv")
+    again = cohort.read(tmp_path / "near" / "table.tsv")
+    assert [s.scan.exists() for s in again] == [True, True, True]
+
+
+@pytest.mark.parametrize("ending", ["T2w", "label-lesion_seg", "label-centerline"])
+def test_links_that_lead_nowhere_are_said(bids, ending):
+    lost = sorted(bids.rglob(f"*_{ending}.nii.gz"))[0]
+    lost.unlink()
+    lost.symlink_to("nowhere.nii.gz")
+    with pytest.raises(DataError, match=rf"{lost.name} is a link that leads nowhere; .*git annex"):
+        cohort.read(bids)
+
+
+def test_a_link_that_leads_nowhere_is_said_with_its_line(bids):
+    path = table_of(bids, f"scan\tlesion_mask\tsubject\n{ROW}\n")
+    (bids / "sub-001" / "anat" / "sub-001_T2w.nii.gz").unlink()
+    (bids / "sub-001" / "anat" / "sub-001_T2w.nii.gz").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"line 2: .*leads nowhere"):
+        cohort.read(path)
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):
