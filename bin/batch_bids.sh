@@ -21,7 +21,7 @@ PATH=$PATH:$here
 options=$results/batch_bids_options.txt
 given=$(printf '%s\n' "$@")
 if [ -e "$options" ] && [ "$(cat -- "$options")" != "$given" ]; then
-    echo "error: the masks in $results were made with other options:" $(cat -- "$options") >&2
+    echo "error: the masks in $results were made with other options: $(paste -s -d ' ' "$options")" >&2
     echo "give another folder for those of now, or remove $results" >&2
     exit 2
 fi
