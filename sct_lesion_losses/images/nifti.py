@@ -461,6 +461,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 GZIP_LEVEL = 4
+MASK_ROUNDING = 1e-3  # how far a scaled header may leave 0 and 1
 PMAP_ROUNDING = 1e-5  # how far interpolation may leave [0, 1]
 _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
@@ -566,9 +567,9 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     """
     path = Path(path)
     array, header, notes = _load(path)
-    mask = array != 0
-    top = 255 if array.max() == 255 else 1
-    if not (array[mask] == top).all():
+    top = 255 if abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
+    mask = np.abs(array - np.float64(top)) <= MASK_ROUNDING
+    if not (np.abs(array[~mask]) <= MASK_ROUNDING).all():
         raise ImageError(
             f"{path}: holds {_values_seen(array)}, expected a mask of 0 and 1; "
             "binarise it first, for instance with `sct_maths -bin 0.5`"
@@ -705,7 +706,7 @@ def _finite(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
 def _values_seen(array: Array) -> str:
     """Say which values an array holds: the first five."""
     values = np.unique(array)
-    text = ", ".join(f"{value:g}" for value in values[:5])
+    text = ", ".join(str(value).removesuffix(".0") for value in values[:5])
     return f"the values {text}" + (f", … ({len(values)} in all)" if len(values) > 5 else "")
 
 

@@ -35,7 +35,8 @@ def holding(*values: float, dtype: str = "float32") -> np.ndarray:
         (holding(1, 255, dtype="uint8"), "the values 0, 1, 255, expected"),
         (holding(-1, 1, dtype="int16"), "the values -1, 0, 1, expected"),
         (holding(0.5, 1), "the values 0, 0.5, 1, expected"),
-        (holding(0.9999), "the values 0, 0.9999, expected"),
+        (holding(0.99), "the values 0, 0.99, expected"),
+        (holding(1.00123456, dtype="float64"), "the values 0, 1.00123456, expected"),
         (holding(np.nan, 1), "the values 0, 1, nan, expected"),
         (holding(np.inf), "the values 0, inf, expected"),
         (holding(1, 2, 3, 4, 5, 6), r"the values 0, 1, 2, 3, 4, … \(7 in all\)"),
@@ -79,3 +80,10 @@ def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ImageError, match="truncated"):
         nifti.read_mask(path, like=GRID)
+
+
+@pytest.mark.parametrize("value", [0.99999, 1.00000006, 0.9995, 254.9999])
+def test_a_mask_of_a_scaled_header_is_taken(value: float, tmp_path: Path) -> None:
+    array = holding(value, 1e-9, dtype="float64")
+    mask = nifti.read_mask(save(tmp_path / "m.nii.gz", array)).array
+    assert np.argwhere(mask).tolist() == [[0, 0, 0]]
