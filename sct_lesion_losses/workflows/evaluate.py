@@ -34,7 +34,8 @@ from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
 from sct_lesion_losses.report import figures, scores, tables
 from sct_lesion_losses.report.scores import TableColumn
 from sct_lesion_losses.report.tables import PUBLISHED, Table
-from sct_lesion_losses.thresholds import THRESHOLDS, Choice, ScanCounts, choose
+from sct_lesion_losses.thresholds import THRESHOLDS, Choice, choose
+from sct_lesion_losses.thresholds.curves import LesionCurve
 
 SCT_RULE = "sct as shipped"
 TABLES, FIGURES = "tables", "figures"
@@ -335,47 +336,29 @@ def _rows(
     rows: list[ScanScore] = []
     lesions: list[TruthLesion] = []
     for scan in scans:
+        name = names[scan.scan]
         for one in models:
             counts = results[scan][one.model].counts
             assert counts is not None
             for k, threshold in enumerate(one.thresholds):
-                rows += _scores(one, scan, names[scan.scan], counts, k, threshold)
-                if one.is_tuned(threshold) or threshold == UNTUNED:
-                    lesions += _lesions(one, scan, names[scan.scan], counts, k, threshold)
+                tuned, voxels = one.is_tuned(threshold), counts.voxel_score(k)
+                about = (name, scan.subject, scan.site, one.label, threshold, tuned, voxels)
+                rows += [ScanScore(*about, counts.lesion_score(preset, k)) for preset in PRESETS]
+                if tuned or threshold == UNTUNED:
+                    lesions += [
+                        TruthLesion(
+                            name, scan.subject, one.label, threshold, tuned, preset, *lesion
+                        )
+                        for preset, curve in counts.lesions.items()
+                        for lesion in _detected(curve, k, counts.voxel_mm3)
+                    ]
     return tuple(rows), tuple(lesions)
 
 
-def _scores(
-    one: EvaluatedModel,
-    scan: CohortScan,
-    name: str,
-    counts: ScanCounts,
-    k: int,
-    threshold: float | None,
-) -> Iterator[ScanScore]:
-    voxels, tuned = counts.voxel_score(k), one.is_tuned(threshold)
-    for preset in PRESETS:
-        lesions = counts.lesion_score(preset, k)
-        yield ScanScore(name, scan.subject, scan.site, one.label, threshold, tuned, voxels, lesions)
-
-
-def _lesions(
-    one: EvaluatedModel,
-    scan: CohortScan,
-    name: str,
-    counts: ScanCounts,
-    k: int,
-    threshold: float | None,
-) -> Iterator[TruthLesion]:
-    tuned = one.is_tuned(threshold)
-    for preset, curve in counts.lesions.items():
-        found = zip(curve.truth_sizes, curve.found[k], strict=True)
-        for number, (size, detected) in enumerate(found, start=1):
-            mm3 = int(size) * counts.voxel_mm3
-            yield TruthLesion(
-                *(name, scan.subject, one.label, threshold, tuned, preset),
-                *(number, mm3, bool(detected)),
-            )
+def _detected(curve: LesionCurve, k: int, voxel_mm3: float) -> Iterator[tuple[int, float, bool]]:
+    """Yield number, volume and detection of every lesion, at a model's k-th threshold."""
+    for number, size in enumerate(curve.truth_sizes, start=1):
+        yield number, int(size) * voxel_mm3, bool(curve.found[k][number - 1])
 
 
 def _described(models: Sequence[EvaluatedModel], sct: Choice | None) -> dict[str, dict[str, Any]]:
