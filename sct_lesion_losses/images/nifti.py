@@ -1,4 +1,9 @@
-"""Scans, masks and p-maps in NIfTI files: read with suspicion, written whole or not at all."""
+"""Scans, masks and p-maps in NIfTI files: read with suspicion, written whole or not at all.
+
+nibabel knows the fields of a header and what they mean. Here are the checks that it leaves out, and
+the reading of the stream: to its end, so that the checksum is verified, and never by more than is
+there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -17,237 +24,359 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import shape_zoom_affine
 
 from sct_lesion_losses.errors import GeometryError, ImageError, OutputError
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import replacing
 
+Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
 
+GZIP_LEVEL = 4
+MASK_ROUNDING = 1e-3  # how far a scaled header may leave 0 and 1
+PMAP_ROUNDING = 1e-5  # how far interpolation may leave [0, 1]
 SHEAR_WARNED, SHEAR_REFUSED = 0.02, 0.2  # cosine between two voxel axes: about 1 and 12 degrees
 SPACING_RANGE_MM = (0.01, 100.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """The fields of a header that say where an image is; `nifti.write` repeats them.
-
-    Attributes
-    ----------
-    sform, qform : dict of str to number or array
-        Raw header fields, so that they are written back bit for bit.
-    units : int
-        Raw `xyzt_units`.
-    nifti2 : bool
-        The file is NIfTI-2.
-    """
-
-    sform: dict[str, Any]
-    qform: dict[str, Any]
-    units: int
-    nifti2: bool
-
-
-@np.errstate(invalid="ignore")  # a signalling NaN in the header; what comes of it is checked
-def placed(
-    raw: Any, shape: tuple[int, int, int], name: str, notes: list[str]
-) -> tuple[Matrix, Placement]:
-    """Choose the affine as nibabel does (sform, qform, voxel sizes), skipping unusable forms."""
-    s_code, q_code = int(raw["sform_code"]), int(raw["qform_code"])
-    sform, qform = raw.get_sform(), _qform(raw)
-    s_good, q_good = s_code != 0 and _usable(sform), q_code != 0 and _usable(qform)
-    if s_code != 0 and not s_good:
-        notes.append("the sform is singular or not finite and was left out")
-    if q_code != 0 and not q_good:
-        notes.append("the qform is singular or not finite and was left out")
-    if s_good:
-        affine = sform
-    elif q_good and qform is not None:
-        affine = qform
-    elif s_code or q_code:
-        raise ImageError(
-            f"{name}: neither sform nor qform is usable (singular or not finite); "
-            "convert the image again, or copy a good header with `sct_image -copy-header`"
-        )
-    else:
-        affine = _from_voxel_size(raw, shape, name)
-        notes.append(
-            "sform and qform codes are both 0: the orientation is a guess "
-            "(x to the left, y to the front, z up); check the result"
-        )
-    affine = np.asarray(affine, dtype=np.float64)
-    if s_good and q_good and qform is not None:
-        _compare(sform, qform, shape, notes)
-    _check_axes(affine, name, notes)
-    return affine, _placement(raw, affine, s_good, q_good)
-
-
-def _qform(raw: Any) -> Matrix | None:
-    try:
-        return np.asarray(raw.get_qform(), dtype=np.float64)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
-        return None
-
-
-def _usable(affine: Matrix | None) -> bool:
-    if affine is None or not np.isfinite(affine).all():
-        return False
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
-
-
-def _from_voxel_size(raw: Any, shape: tuple[int, int, int], name: str) -> Matrix:
-    """Affine without any form: nibabel's, the centre of the image at 0, x to the left."""
-    size = np.abs(np.asarray(raw["pixdim"][1:4], dtype=np.float64))
-    if not np.isfinite(size).all() or size.min() <= 0:
-        raise ImageError(f"{name}: the header has no voxel size; convert the image again")
-    affine = np.diag([-size[0], size[1], size[2], 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return affine
-
-
-def _compare(sform: Matrix, qform: Matrix, shape: tuple[int, int, int], notes: list[str]) -> None:
-    """Note a disagreement of the two forms of more than half a voxel at a corner."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    apart_mm = float(np.linalg.norm(((sform - qform) @ corners)[:3], axis=0).max())
-    if apart_mm > np.linalg.norm(sform[:3, :3], axis=0).min() / 2:
-        notes.append(f"sform and qform differ by up to {apart_mm:.1f} mm: the sform is used")
-
-
-def _check_axes(affine: Matrix, name: str, notes: list[str]) -> None:
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
-        sizes = " × ".join(f"{size:g}" for size in spacing)
-        raise ImageError(f"{name}: voxels of {sizes} mm; check the units in the header")
-    directions = affine[:3, :3] / spacing
-    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
-    if shear > SHEAR_REFUSED:
-        raise ImageError(
-            f"{name}: the voxel axes are {math.degrees(math.asin(min(shear, 1))):.0f}° off a right "
-            "angle; resample the image to a grid that is not sheared"
-        )
-    if shear > SHEAR_WARNED:
-        notes.append(
-            f"the voxel axes are {math.degrees(math.asin(shear)):.0f}° off a right angle: "
-            "lengths in mm are approximate"
-        )
-
-
-def _placement(raw: Any, affine: Matrix, s_good: bool, q_good: bool) -> Placement:
-    """Keep both forms bit for bit; an unusable one loses its code, and its fields if not finite."""
-    rows = {row: np.array(raw[row]) for row in ("srow_x", "srow_y", "srow_z")}
-    if not all(np.isfinite(row).all() for row in rows.values()):
-        rows = {row: np.zeros(4) for row in rows}
-    fields = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-    turn = {field: float(raw[field]) for field in fields}
-    if not all(math.isfinite(value) for value in turn.values()):
-        turn = dict.fromkeys(fields, 0.0)
-    pixdim = np.ones(8)
-    pixdim[:4] = raw["pixdim"][:4]
-    if not q_good and (not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0):
-        pixdim[1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-    return Placement(
-        sform={**rows, "sform_code": int(raw["sform_code"]) if s_good else 0},
-        qform={**turn, "pixdim": pixdim, "qform_code": int(raw["qform_code"]) if q_good else 0},
-        units=int(raw["xyzt_units"]),
-        nifti2=len(raw.binaryblock) == 540,
-    )
-
-
 MAX_VOXEL_BYTES = 8 << 30
 MAX_EXTENSION_BYTES = 16 << 20
+MAX_TRAILING_BYTES = 1 << 20
+MAX_DEFLATE_RATIO = 1032  # zlib's documentation: the most that deflate can expand by
+CHUNK_BYTES = 1 << 20
+_EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_KINDS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by the length of the header
+_NO_NUMBERS = {"c": "complex numbers", "V": "RGB colours", "f": "128-bit floats"}
 _FORM_CODES = range(6)
 _MM, _SPACE, _SPACE_UNITS, _TIME_UNITS = 2, 0b111, range(4), range(0, 56, 8)
-_HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_DTYPES = {
-    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
-    256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
-}  # fmt: skip
-_REFUSED = {
-    1: "single bits", 32: "complex numbers", 128: "RGB colours", 1536: "128-bit floats",
-    1792: "complex numbers", 2048: "complex numbers", 2304: "RGBA colours",
-}  # fmt: skip
+_SFORM = ("sform_code", "srow_x", "srow_y", "srow_z")
+_TURN = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+_GZIP = b"\x1f\x8b"
+_LOOKS = (
+    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
+    (b"/annex/objects/", "a git-annex pointer; run `git annex get`"),
+    (b"../.git/annex", "a git-annex pointer; run `git annex get`"),
+    (b"<!DOCTYPE", "an HTML page, not an image; download it again"),
+    (b"<html", "an HTML page, not an image; download it again"),
+    (b"PK\x03\x04", "a zip archive; unpack it first"),
+    (b"NRRD", "an NRRD image; convert it to NIfTI"),
+    (b"\x89HDF", "an HDF5 or MINC file; convert it to NIfTI"),
+)
+_CONVERT = "; convert it, by nibabel's `nib-convert {name} {stem}.nii.gz` for example"
+_HINTS = {
+    **dict.fromkeys((".mgz", ".mgh", ".img", ".hdr", ".mnc"), _CONVERT),
+    ".dcm": "; convert the DICOM series, by dcm2niix for example",
+    **dict.fromkeys((".csv", ".tsv"), "; a table of scans is for -i of the commands on cohorts"),
+}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Header:
-    """A checked header.
+class Scan:
+    """A 3-D image in memory.
 
     Attributes
     ----------
-    shape : tuple of int
-        X, Y, Z.
-    dtype : numpy dtype
-        Of the stored voxels, with their byte order.
-    offset : int
-        First byte of the voxels.
-    slope, intercept : float
-        Of the stored values; 1 and 0 where there is no scaling.
-    affine : (4, 4) float64
-        Voxels to world mm.
-    placement : Placement
+    array : (X, Y, Z)
+        Voxels in stored axis order: finite, of the stored type in native byte order, float64
+        where the header scales them; bool for a mask.
+    grid : Grid
+        Where the voxels are.
+    path : Path
+        The file as it was named.
     notes : tuple of str
-        What was doubtful or repaired.
+        What was doubtful or repaired while reading; already logged.
+    header : nibabel header
+        Says where the voxels are, and nothing else; an output on this grid repeats it.
     """
 
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    offset: int
-    slope: float
-    intercept: float
-    affine: Matrix
-    placement: Placement
+    array: Array
+    grid: Grid
+    path: Path
     notes: tuple[str, ...]
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of voxel data."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    header: Any
 
 
-def header_bytes(start: bytes) -> int | None:
-    """Length of the header from its first 8 bytes: 348, 540, or None if it is not NIfTI."""
-    for order in ("little", "big"):
-        size = int.from_bytes(start[:4], order)
-        if size in _HEADER_BYTES:
-            return size
-    return None
+def stem(path: Path) -> tuple[str, str]:
+    """Split a file name into stem and extension; `.nii.gz` is one extension.
 
-
-def parse(block: bytes, name: str) -> Header:
-    """Read a header of 348 or 540 bytes.
-
-    Parameters
-    ----------
-    block : bytes
-    name : str
-        What error messages call the file.
+    >>> stem(Path("sub-01/T2w.NII.GZ"))
+    ('T2w', '.NII.GZ')
 
     Raises
     ------
     ImageError
-        The header is damaged, or describes something else than one 3-D scan.
+        The name does not end in `.nii` or `.nii.gz`.
     """
-    raw = _HEADER_BYTES[len(block)](block, check=False)
+    found = _EXTENSION.search(path.name)
+    if found is None:
+        hint = _HINTS.get(path.suffix.lower(), "").format(name=path.name, stem=path.stem)
+        raise ImageError(f"{path}: expected a name that ends in .nii or .nii.gz{hint}")
+    return path.name[: found.start()], found.group()
+
+
+def is_nifti_name(path: Path) -> bool:
+    """Whether a file name ends in `.nii` or `.nii.gz`."""
+    return _EXTENSION.search(path.name) is not None
+
+
+def read(path: Path) -> Scan:
+    """Read a scan.
+
+    Voxels that are not finite are replaced: NaN and -Inf by the lowest finite value, which is
+    background wherever they usually come from (the border of a resampled image), Inf by the
+    highest. Integer images keep their type.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, damaged or not a 3-D scan, or all its voxels are equal.
+    """
+    path = Path(path)
+    scan = _load(path)
+    array, repaired = _finite(scan.array, path)
+    low, high = array.min(), array.max()
+    if low == high:
+        raise ImageError(f"{path}: every voxel is {low:g}; this is not a scan, check its export")
+    return _said(scan, array, *repaired)
+
+
+def read_mask(path: Path, like: Grid | None = None) -> Scan:
+    """Read a mask: {0, 1}, or {0, 255} as image editors write it.
+
+    Parameters
+    ----------
+    path : Path
+    like : Grid, optional
+        Grid of the image that the mask belongs to.
+
+    Returns
+    -------
+    Scan
+        With a bool array, which may be empty.
+
+    Raises
+    ------
+    ImageError
+        The file is missing or damaged, or holds other values.
+    GeometryError
+        The mask is on another grid than the image.
+    """
+    path = Path(path)
+    scan = _load(path)
+    array = scan.array
+    top = 255 if abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
+    mask = np.abs(array - np.float64(top)) <= MASK_ROUNDING
+    if not (np.abs(array[~mask]) <= MASK_ROUNDING).all():
+        raise ImageError(
+            f"{path}: holds {_values_seen(array)}, expected a mask of 0 and 1; "
+            "binarise it first, for instance with `sct_maths -bin 0.5`"
+        )
+    if top == 255:
+        scan = _said(scan, mask, "the mask is 0 and 255: 255 is taken as 1")
+    else:
+        scan = _said(scan, mask)
+    if like is not None:
+        _check_grid(scan, like)
+    return scan
+
+
+def read_pmap(path: Path) -> Scan:
+    """Read a p-map: floating-point probabilities in [0, 1].
+
+    Raises
+    ------
+    ImageError
+        The file is missing or damaged, holds whole numbers, or values outside [0, 1].
+    """
+    path = Path(path)
+    scan = _load(path)
+    array = scan.array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(
+            f"{path}: holds {array.dtype} values, expected a p-map of floating-point "
+            "probabilities (-pmap 1 writes one); was a mask given in its place?"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -PMAP_ROUNDING and high <= 1 + PMAP_ROUNDING):  # also refuses NaN
+        raise ImageError(
+            f"{path}: holds values from {low:g} to {high:g}, expected probabilities in [0, 1]"
+        )
+    return _said(scan, np.clip(array, 0, 1))
+
+
+def write(path: Path, array: Array, like: Scan, dtype: npt.DTypeLike) -> None:
+    """Write an array on the grid of a scan; the file appears complete or not at all.
+
+    Of the scan's header only shape, sform, qform, their codes, voxel sizes and units are
+    repeated: no text, no extension. The same array gives the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in `.nii` or `.nii.gz`.
+    array : (X, Y, Z)
+    like : Scan
+    dtype : uint8, int16, int32 or float32
+
+    Raises
+    ------
+    GeometryError
+        The array is not on the scan's grid.
+    OutputError
+        The values do not fit the type, or the file cannot be written.
+    """
+    path = Path(path)
+    _, extension = stem(path)
+    if array.shape != like.grid.shape:
+        raise GeometryError(f"{path}: array {array.shape} on a grid of {like.grid.shape}")
+    values = _cast(array, np.dtype(dtype), path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if extension.lower().endswith(".gz"):
+            # No file name and no time: they would differ between runs, and tell of the machine.
+            with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+                _put(cast("BinaryIO", packed), values, like.header)
+        else:
+            _put(file, values, like.header)
+
+
+@np.errstate(invalid="ignore")  # a signalling NaN in the header; what comes of it is checked
+def _load(path: Path) -> Scan:
+    """Read voxels, scaled, and where they are."""
+    _, extension = stem(path)
+    most = _size(path)
+    notes: list[str] = []
+    with _opened(path) as (stream, packed):
+        raw = _header(stream, path)
+        _repair(raw, notes)
+        shape, dtype, offset = _shape(raw, str(path)), _dtype(raw, path), _offset(raw, path)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > MAX_VOXEL_BYTES:
+            raise ImageError(
+                f"{path}: the header claims {n_bytes / 2**30:.0f} GiB of voxels "
+                f"(shape {shape}); it is damaged, or crop the image first"
+            )
+        slope, intercept = _scaling(raw, notes)
+        affine, header = _placed(raw, shape, str(path), notes)
+        if offset + n_bytes > most * (MAX_DEFLATE_RATIO if packed else 1):
+            raise ImageError(
+                f"{path}: truncated: {most} bytes cannot hold the {n_bytes} bytes of voxels that "
+                "the header claims; copy the file again"
+            )
+        _take(stream, offset - len(raw.binaryblock))
+        data = _take(stream, n_bytes)
+        if len(data) < n_bytes:
+            raise ImageError(
+                f"{path}: truncated: {len(data)} of {n_bytes} bytes of voxels; copy the file again"
+            )
+        if trailing := _finish(stream, path):
+            notes.append(f"{trailing} bytes behind the voxels were ignored")
+        if packed != extension.lower().endswith(".gz"):
+            notes.append(f"the content is {'' if packed else 'not '}gzip, unlike its name")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F")
+    array = array.astype(dtype.newbyteorder("="), copy=False)
+    if (slope, intercept) != (1.0, 0.0):
+        array = array.astype(np.float64) * slope + intercept
+    return Scan(array, Grid(shape, affine), path, tuple(notes), header)
+
+
+def _said(scan: Scan, array: Array, *notes: str) -> Scan:
+    """Log what is doubtful of a scan; return it with other voxels and further notes."""
+    notes = (*scan.notes, *notes)
+    for note in notes:
+        logger.warning("%s: %s", scan.path.name, note)
+    return Scan(array, scan.grid, scan.path, notes, scan.header)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """Open an image file, plain or gzip by its content; say what is wrong with its stream."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file, packed
+    except EOFError as error:
+        raise ImageError(
+            f"{path}: truncated: the gzip stream ends too early; copy the file again"
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ImageError(f"{path}: damaged: {error}; copy the file again, or restore it") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _take(stream: BinaryIO, size: int) -> bytearray:
+    """Read `size` bytes, or fewer where the file ends; memory grows with what is there."""
+    out = bytearray()
+    while len(out) < size and (chunk := stream.read(min(CHUNK_BYTES, size - len(out)))):
+        out += chunk
+    return out
+
+
+def _finish(stream: BinaryIO, path: Path) -> int:
+    """Read what follows the voxels, so that the checksum is verified; return its length."""
+    trailing = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        trailing += len(chunk)
+        if trailing > MAX_TRAILING_BYTES:
+            raise ImageError(
+                f"{path}: holds much more data than its header describes; "
+                "the header is wrong, convert the image again"
+            )
+    return trailing
+
+
+def _size(path: Path) -> int:
+    """Size of a regular file, bytes; says what is wrong with anything else."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ImageError(f"{path}: dangling link to {path.readlink().name}") from None
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(f"{path}: is a folder, expected a NIfTI file")
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError(f"{path}: is not a regular file")
+    if found.st_size == 0:
+        raise ImageError(f"{path}: the file is empty (0 bytes); copy it again")
+    if not os.access(path, os.R_OK):
+        raise ImageError(f"{path}: no permission to read it")
+    return found.st_size
+
+
+def _what_is(head: bytes) -> str:
+    """Say what a file that is not NIfTI looks like, from its first bytes."""
+    if head[128:132] == b"DICM":
+        return "a DICOM file; convert it with dcm2niix"
+    for start, what in _LOOKS:
+        if start.lower() in head[:64].lower():
+            return what
+    if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
+        return "a text file, not an image"
+    return "not a NIfTI-1 or NIfTI-2 file; convert it to NIfTI"
+
+
+def _header(stream: BinaryIO, path: Path) -> Any:
+    """Read a header as it is; refuse what is not one NIfTI file."""
+    start = bytes(_take(stream, 348))
+    sizes = [int.from_bytes(start[:4], order) for order in ("little", "big")]
+    size = next((size for size in sizes if size in _KINDS), 0)
+    if len(start) < 348 or not size:
+        raise ImageError(f"{path}: this is {_what_is(start)}")
+    block = start + bytes(_take(stream, size - len(start)))
+    if len(block) < size:
+        raise ImageError(f"{path}: truncated in its header; copy the file again")
+    raw = _KINDS[size](block, check=False)
     magic = bytes(raw["magic"])[:3]
     if magic in (b"ni1", b"ni2"):
-        raise ImageError(f"{name}: the voxels are in an .img file; convert it to one .nii.gz file")
+        raise ImageError(f"{path}: the voxels are in an .img file; convert it to one .nii.gz file")
     if magic not in (b"n+1", b"n+2"):
-        raise ImageError(f"{name}: an Analyze image without orientation; convert it to NIfTI")
-    notes: list[str] = []
-    _repair(raw, notes)
-    shape = _shape(raw, name)
-    dtype = _dtype(raw, name)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if n_bytes > MAX_VOXEL_BYTES:
-        raise ImageError(
-            f"{name}: the header claims {n_bytes / 2**30:.0f} GiB of voxels "
-            f"(shape {shape}); it is damaged, or crop the image first"
-        )
-    offset = _offset(raw, len(block), name)
-    slope, intercept = _scaling(raw, notes)
-    affine, placement = placed(raw, shape, name, notes)
-    return Header(shape, dtype, offset, slope, intercept, affine, placement, tuple(notes))
+        raise ImageError(f"{path}: an Analyze image without orientation; convert it to NIfTI")
+    return raw
 
 
 def _repair(raw: Any, notes: list[str]) -> None:
@@ -293,22 +422,24 @@ def _shape(raw: Any, name: str) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _dtype(raw: Any, name: str) -> np.dtype[Any]:
-    code = int(raw["datatype"])
-    if code not in _DTYPES:
-        what = _REFUSED.get(code, f"an unknown type (code {code})")
-        raise ImageError(f"{name}: the voxels are {what}; expected one real number per voxel")
-    return np.dtype(_DTYPES[code]).newbyteorder(raw.endianness)
+def _dtype(raw: Any, path: Path) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(raw.get_data_dtype())
+        what = _NO_NUMBERS.get(dtype.kind, "no numbers")
+    except (HeaderDataError, KeyError):
+        dtype, what = np.dtype("V"), f"an unknown type (code {int(raw['datatype'])})"
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ImageError(f"{path}: the voxels are {what}; expected one real number per voxel")
+    return dtype
 
 
-def _offset(raw: Any, header: int, name: str) -> int:
-    offset = float(raw["vox_offset"])
-    first = header + 4
+def _offset(raw: Any, path: Path) -> int:
+    offset, first = float(raw["vox_offset"]), len(raw.binaryblock) + 4
     if offset == 0:
         return first
     if not first <= offset <= first + MAX_EXTENSION_BYTES:
         raise ImageError(
-            f"{name}: the header is damaged: voxels start at byte {offset:g}; "
+            f"{path}: the header is damaged: voxels start at byte {offset:g}; "
             "convert the image again"
         )
     return int(offset)
@@ -329,360 +460,101 @@ def _scaling(raw: Any, notes: list[str]) -> tuple[float, float]:
     return slope, intercept
 
 
-CHUNK_BYTES = 1 << 20
-MAX_TRAILING_BYTES = 1 << 20
-MAX_DEFLATE_RATIO = 1032  # zlib's documentation: the most that deflate can expand by
-_GZIP = b"\x1f\x8b"
-_LOOKS = (
-    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-    (b"/annex/objects/", "a git-annex pointer; run `git annex get`"),
-    (b"../.git/annex", "a git-annex pointer; run `git annex get`"),
-    (b"<!DOCTYPE", "an HTML page, not an image; download it again"),
-    (b"<html", "an HTML page, not an image; download it again"),
-    (b"PK\x03\x04", "a zip archive; unpack it first"),
-    (b"NRRD", "an NRRD image; convert it to NIfTI"),
-    (b"\x89HDF", "an HDF5 or MINC file; convert it to NIfTI"),
-)
-
-
-class Stream:
-    """Reads an image file from start to end, plain or gzip by its content.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    ImageError
-        There is no file to read, or its stream is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file_bytes = _size(path)
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-        self.compressed = self._file.read(2) == _GZIP
-        self._file.seek(0)
-        self._data = cast(
-            "BinaryIO", gzip.GzipFile(fileobj=self._file) if self.compressed else self._file
+def _placed(
+    raw: Any, shape: tuple[int, int, int], name: str, notes: list[str]
+) -> tuple[Matrix, Any]:
+    """Choose the affine as nibabel does (sform, qform, voxel sizes), skipping unusable forms."""
+    sform, qform = raw.get_sform(), _qform(raw)
+    good = {}
+    for form, affine in (("sform", sform), ("qform", qform)):
+        coded = int(raw[f"{form}_code"]) != 0
+        good[form] = coded and _usable(affine)
+        if coded and not good[form]:
+            notes.append(f"the {form} is singular or not finite and was left out")
+    if good["sform"]:
+        affine = sform
+    elif good["qform"]:
+        affine = qform
+    elif int(raw["sform_code"]) or int(raw["qform_code"]):
+        raise ImageError(
+            f"{name}: neither sform nor qform is usable (singular or not finite); "
+            "convert the image again, or copy a good header with `sct_image -copy-header`"
         )
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._data.close()
-        self._file.close()
-
-    @property
-    def most_bytes(self) -> int:
-        """The most that the file can hold once decompressed."""
-        return self.file_bytes * (MAX_DEFLATE_RATIO if self.compressed else 1)
-
-    def read(self, size: int) -> bytearray:
-        """Read `size` bytes, or fewer where the file ends; memory grows with what is there."""
-        out = bytearray()
-        try:
-            while len(out) < size:
-                chunk = self._data.read(min(CHUNK_BYTES, size - len(out)))
-                if not chunk:
-                    break
-                out += chunk
-        except EOFError as error:
-            raise ImageError(
-                f"{self.path}: truncated: the gzip stream ends too early; copy the file again"
-            ) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise ImageError(
-                f"{self.path}: damaged: {error}; copy the file again, or restore it"
-            ) from error
-        except OSError as error:
-            raise ImageError(f"{self.path}: cannot be read: {error.strerror}") from error
-        return out
-
-    def finish(self) -> int:
-        """Read what follows the voxels, so that the checksum is verified; return its length.
-
-        Raises
-        ------
-        ImageError
-            The checksum is wrong, or far more follows than the header tells of.
-        """
-        trailing = 0
-        while chunk := self.read(CHUNK_BYTES):
-            trailing += len(chunk)
-            if trailing > MAX_TRAILING_BYTES:
-                raise ImageError(
-                    f"{self.path}: holds much more data than its header describes; "
-                    "the header is wrong, convert the image again"
-                )
-        return trailing
+    else:
+        size = np.asarray(raw["pixdim"][1:4], dtype=np.float64)
+        if not np.isfinite(size).all() or size.min() <= 0:
+            raise ImageError(f"{name}: the header has no voxel size; convert the image again")
+        affine = shape_zoom_affine(shape, size)
+        notes.append(
+            "sform and qform codes are both 0: the orientation is a guess "
+            "(x to the left, y to the front, z up); check the result"
+        )
+    affine = np.asarray(affine, dtype=np.float64)
+    if good["sform"] and good["qform"] and qform is not None:
+        _compare(sform, qform, shape, notes)
+    _check_axes(affine, name, notes)
+    return affine, _bare(raw, affine, good)
 
 
-def what_is(head: bytes) -> str:
-    """Say what a file that is not NIfTI looks like, from its first bytes."""
-    if head[128:132] == b"DICM":
-        return "a DICOM file; convert it with dcm2niix"
-    for start, what in _LOOKS:
-        if start.lower() in head[:64].lower():
-            return what
-    if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-        return "a text file, not an image"
-    return "not a NIfTI-1 or NIfTI-2 file; convert it to NIfTI"
-
-
-def _size(path: Path) -> int:
-    """Size of a regular file, bytes; says what is wrong with anything else."""
+def _qform(raw: Any) -> Matrix | None:
     try:
-        found = path.stat()
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise ImageError(f"{path}: dangling link to {path.readlink().name}") from None
-        raise ImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise ImageError(f"{path}: is a folder, expected a NIfTI file")
-    if not stat.S_ISREG(found.st_mode):
-        raise ImageError(f"{path}: is not a regular file")
-    if found.st_size == 0:
-        raise ImageError(f"{path}: the file is empty (0 bytes); copy it again")
-    if not os.access(path, os.R_OK):
-        raise ImageError(f"{path}: no permission to read it")
-    return found.st_size
+        return np.asarray(raw.get_qform(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+        return None
 
 
-logger = logging.getLogger(__name__)
-
-Array = npt.NDArray[Any]
-
-GZIP_LEVEL = 4
-MASK_ROUNDING = 1e-3  # how far a scaled header may leave 0 and 1
-PMAP_ROUNDING = 1e-5  # how far interpolation may leave [0, 1]
-_EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+def _usable(affine: Matrix | None) -> bool:
+    if affine is None or not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A 3-D image in memory.
-
-    Attributes
-    ----------
-    array : (X, Y, Z)
-        Voxels in stored axis order: finite, of the stored type in native byte order, float64
-        where the header scales them; bool for a mask.
-    grid : Grid
-        Where the voxels are.
-    path : Path
-        The file as it was named.
-    notes : tuple of str
-        What was doubtful or repaired while reading; already logged.
-    placement : Placement
-        Header fields that an output on this grid repeats.
-    """
-
-    array: Array
-    grid: Grid
-    path: Path
-    notes: tuple[str, ...]
-    placement: Placement
+def _compare(sform: Matrix, qform: Matrix, shape: tuple[int, int, int], notes: list[str]) -> None:
+    """Note a disagreement of the two forms of more than half a voxel at a corner."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
+    apart_mm = float(np.linalg.norm(((sform - qform) @ corners)[:3], axis=0).max())
+    if apart_mm > np.linalg.norm(sform[:3, :3], axis=0).min() / 2:
+        notes.append(f"sform and qform differ by up to {apart_mm:.1f} mm: the sform is used")
 
 
-_CONVERT = "; convert it, by nibabel's `nib-convert {name} {stem}.nii.gz` for example"
-_HINTS = {
-    **dict.fromkeys((".mgz", ".mgh", ".img", ".hdr", ".mnc"), _CONVERT),
-    ".dcm": "; convert the DICOM series, by dcm2niix for example",
-    **dict.fromkeys((".csv", ".tsv"), "; a table of scans is for -i of the commands on cohorts"),
-}
-
-
-def stem(path: Path) -> tuple[str, str]:
-    """Split a file name into stem and extension; `.nii.gz` is one extension.
-
-    >>> stem(Path("sub-01/T2w.NII.GZ"))
-    ('T2w', '.NII.GZ')
-
-    Raises
-    ------
-    ImageError
-        The name does not end in `.nii` or `.nii.gz`.
-    """
-    found = _EXTENSION.search(path.name)
-    if found is None:
-        hint = _HINTS.get(path.suffix.lower(), "").format(name=path.name, stem=path.stem)
-        raise ImageError(f"{path}: expected a name that ends in .nii or .nii.gz{hint}")
-    return path.name[: found.start()], found.group()
-
-
-def is_nifti_name(path: Path) -> bool:
-    """Whether a file name ends in `.nii` or `.nii.gz`."""
-    return _EXTENSION.search(path.name) is not None
-
-
-def read(path: Path) -> Scan:
-    """Read a scan.
-
-    Voxels that are not finite are replaced: NaN and -Inf by the lowest finite value, which is
-    background wherever they usually come from (the border of a resampled image), Inf by the
-    highest. Integer images keep their type.
-
-    Raises
-    ------
-    ImageError
-        The file is missing, damaged or not a 3-D scan, or all its voxels are equal.
-    """
-    path = Path(path)
-    array, header, notes = _load(path)
-    array, repaired = _finite(array, path)
-    low, high = array.min(), array.max()
-    if low == high:
-        raise ImageError(f"{path}: every voxel is {low:g}; this is not a scan, check its export")
-    return _scan(path, array, header, (*notes, *repaired))
-
-
-def read_mask(path: Path, like: Grid | None = None) -> Scan:
-    """Read a mask: {0, 1}, or {0, 255} as image editors write it.
-
-    Parameters
-    ----------
-    path : Path
-    like : Grid, optional
-        Grid of the image that the mask belongs to.
-
-    Returns
-    -------
-    Scan
-        With a bool array, which may be empty.
-
-    Raises
-    ------
-    ImageError
-        The file is missing or damaged, or holds other values.
-    GeometryError
-        The mask is on another grid than the image.
-    """
-    path = Path(path)
-    array, header, notes = _load(path)
-    top = 255 if abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
-    mask = np.abs(array - np.float64(top)) <= MASK_ROUNDING
-    if not (np.abs(array[~mask]) <= MASK_ROUNDING).all():
+def _check_axes(affine: Matrix, name: str, notes: list[str]) -> None:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
+        sizes = " × ".join(f"{size:g}" for size in spacing)
+        raise ImageError(f"{name}: voxels of {sizes} mm; check the units in the header")
+    directions = affine[:3, :3] / spacing
+    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    if shear > SHEAR_REFUSED:
         raise ImageError(
-            f"{path}: holds {_values_seen(array)}, expected a mask of 0 and 1; "
-            "binarise it first, for instance with `sct_maths -bin 0.5`"
+            f"{name}: the voxel axes are {math.degrees(math.asin(min(shear, 1))):.0f}° off a right "
+            "angle; resample the image to a grid that is not sheared"
         )
-    if top == 255:
-        notes = (*notes, "the mask is 0 and 255: 255 is taken as 1")
-    scan = _scan(path, mask, header, notes)
-    if like is not None:
-        _check_grid(scan, like)
-    return scan
-
-
-def read_pmap(path: Path) -> Scan:
-    """Read a p-map: floating-point probabilities in [0, 1].
-
-    Raises
-    ------
-    ImageError
-        The file is missing or damaged, holds whole numbers, or values outside [0, 1].
-    """
-    path = Path(path)
-    array, header, notes = _load(path)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ImageError(
-            f"{path}: holds {array.dtype} values, expected a p-map of floating-point "
-            "probabilities (-pmap 1 writes one); was a mask given in its place?"
+    if shear > SHEAR_WARNED:
+        notes.append(
+            f"the voxel axes are {math.degrees(math.asin(shear)):.0f}° off a right angle: "
+            "lengths in mm are approximate"
         )
-    low, high = float(array.min()), float(array.max())
-    if not (low >= -PMAP_ROUNDING and high <= 1 + PMAP_ROUNDING):  # also refuses NaN
-        raise ImageError(
-            f"{path}: holds values from {low:g} to {high:g}, expected probabilities in [0, 1]"
-        )
-    return _scan(path, np.clip(array, 0, 1), header, notes)
 
 
-def write(path: Path, array: Array, like: Scan, dtype: npt.DTypeLike) -> None:
-    """Write an array on the grid of a scan; the file appears complete or not at all.
-
-    Of the scan's header only shape, sform, qform, their codes, voxel sizes and units are
-    repeated: no text, no extension. The same array gives the same bytes.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in `.nii` or `.nii.gz`.
-    array : (X, Y, Z)
-    like : Scan
-    dtype : uint8, int16, int32 or float32
-
-    Raises
-    ------
-    GeometryError
-        The array is not on the scan's grid.
-    OutputError
-        The values do not fit the type, or the file cannot be written.
-    """
-    path = Path(path)
-    _, extension = stem(path)
-    if array.shape != like.grid.shape:
-        raise GeometryError(f"{path}: array {array.shape} on a grid of {like.grid.shape}")
-    values = _cast(array, np.dtype(dtype), path)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        if extension.lower().endswith(".gz"):
-            # No file name and no time: they would differ between runs, and tell of the machine.
-            with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
-                _put(cast("BinaryIO", packed), values, like.placement)
-        else:
-            _put(file, values, like.placement)
-
-
-def _load(path: Path) -> tuple[Array, Header, tuple[str, ...]]:
-    """Read voxels, scaled, and the checked header."""
-    _, extension = stem(path)
-    with Stream(path) as stream:
-        start = bytes(stream.read(348))
-        size = header_bytes(start) if len(start) == 348 else None
-        if size is None:
-            raise ImageError(f"{path}: this is {what_is(start)}")
-        block = start + bytes(stream.read(size - len(start)))
-        if len(block) < size:
-            raise ImageError(f"{path}: truncated in its header; copy the file again")
-        header = parse(block, str(path))
-        if header.offset + header.n_bytes > stream.most_bytes:
-            raise ImageError(
-                f"{path}: truncated: {stream.file_bytes} bytes cannot hold the "
-                f"{header.n_bytes} bytes of voxels that the header claims; copy the file again"
-            )
-        stream.read(header.offset - size)
-        data = stream.read(header.n_bytes)
-        if len(data) < header.n_bytes:
-            raise ImageError(
-                f"{path}: truncated: {len(data)} of {header.n_bytes} bytes of voxels; "
-                "copy the file again"
-            )
-        trailing = stream.finish()
-        notes = list(header.notes)
-        if trailing:
-            notes.append(f"{trailing} bytes behind the voxels were ignored")
-        if stream.compressed != extension.lower().endswith(".gz"):
-            notes.append(
-                f"the content is {'' if stream.compressed else 'not '}gzip, unlike its name"
-            )
-    stored = np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
-    array = stored.astype(header.dtype.newbyteorder("="), copy=False)
-    if (header.slope, header.intercept) != (1.0, 0.0):
-        array = array.astype(np.float64) * header.slope + header.intercept
-    return array, header, tuple(notes)
-
-
-def _scan(path: Path, array: Array, header: Header, notes: tuple[str, ...]) -> Scan:
-    for note in notes:
-        logger.warning("%s: %s", path.name, note)
-    return Scan(array, Grid(header.shape, header.affine), path, notes, header.placement)
+def _bare(raw: Any, affine: Matrix, good: dict[str, bool]) -> Any:
+    """Header with both forms bit for bit; an unusable one loses its code and what is not finite."""
+    bare = type(raw)(endianness="<")
+    if all(np.isfinite(raw[field]).all() for field in _SFORM):
+        for field in _SFORM:
+            bare[field] = raw[field]
+    if all(np.isfinite(raw[field]) for field in _TURN):
+        for field in _TURN:
+            bare[field] = raw[field]
+    for form, usable in good.items():
+        bare[f"{form}_code"] = raw[f"{form}_code"] if usable else 0
+    pixdim = np.ones(8)
+    pixdim[:4] = raw["pixdim"][:4]
+    if not good["qform"] and (not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0):
+        pixdim[1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+    bare["pixdim"] = pixdim
+    bare["xyzt_units"] = raw["xyzt_units"]
+    return bare
 
 
 def _finite(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
@@ -732,14 +604,13 @@ def _cast(array: Array, dtype: np.dtype[Any], path: Path) -> Array:
     return array.astype(dtype.newbyteorder("<"), order="F")
 
 
-def _put(file: BinaryIO, values: Array, placement: Placement) -> None:
+def _put(file: BinaryIO, values: Array, like: Any) -> None:
     """Write header, an empty extension field and the voxels."""
-    header = (nib.Nifti2Header if placement.nifti2 else nib.Nifti1Header)(endianness="<")
+    header = like.copy()
     header.set_data_dtype(values.dtype)
+    pixdim = header["pixdim"].copy()
     header.set_data_shape(values.shape)
-    for field, value in {**placement.sform, **placement.qform}.items():
-        header[field] = value
-    header["xyzt_units"] = placement.units
+    header["pixdim"] = pixdim
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["vox_offset"] = len(header.binaryblock) + 4
     file.write(header.binaryblock)
