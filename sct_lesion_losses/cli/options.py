@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sct_lesion_losses import losses
 from sct_lesion_losses.centerline import METHODS, UNATTENDED
 from sct_lesion_losses.cli.parser import (
     FILE,
@@ -180,12 +181,7 @@ LESIONS = option(
 JOBS = option("-jobs", "jobs", COUNT, "Scans worked on at the same time.", default=1)
 
 
-# Those of `losses.LOSSES`, whose import would load Keras for the help.
-LOSSES = (
-    *("bce", "dice", "combo", "log_cosh_dice", "generalized_dice", "tversky", "focal_tversky"),
-    *("dice_bce", "hytver", "asymmetric_focal_tversky", "blob"),
-)
-STUDY_LOSSES = LOSSES[:7]  # Hussein et al. 2023, section 2.3
+LOSSES = tuple(losses.LOSSES)
 
 _LOSS = option("-loss", "loss", choice(LOSSES), "Loss function.", default="tversky")
 _RECIPE = (

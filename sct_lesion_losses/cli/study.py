@@ -16,7 +16,6 @@ from sct_lesion_losses.cli.options import (
     JOBS,
     LOSSES,
     PRESET,
-    STUDY_LOSSES,
     of_split,
 )
 from sct_lesion_losses.cli.parser import (
@@ -31,6 +30,7 @@ from sct_lesion_losses.cli.parser import (
     words,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.losses import STUDY
 
 NAME = "sct_lesion_study"
 
@@ -56,7 +56,7 @@ NAME = "sct_lesion_study"
     "losses",
     choice(LOSSES),
     "Losses to train with.",
-    shown=" ".join(STUDY_LOSSES),
+    shown=" ".join(STUDY),
     many=True,
 )
 @option(
@@ -145,7 +145,7 @@ def main(
     from sct_lesion_losses.workflows import study
     from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
-    trained = losses or (() if bundles else STUDY_LOSSES)
+    trained = losses or (() if bundles else STUDY)
     inference = InferenceSettings(centerline, contrast, engine=engine)
     settings = study.StudySettings(
         recipes=tuple(options.recipe({**entries, "loss": loss}, {}) for loss in trained),

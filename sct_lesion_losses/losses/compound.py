@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import keras
-
+from sct_lesion_losses.losses import registered
 from sct_lesion_losses.losses.cross_entropy import bce, weighted
 from sct_lesion_losses.losses.overlap import Pooled, Pooling, Tensor, dice, tversky
 
@@ -50,6 +49,13 @@ def combo(
     return a * entropy - (1 - a) * (1 - loss)
 
 
+@registered("combo")
+class Combo(Pooled):
+    """`combo` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(combo)
+
+
 def dice_bce(
     y_true: Tensor,
     y_pred: Tensor,
@@ -76,6 +82,13 @@ def dice_bce(
     """
     region = dice(y_true, y_pred, smooth=smooth, pooling=pooling, from_logits=from_logits)
     return region + bce(y_true, y_pred, pooling=pooling, from_logits=from_logits)
+
+
+@registered("dice_bce")
+class DiceBce(Pooled):
+    """`dice_bce` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(dice_bce)
 
 
 def hytver(
@@ -127,21 +140,7 @@ def hytver(
     return c * entropy + (1 - c) * region
 
 
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class Combo(Pooled):
-    """`combo` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(combo)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class DiceBce(Pooled):
-    """`dice_bce` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(dice_bce)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+@registered("hytver")
 class Hytver(Pooled):
     """`hytver` as a Keras loss; see there for the numbers."""
 

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
-from sct_lesion_losses.losses.compound import combo, dice_bce, hytver
-from sct_lesion_losses.losses.cross_entropy import bce
-from sct_lesion_losses.losses.overlap import (
-    Pooled,
-    Pooling,
-    Tensor,
-    asymmetric_focal_tversky,
-    dice,
-    focal_tversky,
-    generalized_dice,
-    log_cosh_dice,
-    per_sample,
-    probabilities,
-    tversky,
-)
+from sct_lesion_losses import losses
+from sct_lesion_losses.losses import registered
+from sct_lesion_losses.losses.overlap import Pooled, Pooling, Tensor, per_sample, probabilities
 
-BASES = {
-    function.__name__: function
-    for function in (
-        *(bce, dice, combo, log_cosh_dice, generalized_dice, tversky, focal_tversky),
-        *(dice_bce, hytver, asymmetric_focal_tversky),
-    )
-}
+BASES = tuple(name for name in losses.LOSSES if name != "blob")
 
 
 def blob(
@@ -73,7 +54,7 @@ def blob(
     """
     if base not in BASES:
         raise ValueError(f"expected a base out of {', '.join(BASES)}, received {base!r}")
-    loss = BASES[base]
+    loss = getattr(losses, base)
     g, p = probabilities(y_true, y_pred, from_logits=from_logits)
     labels = components(ops.stop_gradient(g) >= 0.5)
     others = labels
@@ -89,6 +70,13 @@ def blob(
     whole = ops.mean(loss(g, p, pooling=pooling))
     lesions = total / ops.maximum(count, 1.0)
     return per_sample(whole_weight * whole + lesion_weight * lesions, p)
+
+
+@registered("blob")
+class Blob(Pooled):
+    """`blob` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(blob)
 
 
 def components(mask: Tensor) -> Tensor:
@@ -120,10 +108,3 @@ def components(mask: Tensor) -> Tensor:
         lambda _now, changed: changed, spread, (start, ops.convert_to_tensor(True))
     )
     return ops.stop_gradient(labels)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class Blob(Pooled):
-    """`blob` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(blob)

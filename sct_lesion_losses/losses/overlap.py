@@ -1,4 +1,4 @@
-"""Tversky losses: false negatives and false positives weighted apart."""
+"""Losses of overlap: the Dice and the Tversky family, and what all losses share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import keras
 from keras import ops
 from keras.backend import standardize_dtype
 
+from sct_lesion_losses.losses import registered
+
 Pooling = Literal["batch", "sample"]
 Tensor = Any  # a tensor of whichever backend Keras runs on
+_EMPTY = 1e-12  # a class with less than this many voxels is absent
+_LEAST = 1e-7  # of what is raised to an exponent below 1
 
 
 def probabilities(y_true: Tensor, y_pred: Tensor, *, from_logits: bool) -> tuple[Tensor, Tensor]:
@@ -78,6 +82,10 @@ class Pooled(keras.losses.Loss):  # type: ignore[misc]
 
     function: ClassVar[Callable[..., Tensor]]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="sct_lesion_losses")(cls)
+
     def __init__(
         self,
         *,
@@ -103,9 +111,6 @@ class Pooled(keras.losses.Loss):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return what Keras needs to build the same loss again."""
         return {**super().get_config(), **self.numbers}
-
-
-_EMPTY = 1e-12  # a class with less than this many voxels is absent
 
 
 def dice(
@@ -146,6 +151,13 @@ def dice(
     return per_sample(1 - similarity(g, p, pooling, smooth, squared), p)
 
 
+@registered("dice")
+class Dice(Pooled):
+    """`dice` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(dice)
+
+
 def similarity(
     g: Tensor, p: Tensor, pooling: Pooling, smooth: float = 1.0, squared: bool = False
 ) -> Tensor:
@@ -180,6 +192,13 @@ def log_cosh_dice(
     """
     loss = dice(y_true, y_pred, smooth=smooth, pooling=pooling, from_logits=from_logits)
     return loss + ops.softplus(-2 * loss) - math.log(2)
+
+
+@registered("log_cosh_dice")
+class LogCoshDice(Pooled):
+    """`log_cosh_dice` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(log_cosh_dice)
 
 
 def generalized_dice(
@@ -224,28 +243,11 @@ def generalized_dice(
     return per_sample((wl + wb) * missed / sizes, p)
 
 
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class Dice(Pooled):
-    """`dice` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(dice)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class LogCoshDice(Pooled):
-    """`log_cosh_dice` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(log_cosh_dice)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+@registered("generalized_dice")
 class GeneralizedDice(Pooled):
     """`generalized_dice` as a Keras loss; see there for the numbers."""
 
     function = staticmethod(generalized_dice)
-
-
-_LEAST = 1e-7  # of what is raised to an exponent below 1
 
 
 def tversky(
@@ -296,6 +298,13 @@ def tversky(
     return per_sample(1 - index, p)
 
 
+@registered("tversky")
+class Tversky(Pooled):
+    """`tversky` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(tversky)
+
+
 def focal_tversky(
     y_true: Tensor,
     y_pred: Tensor,
@@ -337,6 +346,13 @@ def focal_tversky(
         from_logits=from_logits,
     )
     return ops.maximum(loss, _LEAST) ** exponent
+
+
+@registered("focal_tversky")
+class FocalTversky(Pooled):
+    """`focal_tversky` as a Keras loss; see there for the numbers."""
+
+    function = staticmethod(focal_tversky)
 
 
 def asymmetric_focal_tversky(
@@ -381,21 +397,7 @@ def asymmetric_focal_tversky(
     return per_sample((loss(1 - g, 1 - p) + loss(g, p) ** (1 - gamma)) / 2, p)
 
 
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class Tversky(Pooled):
-    """`tversky` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(tversky)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
-class FocalTversky(Pooled):
-    """`focal_tversky` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(focal_tversky)
-
-
-@keras.saving.register_keras_serializable(package="sct_lesion_losses")
+@registered("asymmetric_focal_tversky")
 class AsymmetricFocalTversky(Pooled):
     """`asymmetric_focal_tversky` as a Keras loss; see there for the numbers."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sct_lesion_losses.cli import options
+from sct_lesion_losses import losses
 from sct_lesion_losses.cli.study import main
 from sct_lesion_losses.training import recipe
 from sct_lesion_losses.workflows import study
@@ -48,7 +48,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[StudySettings]:
 
 def test_the_losses_are_the_seven_of_the_study_by_its_recipes(asked: list[StudySettings]) -> None:
     assert main(["-i", "cohort", "-ofolder", "out"]) == 0
-    assert asked[0].recipes == tuple(map(recipe.study, options.STUDY_LOSSES))
+    assert asked[0].recipes == tuple(map(recipe.study, losses.STUDY))
     assert len(asked[0].recipes) == 7
     assert asked[0].command == "sct_lesion_study -i cohort -ofolder out"
 

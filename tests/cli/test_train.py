@@ -7,17 +7,12 @@ import pytest
 import sct_graph
 from small_cohort import write_cohort
 
-from sct_lesion_losses import losses
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.train import main
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import settings, study
-
-
-def test_the_help_offers_every_loss() -> None:
-    assert tuple(losses.LOSSES) == options.LOSSES
 
 
 @pytest.mark.parametrize(

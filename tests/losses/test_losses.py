@@ -18,6 +18,20 @@ def function(name):
     return getattr(losses, name)
 
 
+def test_every_loss_that_is_registered_is_known_without_loading_it_and_no_other():
+    for name, loss in losses.LOSSES.items():
+        assert callable(function(name))
+        assert isinstance(losses.get(name), loss)
+    assert {*losses._classes} == {*losses.LOSSES}
+    assert tuple(losses.LOSSES)[:7] == losses.STUDY
+
+
+def test_a_class_is_found_by_its_name():
+    assert losses.Tversky is losses.LOSSES["tversky"]
+    with pytest.raises(AttributeError, match="no attribute 'Tverski'"):
+        _ = losses.Tverski
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_the_class_is_the_function(oracle, name):
     _, inputs = oracle

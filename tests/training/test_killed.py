@@ -1,59 +1,106 @@
-"""SIGKILL at any step of a training, and what comes of it."""
+"""SIGKILL at any moment of the command `sct_train_lesion`, and what comes of it."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from small_cohort import write_cohort
 
-from sct_lesion_losses.training import running
+from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG
 
-SCRIPT = Path(__file__).resolve().parents[1] / "training_process.py"
-STEPS = 12  # three epochs of four
-NEVER = "1e9"  # kept at the end of an epoch alone
-
-
-def start(folder: Path, keep_every_s: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(SCRIPT), str(folder), keep_every_s]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+OPTIONS = (
+    *("-filters", "4", "8", "-batch", "2", "-patches_per_epoch", "8", "-validation_patches", "2"),
+    *("-rate", "0.01", "-patience", "1", "-intensity", "0.5"),
+)
+CODE = "from sct_lesion_losses.cli.train import main; main()"
 
 
-def kill_after(training: subprocess.Popen[str], steps: int, pause_s: float) -> None:
-    """Kill a training a moment after it has taken so many steps."""
-    assert training.stdout is not None
-    for _ in range(steps):
-        assert len(training.stdout.readline().split()) == 2
-    time.sleep(pause_s)
-    training.send_signal(signal.SIGKILL)
-    training.communicate()
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
 
 
-def history(folder: Path) -> list[tuple[str, ...]]:
-    with (folder / running.LOG).open() as stream:
-        return [tuple(row.values())[:-1] for row in csv.DictReader(stream)]  # without the seconds
+def start(
+    backend: str, cohort: Path, folder: Path, *more: str, epochs: int = 4
+) -> subprocess.Popen[str]:
+    """Start the command; what it logs can be read from its stderr."""
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", CODE, "-i", str(cohort), "-ofolder", str(folder), *OPTIONS]
+    return subprocess.Popen(
+        [*command, "-epochs", str(epochs), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for(training: subprocess.Popen[str], words: str) -> None:
+    """Read what a command logs until a line holds these words."""
+    assert training.stderr is not None
+    for line in training.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"the command ended without {words!r}")
+
+
+def state_of(folder: Path) -> tuple[str, list[tuple[str, ...]]]:
+    """Hash of the weights of a bundle, and its log without the seconds."""
+    weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    with (folder.with_name(folder.name + ".training") / LOG).open() as stream:
+        return weights, [tuple(row.values())[:-1] for row in csv.DictReader(stream)]
 
 
 @pytest.mark.slow
-def test_a_training_killed_at_random_steps_ends_with_the_same_weights_to_the_bit(tmp_path):
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_training_killed_at_random_moments_ends_with_the_same_weights_to_the_bit(
+    backend, cohort, tmp_path
+):
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    whole = start(tmp_path / "whole", NEVER)
-    in_parts = tmp_path / "parts"
-    for keep_every_s in ("0", NEVER, "0"):
-        training = start(in_parts, keep_every_s)
-        kill_after(training, chance.randint(1, 3), pause_s=chance.uniform(0, 0.03))
-    last, _ = start(in_parts, "0").communicate()
-    expected, _ = whole.communicate()
-    assert last.splitlines()[-1] == expected.splitlines()[-1], f"seed {seed}"
-    assert history(in_parts) == history(tmp_path / "whole"), f"seed {seed}"
-    # It went on: the last call did not begin at the beginning.
-    assert len(last.splitlines()) - 1 < STEPS, f"seed {seed}"
-    assert {path.name for path in in_parts.iterdir()} == {running.CHECKPOINT, running.LOG}
+    _, errors = (whole := start(backend, cohort, tmp_path / "whole")).communicate()
+    assert whole.returncode == 0, errors
+    folder = tmp_path / "parts"
+    for kill in range(3):
+        training = start(backend, cohort, folder, "-resume", "1")
+        wait_for(training, "steps of 2 patches an epoch")
+        if chance.random() < 0.7:
+            wait_for(training, "epoch ")
+        time.sleep(chance.uniform(0, 1))
+        training.send_signal(signal.SIGKILL)
+        training.communicate()
+        assert not (folder / "bundle.json").exists(), f"seed {seed}, kill {kill}"
+    last = start(backend, cohort, folder, "-resume", "1")
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    assert state_of(folder) == state_of(tmp_path / "whole"), f"seed {seed}"
+    left = {path.name for path in folder.with_name("parts.training").iterdir()}
+    assert left == {CHECKPOINT, LOG, ".lock", "split.tsv", "training.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_training_that_is_stopped_ends_within_seconds_and_keeps_its_last_epoch(
+    name, cohort, tmp_path
+):
+    training = start("tensorflow", cohort, tmp_path / "b", epochs=1000)
+    wait_for(training, "epoch 1 of 1000")
+    began = time.monotonic()
+    training.send_signal(getattr(signal, name))
+    training.communicate()
+    assert time.monotonic() - began < 10
+    assert training.returncode != 0
+    assert (tmp_path / "b.training" / CHECKPOINT).is_file()
+    assert not (tmp_path / "b").exists()
