@@ -22,7 +22,7 @@ OPTIONS = (
     *("-filters", "4", "8", "-batch", "2", "-patches_per_epoch", "8", "-validation_patches", "2"),
     *("-rate", "0.01", "-patience", "1", "-intensity", "0.5"),
 )
-CODE = "from sct_lesion_losses.cli.train import main; main()"
+CODE = "import sys; from sct_lesion_losses.cli.train import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")
