@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from hypothesis import settings
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Keras' own default is TensorFlow, which may be missing where another backend is installed.
+BACKENDS = [name for name in ("tensorflow", "jax", "torch") if find_spec(name)]
+if BACKENDS:
+    os.environ.setdefault("KERAS_BACKEND", BACKENDS[0])
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
