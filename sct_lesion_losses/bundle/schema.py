@@ -69,7 +69,7 @@ class Record(BaseModel):
 
 UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("data", "tuned_on", "site", "lesions")
+_OPTIONAL = ("data", "tuned_on", "site", "lesions", "previous")
 
 
 class ScanCurve(Record):
@@ -234,6 +234,8 @@ class OperatingPoint(Record):
         and that of an earlier bundle combined.
     lesions : LesionPoint or None
         A second operating point, per lesion.
+    previous : OperatingPoint or None
+        The one that the bundle was tuned to before.
     """
 
     kind: Literal["tuned", "untuned"] = "untuned"
@@ -257,6 +259,7 @@ class OperatingPoint(Record):
     tuned_on: tuple[Digest, ...] = ()
     site: SiteCalibration | None = None
     lesions: LesionPoint | None = None
+    previous: OperatingPoint | None = None
 
     @model_serializer(mode="wrap")
     def _optional_parts_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,10 @@ from sct_lesion_losses.cli.parser import (
     words,
 )
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.thresholds import OBJECTIVES
+
+if TYPE_CHECKING:
+    from sct_lesion_losses.thresholds.site import Recalibration
 
 NAME = "sct_tune_lesion"
 NOT_OF_A_SITE = (
@@ -36,7 +40,8 @@ logger = logging.getLogger(__name__)
     NAME,
     "Choose the decision threshold of a model bundle on scans that it was not trained on, and "
     "write it into the bundle together with the whole curve, its interval, and what the bundle "
-    "then reaches on the unseen scans.",
+    "then reaches on the unseen scans. A bundle of the package or of somebody else is not changed: "
+    "a tuned copy of it is written.",
 )
 @option("-bundle", "bundle", TEXT, "Model bundle: a name or a folder.", mandatory=True)
 @option(
@@ -50,17 +55,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-objective",
     "objective",
-    choice(
-        (
-            "median_v_f1",
-            "mean_v_f1",
-            "median_l_f1",
-            "mean_l_f1",
-            "median_v_fbeta",
-            "mean_v_fbeta",
-            "l_f1_at_specificity",
-        )
-    ),
+    choice(tuple(OBJECTIVES)),
     "What the threshold is to make best, over the scans with lesions: voxel- or lesion-wise F1, "
     "F-beta, or the median L-F1 where -specificity is reached on the lesion-free scans.",
     default="median_v_f1",
@@ -121,8 +116,15 @@ logger = logging.getLogger(__name__)
     "threshold suits them, their curve shrunk towards that of the scans that the bundle was tuned "
     "on. Needs -ofolder; the objective is the one that the bundle was tuned for.",
 )
-@option("-ofolder", "folder", FOLDER, "With -site: the bundle to write.")
-@option("-force", "force", SWITCH, "With -site: replace a bundle that is there.", default=False)
+@option(
+    "-ofolder",
+    "folder",
+    FOLDER,
+    "The bundle to write, named as its folder.",
+    shown="the bundle itself; for one that is not yours, NAME-tuned in "
+    "~/.local/share/sct_lesion_losses/bundles",
+)
+@option("-force", "force", SWITCH, "Replace another bundle that is there.", default=False)
 @option(
     "-about", "about", TEXT, "A sentence on the scans that choose, for the model card.", default=""
 )
@@ -151,35 +153,55 @@ def main(
     results: Path | None,
     jobs: int,
     froc: Path | None,
-    **settings: Any,
+    **given: Any,
 ) -> int:
-    """Tune, and print the threshold; of a site's bundle, its folder as well."""
-    if site is not None and folder is not None:
-        work = {"results": results, "jobs": jobs, "force": force}
-        return _recalibrate((bundle, data, site, folder), work, settings)
-    if site is not None:
+    """Tune, and print the threshold; where another bundle was written, its folder as well."""
+    if site is not None and folder is None:
         raise UsageError("-site writes a new bundle: name its folder with -ofolder")
-    if folder is not None or force:
+    refused = [f"-{name}" for name in NOT_OF_A_SITE if site is not None and f"-{name}" in words()]
+    if refused:
         raise UsageError(
-            "-ofolder and -force go with -site; without it the bundle itself is rewritten"
+            f"{refused[0]} does not go with -site: the objective is the one that the bundle was "
+            "tuned for, nothing is measured, no filter of lesions is chosen, and scans that it was "
+            "trained on are refused"
         )
-    if froc is not None and not settings["lesion_point"]:
+    if froc is not None and not given["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
+    from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.report.figures import style
+    from sct_lesion_losses.thresholds import Objective
+    from sct_lesion_losses.workflows import site as of_site
     from sct_lesion_losses.workflows import tune
 
     if froc is not None:
         style.require()  # known before any scan is read
+    inference = InferenceSettings.taken_from(given)
+    numbers = {name: given.pop(name) for name in ("beta", "preset", "specificity")}
+    objective = Objective(given.pop("objective"), **numbers)
+    work: dict[str, Any] = {
+        "results": results,
+        "jobs": jobs,
+        "command": talk.command_line(words()),
+    }
+    if site is not None and folder is not None:
+        settings = of_site.SiteSettings(site, folder, inference, given["limits"], force)
+        with talk.progress("tuning") as progress:
+            found = of_site.run(bundle, data, settings, **work, report=progress)
+        _tell_site(found, site)
+        click.echo(f"{found.threshold:g}")
+        click.echo(folder)
+        return 0
     with talk.progress("tuning") as progress:
-        choice_made = tune.run(
+        tuned = tune.run(
             bundle,
             data,
-            tune.Settings(**settings),
-            results=results,
-            jobs=jobs,
-            command=talk.command_line(words()),
+            tune.TuneSettings(objective, inference, **given),
+            folder=folder,
+            force=force,
+            **work,
             report=progress,
         )
+    choice_made, info = tuned.choice, tuned.bundle.info
     logger.info(
         "threshold %g (%s): %s %.3f over %s of %s",
         choice_made.threshold,
@@ -190,8 +212,13 @@ def main(
         style.counted(choice_made.n_subjects, "subject"),
     )
     click.echo(f"{choice_made.threshold:g}")
-    if froc is not None:
-        _draw(bundle, froc)
+    if tuned.elsewhere:
+        click.echo(tuned.bundle.folder)
+    if froc is not None and info.operating_point.lesions is not None:
+        from sct_lesion_losses.report.figures.thresholds import draw_froc
+
+        for path in draw_froc(info.operating_point.lesions, froc, f"{info.name} {info.version}"):
+            click.echo(path)
     return 0
 
 
@@ -203,58 +230,22 @@ def _interval(bounds: tuple[float, float]) -> str:
     return f"95 % interval {low:g} to {high:g}"
 
 
-def _draw(bundle: str, stem: Path) -> None:
-    """Draw the FROC curve of a bundle; print the pictures' names."""
-    from sct_lesion_losses.bundle import store
-    from sct_lesion_losses.report.figures import thresholds
-
-    info = store.load(bundle).info
-    if info.operating_point.lesions is not None:
-        for path in thresholds.draw_froc(
-            info.operating_point.lesions, stem, f"{info.name} {info.version}"
-        ):
-            click.echo(path)
-
-
-def _recalibrate(
-    given: tuple[str, Path, str, Path],
-    work: dict[str, Any],
-    settings: dict[str, Any],
-) -> int:
-    """Write a site's bundle; print its threshold and its folder."""
-    refused = [f"-{name}" for name in NOT_OF_A_SITE if f"-{name}" in words()]
-    if refused:
-        raise UsageError(
-            f"{refused[0]} does not go with -site: the objective is the one that the bundle was "
-            "tuned for, nothing is measured, no filter of lesions is chosen, and scans that it was "
-            "trained on are refused"
-        )
+def _tell_site(found: Recalibration, site: str) -> None:
+    """Log the threshold of a site and what it is worth."""
     from sct_lesion_losses.report.figures import style
-    from sct_lesion_losses.workflows import site as recalibrate
 
-    own = {name: value for name, value in settings.items() if name not in NOT_OF_A_SITE}
-    with talk.progress("tuning") as progress:
-        found = recalibrate.run(
-            *given,
-            recalibrate.Settings(**own),
-            **work,
-            command=talk.command_line(words()),
-            report=progress,
-        )
+    alone = math.isnan(found.leave_one_out)
     logger.info(
-        "threshold %g for %s (%s); shipped %g, of the %s alone "
-        "%g with weight %.2f; %s held out %.3f, at the shipped threshold %.3f",
+        "threshold %g for %s (%s); shipped %g, of the %s alone %g with weight %.2f; %s %s, at the "
+        "shipped threshold %.3f",
         found.threshold,
-        given[2],
+        site,
         _interval(found.interval),
         found.shipped_threshold,
         style.counted(found.n_scans, "local scan"),
         found.local_threshold,
         found.weight,
         found.objective,
-        found.leave_one_out,
+        "held out unknown: one subject" if alone else f"held out {found.leave_one_out:.3f}",
         found.held_out_shipped,
     )
-    click.echo(f"{found.threshold:g}")
-    click.echo(given[3])
-    return 0

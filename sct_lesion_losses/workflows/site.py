@@ -1,10 +1,9 @@
-"""A bundle's decision threshold for one site, from a handful of the site's labelled scans."""
+"""Decision threshold of a bundle for one site, from a handful of the site's labelled scans."""
 
 from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,14 @@ from sct_lesion_losses.bundle.schema import (
     BundleInfo,
     SiteCalibration,
 )
-from sct_lesion_losses.bundle.store import Bundle, check_replaceable
+from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.executor import Progress
-from sct_lesion_losses.inference.cohort import AS_IN_COHORT, SCANS, content_of, refuse_seen
+from sct_lesion_losses.inference.cohort import IN_COHORT, content_of, refuse_seen
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
@@ -33,7 +33,6 @@ from sct_lesion_losses.thresholds.objectives import BETA, TIE, score
 from sct_lesion_losses.thresholds.site import Curves, Recalibration, recalibrate
 from sct_lesion_losses.training import warm_start
 from sct_lesion_losses.workflows import tune
-from sct_lesion_losses.workflows import tune as chosen
 
 FEW_SUBJECTS = 5
 
@@ -41,42 +40,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How the site's scans are segmented.
+class SiteSettings:
+    """The new bundle, and how the site's scans are segmented for it.
 
     Attributes
     ----------
-    centerline : str
-        ``cohort`` takes the cohort's own centerline where it has one; else a method of `locate`.
-    engine, precision : str
-        See `engine.load`.
+    site : str
+        Name of the site, for the description and the card.
+    folder : Path
+        The bundle to write, named as the folder.
+    inference : InferenceSettings
     limits : tuple of str
         Sentences to add to the bundle's limits.
+    force : bool
+        Replace a bundle that is there; refused otherwise.
     """
 
-    centerline: str = AS_IN_COHORT
-    engine: str = "auto"
-    precision: str = "float32"
+    site: str
+    folder: Path
+    inference: InferenceSettings = IN_COHORT
     limits: tuple[str, ...] = ()
+    force: bool = False
 
 
 def run(
     bundle: str | Path,
     data: Path,
-    site: str,
-    folder: Path,
-    settings: Settings = Settings(),
+    settings: SiteSettings,
     *,
     results: Path | None = None,
     jobs: int = 1,
-    force: bool = False,
     command: str | None = None,
     report: Progress | None = None,
 ) -> Recalibration:
     """Write a bundle like another one, but for a threshold that suits a site.
 
     The weights are those of the other bundle, and the objective is the one it was tuned for. See
-    `operating_point.shrink` for how the site's scans and those of the other bundle are weighed.
+    `thresholds.site` for how the site's scans and those of the other bundle are weighed.
 
     Parameters
     ----------
@@ -85,17 +85,11 @@ def run(
     data : Path
         BIDS folder or TSV of the site's labelled scans. Where it holds a split, only those of
         ``thr-optimization`` are looked at. Scans without a cord are left out, counted.
-    site : str
-        Name of the site, for the description and the card.
-    folder : Path
-        The bundle to write, named as the folder.
-    settings : Settings
+    settings : SiteSettings
     results : Path, optional
         Folder in whose ``scans`` the counts of each scan are kept; see `tune.run`.
     jobs : int
         Scans at a time, each in a process of its own.
-    force : bool
-        Replace a bundle that is there; refused otherwise.
     command : str, optional
         The command line that does this, for the model card; see `schema.command_line`.
     report : callable, optional
@@ -108,36 +102,24 @@ def run(
     Raises
     ------
     BundleError
-        There is no such bundle, or `folder` exists and may not be replaced.
+        There is no such bundle, or the folder exists and may not be replaced.
     DataError
         The bundle was trained or tuned on a scan, no scan holds lesions, or no threshold above 0 is
         any good.
     UsageError
-        The bundle is untuned or one site's already, or `site` or the folder make no names.
+        The bundle is untuned or one site's already, or site or folder make no names.
     """
     loaded = store.load(bundle)
-    folder = folder.absolute()
+    folder = settings.folder.absolute()
     _require(loaded, folder)
-    draft = _draft(loaded, site, folder.name, settings.limits, command)
-    store.check_target(folder, draft.name)
-    check_replaceable(folder, force)
+    draft = _draft(loaded, settings, command)
+    folder = tune.target(loaded, folder, settings.force)
     cohort = cohorts.read(data)
     scans = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
     refuse_seen([loaded], scans, "whose curves would count twice")
-    with tempfile.TemporaryDirectory() as passing:
-        counted = tune.tallies(
-            loaded,
-            scans,
-            cohorts.names(cohort),
-            (results or Path(passing)) / SCANS,
-            tune.Settings(
-                centerline=settings.centerline,
-                engine=settings.engine,
-                precision=settings.precision,
-            ),
-            jobs=jobs,
-            report=report,
-        )
+    counted = tune.counts(
+        loaded, scans, cohort, settings.inference, results, jobs=jobs, report=report
+    )
     shipped = loaded.info.operating_point
     objective = Objective(
         shipped.objective, shipped.beta or BETA, shipped.preset or "paper", shipped.specificity
@@ -157,27 +139,29 @@ def run(
     warnings = said(found, len(scans) - len(counted), shipped.lesions is not None)
     for warning in warnings:
         logger.warning("%s", warning)
-    point = chosen.operating_point(
-        found,
-        curves.subjects,
-        settings.centerline,
-        warnings,
-        SiteCalibration(
-            name=site,
-            weight=found.weight,
-            shipped_threshold=found.shipped_threshold,
-            local_threshold=found.local_threshold,
-            shipped_curve=tuple(found.shipped_curve.tolist()),
-            local_curve=tuple(found.local_curve.tolist()),
-            held_out_shipped=found.held_out_shipped,
-        ),
-    )
     own = {content_of(scan) for scan in counted}
-    point = point.model_copy(update={"tuned_on": tuple(sorted({*shipped.tuned_on, *own}))})
+    point = tune.operating_point(
+        found, curves.subjects, settings.inference.centerline, warnings
+    ).model_copy(
+        update={
+            "tuned_on": tuple(sorted({*shipped.tuned_on, *own})),
+            "site": SiteCalibration(
+                name=settings.site,
+                weight=found.weight,
+                shipped_threshold=found.shipped_threshold,
+                local_threshold=found.local_threshold,
+                shipped_curve=tuple(found.shipped_curve.tolist()),
+                local_curve=tuple(found.local_curve.tolist()),
+                held_out_shipped=found.held_out_shipped,
+            ),
+        }
+    )
     info = BundleInfo.model_validate(
         draft.model_copy(update={"operating_point": point}).model_dump()
     )
-    store.save(folder, info, loaded.network, loaded.weights, card.text(info), overwrite=force)
+    store.save(
+        folder, info, loaded.network, loaded.weights, card.text(info), overwrite=settings.force
+    )
     return found
 
 
@@ -247,10 +231,9 @@ def _require(loaded: Bundle, folder: Path) -> None:
         )
 
 
-def _draft(
-    loaded: Bundle, site: str, name: str, limits: Sequence[str], command: str | None
-) -> BundleInfo:
+def _draft(loaded: Bundle, settings: SiteSettings, command: str | None) -> BundleInfo:
     """Describe the new bundle as far as it is known before a scan is read."""
+    site = settings.site
     if not re.fullmatch(NAME_PATTERN, site):
         raise UsageError(
             f"-site is {site!r}, expected a name of letters, digits, dots, dashes and underscores"
@@ -261,9 +244,9 @@ def _draft(
         ancestor += f", whose training started from {before.ancestor}"
     own = f"its threshold is that of the site {site}; on other scans it was not measured"
     changes = {
-        "name": name,
+        "name": settings.folder.absolute().name,
         "metrics": {},
-        "limits": tuple(dict.fromkeys((*loaded.info.limits, own, *limits))),
+        "limits": tuple(dict.fromkeys((*loaded.info.limits, own, *settings.limits))),
         "provenance": {
             **before.model_dump(),
             "ancestor": ancestor,

@@ -461,10 +461,7 @@ def _tune(
 ) -> None:
     """Tune what was trained, or copies of what was given; add why that failed."""
     sources = {bundle.name: bundle for bundle in given}
-    how = tune.Settings(
-        centerline=settings.evaluation.inference.centerline,
-        engine=settings.evaluation.inference.engine,
-    )
+    how = tune.TuneSettings(inference=settings.evaluation.inference)
     for name in _to_tune(given, settings):
         if f"train {name}" in failures:
             continue

@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import OBJECTIVES, Curve, choose
+from sct_lesion_losses.thresholds import OBJECTIVES, THRESHOLDS, Choice, Curve, Objective, choose
+from sct_lesion_losses.thresholds.site import Curves, recalibrate
+from sct_lesion_losses.workflows import site as of_site
 from sct_lesion_losses.workflows import tune
+from sct_lesion_losses.workflows.site import SiteSettings
+
+CURVE = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
+
+
+def written(choice: Choice, elsewhere: bool = False) -> tune.Tuned:
+    """Stand-in for what tuning writes: a bundle of the package."""
+    return tune.Tuned(choice, store.load("default"), elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -35,19 +49,19 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
 ) -> None:
     received: dict[str, Any] = {}
 
-    def run(bundle: str, data: Path, settings: tune.Settings, **rest: Any) -> object:
+    def run(bundle: str, data: Path, settings: tune.TuneSettings, **rest: Any) -> object:
         received.update(bundle=bundle, data=data, settings=settings, **rest)
-        curve = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
-        return choose([curve], bootstraps=0)
+        return written(choose([CURVE], bootstraps=0), elsewhere=True)
 
     monkeypatch.setattr(tune, "run", run)
     args = ["-objective", "l_f1_at_specificity", "-specificity", "0.9", "-preset", "candidate"]
-    args += ["-results", "kept", "-jobs", "2", "-beta", "3"]
+    args += ["-results", "kept", "-jobs", "2", "-beta", "3", "-ofolder", "new", "-force", "1"]
     assert main(["-bundle", "b", "-i", "cohort", *args, "-v", "0"]) == 0
-    assert capsys.readouterr().out == "0.3\n"
-    expected = tune.Settings("l_f1_at_specificity", beta=3.0, preset="candidate", specificity=0.9)
-    assert received["settings"] == expected
+    assert capsys.readouterr().out == f"0.3\n{store.PACKAGED / 'default'}\n"
+    objective = Objective("l_f1_at_specificity", 3.0, "candidate", 0.9)
+    assert received["settings"] == tune.TuneSettings(objective)
     assert (received["results"], received["jobs"]) == (Path("kept"), 2)
+    assert (received["folder"], received["force"]) == (Path("new"), True)
     assert received["command"].startswith("sct_tune_lesion -bundle b -i cohort -objective")
 
 
@@ -68,9 +82,8 @@ def test_the_interval_is_logged_unless_there_is_one_subject(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    curve = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
-    found = choose([curve] * len(subjects), subjects, bootstraps=20)
-    monkeypatch.setattr(tune, "run", lambda *_, **__: found)
+    found = choose([CURVE] * len(subjects), subjects, bootstraps=20)
+    monkeypatch.setattr(tune, "run", lambda *_, **__: written(found))
     with caplog.at_level("INFO"):
         assert main(["-bundle", "b", "-i", "cohort"]) == 0
     assert said in caplog.text
@@ -91,3 +104,90 @@ def test_a_failure_gives_1_and_one_line(
 def test_every_word_that_the_library_knows_can_be_given(name: str, known: Any) -> None:
     [option] = [option for option in main.params if option.name == name]
     assert set(option.type.choices) == set(known)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stand-in for the recalibration by two subjects: it notes how it was called."""
+    found = []
+    scores = np.exp(-((np.array(THRESHOLDS) - 0.4) ** 2))[None].repeat(2, axis=0)
+
+    def run(*args: Any, **rest: Any) -> object:
+        found.append((args, rest))
+        names = ["a", "a" if args[2].site == "Bern" else "b"]
+        local, shipped = Curves(scores, names), Curves(scores, ["c", "d"])
+        return recalibrate(local, shipped, THRESHOLDS, 0.4, bootstraps=10)
+
+    monkeypatch.setattr(of_site, "run", run)
+    return found
+
+
+def test_a_site_gets_a_bundle_of_its_own(
+    calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = "-bundle x/b -i data -site Zurich -ofolder out/b-zurich -force 1 -centerline svm -jobs 2"
+    assert main(args.split()) == 0
+    [((bundle, data, settings), rest)] = calls
+    assert (bundle, data) == ("x/b", Path("data"))
+    inference = InferenceSettings(centerline="svm")
+    assert settings == SiteSettings("Zurich", Path("out/b-zurich"), inference, force=True)
+    assert (rest["jobs"], rest["results"]) == (2, None)
+    assert rest["command"] == (
+        "sct_tune_lesion -bundle ./b -i data -site Zurich -ofolder b-zurich -force 1 "
+        "-centerline svm -jobs 2"
+    )
+    assert capsys.readouterr().out.splitlines() == ["0.4", "out/b-zurich"]
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        ("Zurich", "median_v_f1 held out 1.000, at the shipped threshold 1.000"),
+        ("Bern", "median_v_f1 held out unknown: one subject, at the shipped threshold 1.000"),
+    ],
+)
+def test_what_is_held_out_is_logged_unless_there_is_one_subject(
+    site: str, said: str, calls: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert main(f"-bundle x/b -i data -site {site} -ofolder out".split()) == 0
+    assert said in caplog.text
+    assert "nan" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("-site Zurich", "name its folder with -ofolder"),
+        ("-froc picture", "add it"),
+        ("-site Zurich -ofolder out -froc picture", "-froc does not go with -site"),
+        ("-site Zurich -ofolder out -measure 0", "-measure does not go with -site"),
+        ("-site Zurich -ofolder out -objective mean_v_f1", "-objective does not go with -site"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_use(
+    given: str, said: str, calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-bundle", "b", "-i", "data", *given.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert calls == []
+
+
+def test_the_froc_curve_of_the_tuned_bundle_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    shipped = store.load("default")
+    froc = {"peaks": (0.35, 0.9), "sensitivity": (0.8, 0.5), "false_lesions": (2.0, 0.5)}
+    lesions = LesionPoint(
+        peak=0.9, volume_mm3=3.0, preset="paper", f1=0.6, f1_unfiltered=0.5, froc=froc, n_scans=4
+    )
+    point = shipped.info.operating_point.model_copy(update={"lesions": lesions})
+    info = shipped.info.model_copy(update={"operating_point": point})
+    made = tune.Tuned(choose([CURVE], bootstraps=0), dataclasses.replace(shipped, info=info))
+    monkeypatch.setattr(tune, "run", lambda *_, **__: made)
+    args = ["-bundle", "b", "-i", "data", "-lesion_point", "1", "-froc", str(tmp_path / "froc")]
+    assert main([*args, "-v", "0"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["0.3", str(tmp_path / "froc.png"), str(tmp_path / "froc.svg")]
+    assert all(Path(path).is_file() for path in out[1:])

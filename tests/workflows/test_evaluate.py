@@ -36,7 +36,7 @@ TABLES = (
 def split_table(tmp_path_factory) -> Path:
     """The tuned bundle `small`, and the split of its cohort."""
     table = train_small(tmp_path_factory.mktemp("evaluating"))
-    tune.run(table.parent.with_name("small"), table, tune.Settings(measure=False))
+    tune.run(table.parent.with_name("small"), table, tune.TuneSettings(measure=False))
     return table
 
 
@@ -331,7 +331,7 @@ def test_scans_that_chose_the_threshold_are_refused_even_where_they_are_kept(
     table = tmp_path / "plain.tsv"
     cohorts.write([*cohorts.read(fresh), *chose], table)
     again = shutil.copytree(small, tmp_path / "again" / "small")
-    tune.run(again, split_table, tune.Settings(measure=False), results=tmp_path / "out")
+    tune.run(again, split_table, tune.TuneSettings(measure=False), results=tmp_path / "out")
     said = rf"bundle small was chosen on {len(chose)} of these scans .* flatter its scores"
     with pytest.raises(DataError, match=said):
         evaluate.run([small], table, tmp_path / "out")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, binarize, count, lesion_filter
 from sct_lesion_losses.workflows import evaluate, tune
-from sct_lesion_losses.workflows import tune as lesion_points
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def split_table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(split_table):
     bundle = split_table.parent.with_name("small")
-    settings = tune.Settings(limits=("it knows bright blocks only",))
+    settings = tune.TuneSettings(limits=("it knows bright blocks only",))
     command = "sct_tune_lesion -bundle small -i split.tsv"
-    choice = tune.run(bundle, split_table, settings, command=command)
+    choice = tune.run(bundle, split_table, settings, command=command).choice
     return choice, store.load(bundle)
 
 
@@ -98,8 +98,8 @@ def test_scans_that_were_trained_on_are_taken_on_demand_and_told_of(tuned, split
     shutil.copytree(bundle.folder, copy)
     data = split_table.parent.parent / "data"
     with pytest.raises(UsageError, match="leave out -results or -seen"):
-        tune.run(copy, data, tune.Settings(seen=True), results=tmp_path / "kept")
-    tune.run(copy, data, tune.Settings(seen=True))
+        tune.run(copy, data, tune.TuneSettings(seen=True), results=tmp_path / "kept")
+    tune.run(copy, data, tune.TuneSettings(seen=True))
     warnings = store.load(copy).info.operating_point.warnings
     assert any("scans were trained on" in said for said in warnings)
 
@@ -107,7 +107,7 @@ def test_scans_that_were_trained_on_are_taken_on_demand_and_told_of(tuned, split
 def test_a_cohort_without_a_split_gives_all_its_scans_to_the_choice(tuned, tmp_path):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=0, seed=9)
-    choice = tune.run(bundle.folder, fresh)
+    choice = tune.run(bundle.folder, fresh).choice
     assert (choice.n_scans, choice.n_subjects) == (3, 3)
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_that_finds_no_lesion_at_any_threshold_is_refused(objective):
     }
     wanted = Objective(objective, specificity=0.5 if "specificity" in objective else None)
     with pytest.raises(DataError, match="learned nothing of use"):
-        tune.chosen(scans, found, wanted, "cohort")
+        tune.chosen(scans, found, tune.TuneSettings(wanted))
 
 
 def test_the_model_of_sct_cannot_be_tuned(tmp_path):
@@ -137,7 +137,7 @@ def test_one_subject_leaves_the_interval_of_the_threshold_open(tuned, tmp_path):
     _, bundle = tuned
     folder = shutil.copytree(bundle.folder, tmp_path / "small")
     fresh = write_cohort(tmp_path / "fresh", subjects=1, lesion_free=0, seed=9)
-    assert np.isnan(tune.run(folder, fresh).interval).all()
+    assert np.isnan(tune.run(folder, fresh).choice.interval).all()
     assert store.load(folder).info.operating_point.interval is None
     assert "- no interval: one subject\n" in (folder / "card.md").read_text("utf-8")
 
@@ -168,7 +168,7 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(tuned, 
     folder = tmp_path / "small"
     shutil.copytree(bundle.folder, folder)
     fresh = write_cohort(tmp_path / "fresh", subjects=4, lesion_free=1, seed=13)
-    choice = tune.run(folder, fresh, tune.Settings(lesion_point=True))
+    choice = tune.run(folder, fresh, tune.TuneSettings(lesion_point=True)).choice
     loaded = store.load(folder)
     point = loaded.info.operating_point.lesions
     network = engines.load(loaded.network)
@@ -197,17 +197,17 @@ def test_a_filter_that_keeps_everything_is_warned_of(tuned, tmp_path, monkeypatc
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=13)
     said = "the filter of lesions keeps everything: it decides nothing on these scans"
-    real = lesion_points.find
+    real = tune.filter_of
     for volume_mm3, is_said in ((0.0, True), (1.0, False)):
 
-        def find(seen, subjects, threshold, *_, volume_mm3=volume_mm3):
+        def filter_of(seen, subjects, threshold, *_, volume_mm3=volume_mm3):
             update = {"peak": threshold, "volume_mm3": volume_mm3}
             return real(seen, subjects, threshold).model_copy(update=update)
 
-        monkeypatch.setattr(lesion_points, "find", find)
+        monkeypatch.setattr(tune, "filter_of", filter_of)
         caplog.clear()
         folder = shutil.copytree(bundle.folder, tmp_path / f"small-{volume_mm3:g}")
-        tune.run(folder, fresh, tune.Settings(lesion_point=True))
+        tune.run(folder, fresh, tune.TuneSettings(lesion_point=True))
         assert (said in store.load(folder).info.operating_point.warnings) is is_said
         assert (said in caplog.text) is is_said
         assert (f"- warning: {said}\n" in (folder / "card.md").read_text("utf-8")) is is_said
@@ -221,22 +221,22 @@ def test_scans_that_decide_nothing_keep_every_lesion():
     seen = [
         lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(truth, pmap, strict=True)
     ]
-    found = lesion_points.find(seen, ["a", "b"], 0.4)
+    found = tune.filter_of(seen, ["a", "b"], 0.4)
     assert (found.f1, found.f1_unfiltered) == (0, 0)
-    assert lesion_points.doubts(found, 0.4)
+    assert tune.doubts(found, 0.4)
     # With the lesion of the higher peak on the true one, the other is filtered.
     truth = np.roll(truth, 13, axis=1)
     seen = [
         lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(truth, pmap, strict=True)
     ]
-    assert lesion_points.doubts(lesion_points.find(seen, ["a", "b"], 0.4), 0.4) == ()
+    assert tune.doubts(tune.filter_of(seen, ["a", "b"], 0.4), 0.4) == ()
 
 
 def test_a_specificity_without_the_second_point_is_wrong_use():
     with pytest.raises(UsageError, match="goes with -lesion_point 1"):
-        tune.Settings(lesion_specificity=0.5)
+        tune.TuneSettings(lesion_specificity=0.5)
     with pytest.raises(UsageError, match="expected a number in"):
-        tune.Settings(lesion_point=True, lesion_specificity=1.5)
+        tune.TuneSettings(lesion_point=True, lesion_specificity=1.5)
 
 
 def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypatch, caplog):
@@ -250,7 +250,7 @@ def test_scans_without_a_cord_are_left_out_and_counted(tuned, tmp_path, monkeypa
         return real(*args, file=file, **rest)
 
     monkeypatch.setattr(cohort.find, "centerline", centerline)
-    choice = tune.run(bundle.folder, fresh)
+    choice = tune.run(bundle.folder, fresh).choice
     point = store.load(bundle.folder).info.operating_point
     assert choice.n_scans == 2
     assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
@@ -275,7 +275,7 @@ def test_the_scans_of_the_second_point_go_to_the_workers_and_are_told_of(tuned, 
     for jobs in (1, 2):
         folder = tmp_path / f"small-{jobs}"
         shutil.copytree(bundle.folder, folder)
-        settings = tune.Settings(lesion_point=True)
+        settings = tune.TuneSettings(lesion_point=True)
         heard.clear()
         tune.run(folder, fresh, settings, jobs=jobs, report=lambda *now: heard.append(now))
         points.append(store.load(folder).info.operating_point.lesions)
@@ -291,7 +291,7 @@ def test_the_second_point_is_measured_on_the_unseen_scans(tuned, split_table, tm
     _, bundle = tuned
     folder = tmp_path / "small"
     shutil.copytree(bundle.folder, folder)
-    choice = tune.run(folder, split_table, tune.Settings(lesion_point=True), jobs=2)
+    choice = tune.run(folder, split_table, tune.TuneSettings(lesion_point=True), jobs=2).choice
     loaded = store.load(folder)
     point, metrics = loaded.info.operating_point.lesions, loaded.info.metrics
     network, rule = engines.load(loaded.network), lesion_filter.Filter(point.peak, point.volume_mm3)
@@ -308,7 +308,7 @@ def test_the_second_point_is_measured_on_the_unseen_scans(tuned, split_table, tm
     assert metrics["p_specificity_filtered"].value == pytest.approx(np.mean(clean))
     assert metrics["p_specificity_filtered"].n == metrics["p_specificity"].n == 2
     assert "p_specificity_filtered" in (folder / "card.md").read_text("utf-8")
-    tune.run(folder, split_table, tune.Settings(lesion_point=True, measure=False), jobs=2)
+    tune.run(folder, split_table, tune.TuneSettings(lesion_point=True, measure=False), jobs=2)
     assert store.load(folder).info.metrics == {}
 
 
@@ -331,12 +331,12 @@ def test_other_objectives_and_evaluation_take_over_what_tuning_keeps(
 ):
     _, bundle = tuned
     kept = tmp_path / "kept"
-    first = tune.run(bundle.folder, split_table, results=kept, jobs=2)
+    first = tune.run(bundle.folder, split_table, results=kept, jobs=2).choice
     assert pmaps == []  # they were predicted by the workers
     before = {path: path.read_bytes() for path in (kept / "scans").iterdir()}
 
-    lesion_wise = tune.Settings("mean_l_f1", preset="anima")
-    second = tune.run(bundle.folder, split_table, lesion_wise, results=kept)
+    lesion_wise = tune.TuneSettings(Objective("mean_l_f1", preset="anima"))
+    second = tune.run(bundle.folder, split_table, lesion_wise, results=kept).choice
     evaluated = evaluate.run([bundle.folder], split_table, kept)
     assert pmaps == []
     assert {path: path.read_bytes() for path in (kept / "scans").iterdir()} == before
@@ -357,7 +357,7 @@ def test_other_objectives_and_evaluation_take_over_what_tuning_keeps(
 def test_what_is_doubtful_about_the_choice_is_written_into_the_bundle(tuned, tmp_path):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=2, lesion_free=0, seed=3)
-    choice = tune.run(bundle.folder, fresh)
+    choice = tune.run(bundle.folder, fresh).choice
     warnings = store.load(bundle.folder).info.operating_point.warnings
     assert warnings == choice.warnings
     assert "subjects that decided: 2, fewer than 10" in warnings
@@ -367,11 +367,88 @@ def test_what_is_doubtful_about_the_choice_is_written_into_the_bundle(tuned, tmp
 def test_a_specificity_can_be_asked_for(tuned, tmp_path):
     _, bundle = tuned
     fresh = write_cohort(tmp_path / "fresh", subjects=3, lesion_free=1, seed=4)
-    settings = tune.Settings("l_f1_at_specificity", specificity=1.0)
-    choice = tune.run(bundle.folder, fresh, settings)
+    settings = tune.TuneSettings(Objective("l_f1_at_specificity", specificity=1.0))
+    choice = tune.run(bundle.folder, fresh, settings).choice
     point = store.load(bundle.folder).info.operating_point
     assert (point.specificity, point.preset) == (1.0, "paper")
     assert (choice.n_scans, len(point.per_scan)) == (2, 2)
     assert point.curve[0] is None  # at 0 every scan is marked
     with pytest.raises(UsageError, match="no other takes one"):
-        tune.run(bundle.folder, fresh, tune.Settings(specificity=1.0))
+        Objective(specificity=1.0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty home; the folder of bundles in it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / ".local/share/sct_lesion_losses/bundles"
+
+
+@pytest.fixture(scope="module")
+def two_scans(tmp_path_factory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("two") / "data", 2, lesion_free=0, seed=31)
+
+
+@pytest.mark.parametrize("kind", ["of the package", "somebody else's", "read-only"])
+def test_a_bundle_that_is_not_the_users_own_is_never_written_and_a_copy_is_tuned(
+    kind, tuned, two_scans, home, tmp_path, monkeypatch, caplog
+):
+    bundle = shutil.copytree(tuned[1].folder, tmp_path / "shipped" / "small")
+    if kind == "of the package":
+        monkeypatch.setattr(store, "PACKAGED", bundle.parent)
+    elif kind == "somebody else's":
+        monkeypatch.setattr(os, "geteuid", lambda: bundle.stat().st_uid + 1)
+    else:
+        real = os.access
+        monkeypatch.setattr(
+            os, "access", lambda path, mode: Path(path) != bundle and real(path, mode)
+        )
+    before = contents(bundle)
+    made = tune.run(bundle, two_scans, tune.TuneSettings(measure=False))
+    assert contents(bundle) == before
+    assert made.elsewhere
+    assert made.bundle.folder == home / "small-tuned"
+    loaded = store.load(home / "small-tuned")
+    assert (loaded.name, loaded.threshold) == ("small-tuned", made.choice.threshold)
+    assert f"stays as it is; the tuned copy will be {home / 'small-tuned'}" in caplog.text
+    with pytest.raises(BundleError, match="replace it with -force 1"):
+        tune.run(bundle, Path("no such data"))
+    with pytest.raises(UsageError, match="is not yours to change"):
+        tune.run(bundle, Path("no such data"), folder=bundle)
+
+
+def test_a_tuned_copy_goes_where_it_is_asked_for(tuned, two_scans, tmp_path):
+    _, bundle = tuned
+    before = contents(bundle.folder)
+    made = tune.run(bundle.folder, two_scans, folder=tmp_path / "mine")
+    assert made.elsewhere
+    assert store.load(tmp_path / "mine").threshold == made.choice.threshold
+    assert contents(bundle.folder) == before
+    kept = contents(tmp_path / "mine")
+    with pytest.raises(BundleError, match="replace it with -force 1"):
+        tune.run(bundle.folder, Path("no such data"), folder=tmp_path / "mine")
+    with pytest.raises(UsageError, match="choose another folder name"):
+        tune.run(bundle.folder, Path("no such data"), folder=tmp_path / "my own")
+    assert contents(tmp_path / "mine") == kept
+    tune.run(bundle.folder, two_scans, folder=tmp_path / "mine", force=True)
+
+
+def test_a_bundle_keeps_the_operating_point_that_it_had(tuned, two_scans, tmp_path):
+    _, bundle = tuned
+    folder = shutil.copytree(bundle.folder, tmp_path / "small")
+    before = store.load(folder).info.operating_point.model_copy(update={"previous": None})
+    made = tune.run(folder, two_scans)
+    assert not made.elsewhere
+    point = store.load(folder).info.operating_point
+    assert point.previous == before
+    assert point.tuned_on != before.tuned_on
+    card = (folder / "card.md").read_text("utf-8")
+    scans = "scan" if before.n_scans == 1 else "scans"
+    assert f"Before that it was tuned to **{before.threshold:g}**" in card
+    assert f"on {before.n_scans} {scans} of" in card
+    tune.run(folder, two_scans)  # the same once more: what was there before that stays
+    assert store.load(folder).info.operating_point == point

@@ -13,8 +13,9 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, NoCordError, UsageError
 from sct_lesion_losses.inference import cohort
-from sct_lesion_losses.workflows import site as recalibrate
+from sct_lesion_losses.workflows import site as of_site
 from sct_lesion_losses.workflows import tune
+from sct_lesion_losses.workflows.site import SiteSettings
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def shipped(tmp_path_factory) -> Path:
     """The tuned bundle `small`, trained enough to find bright blocks."""
     split = train_small(tmp_path_factory.mktemp("recalibration"))
     folder = split.parent.with_name("small")
-    tune.run(folder, split, tune.Settings(measure=False))
+    tune.run(folder, split, tune.TuneSettings(measure=False))
     return folder
 
 
@@ -39,8 +40,12 @@ def written(shipped, site):
     folder = shipped.with_name("small-zurich")
     command = "sct_tune_lesion -bundle ./small -i data -site Zurich -ofolder small-zurich"
     heard = []
-    found = recalibrate.run(
-        shipped, site, "Zurich", folder, command=command, report=lambda *now: heard.append(now)
+    found = of_site.run(
+        shipped,
+        site,
+        SiteSettings("Zurich", folder),
+        command=command,
+        report=lambda *now: heard.append(now),
     )
     assert heard == [(k, 4) for k in range(1, 5)]
     assert {path.name: path.read_bytes() for path in shipped.iterdir()} == before
@@ -90,15 +95,15 @@ def test_an_existing_bundle_is_kept_unless_told(written, site, tmp_path):
     shutil.copytree(new.folder, kept)
     before = (kept / "bundle.json").read_bytes()
     with pytest.raises(BundleError, match="replace it with -force 1"):
-        recalibrate.run(old.folder, site, "Bern", kept)
+        of_site.run(old.folder, site, SiteSettings("Bern", kept))
     assert (kept / "bundle.json").read_bytes() == before
-    recalibrate.run(old.folder, site, "Bern", kept, force=True)
+    of_site.run(old.folder, site, SiteSettings("Bern", kept, force=True))
     assert store.load(kept).info.operating_point.site.name == "Bern"
 
 
 def test_scans_that_were_trained_on_are_refused_and_nothing_is_written(shipped, tmp_path):
     with pytest.raises(DataError, match="was trained on"):
-        recalibrate.run(shipped, shipped.parent / "data", "Zurich", tmp_path / "new")
+        of_site.run(shipped, shipped.parent / "data", SiteSettings("Zurich", tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,14 +119,14 @@ def test_scans_that_chose_the_shipped_threshold_are_refused_and_later_ones_remem
     chose = [dataclasses.replace(s, split="") for s in scans if s.split == "thr-optimization"]
     cohorts.write([*cohorts.read(site), chose[0]], tmp_path / "site.tsv")
     with pytest.raises(DataError, match=r"chosen on 1 of these scans .* would count twice"):
-        recalibrate.run(shipped, tmp_path / "site.tsv", "Zurich", tmp_path / "new")
+        of_site.run(shipped, tmp_path / "site.tsv", SiteSettings("Zurich", tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
 def test_scans_without_lesions_decide_nothing(shipped, tmp_path):
     free = write_cohort(tmp_path / "free", 2, lesion_free=2, seed=12)
     with pytest.raises(DataError, match="no local scan holds lesions"):
-        recalibrate.run(shipped, free, "Zurich", tmp_path / "new")
+        of_site.run(shipped, free, SiteSettings("Zurich", tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
@@ -134,7 +139,7 @@ def test_scans_without_a_cord_are_left_out_and_counted(shipped, site, tmp_path, 
         return real(*args, file=file, **rest)
 
     monkeypatch.setattr(cohort.find, "centerline", centerline)
-    found = recalibrate.run(shipped, site, "Zurich", tmp_path / "new")
+    found = of_site.run(shipped, site, SiteSettings("Zurich", tmp_path / "new"))
     assert found.n_scans == 2
     point = store.load(tmp_path / "new").info.operating_point
     assert "left out, because no cord was found: 1 of the scans" in point.warnings
@@ -150,19 +155,19 @@ def test_scans_without_a_cord_are_left_out_and_counted(shipped, site, tmp_path, 
 )
 def test_names_that_cannot_be_are_refused_before_a_scan_is_read(shipped, place, folder, match):
     with pytest.raises(UsageError, match=match):
-        recalibrate.run(shipped, Path("no such data"), place, shipped.with_name(folder))
+        of_site.run(shipped, Path("no such data"), SiteSettings(place, shipped.with_name(folder)))
 
 
 def test_an_untuned_bundle_and_one_of_a_site_are_refused(written, site, tmp_path):
     _, old, new = written
     with pytest.raises(UsageError, match="is that of the site Zurich already"):
-        recalibrate.run(new.folder, site, "Bern", tmp_path / "new")
+        of_site.run(new.folder, site, SiteSettings("Bern", tmp_path / "new"))
     info = old.info.model_copy(
         update={"name": "raw", "operating_point": type(new.info.operating_point)()}
     )
     raw = store.save(tmp_path / "raw", info, old.network, old.weights, "# raw\n")
     with pytest.raises(UsageError, match="was never tuned"):
-        recalibrate.run(raw.folder, site, "Bern", tmp_path / "new")
+        of_site.run(raw.folder, site, SiteSettings("Bern", tmp_path / "new"))
 
 
 def test_what_has_to_be_said_is_said(written):
@@ -175,7 +180,7 @@ def test_what_has_to_be_said_is_said(written):
         leave_one_out=0.6,
         held_out_shipped=0.5,
     )
-    assert recalibrate.said(good) == ()
+    assert of_site.said(good) == ()
     for change, words in (
         ({"n_subjects": 4}, "few scans"),
         ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
@@ -183,6 +188,6 @@ def test_what_has_to_be_said_is_said(written):
         ({"leave_one_out": 0.5}, "no better than the shipped one"),
         ({"leave_one_out": float("nan")}, "scans of one subject"),
     ):
-        [said] = recalibrate.said(dataclasses.replace(good, **change))
+        [said] = of_site.said(dataclasses.replace(good, **change))
         assert words in said
-    assert len(recalibrate.said(good, refused=1, had_filter=True)) == 2
+    assert len(of_site.said(good, refused=1, had_filter=True)) == 2
