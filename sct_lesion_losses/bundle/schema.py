@@ -103,7 +103,7 @@ class SiteCalibration(Record):
     name : str
         Of the site.
     weight : float, in (0, 1)
-        Of the local curve; the rest is that of the shipped one. See `operating_point.shrink`.
+        Of the local curve; the rest is that of the shipped one. See `thresholds.site`.
     shipped_threshold, local_threshold : float
         Of the bundle that it was made from, and the best for the site's scans alone.
     shipped_curve, local_curve : tuple of float
@@ -123,7 +123,7 @@ class SiteCalibration(Record):
 
 
 class Froc(Record):
-    """Lesions found against false ones, over the least peak; see `operating_point.lesion_point`.
+    """Lesions found against false ones, over the least peak; see `thresholds.lesion_filter`.
 
     Attributes
     ----------
@@ -340,7 +340,7 @@ class _Landmarked(Record):
 
 
 class StudyPreparation(_Landmarked):
-    """The study's: the tube at 0.5 mm, Nyul landmarks, each patch to zero mean and unit std.
+    """The study's: the cord crop at 0.5 mm, Nyul landmarks, each patch to zero mean and unit std.
 
     Attributes
     ----------
@@ -414,7 +414,7 @@ class Recipe(Record):
     stop_patience : int or None
         Epochs without a better `monitor` after which training ends; None: never.
     patches_per_epoch, validation_patches : int or None
-        Patches drawn for an epoch, and judged after it; None: all there are.
+        Patches drawn for an epoch, and scored after it; None: all there are.
     lesion_share : float or None
         Share of the drawn patches that hold lesion; None: as they come.
     shift_mm, intensity : float or None

@@ -146,7 +146,7 @@ def sweep(
     lesion, cuts = checked(truth, pmap, thresholds)
     native = compared(cuts, pmap.dtype)
     everything = int(np.count_nonzero(native <= 0))
-    above = pmap > 0  # most of a p-map is exactly 0: outside the tube
+    above = pmap > 0  # most of a p-map is exactly 0: outside the cord crop
     passed = np.searchsorted(native, pmap[above], side="right")
     positives = np.bincount(passed, minlength=cuts.size + 1)
     hits = np.bincount(passed[lesion[above]], minlength=cuts.size + 1)
