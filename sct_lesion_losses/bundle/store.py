@@ -62,6 +62,11 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
         ) from error
 
 
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder lies in the installed package, which is never written."""
+    return PACKAGED.resolve() in folder.resolve().parents
+
+
 def set_aside(folder: Path) -> Path:
     """Where the former bundle lies while `folder` is being replaced."""
     return folder.parent / f".{folder.name}.previous"
@@ -70,10 +75,16 @@ def set_aside(folder: Path) -> Path:
 def check_replaceable(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that is there, unless it is a bundle and may be replaced, or is empty.
 
+    One in the installed package is refused in any case.
+
     Raises
     ------
     BundleError
     """
+    if is_shipped(folder):
+        raise BundleError(
+            f"{folder.name}: comes with the package and is never changed; choose another folder"
+        )
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -32,12 +33,18 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 @pytest.fixture
-def put(network: bytes, weights: bytes, make_info: Info) -> Callable[..., store.Bundle]:
-    """Save a bundle in a folder, threshold at will."""
+def put(
+    network: bytes, weights: bytes, make_info: Info, tmp_path: Path
+) -> Callable[..., store.Bundle]:
+    """Save a bundle in a folder, threshold at will; one of the package is copied there."""
 
     def save(folder: Path, threshold: float = 0.5, overwrite: bool = False) -> store.Bundle:
         info = make_info(name=folder.name, operating_point={"threshold": threshold})
-        return store.save(folder, info, network, weights, "# card\n", overwrite=overwrite)
+        target = tmp_path / "made" / folder.name if store.is_shipped(folder) else folder
+        bundle = store.save(target, info, network, weights, "# card\n", overwrite=overwrite)
+        if target != folder:
+            shutil.copytree(target, folder)
+        return bundle
 
     return save
 
@@ -118,6 +125,31 @@ def test_an_empty_folder_is_filled(put: Callable[..., store.Bundle], tmp_path: P
     (tmp_path / "tiny").mkdir()
     put(tmp_path / "tiny")
     assert store.load(tmp_path / "tiny").name == "tiny"
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_bundle_in_the_package_is_never_written(
+    by_link: bool, put: Callable[..., store.Bundle], shelves: dict[str, Path]
+) -> None:
+    put(shelves["package"] / "a", 0.4)
+    folder = shelves["package"] / "a"
+    before = check.read_files(folder)
+    if by_link:
+        (shelves["given"] / "shelf").symlink_to(shelves["package"], target_is_directory=True)
+        folder = shelves["given"] / "shelf" / "a"
+    loaded = store.load(folder)
+    for name in ("a", "new"):
+        with pytest.raises(BundleError, match=f"^{name}: comes with the package and is never"):
+            store.save(
+                folder.with_name(name),
+                loaded.info.model_copy(update={"name": name}),
+                loaded.network,
+                loaded.weights,
+                "# card\n",
+                overwrite=True,
+            )
+    assert check.read_files(folder) == before
+    assert [path.name for path in shelves["package"].iterdir()] == ["a"]
 
 
 def test_a_network_that_is_refused_is_not_saved(
