@@ -142,7 +142,7 @@ def _bare(given: argparse.Namespace) -> None:
         patches[..., None],
         lesions[..., None],
         batch_size=BATCH,
-        epochs_planned=10_000,
+        epochs=10_000,
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: turns())],
     )
