@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from sct_lesion_losses.geometry.centerline import Centerline
-    from sct_lesion_losses.geometry.grid import Grid
+import importlib
+from typing import Any
 
 METHODS = {
     "auto": "svm where SCT's weights are found, else embedded",
@@ -22,8 +17,8 @@ UNATTENDED = tuple(name for name in METHODS if name not in ("viewer", "file"))
 BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
 
 
-def detect(image: npt.NDArray[Any], grid: Grid) -> Centerline:
-    """Centerline of a scan by the embedded detector; see `detector.detect`."""
-    from sct_lesion_losses.centerline import detector
-
-    return detector.detect(image, grid)
+def __getattr__(name: str) -> Any:
+    """Load `detect`, the embedded detector, when it is used."""
+    if name == "detect":
+        return importlib.import_module(f"{__name__}.detector").detect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -104,12 +105,11 @@ def training() -> ModuleType:
     """
     try:
         with _native_stderr_closed():
-            from sct_lesion_losses.workflows import train
+            return importlib.import_module("sct_lesion_losses.workflows.train")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"training needs {error.name}, which is not installed: {_INSTALL}"
         ) from error
-    return train
 
 
 @contextmanager

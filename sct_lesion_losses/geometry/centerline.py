@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.errors import CenterlineError, GeometryError
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.resample import axis_mapping
+from sct_lesion_losses.geometry.grid import Grid, axis_mapping
 
 # Said where none is found: to train, tune and evaluate, centerlines are part of the cohort.
 HOW_TO_GIVE = (

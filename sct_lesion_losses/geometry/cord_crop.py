@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.resample import Box, axis_mapping, values
+from sct_lesion_losses.geometry.grid import Grid, axis_mapping
+from sct_lesion_losses.geometry.resample import Box, values
 
 WIDTH_VOX = 48  # Hussein et al. 2023, section 2.1: 48 x 48 around the centerline at 0.5 mm
 _SECTION = 32  # slices resampled at a time: the box around a short piece of the cord is narrow

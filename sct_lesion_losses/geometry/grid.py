@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 # y posterior to anterior, z inferior to superior. World axes are nibabel's: left-to-right
 # (x grows to the right), posterior-to-anterior, inferior-to-superior.
 _STARTS = (("L", "R"), ("P", "A"), ("I", "S"))
+_ALIGNED_VOX = 1e-3  # largest drift, in source voxels, over the whole target grid
 _RPI_SIGNS = (-1, 1, 1)  # sign of each world axis along x, y, z of an RPI array
 
 
@@ -167,3 +168,22 @@ class Grid:
             left[:, voxel] = -1
         signs = [1 if rotation[axes[k], k] > 0 else -1 for k in range(3)]
         return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def axis_mapping(grid: Grid, onto: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and offset that lead, axis by axis, from voxels of `onto` to voxels of `grid`.
+
+    Raises
+    ------
+    GeometryError
+        The axes of the two grids are not parallel.
+    """
+    mapping = np.linalg.inv(grid.affine) @ onto.affine
+    scale = np.diag(mapping)[:3].copy()
+    drift = np.abs(mapping[:3, :3] - np.diag(scale)) @ np.array(onto.shape, dtype=np.float64)
+    if drift.max() > _ALIGNED_VOX or scale.min() <= 0:
+        raise GeometryError(
+            "the two grids have different axes; bring both to RPI (Grid.to_rpi), or resample the "
+            "image onto the other one's grid first"
+        )
+    return scale, mapping[:3, 3].copy()

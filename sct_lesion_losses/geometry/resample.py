@@ -7,12 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.errors import GeometryError
-from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid, axis_mapping
 
 Box = tuple[slice, slice, slice]
-
-_ALIGNED_VOX = 1e-3  # largest drift, in source voxels, over the whole target grid
 
 
 def values(
@@ -61,25 +58,6 @@ def values(
     for axis in sorted(range(3), key=lambda k: len(coordinates[k]) / result.shape[k]):
         result = _along(result, axis, coordinates[axis] - window[axis].start, order)
     return np.ascontiguousarray(result)
-
-
-def axis_mapping(grid: Grid, onto: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scale and offset that lead, axis by axis, from voxels of `onto` to voxels of `grid`.
-
-    Raises
-    ------
-    GeometryError
-        The axes of the two grids are not parallel.
-    """
-    mapping = np.linalg.inv(grid.affine) @ onto.affine
-    scale = np.diag(mapping)[:3].copy()
-    drift = np.abs(mapping[:3, :3] - np.diag(scale)) @ np.array(onto.shape, dtype=np.float64)
-    if drift.max() > _ALIGNED_VOX or scale.min() <= 0:
-        raise GeometryError(
-            "the two grids have different axes; bring both to RPI (Grid.to_rpi), or resample the "
-            "image onto the other one's grid first"
-        )
-    return scale, mapping[:3, 3].copy()
 
 
 def _along(

@@ -28,7 +28,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.geometry import resample
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.grid import Grid, axis_mapping
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.sct import CONTRASTS, install
 
@@ -138,7 +138,7 @@ class Crop:
         corner = np.eye(4)
         corner[:3, 3] = [part.start for part in frame]
         region_grid = Grid(region.shape, self.plane.affine @ corner)
-        scale, offset = resample.axis_mapping(self.plane, self.native)
+        scale, offset = axis_mapping(self.plane, self.native)
         box = []
         for k, part in enumerate(frame):
             low = np.ceil((part.start - offset[k]) / scale[k] - 1e-6) if part.start > 0 else 0

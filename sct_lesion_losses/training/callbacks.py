@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
 from sct_lesion_losses.images.atomic import replacing, write_text
-from sct_lesion_losses.training.batches import PatchBatches
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "training.csv"
@@ -151,23 +150,40 @@ def load(path: Path) -> TrainingState:
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     """Turns the batches to each epoch and takes its losses into the state, first of all callbacks.
 
+    Parameters
+    ----------
+    state : TrainingState
+    go_to : callable
+        Turns the batches to an epoch, counted from 0.
+    scans : callable
+        Names the scans of a batch of that epoch.
+    folder : Path
+        Of the training, for messages.
+
     Raises
     ------
     TrainingError
         A loss is not a number.
     """
 
-    def __init__(self, state: TrainingState, batches: PatchBatches, folder: Path) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        go_to: Callable[[int], None],
+        scans: Callable[[int], Iterable[str]],
+        folder: Path,
+    ) -> None:
         super().__init__()
         self._state = state
-        self._batches = batches
+        self._go_to = go_to
+        self._scans = scans
         self._folder = folder
         self._began = 0.0
         self._rate = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Begin an epoch, counted from 0."""
-        self._batches.go_to(epoch)
+        self._go_to(epoch)
         self._rate = float(self.model.optimizer.learning_rate)
         self._began = time.monotonic()
 
@@ -175,7 +191,7 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         """Look at the mean loss so far: no number if that of a batch is none."""
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
-            scans = dict.fromkeys(self._batches.scans(batch))
+            scans = dict.fromkeys(self._scans(batch))
             raise broken(
                 f"the loss is {loss} at batch {batch + 1} of epoch {self._state.epoch + 1} "
                 f"(patches of {', '.join(scans)})",

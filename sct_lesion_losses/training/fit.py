@@ -199,7 +199,7 @@ def fit(
             initial_epoch=state.epoch,
             epochs=state.epoch if state.ended(epochs, patience) else epochs,
             callbacks=[
-                callbacks.Epochs(state, shown, folder),
+                callbacks.Epochs(state, shown.go_to, shown.scans, folder),
                 callbacks.RateOnPlateau(state, recipe.patience, recipe.rate_factor),
                 callbacks.EarlyStop(state, epochs, patience),
                 callbacks.KeptState(state, folder),
