@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -68,7 +67,7 @@ def import_weights(model: keras.Model, stored: bytes) -> None:
             variable.assign(weights[f"{layer.name}/{variable.name}"])
 
 
-def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> bytes:
+def to_onnx(model: keras.Model) -> bytes:
     """Write a U-Net of `unet.build` as an ONNX model in float32.
 
     Batch normalisation is folded into the convolution before it. Channels come first, as ONNX
@@ -78,8 +77,6 @@ def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> bytes:
     ----------
     model : keras.Model
         From `unet.build`, of any precision.
-    metadata : mapping of str to str
-        Stored in the model's `metadata_props`.
 
     Returns
     -------
@@ -113,7 +110,6 @@ def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> bytes:
         ir_version=IR_VERSION,
         producer_name="sct_lesion_losses",
     )
-    helper.set_model_props(made, dict(metadata))
     onnx.checker.check_model(made, full_check=True)
     return bytes(made.SerializeToString(deterministic=True))
 

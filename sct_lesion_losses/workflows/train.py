@@ -161,7 +161,7 @@ def run(
         draw = partial(learning.draw_history, path=work / PICTURE)
         watchers = Watchers(on_step, draw, settings.tensorboard)
         info, model = _trained(data, work, draft, recipe, settings, crop_settings, watchers)
-        network = export.to_onnx(model, {})
+        network = export.to_onnx(model)
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder

@@ -267,7 +267,7 @@ def _own(bundle: Bundle) -> Path | None:
 
 def _is_writable(folder: Path) -> bool:
     """Whether a bundle is the user's own: not the package's, and it can be replaced."""
-    if store.PACKAGED.resolve() in folder.resolve().parents:
+    if store.is_shipped(folder):
         return False
     mine = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     return mine and os.access(folder, os.W_OK) and os.access(folder.parent, os.W_OK)

@@ -234,7 +234,7 @@ def test_keras_and_its_export_give_what_the_file_gives(filters):
     received = np.asarray(model(patches[..., None], training=False))[..., 0]
     assert architecture == recipes.network(filters, DOUBLING)
     assert np.abs(received - expected).max() < 1e-5
-    assert np.abs(received - run(export.to_onnx(model, {}), patches)).max() < 1e-5
+    assert np.abs(received - run(export.to_onnx(model), patches)).max() < 1e-5
     assert expected.std() > 0.01
 
 
@@ -303,7 +303,7 @@ def test_a_level_that_does_not_double_is_refused():
 def test_this_package_s_own_export_is_refused():
     # Its normalisations are folded into the convolutions.
     with pytest.raises(BundleError, match="expected BatchNormalization, found Relu"):
-        warm_start.read(export.to_onnx(unet.build(recipes.network((2, 4)), 8), {}))
+        warm_start.read(export.to_onnx(unet.build(recipes.network((2, 4)), 8)))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_pmaps_are_those_of_scts_file_and_stay_so_when_exported(
     model = keras_of(bundle)
     scts = run(bundle.network, patches)
     ours = np.asarray(model(patches[..., None], training=False))[..., 0]
-    exported = run(export.to_onnx(model, {}), patches)
+    exported = run(export.to_onnx(model), patches)
     assert bundle.info.network.filters == FILTERS[contrast]
     assert scts[0].max() > 0.9  # the scan's lesion; SCT finds nothing in noise
     assert np.abs(ours - scts).max() < 1e-4
