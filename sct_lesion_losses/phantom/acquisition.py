@@ -11,11 +11,10 @@ from scipy import fft
 
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom.anatomy import Body
-from sct_lesion_losses.phantom.canal import RADIUS_MM, canal
 from sct_lesion_losses.phantom.lesions import Lesions
 from sct_lesion_losses.phantom.noise import Floats
 from sct_lesion_losses.phantom.sites import Protocol
-from sct_lesion_losses.phantom.tissue import surroundings
+from sct_lesion_losses.phantom.tissue import RADIUS_MM, Painted, Points, canal, surroundings
 
 
 def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
@@ -230,7 +229,7 @@ def acquire(
     for k in range(shape[0]):
         painted = _slice(scene, k)
         cord[k], lesion[k] = painted.cord, painted.lesion
-        clean = through_k_space(painted.fine, protocol, shape[1:])
+        clean = through_k_space(painted.signal, protocol, shape[1:])
         clean += ghosts(painted.pulsating, protocol)
         gain = field[k] * sensitivity(protocol, scene.at_pixels(k)[1])
         signal[k] = noisy(rng, clean * gain, protocol)
@@ -294,26 +293,12 @@ class _Scene:
         return self.lattice.coordinates(k, rows, columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """One slice before k-space.
+def _slice(scene: _Scene, k: int) -> Painted:
+    """Paint one slice: the surroundings, and the canal over them where it is met.
 
-    Attributes
-    ----------
-    fine : (2 R, 2 C) float32
-        Signal at half-pixel steps.
-    cord, lesion, pulsating : (R, C) float32
-        Share of each pixel inside cord and lesions, and of pulsating fluid.
+    The signal, (2 R, 2 C), is that before k-space at half-pixel steps; the shares are those of the
+    pixels, (R, C).
     """
-
-    fine: Floats
-    cord: Floats
-    lesion: Floats
-    pulsating: Floats
-
-
-def _slice(scene: _Scene, k: int) -> _Slice:
-    """Paint one slice: the surroundings, and the canal over them where it is met."""
     profile = _profile(scene.protocol)
     fine = _doubled(_surrounded(scene, k, [part for part in profile if part.whole]))
     cord, lesion, pulsating = (np.zeros(scene.shape, np.float32) for _ in range(3))
@@ -324,19 +309,22 @@ def _slice(scene: _Scene, k: int) -> _Slice:
         fine[steps] += change
         for target, share in zip((cord, lesion, pulsating), shares, strict=True):
             target[window] = _halved(share)
-    return _Slice(fine, cord, lesion, pulsating)
+    return Painted(fine, cord, lesion, pulsating)
 
 
 def _surrounded(scene: _Scene, k: int, parts: list[_Part]) -> Floats:
     """Signal of all but the canal at the pixels of a slice, (R, C)."""
     total = sum(part.weight for part in parts)
-    signal = np.zeros(scene.shape, np.float32)
+    signal = np.zeros(scene.shape, np.float32).ravel()
+    contrast, edge_mm = scene.protocol.contrast, scene.protocol.pixel_mm * 1.1
     for part in parts:
-        u, v, s = scene.at_pixels(k + part.offset)
-        edge_mm = scene.protocol.pixel_mm * 1.1
-        painted = _painted(scene.body, scene.protocol, u, v, s, edge_mm, scene.with_column)
-        signal += np.float32(part.weight / total) * painted
-    return signal
+        u, v, s = scene.at_pixels(k + part.offset).reshape(3, -1)
+        points = Points(scene.body, contrast, u, v, s, edge_mm)
+        for start in range(0, signal.size, _CHUNK):
+            some = slice(start, start + _CHUNK)
+            painted = surroundings(points[some], with_column=scene.with_column)
+            signal[some] += np.float32(part.weight / total) * painted
+    return signal.reshape(scene.shape)
 
 
 def _canal_window(scene: _Scene, k: int) -> tuple[slice, slice] | None:
@@ -351,8 +339,10 @@ def _canal_window(scene: _Scene, k: int) -> tuple[slice, slice] | None:
 
 def _canal_sums(
     scene: _Scene, k: int, profile: list[_Part], under: Floats, steps: tuple[slice, ...]
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Sum of a profile over the canal at half-pixel steps.
+) -> Painted:
+    """Sum of a profile over the canal at half-pixel steps, each (H, W).
+
+    The signal is what the canal adds to that of the surroundings.
 
     Parameters
     ----------
@@ -360,45 +350,23 @@ def _canal_sums(
         Signal that is there without the canal.
     steps : (slice, slice)
         Which of the slice's half-pixel steps these are.
-
-    Returns
-    -------
-    change, cord, lesion, pulsating : (H, W) float32
-        What the canal adds to the signal; shares of cord, lesion and pulsating fluid.
     """
+    protocol = scene.protocol
     rows, columns = (np.arange(w.start, w.stop) / 2 for w in steps)
-    change, cord, lesion, pulsating = (np.zeros(under.shape, np.float32) for _ in range(4))
+    sums = Painted(*np.zeros((4, *under.shape), np.float32))
     for part in profile:
         u, v, s = scene.lattice.coordinates(k + part.offset, rows, columns)
         chosen = (np.sqrt(u * u + v * v) < RADIUS_MM) & (s < _CANAL_TOP_MM)
         u, v, s, before = u[chosen], v[chosen], s[chosen], under[chosen]
-        found = canal(
-            scene.body, scene.protocol.contrast, scene.lesions, before, u, v, s,
-            scene.protocol.pixel_mm / 2, scene.protocol.flow,
-        )  # fmt: skip
+        points = Points(scene.body, protocol.contrast, u, v, s, protocol.pixel_mm / 2)
+        found = canal(points, scene.lesions, before, protocol.flow)
         below_head = np.clip((_CANAL_TOP_MM - s) / 8, 0, 1)
         in_mask = (s < CORD_TOP_MM).astype(np.float32)
-        weight, label = np.float32(part.weight), np.float32(part.label)
-        change[chosen] += weight * (below_head * (found.signal - before))
-        cord[chosen] += label * (found.cord * in_mask)
-        lesion[chosen] += label * (found.lesion * in_mask)
-        pulsating[chosen] += weight * found.pulsating * below_head
-    return change, cord, lesion, pulsating
-
-
-def _painted(
-    body: Body, protocol: Protocol, u: Floats, v: Floats, s: Floats, edge_mm: float,
-    with_column: bool,
-) -> Floats:  # fmt: skip
-    flat = [x.ravel() for x in (u, v, s)]
-    out = np.empty_like(flat[0])
-    for start in range(0, out.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        out[part] = surroundings(
-            body, protocol.contrast, flat[0][part], flat[1][part], flat[2][part], edge_mm,
-            with_column=with_column,
-        )  # fmt: skip
-    return out.reshape(u.shape)
+        sums.signal[chosen] += part.weight * (below_head * (found.signal - before))
+        sums.cord[chosen] += part.label * (found.cord * in_mask)
+        sums.lesion[chosen] += part.label * (found.lesion * in_mask)
+        sums.pulsating[chosen] += part.weight * found.pulsating * below_head
+    return sums
 
 
 def _doubled(image: Floats) -> Floats:

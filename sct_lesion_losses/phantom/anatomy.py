@@ -7,6 +7,7 @@ canal; s along that axis, upwards, zero at the upper edge of C1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,11 @@ class Body:
         at = (s - np.float32(BOTTOM_MM)) * np.float32(1 / STEP_MM) + np.float32(0.5)
         index = at.astype(np.int32)
         return np.clip(index, 0, len(self.curve) - 1, out=index)
+
+    def at(self, s: Floats, *names: str) -> list[Any]:
+        """Values of some tables at coordinates s."""
+        index = self.index(s)
+        return [self.tables[name].take(index) for name in names]
 
     def level(self, s: float) -> str:
         """Name of the vertebral level at s."""

@@ -121,7 +121,7 @@ def cover(distance_mm: Floats, edge_mm: float) -> Floats:
     return np.clip(share, 0, 1, out=share)
 
 
-def ellipse_distance(u: Floats, v: Floats, ru: Floats, rv: Floats) -> Floats:
+def ellipse_distance(u: Floats, v: Floats, ru: Floats | float, rv: Floats | float) -> Floats:
     """Signed distance, mm, to an ellipse around the origin; exact to first order at its edge."""
     a, b = u / ru, v / rv
     e = np.sqrt(a * a + b * b) + np.float32(1e-4)

@@ -1,339 +1,435 @@
-"""Signal of everything around the spinal canal: column, muscle, fat, organs, skin, air."""
+"""Signal of every tissue: the spinal canal with the cord and its lesions, and all around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.phantom.anatomy import Body
-from sct_lesion_losses.phantom.canal import sac_distance
+from sct_lesion_losses.phantom.lesions import Lesions, coverage, distance
 from sct_lesion_losses.phantom.noise import Floats, cover, ellipse_distance, paint
 from sct_lesion_losses.phantom.sites import Contrast
 
-Part = Callable[[Body, Contrast, Floats, Floats, Floats, Floats, float], None]
+RADIUS_MM = 16.0  # the canal and its walls lie inside
 
 
-def surroundings(
-    body: Body,
-    contrast: Contrast,
-    u: Floats,
-    v: Floats,
-    s: Floats,
-    edge_mm: float,
-    *,
-    with_column: bool = True,
-) -> Floats:
-    """Relative signal at points in cord coordinates, without the canal's content.
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of a body, and what is needed to paint them.
 
-    Parameters
+    Attributes
     ----------
+    body : Body
+    contrast : Contrast
     u, v, s : (N,) float32
         Cord coordinates, mm.
     edge_mm : float
         Width of the transition between tissues: about one sampling step.
-    with_column : bool
-        False leaves out the spine, for scans of another part of the body.
-
-    Returns
-    -------
-    (N,) float32
     """
-    u, v = _bent(body, u, v, s)
-    value = _soft_tissue(body, contrast, u, v, s, edge_mm)
-    if with_column:
-        _where(
-            (np.abs(u) < 42) & (v > -62) & (v < -4), _back, body, contrast, value, u, v, s, edge_mm
-        )
-    _where((v > 8) & (np.abs(u) < 80), _organs, body, contrast, value, u, v, s, edge_mm)
-    _where(s < -105, _lungs, body, contrast, value, u, v, s, edge_mm)
-    _where(s > 8, _head, body, contrast, value, u, v, s, edge_mm)
-    _vessels(body, contrast, value, u, v, s, edge_mm)
-    if with_column:
-        near = (np.abs(u) < 26) & (s < 6)
-        _where(near & (v > -14) & (v < 14), _pillars, body, contrast, value, u, v, s, edge_mm)
-        _where(near & (v > -48) & (v < 0), _arches, body, contrast, value, u, v, s, edge_mm)
-        _where(near & (v > 2) & (v < 48), _vertebrae, body, contrast, value, u, v, s, edge_mm)
-    _skin(body, contrast, value, u, v, s, edge_mm)
-    return value
+
+    body: Body
+    contrast: Contrast
+    u: Floats
+    v: Floats
+    s: Floats
+    edge_mm: float
+
+    def __getitem__(self, chosen: slice | npt.NDArray[Any]) -> Points:
+        """Return some of the points."""
+        return replace(self, u=self.u[chosen], v=self.v[chosen], s=self.s[chosen])
+
+    def noise(self, name: str, *at: Floats) -> Any:
+        """Return the values of one of the body's noise fields, (N,) float32, by default here."""
+        return self.body.noise[name](*(at or (self.u, self.v, self.s)))
+
+    def cover(self, distance_mm: npt.NDArray[Any], more_mm: float = 0.0) -> Floats:
+        """Return the share inside a surface, whose edge is softer than others by `more_mm`."""
+        return cover(distance_mm, self.edge_mm + more_mm)
 
 
-def _bent(body: Body, u: Floats, v: Floats, s: Floats) -> tuple[Floats, Floats]:
-    """Coordinates with a smooth shift, so that nothing away from the canal is quite regular."""
-    far = np.clip(np.sqrt(u * u + v * v) * np.float32(0.1) - np.float32(0.7), 0, 1.5)
-    shifted_u = u + far * body.noise["bend_u"](u, v, s)
-    shifted_v = v + far * body.noise["bend_v"](u, v, s)
-    return shifted_u, shifted_v
+class Painted(NamedTuple):
+    """Signal and shares at some points, arrays of one shape, float32.
+
+    Attributes
+    ----------
+    signal : relative signal
+    cord, lesion : share inside
+    pulsating : share of pulsating fluid
+    """
+
+    signal: Floats
+    cord: Floats
+    lesion: Floats
+    pulsating: Floats
 
 
-def _where(
-    mask: npt.NDArray[np.bool_],
-    part: Part,
-    body: Body,
-    contrast: Contrast,
-    value: Floats,
-    u: Floats,
-    v: Floats,
-    s: Floats,
-    edge_mm: float,
-) -> None:
-    """Let `part` paint the chosen points only."""
-    chosen = np.flatnonzero(mask)
-    if len(chosen):
-        some = value[chosen]
-        part(body, contrast, some, u[chosen], v[chosen], s[chosen], edge_mm)
-        value[chosen] = some
+def canal(p: Points, lesions: Lesions, under: Floats, flow: float) -> Painted:
+    """Paint the content of the canal over the surroundings.
+
+    Parameters
+    ----------
+    p : Points
+    lesions : Lesions
+    under : (N,) float32
+        Signal of the surroundings; not changed.
+    flow : float
+        Strength of the flow voids in the fluid, 0 to 1.
+    """
+    u, v, value = p.u, p.v, under.copy()
+    ru, rv, bulge, fold = p.body.at(p.s, "sac_ru", "sac_rv", "bulge", "fold")
+    outer = sac_distance(p.body, ru, rv, u, v)
+    front = v - rv * p.body.numbers["flat"] + bulge * np.exp(-u * u / 60)
+    back = -v - rv + fold * np.exp(-u * u / 30)
+    outer = np.maximum(outer, np.maximum(front, back))
+    fluid = _wall(p, value, outer)
+    inside = np.flatnonzero(outer < 0.6)
+    cord, lesion = np.zeros_like(value), np.zeros_like(value)
+    pulsating = fluid
+    if len(inside):
+        some = value[inside]
+        cord[inside], lesion[inside] = _content(p[inside], lesions, some, fluid[inside], flow)
+        value[inside] = some
+        pulsating = fluid * (1 - cord)
+    return Painted(value, cord, lesion, pulsating)
 
 
-def _tables(body: Body, s: Floats, *names: str) -> list[Any]:
-    index = body.index(s)
-    return [body.tables[name].take(index) for name in names]
+def sac_distance(body: Body, ru: Floats, rv: Floats, u: Floats, v: Floats) -> Floats:
+    """Signed distance, mm, to an ellipse that is narrower behind than in front."""
+    return ellipse_distance(u / (1 + body.numbers["taper"] * np.clip(v / rv, -1, 1)), v, ru, rv)
 
 
-def _soft_tissue(
-    body: Body, c: Contrast, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> Floats:
-    """Muscle in fat septa, with deposits of fat."""
-    noise = body.noise
-    grain = noise["grain"](u, v, s)
-    value: Floats = np.float32(c.muscle) * (1 + np.float32(0.07) * grain)
-    width = np.float32(body.numbers["septa"])
-    ridge = np.abs(noise["septa"](u, v, s)) - width * (1 + np.float32(0.5) * grain)
-    ridge *= np.float32(7.0)
-    share = cover(ridge, edge_mm + 0.4)
-    fine = np.abs(noise["septa_fine"](u, v, s)) - width * np.float32(0.3)
-    share = np.maximum(share, np.float32(0.6) * cover(fine * np.float32(4.0), edge_mm + 0.5))
-    pockets = noise["pockets"](u, v, s) - np.float32(body.numbers["deep_fat"])
-    share = np.maximum(share, cover(pockets * np.float32(-6.0), edge_mm + 0.5))
-    paint(value, share, np.float32(c.fat * 0.9) * (1 + np.float32(0.08) * grain))
-    return value
+def _wall(p: Points, value: Floats, outer: Floats) -> Floats:
+    """Epidural fat and dura; return the share of fluid."""
+    u, v, c = p.u, p.v, p.contrast
+    thick = p.body.numbers["epidural"] * (1 + 0.7 * p.noise("flow"))
+    behind = np.exp(-u * u / 18) * np.clip(-0.3 * v, 0, 1)
+    beside = np.clip((np.abs(u) - 5) * 0.15, 0, 0.7) * (np.abs(v + 1) < 5)
+    layer = np.maximum(thick * np.maximum(behind * 1.15, beside), 0)
+    paint(value, p.cover(outer - layer - 0.7), c.cortex * 2)
+    paint(value, p.cover(outer - layer - 0.2), c.fat * 0.85)
+    paint(value, p.cover(outer - 0.3), c.cortex * 2.5)
+    return p.cover(outer)
 
 
-def _back(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Paraspinal muscles: layers around the spinous processes, parted by thin fat."""
-    r = np.sqrt(u * u * np.float32(0.55) + (v + 12) ** 2)
-    bend = body.noise["skin"](u, v, s)
-    layer = np.abs(np.sin(r * np.float32(0.33) + bend * np.float32(2.2))) - np.float32(0.12)
-    share = np.float32(0.75) * cover(layer * np.float32(3.0), edge_mm + 0.3)
-    share *= body.noise["septa_fine"](u, v, s) > -0.4
-    midline = np.abs(u + np.float32(0.6) * bend) - np.float32(1.3)
-    share = np.maximum(share, cover(midline, edge_mm + 0.5) * np.float32(0.8))
-    paint(value, share, np.float32(c.fat * 0.85))
-    nuchal = np.abs(u + np.float32(0.6) * bend) - np.float32(0.5)
-    paint(value, cover(nuchal, edge_mm), np.float32(c.cortex * 2))
+def _content(
+    p: Points, lesions: Lesions, value: Floats, fluid: Floats, flow: float
+) -> tuple[Floats, Floats]:
+    """Fluid with flow voids and roots, then the cord; paint `value`, return cord and lesion."""
+    n = p.body.numbers
+    ru, rv, middle_u, middle_v = p.body.at(p.s, "cord_ru", "cord_rv", "cord_u", "cord_v")
+    du, dv = p.u - middle_u, p.v - middle_v
+    surface = ellipse_distance(du, dv, ru, rv)
+    surface += 0.12 * p.noise("surface")
+    csf = p.contrast.csf * np.ones_like(value)
+    voids = np.maximum(p.noise("flow") - 0.3, 0)
+    voids += np.maximum(p.noise("pulse") - 0.7, 0)
+    csf *= np.clip(1 - flow * voids, 0.25, 1)
+    _roots(p, csf, du, dv)
+    paint(value, fluid, csf)
+    # The ventral fissure and the shallow dorsal one: fluid between two lips of the cord.
+    depth = rv * n["fissure_depth"]
+    lip = n["fissure"] * np.clip((dv - rv + depth) / depth, 0, 1)
+    cleft = np.where(dv > rv - depth, np.abs(du) - lip, np.float32(5))
+    shallow = np.where(dv < -rv * 0.88, np.abs(du) - 0.15, np.float32(5))
+    cord = p.cover(np.maximum(surface, -np.minimum(cleft, shallow)))
+    lesion = np.zeros_like(value)
+    within = np.flatnonzero(surface < 0.5)
+    if len(within):
+        a, b, radius = (x[within] for x in (du / ru, dv / rv, (ru + rv) * 0.5))
+        signal, lesion[within] = _cord(p[within], lesions, a, b, radius)
+        value[within] += cord[within] * (signal - value[within])
+    hard = (surface < 0).astype(np.float32)
+    return hard, lesion * hard
 
 
-def _organs(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Airway with its wall, oesophagus, thyroid, prevertebral muscles and their fat plane."""
-    n = body.numbers
-    depth, sac = _tables(body, s, "depth", "sac_rv")
-    behind = (
-        sac * np.float32(body.numbers["flat"]) + depth + np.float32(1.5)
-    )  # front of the vertebral column
-    ahead = v - behind
-    paint(value, cover(np.abs(ahead - np.float32(5.5)) - np.float32(0.7), edge_mm), c.fat)
-    longus = np.hypot((np.abs(u) - 9) * np.float32(0.6), ahead - 3) - np.float32(3.2)
-    paint(value, cover(longus, edge_mm + 0.3), np.float32(c.muscle))
-    neck = cover(np.abs(s + 65) - np.float32(25), 4.0)
-    thyroid = np.hypot((np.abs(u) - 16) * np.float32(1.2), (ahead - 14) * np.float32(0.7))
-    paint(value, cover(thyroid - np.float32(7.5), edge_mm + 0.5) * neck, np.float32(c.gland))
-    gullet = np.hypot(u - 3, (ahead - 6) * np.float32(1.4)) - np.float32(5)
-    paint(value, cover(gullet, edge_mm + 0.5) * (s < -70), np.float32(c.muscle * 1.5))
-    centre = np.float32(n["airway_gap"] + n["airway_v"]) + np.float32(0.06) * np.abs(s + 40)
-    ru = np.full_like(u, n["airway_u"])
-    rv = np.full_like(u, n["airway_v"]) * (
-        1 + np.float32(0.5) * body.noise["pockets"](np.zeros_like(u), np.zeros_like(v), s)
-    ).clip(0.3, 1.6)
-    tube = ellipse_distance(u, ahead - centre, ru, rv)
-    open_ = s < 22
-    paint(value, cover(tube - np.float32(2.0), edge_mm) * open_, np.float32(c.gland * 0.8))
-    paint(value, cover(tube, edge_mm) * open_, np.float32(0.01))
+def _roots(p: Points, csf: Floats, du: Floats, dv: Floats) -> None:
+    """Rootlets and denticulate ligaments: faint dark strands that leave the cord."""
+    side = np.abs(du)
+    dorsal = np.abs(dv + 0.75 * side - 0.5) - 0.35
+    ventral = np.abs(dv - 0.7 * side + 0.3) - 0.3
+    ligament = np.abs(dv) - 0.2
+    here = p.noise("roots", du, dv, p.s + side) > -0.2
+    sheet = np.minimum(np.minimum(dorsal, ventral), ligament)
+    csf *= 1 - p.body.numbers["rootlets"] * cover(sheet, 0.6) * here * (side > 1.2)
 
 
-def _lungs(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Lungs beside the thoracic spine, with their vessels; the aorta in front."""
-    wall = np.abs(u) - np.float32(24) - np.float32(2.5) * body.noise["skin"](u, v, s)
-    top = s + np.float32(105)
-    inside = np.minimum(np.minimum(wall, -top), v + 22)
-    ru, rv, vc = _tables(body, s, "skin_ru", "skin_rv", "skin_v")
-    chest = -ellipse_distance(u, v - vc, ru, rv) - np.float32(28)
-    share = cover(-np.minimum(inside, chest), edge_mm + 0.8)
-    vessels = np.maximum(body.noise["septa_fine"](u, v, s) - np.float32(1.6), 0)
-    paint(value, share, np.float32(0.03) + np.float32(0.15) * vessels)
-    aorta = np.hypot(u + 14, v - 38) - np.float32(11)
-    paint(value, cover(aorta, edge_mm + 0.4) * (s < -140), np.float32(c.vessel))
-
-
-def _head(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Skull base: clivus, cisterns, brain stem and cerebellum above the first vertebra."""
-    floor = s - np.float32(14) - np.float32(0.25) * np.abs(v + 20)
-    ring = np.maximum(ellipse_distance(u, v + 22, np.full_like(u, 52), np.full_like(v, 42)), -floor)
-    paint(value, cover(ring - np.float32(5), edge_mm + 0.5), np.float32(c.bone))
-    paint(value, cover(ring - np.float32(1.5), edge_mm + 0.5), np.float32(c.cortex))
-    paint(value, cover(ring, edge_mm + 0.3), np.float32(c.csf))
-    lobe = np.hypot((np.abs(u) - 18) / 24, (v + 28) / 24)
-    lobe = np.maximum((lobe - 1) * 20, np.float32(20) - s)
-    folia = body.noise["folia"](u, v, s)
-    brain = np.float32(1.05) + np.float32(0.25) * np.maximum(folia, 0)
-    paint(value, cover(lobe, edge_mm + 0.5), brain)
-    stem = np.hypot(u / 13, (v - 2) / (8 + np.clip(s - 25, 0, 12) * np.float32(0.5)))
-    stem = np.maximum((stem - 1) * 10, np.float32(5) - s)
-    paint(value, cover(stem, edge_mm), np.float32(1.0))
-
-
-def _vessels(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Tubes along s; dark where blood flows, else bright."""
-    for u0, v0, du, dv, radius, kind in body.tubes.tolist():
-        across = u - np.float32(u0) - np.float32(du) * s
-        chosen = np.flatnonzero(np.abs(across) < radius + 2)
+def _cord(
+    p: Points, lesions: Lesions, a: Floats, b: Floats, radius: Floats
+) -> tuple[Floats, Floats]:
+    """Signal of the cord and whether a lesion covers the point."""
+    c, n = p.contrast, p.body.numbers
+    texture = p.noise("white") + 0.6 * p.noise("grain")
+    signal = np.ones_like(p.u)
+    signal += p.cover(grey_matter_distance(a, b, n["gm_size"]) * radius, 0.3) * (c.gm - 1)
+    if lesions.haze > 1:
+        spread = np.clip(lesions.spread(p.u, p.v, p.s) + 0.3, 0, 1)
+        signal *= 1 + (lesions.haze - 1) * spread
+    signal *= 1 + 0.022 * texture
+    if line := n["canal_line"]:
+        signal += 0.8 * (c.csf - 1) * p.cover(np.hypot(a, b) * radius - line)
+    inside, gain = np.zeros_like(p.u), np.zeros_like(p.u)
+    for item in lesions.items:
+        reach = item.half_length_mm * 1.6 + 1
+        chosen = np.flatnonzero(np.abs(p.s - np.float32(item.s_mm)) < reach)
         if not len(chosen):
             continue
-        ahead = v[chosen] - np.float32(v0) - np.float32(dv) * s[chosen]
-        share = cover(np.hypot(across[chosen], ahead) - np.float32(radius), edge_mm + 0.3)
-        colour = c.vessel if kind < 0.6 else c.slow
-        value[chosen] += share * (np.float32(colour) - value[chosen])
+        x, y, s, u, v, r = (x[chosen] for x in (a, b, p.s, p.u, p.v, radius))
+        d = distance(item, lesions, x, y, s, u, v, r)
+        varied = 1 + item.variation * lesions.inner(u, v, s)
+        more = coverage(item, d) * (item.ratio - 1) * np.maximum(varied, 0.2)
+        gain[chosen] = np.maximum(gain[chosen], more)
+        inside[chosen] = np.maximum(inside[chosen], d < 0)
+    signal *= 1 + gain
+    return signal, inside
 
 
-def _pillars(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Articular pillars and pedicles beside the canal; between them the foramina with a root."""
-    sac_u, middle, marrow, disc = _tables(
-        body, s - np.float32(0.35) * v, "sac_ru", "middle", "marrow", "disc"
-    )
-    out = np.abs(u) - sac_u - np.float32(1.5)
-    slope = v + np.float32(0.25) * out  # the pillars lean backwards
-    wide, deep = np.abs(out - 5.5) - np.float32(3.0), np.abs(slope + 2) - np.float32(5.0)
-    box = np.hypot(np.maximum(wide, 0), np.maximum(deep, 0)) - np.float32(2.8)
-    box += np.float32(0.5) * body.noise["trabecula"](u * np.float32(0.4), v * np.float32(0.4), s)
-    solid = cover(box, edge_mm)
-    grain = body.noise["trabecula"](u, v, s)
-    paint(value, solid, np.float32(c.cortex * 1.4))
-    inner = cover(box + np.float32(1.1), edge_mm)
-    paint(value, inner, np.float32(c.bone) * marrow * (1 + np.float32(0.1) * grain))
-    joint = np.abs(disc + np.float32(3.0)) - np.float32(0.6)
-    paint(value, inner * cover(joint, edge_mm + 0.3) * (v < -1), np.float32(c.cortex))
-    gap = np.abs(np.abs(middle) - 8) - np.float32(3.2)
-    gap = np.maximum(gap, np.abs(v - 1.5) - np.float32(4.0))
-    gap = np.maximum(gap, -out - np.float32(0.5))
-    hole = cover(gap, edge_mm + 0.5) * (out < 13)
-    paint(value, hole, np.float32(c.fat * 0.85))
-    root = np.hypot(gap + np.float32(2.6), (v - 1.5) * np.float32(0.5)) - np.float32(1.5)
-    paint(value, hole * cover(root, edge_mm + 0.4), np.float32(0.95))
-
-
-def _arches(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
-    """Laminae, flaval ligaments, spinous processes and what lies between them."""
-    sac_u, sac_v, length, tilt = _tables(body, s, "sac_ru", "sac_rv", "spinous", "tilt")
-    back = -v - sac_v  # mm behind the sac
-    shifted = s + tilt * np.maximum(back, 0) + np.float32(2.0)
-    middle, marrow = _tables(body, shifted, "middle", "marrow")
-    tall = np.abs(middle)
-    roof = sac_distance(body, sac_u + 2, sac_v + 2, u, v) * (v < 2)
-    lamina = np.maximum(np.abs(roof - np.float32(2.6)) - np.float32(2.6), tall - np.float32(6.2))
-    lamina = np.where(v < 0, lamina, np.float32(9))
-    between = np.maximum(np.abs(roof - np.float32(1.5)) - np.float32(1.8), v + 1)
-    paint(value, cover(between, edge_mm), np.float32(c.cortex * 2.2))
-    grain = body.noise["trabecula"](u, v, s)
-    bone = np.float32(c.bone) * marrow * (1 + np.float32(0.1) * grain)
-    ridge = np.abs(u) - np.float32(5)
-    strip = np.maximum(ridge, np.maximum(-back + 5, back - length - 8))
-    streak = body.noise["streaks"](u, v, s) + np.float32(0.7) * body.noise["septa_fine"](u, v, s)
-    mixed = np.float32(c.muscle) + np.clip(np.float32(0.45) + np.float32(0.4) * streak, 0, 1) * (
-        np.float32(c.fat * 0.9 - c.muscle)
-    )
-    paint(value, cover(strip, edge_mm + 0.5) * np.float32(0.9), mixed)
-    process = _spinous(body, u, v, s, shifted, back, length)
-    solid = np.minimum(lamina, process)
-    paint(value, cover(solid - np.float32(0.4), edge_mm), np.float32(c.cortex))
-    paint(value, cover(solid + np.float32(1.0), edge_mm), bone)
-
-
-def _spinous(
-    body: Body, u: Floats, v: Floats, s: Floats, shifted: Floats, back: Floats, length: Floats
-) -> Floats:
-    """Signed distance to the spinous processes: rounded, with a club at the end, none alike."""
-    names = ("middle", "process_length", "process_height", "process_lean", "process_aside")
-    middle, longer, taller, lean, aside = _tables(body, shifted, *names)
-    rough = body.noise["pockets"](u * np.float32(1.6), v * np.float32(1.6), s * np.float32(3.0))
-    end = length * longer - back  # mm before the tip
-    club = np.clip(1 - end / 8, 0, 1)
-    half = (np.float32(4.2) + np.float32(1.3) * club) * taller + np.float32(0.7) * rough
-    thick = np.float32(2.0) + np.float32(1.6) * club
-    beside = u - aside * np.clip(back / 20, 0, 1)
-    outside = (
-        np.abs(beside) - thick,
-        np.abs(middle + lean * np.maximum(back, 0)) - half + np.float32(0.02) * back,
-        np.maximum(np.float32(4.5) - back, -end - np.float32(4)),
-    )
-    rounding = np.float32(2.0)
-    squares = sum(np.square(np.maximum(x + rounding, 0)) for x in outside)
-    result: Floats = np.sqrt(np.asarray(squares, np.float32)) - rounding
+def grey_matter_distance(a: Floats, b: Floats, size: float) -> Floats:
+    """Signed distance to the grey matter, in cord radii: horns and commissure."""
+    x = np.abs(a)
+    ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - 0.106 * size
+    dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - 0.058 * size
+    bridge = np.hypot(np.maximum(x - 0.14, 0), b) - 0.05 * size
+    result: Floats = np.minimum(np.minimum(ventral, dorsal), bridge)
     return result
 
 
-def _vertebrae(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
+def _capsule(x: Floats, y: Floats, p: tuple[float, float], q: tuple[float, float]) -> Floats:
+    """Distance to the segment from p to q."""
+    dx, dy = q[0] - p[0], q[1] - p[1]
+    t = ((x - p[0]) * dx + (y - p[1]) * dy) / (dx * dx + dy * dy)
+    np.clip(t, 0, 1, out=t)
+    return np.hypot(x - p[0] - t * dx, y - p[1] - t * dy)
+
+
+def surroundings(p: Points, *, with_column: bool = True) -> Floats:
+    """Relative signal, (N,) float32, without the canal's content.
+
+    `with_column` is False for scans of another part of the body, where there is no spine.
+    """
+    u, v, s = p.u, p.v, p.s
+    # A smooth shift, so that nothing away from the canal is quite regular.
+    far = np.clip(np.sqrt(u * u + v * v) * 0.1 - 0.7, 0, 1.5)
+    u, v = u + far * p.noise("bend_u"), v + far * p.noise("bend_v")
+    p = replace(p, u=u, v=v)
+    value = _soft_tissue(p)
+    beside, near = np.abs(u), (np.abs(u) < 26) & (s < 6)
+    column = np.full(u.shape, with_column)
+    # One over the other: where each tissue may be, and what paints it there.
+    layers: tuple[tuple[npt.NDArray[np.bool_], Callable[[Points, Floats], None]], ...] = (
+        (column & (beside < 42) & (v > -62) & (v < -4), _back),
+        ((v > 8) & (beside < 80), _organs),
+        (s < -105, _lungs),
+        (s > 8, _head),
+        (np.ones_like(column), _vessels),
+        (column & near & (v > -14) & (v < 14), _pillars),
+        (column & near & (v > -48) & (v < 0), _arches),
+        (column & near & (v > 2) & (v < 48), _vertebrae),
+        (_skin_depth(p) > -(p.body.numbers["nape"] + 4), _skin),
+    )
+    for where, layer in layers:
+        chosen = np.flatnonzero(where)
+        if len(chosen):
+            some = value[chosen]
+            layer(p[chosen], some)
+            value[chosen] = some
+    return value
+
+
+def _soft_tissue(p: Points) -> Floats:
+    """Muscle in fat septa, with deposits of fat."""
+    c, n = p.contrast, p.body.numbers
+    grain = p.noise("grain")
+    value: Floats = c.muscle * (1 + 0.07 * grain)
+    ridge = np.abs(p.noise("septa")) - n["septa"] * (1 + 0.5 * grain)
+    ridge *= 7.0
+    fine = np.abs(p.noise("septa_fine")) - np.float32(n["septa"]) * np.float32(0.3)
+    pockets = p.noise("pockets") - n["deep_fat"]
+    share = np.maximum(p.cover(ridge, 0.4), 0.6 * p.cover(fine * 4.0, 0.5))
+    share = np.maximum(share, p.cover(pockets * -6.0, 0.5))
+    paint(value, share, c.fat * 0.9 * (1 + 0.08 * grain))
+    return value
+
+
+def _back(p: Points, value: Floats) -> None:
+    """Paraspinal muscles: layers around the spinous processes, parted by thin fat."""
+    r = np.sqrt(p.u * p.u * 0.55 + (p.v + 12) ** 2)
+    bend = p.noise("skin")
+    layer = np.abs(np.sin(r * 0.33 + bend * 2.2)) - 0.12
+    share = 0.75 * p.cover(layer * 3.0, 0.3)
+    share *= p.noise("septa_fine") > -0.4
+    middle = np.abs(p.u + 0.6 * bend)
+    share = np.maximum(share, p.cover(middle - 1.3, 0.5) * 0.8)
+    paint(value, share, p.contrast.fat * 0.85)
+    paint(value, p.cover(middle - 0.5), p.contrast.cortex * 2)
+
+
+def _organs(p: Points, value: Floats) -> None:
+    """Airway with its wall, oesophagus, thyroid, prevertebral muscles and their fat plane."""
+    u, v, s, c, n = p.u, p.v, p.s, p.contrast, p.body.numbers
+    depth, sac = p.body.at(s, "depth", "sac_rv")
+    ahead = v - (sac * n["flat"] + depth + 1.5)  # of the vertebral column
+    paint(value, p.cover(np.abs(ahead - 5.5) - 0.7), c.fat)
+    longus = np.hypot((np.abs(u) - 9) * 0.6, ahead - 3) - 3.2
+    paint(value, p.cover(longus, 0.3), c.muscle)
+    neck = cover(np.abs(s + 65) - 25, 4.0)
+    thyroid = np.hypot((np.abs(u) - 16) * 1.2, (ahead - 14) * 0.7)
+    paint(value, p.cover(thyroid - 7.5, 0.5) * neck, c.gland)
+    gullet = np.hypot(u - 3, (ahead - 6) * 1.4) - 5
+    paint(value, p.cover(gullet, 0.5) * (s < -70), c.muscle * 1.5)
+    centre = n["airway_gap"] + n["airway_v"] + 0.06 * np.abs(s + 40)
+    wide = 1 + 0.5 * p.noise("pockets", np.zeros_like(u), np.zeros_like(v), s)
+    tube = ellipse_distance(u, ahead - centre, n["airway_u"], n["airway_v"] * wide.clip(0.3, 1.6))
+    paint(value, p.cover(tube - 2.0) * (s < 22), c.gland * 0.8)
+    paint(value, p.cover(tube) * (s < 22), 0.01)
+
+
+def _lungs(p: Points, value: Floats) -> None:
+    """Lungs beside the thoracic spine, with their vessels; the aorta in front."""
+    u, v, s = p.u, p.v, p.s
+    wall = np.abs(u) - 24 - 2.5 * p.noise("skin")
+    inside = np.minimum(np.minimum(wall, -(s + 105)), v + 22)
+    chest = -_skin_distance(p) - 28
+    share = p.cover(-np.minimum(inside, chest), 0.8)
+    paint(value, share, 0.03 + 0.15 * np.maximum(p.noise("septa_fine") - 1.6, 0))
+    aorta = np.hypot(u + 14, v - 38) - 11
+    paint(value, p.cover(aorta, 0.4) * (s < -140), p.contrast.vessel)
+
+
+def _head(p: Points, value: Floats) -> None:
+    """Skull base: clivus, cisterns, brain stem and cerebellum above the first vertebra."""
+    u, v, s, c = p.u, p.v, p.s, p.contrast
+    floor = s - 14 - 0.25 * np.abs(v + 20)
+    ring = np.maximum(ellipse_distance(u, v + 22, 52, 42), -floor)
+    paint(value, p.cover(ring - 5, 0.5), c.bone)
+    paint(value, p.cover(ring - 1.5, 0.5), c.cortex)
+    paint(value, p.cover(ring, 0.3), c.csf)
+    lobe = np.hypot((np.abs(u) - 18) / 24, (v + 28) / 24)
+    lobe = np.maximum((lobe - 1) * 20, 20 - s)
+    paint(value, p.cover(lobe, 0.5), 1.05 + 0.25 * np.maximum(p.noise("folia"), 0))
+    stem = np.hypot(u / 13, (v - 2) / (8 + np.clip(s - 25, 0, 12) * 0.5))
+    paint(value, p.cover(np.maximum((stem - 1) * 10, 5 - s)), 1.0)
+
+
+def _vessels(p: Points, value: Floats) -> None:
+    """Tubes along s; dark where blood flows, else bright."""
+    for u0, v0, du, dv, radius, kind in p.body.tubes.tolist():
+        across = p.u - u0 - du * p.s
+        chosen = np.flatnonzero(np.abs(across) < radius + 2)
+        if not len(chosen):
+            continue
+        ahead = p.v[chosen] - v0 - dv * p.s[chosen]
+        share = p.cover(np.hypot(across[chosen], ahead) - radius, 0.3)
+        colour = p.contrast.vessel if kind < 0.6 else p.contrast.slow
+        value[chosen] += share * (colour - value[chosen])
+
+
+def _pillars(p: Points, value: Floats) -> None:
+    """Articular pillars and pedicles beside the canal; between them the foramina with a root."""
+    u, v, c = p.u, p.v, p.contrast
+    sac_u, middle, marrow, disc = p.body.at(p.s - 0.35 * v, "sac_ru", "middle", "marrow", "disc")
+    out = np.abs(u) - sac_u - 1.5
+    slope = v + 0.25 * out  # the pillars lean backwards
+    wide, deep = np.abs(out - 5.5) - 3.0, np.abs(slope + 2) - 5.0
+    box = np.hypot(np.maximum(wide, 0), np.maximum(deep, 0)) - 2.8
+    box += 0.5 * p.noise("trabecula", u * 0.4, v * 0.4, p.s)
+    paint(value, p.cover(box), c.cortex * 1.4)
+    inner = p.cover(box + 1.1)
+    paint(value, inner, c.bone * marrow * (1 + 0.1 * p.noise("trabecula")))
+    joint = np.abs(disc + 3.0) - 0.6
+    paint(value, inner * p.cover(joint, 0.3) * (v < -1), c.cortex)
+    gap = np.maximum(np.abs(np.abs(middle) - 8) - 3.2, np.abs(v - 1.5) - 4.0)
+    gap = np.maximum(gap, -out - 0.5)
+    hole = p.cover(gap, 0.5) * (out < 13)
+    paint(value, hole, c.fat * 0.85)
+    root = np.hypot(gap + 2.6, (v - 1.5) * 0.5) - 1.5
+    paint(value, hole * p.cover(root, 0.4), 0.95)
+
+
+def _arches(p: Points, value: Floats) -> None:
+    """Laminae, flaval ligaments, spinous processes and what lies between them."""
+    u, v, c = p.u, p.v, p.contrast
+    sac_u, sac_v, length, tilt = p.body.at(p.s, "sac_ru", "sac_rv", "spinous", "tilt")
+    back = -v - sac_v  # mm behind the sac
+    shifted = p.s + tilt * np.maximum(back, 0) + 2.0
+    middle, marrow = p.body.at(shifted, "middle", "marrow")
+    roof = sac_distance(p.body, sac_u + 2, sac_v + 2, u, v) * (v < 2)
+    lamina = np.maximum(np.abs(roof - 2.6) - 2.6, np.abs(middle) - 6.2)
+    lamina = np.where(v < 0, lamina, np.float32(9))
+    between = np.maximum(np.abs(roof - 1.5) - 1.8, v + 1)
+    paint(value, p.cover(between), c.cortex * 2.2)
+    strip = np.maximum(np.abs(u) - 5, np.maximum(-back + 5, back - length - 8))
+    streak = p.noise("streaks") + 0.7 * p.noise("septa_fine")
+    mixed = c.muscle + np.clip(0.45 + 0.4 * streak, 0, 1) * (c.fat * 0.9 - c.muscle)
+    paint(value, p.cover(strip, 0.5) * 0.9, mixed)
+    solid = np.minimum(lamina, _spinous(p, shifted, back, length))
+    paint(value, p.cover(solid - 0.4), c.cortex)
+    paint(value, p.cover(solid + 1.0), c.bone * marrow * (1 + 0.1 * p.noise("trabecula")))
+
+
+def _spinous(p: Points, shifted: Floats, back: Floats, length: Floats) -> Floats:
+    """Signed distance to the spinous processes: rounded, with a club at the end, none alike."""
+    names = ("middle", "process_length", "process_height", "process_lean", "process_aside")
+    middle, longer, taller, lean, aside = p.body.at(shifted, *names)
+    rough = p.noise("pockets", p.u * 1.6, p.v * 1.6, p.s * 3.0)
+    end = length * longer - back  # mm before the tip
+    club = np.clip(1 - end / 8, 0, 1)
+    half = (4.2 + 1.3 * club) * taller + 0.7 * rough
+    outside = (
+        np.abs(p.u - aside * np.clip(back / 20, 0, 1)) - (2.0 + 1.6 * club),
+        np.abs(middle + lean * np.maximum(back, 0)) - half + 0.02 * back,
+        np.maximum(4.5 - back, -end - 4),
+    )
+    rounding = 2.0
+    squares: Any = sum(np.square(np.maximum(x + rounding, 0)) for x in outside)
+    result: Floats = np.sqrt(squares) - rounding
+    return result
+
+
+def _vertebrae(p: Points, value: Floats) -> None:
     """Bodies and discs in front of the canal, their end plates and long ligaments."""
-    sac_v, depth, width = _tables(body, s, "sac_rv", "depth", "width")
-    ahead = (
-        v - sac_v * np.float32(body.numbers["flat"]) - np.float32(0.8)
-    )  # mm in front of the canal's wall
-    slanted = s + np.float32(body.numbers["disc_slant"]) * (ahead - 8)
-    disc, middle, marrow, water = _tables(body, slanted, "disc", "middle", "marrow", "water")
-    waist = np.float32(0.9) * np.clip(-disc / 7, 0, 1)
+    u, c, n = p.u, p.contrast, p.body.numbers
+    sac_v, depth, width = p.body.at(p.s, "sac_rv", "depth", "width")
+    ahead = p.v - sac_v * n["flat"] - 0.8  # mm in front of the canal's wall
+    slanted = p.s + n["disc_slant"] * (ahead - 8)
+    disc, middle, marrow, water = p.body.at(slanted, "disc", "middle", "marrow", "water")
+    waist = 0.9 * np.clip(-disc / 7, 0, 1)
     half = depth / 2
-    a = np.abs(ahead - half) / (half - waist * np.float32(0.5))
-    b = np.abs(u) / (width - waist)
-    shape = (np.cbrt(a * a * a + b * b * b) - 1) * np.float32(8.0)
-    inside = cover(shape, edge_mm)
-    paint(value, cover(shape - np.float32(1.1), edge_mm), np.float32(c.cortex))
-    grain = body.noise["trabecula"](u, v, s)
-    bone = np.float32(c.bone) * marrow * (1 + np.float32(0.07) * grain)
-    nucleus = cover(shape + np.float32(3.0) - disc * np.float32(0.3), 3.5)
-    pulp = np.float32(c.disc) * water * (np.float32(0.35) + np.float32(0.65) * nucleus)
-    content = bone + cover(-disc, edge_mm) * (pulp - bone)
-    plate = cover(np.abs(disc + np.float32(0.2)) - np.float32(0.45), edge_mm)
-    vein = np.hypot(middle, u * np.float32(0.35)) - np.float32(1.2)
-    vein = np.maximum(vein, ahead - half)
-    paint(content, cover(vein, edge_mm + 0.4) * np.float32(0.5), np.float32(c.slow))
-    paint(content, plate * np.float32(0.8), np.float32(c.cortex))
+    a, b = np.abs(ahead - half) / (half - waist * 0.5), np.abs(u) / (width - waist)
+    shape = (np.cbrt(a * a * a + b * b * b) - 1) * 8.0
+    inside = p.cover(shape)
+    paint(value, p.cover(shape - 1.1), c.cortex)
+    bone = c.bone * marrow * (1 + 0.07 * p.noise("trabecula"))
+    nucleus = cover(shape + 3.0 - disc * 0.3, 3.5)
+    pulp = c.disc * water * (0.35 + 0.65 * nucleus)
+    content = bone + p.cover(-disc) * (pulp - bone)
+    vein = np.maximum(np.hypot(middle, u * 0.35) - 1.2, ahead - half)
+    paint(content, p.cover(vein, 0.4) * 0.5, c.slow)
+    paint(content, p.cover(np.abs(disc + 0.2) - 0.45) * 0.8, c.cortex)
     paint(value, inside, content)
 
 
-def _skin(
-    body: Body, c: Contrast, value: Floats, u: Floats, v: Floats, s: Floats, edge_mm: float
-) -> None:
+def _skin_distance(p: Points) -> Floats:
+    """Signed distance, mm, to the smooth outline of the body."""
+    ru, rv, middle = p.body.at(p.s, "skin_ru", "skin_rv", "skin_v")
+    return ellipse_distance(p.u, p.v - middle, ru, rv)
+
+
+def _skin_depth(p: Points) -> Floats:
+    """Signed distance, mm, to the uneven skin."""
+    depth: Floats = _skin_distance(p) + 1.8 * p.noise("skin")
+    return depth
+
+
+def _skin(p: Points, value: Floats) -> None:
     """Subcutaneous fat, skin, and the air outside."""
-    ru, rv, vc = _tables(body, s, "skin_ru", "skin_rv", "skin_v")
-    depth = ellipse_distance(u, v - vc, ru, rv)
-    depth += np.float32(1.8) * body.noise["skin"](u, v, s)
-    chosen = np.flatnonzero(depth > -np.float32(body.numbers["nape"] + 4))
-    if not len(chosen):
-        return
-    d, some = depth[chosen], value[chosen]
-    behind: Floats = np.clip(np.float32(0.4) - v[chosen] * np.float32(0.025), 0.25, 1)
-    layer = np.float32(body.numbers["nape"]) * behind
-    where = [x[chosen] for x in (u, v, s)]
-    strand = np.clip(1 - np.abs(body.noise["streaks"](*where)) * np.float32(4), 0, 1)
-    lobule = body.noise["septa"](*where)
-    fat = np.float32(c.fat) * (1 - np.float32(0.2) * strand + np.float32(0.05) * lobule)
-    paint(some, cover(-d - layer, edge_mm + 0.3), fat)
-    paint(some, cover(-d - np.float32(1.8), edge_mm + 0.3), np.float32(c.skin))
-    some *= cover(d, edge_mm + 0.2)
-    value[chosen] = some
+    c, d = p.contrast, _skin_depth(p)
+    layer = p.body.numbers["nape"] * np.clip(0.4 - p.v * 0.025, 0.25, 1)
+    strand = np.clip(1 - np.abs(p.noise("streaks")) * 4, 0, 1)
+    fat = c.fat * (1 - 0.2 * strand + 0.05 * p.noise("septa"))
+    paint(value, p.cover(-d - layer, 0.3), fat)
+    paint(value, p.cover(-d - 1.8, 0.3), c.skin)
+    value *= p.cover(d, 0.2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.phantom.anatomy import LEVELS, Body, axis_mm, make_body
-from sct_lesion_losses.phantom.canal import grey_matter_distance
+from sct_lesion_losses.phantom.tissue import grey_matter_distance
 
 SUBJECTS = 30
 
