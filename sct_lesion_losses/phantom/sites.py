@@ -1,47 +1,39 @@
-"""How a scan is stored: axis order, scale and data type."""
+"""Sites and their protocols: contrast, field of view, and how a scan is stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from nibabel import orientations
 
 from sct_lesion_losses.geometry.grid import Grid, Reorientation
+
+
+def _tissue(usual: float, low: float, high: float) -> Any:
+    """Signal of a tissue, and its bounds in any scan."""
+    return field(default=usual, metadata={"bounds": (low, high)})
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Relative signal of each tissue; white matter of the cord is 1, air is 0."""
 
-    gm: float = 1.09
-    csf: float = 2.8
-    muscle: float = 0.4
-    bone: float = 0.65
-    disc: float = 0.8
-    fat: float = 1.75
-    cortex: float = 0.2  # cortical bone, ligaments, dura
-    skin: float = 0.6
-    gland: float = 1.0
-    vessel: float = 0.15  # flowing blood
-    slow: float = 1.3  # slowly flowing blood
+    gm: float = _tissue(1.09, 1.03, 1.16)
+    csf: float = _tissue(2.8, 1.9, 3.9)
+    muscle: float = _tissue(0.4, 0.12, 0.7)
+    bone: float = _tissue(0.65, 0.2, 1.1)
+    disc: float = _tissue(0.8, 0.25, 1.4)
+    fat: float = _tissue(1.75, 0.4, 3.0)
+    cortex: float = _tissue(0.2, 0.05, 0.3)  # cortical bone, ligaments, dura
+    skin: float = _tissue(0.6, 0.3, 1.2)
+    gland: float = _tissue(1.0, 0.5, 1.6)
+    vessel: float = _tissue(0.15, 0.05, 0.5)  # flowing blood
+    slow: float = _tissue(1.3, 0.6, 2.6)  # slowly flowing blood
 
 
-# Lower and upper bound of every value, for any scan.
-_BOUNDS = {
-    "gm": (1.03, 1.16),
-    "csf": (1.9, 3.9),
-    "muscle": (0.12, 0.7),
-    "bone": (0.2, 1.1),
-    "disc": (0.25, 1.4),
-    "fat": (0.4, 3.0),
-    "cortex": (0.05, 0.3),
-    "skin": (0.3, 1.2),
-    "gland": (0.5, 1.6),
-    "vessel": (0.05, 0.5),
-    "slow": (0.6, 2.6),
-}
 _FAT_SATURATED = 0.08
 
 
@@ -51,7 +43,7 @@ def jittered(rng: np.random.Generator, base: Contrast, sd: float = 0.1) -> Contr
     for f in fields(Contrast):
         spread = sd * 0.35 if f.name == "gm" else sd
         value = getattr(base, f.name) * rng.lognormal(0, spread)
-        values[f.name] = float(np.clip(value, *_BOUNDS[f.name]))
+        values[f.name] = float(np.clip(value, *f.metadata["bounds"]))
     return Contrast(**values)
 
 
@@ -59,26 +51,20 @@ def any_contrast(rng: np.random.Generator) -> Contrast:
     """Contrast from the whole range of T2-weighted sequences, fat saturation included."""
     values = {}
     for f in fields(Contrast):
-        low, high = _BOUNDS[f.name]
-        values[f.name] = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        values[f.name] = _log_uniform(rng, *f.metadata["bounds"])
     values["csf"] = float(rng.uniform(1.5, 4.5))
     values["gm"] = float(rng.uniform(1.0, 1.3))
     # Marrow is part fat: the two go together.
     values["bone"] = float(np.clip(values["fat"] * rng.uniform(0.25, 0.75), 0.15, 1.2))
-    contrast = Contrast(**values)
-    if rng.random() < _FAT_SATURATED:
-        return saturated(rng, contrast)
-    return contrast
+    if rng.random() < _FAT_SATURATED:  # as in STIR
+        values["fat"] = float(rng.uniform(0.08, 0.35))
+        values["bone"] = float(rng.uniform(0.1, 0.3))
+        values["muscle"] = float(rng.uniform(0.3, 0.6))
+    return Contrast(**values)
 
 
-def saturated(rng: np.random.Generator, contrast: Contrast) -> Contrast:
-    """Return the same contrast with the fat suppressed, as in STIR."""
-    return replace(
-        contrast,
-        fat=float(rng.uniform(0.08, 0.35)),
-        bone=float(rng.uniform(0.1, 0.3)),
-        muscle=float(rng.uniform(0.3, 0.6)),
-    )
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 Plane = Literal["sagittal", "axial", "3d"]
@@ -228,69 +214,55 @@ def draw_protocol(rng: np.random.Generator, site: Site) -> Protocol:
     """Protocol of a scan at a site: its table entry with the deviations between scans."""
     span = str(rng.choice(site.spans))
     slice_mm = site.slice_mm * rng.uniform(0.96, 1.04)
-    pixel = site.pixel_mm * rng.uniform(0.95, 1.05)
-    return _protocol(
-        rng,
-        plane=site.plane,
-        span=span,
-        pixel=pixel if site.plane != "3d" else slice_mm,
+    pixel_mm = site.pixel_mm * rng.uniform(0.95, 1.05)
+    own = replace(
+        site,
         slice_mm=slice_mm,
-        gap=site.gap,
-        identity=(site.orientation, site.dtype, site.manufacturer, site.name, site.tesla),
+        pixel_mm=slice_mm if site.plane == "3d" else pixel_mm,
         matrix=min(1.0, site.matrix * rng.uniform(0.92, 1.08)),
         snr=float(np.clip(site.snr * rng.lognormal(0, 0.15), 8, 18)),
         scale=float(np.clip(site.scale * rng.lognormal(0, 0.2), 80, 1800)),
         contrast=jittered(rng, site.contrast),
     )
+    return _protocol(rng, own, span)
 
 
 def any_protocol(rng: np.random.Generator) -> Protocol:
     """Protocol from the whole range met in practice, for training that must generalise."""
-    plane: Plane = ("sagittal", "3d", "axial")[int(rng.choice(3, p=(0.5, 0.25, 0.25)))]
-    spans = (_C, _C, _CT, _T) if plane == "sagittal" else (_C, _C, _C, _T)
-    slice_mm = {
-        "sagittal": rng.uniform(2.0, 4.0),
-        "axial": rng.uniform(3.0, 7.0),
-        "3d": rng.uniform(0.75, 1.15),
-    }[plane]
-    pixel = slice_mm if plane == "3d" else rng.uniform(0.35, 0.9)
-    return _protocol(
-        rng,
-        plane=plane,
-        span=str(rng.choice(spans)),
-        pixel=float(pixel),
-        slice_mm=float(slice_mm),
-        gap=float(rng.choice([0.0, rng.uniform(0, 0.3)])) if plane != "3d" else 0.0,
-        identity=(
-            str(rng.choice(ORIENTATIONS)), str(rng.choice(DTYPES)), "any", "any",
-            float(rng.choice([1.5, 3.0])),
-        ),
-        matrix=float(rng.uniform(0.55, 1.0)),
-        snr=float(np.exp(rng.uniform(np.log(8), np.log(40)))),
-        scale=float(np.exp(rng.uniform(np.log(40), np.log(1800)))),
-        contrast=any_contrast(rng),
-    )  # fmt: skip
-
-
-def _protocol(
-    rng: np.random.Generator,
-    *,
-    plane: Plane,
-    span: str,
-    pixel: float,
-    slice_mm: float,
-    gap: float,
-    identity: tuple[str, str, str, str, float],
-    matrix: float,
-    snr: float,
-    scale: float,
-    contrast: Contrast,
-) -> Protocol:
     u = rng.uniform
+    plane: Plane = ("sagittal", "3d", "axial")[int(rng.choice(3, p=(0.5, 0.25, 0.25)))]
+    thickness = {"sagittal": u(2.0, 4.0), "axial": u(3.0, 7.0), "3d": u(0.75, 1.15)}
+    slice_mm = thickness[plane]
+    pixel_mm = slice_mm if plane == "3d" else u(0.35, 0.9)
+    span = str(rng.choice((_C, _C, _CT, _T) if plane == "sagittal" else (_C, _C, _C, _T)))
+    gap = 0.0 if plane == "3d" else float(rng.choice([0.0, u(0, 0.3)]))
+    # Drawn in the order of the arguments.
+    site = Site(
+        orientation=str(rng.choice(ORIENTATIONS)),
+        dtype=str(rng.choice(DTYPES)),
+        name="any",
+        manufacturer="any",
+        tesla=float(rng.choice([1.5, 3.0])),
+        plane=plane,
+        pixel_mm=pixel_mm,
+        slice_mm=slice_mm,
+        gap=gap,
+        spans=(span,),
+        matrix=u(0.55, 1.0),
+        snr=_log_uniform(rng, 8, 40),
+        scale=_log_uniform(rng, 40, 1800),
+        contrast=any_contrast(rng),
+    )
+    return _protocol(rng, site, span)
+
+
+def _protocol(rng: np.random.Generator, site: Site, span: str) -> Protocol:
+    """Draw what a site does not fix: the field of view, its tilt, and the scanner's artefacts."""
+    u, plane, slice_mm = rng.uniform, site.plane, site.slice_mm
     middle_s = {_C: u(-82, -55), _CT: u(-140, -105), _T: u(-270, -210)}[span]
     along = {_C: u(140, 200), _CT: u(225, 280), _T: u(225, 280)}[span]
     if plane == "sagittal":
-        fov = (round(u(12, 16)) * slice_mm * (1 + gap), u(130, 190), along)
+        fov = (round(u(12, 16)) * slice_mm * (1 + site.gap), u(130, 190), along)
     elif plane == "3d":
         fov = (u(44, 62), u(120, 170), min(along, 220.0))
     else:
@@ -300,29 +272,29 @@ def _protocol(
     tilts = (rng.normal(0, 6), rng.normal(0, 1.5), rng.normal(0, 1.5))
     return Protocol(
         plane=plane,
-        orientation=identity[0],
-        dtype=identity[1],
-        manufacturer=identity[2],
-        site=identity[3],
-        tesla=identity[4],
-        pixel_mm=pixel,
+        orientation=site.orientation,
+        dtype=site.dtype,
+        manufacturer=site.manufacturer,
+        site=site.name,
+        tesla=site.tesla,
+        pixel_mm=site.pixel_mm,
         slice_mm=slice_mm,
-        gap_mm=slice_mm * gap,
-        fov_mm=(float(fov[0]), float(fov[1]), float(fov[2])),
-        middle_mm=(float(np.clip(rng.normal(0, wide / 2), -wide, wide)), float(shift_v), middle_s),
+        gap_mm=slice_mm * site.gap,
+        fov_mm=fov,
+        middle_mm=(float(np.clip(rng.normal(0, wide / 2), -wide, wide)), shift_v, middle_s),
         tilt=tuple(np.clip(tilts, -15, 15).tolist()),
-        matrix=(matrix, min(1.0, matrix * u(1.0, 1.3))),
+        matrix=(site.matrix, min(1.0, site.matrix * u(1.0, 1.3))),
         smooth=float(rng.choice([0.0, u(0, 1)])),
-        snr=snr,
-        scale=scale,
-        flow=float(u(0.05, 0.45)) if plane != "3d" else float(u(0.0, 0.35)),
-        ghost=float(u(0.0, 0.05)),
-        bias=float(u(0.05, 0.3)),
-        coil_mm=float(u(60, 200)),
-        band=float(u(0.05, 0.4)) if plane == "sagittal" and rng.random() < 0.4 else 1.0,
+        snr=site.snr,
+        scale=site.scale,
+        flow=u(0.0, 0.35) if plane == "3d" else u(0.05, 0.45),
+        ghost=u(0.0, 0.05),
+        bias=u(0.05, 0.3),
+        coil_mm=u(60, 200),
+        band=u(0.05, 0.4) if plane == "sagittal" and rng.random() < 0.4 else 1.0,
         normalised=float(rng.choice([0.0, u(0.3, 1.0)])),
-        edge=float(rng.normal(0, 0.2)),
-        contrast=contrast,
+        edge=rng.normal(0, 0.2),
+        contrast=site.contrast,
     )
 
 
@@ -373,32 +345,25 @@ def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, b
     return moved, kind == _BESIDE_CANAL
 
 
-_ARRIVED = {"R": ("x", 1), "L": ("x", -1), "P": ("y", 1), "A": ("y", -1), "I": ("z", 1),
-            "S": ("z", -1)}  # fmt: skip
-
-
 def stored_grid(grid: Grid, orientation: str) -> tuple[Grid, Reorientation]:
     """Grid in the stored orientation, and the reorientation from there to RPI."""
-    order = [_ARRIVED[letter] for letter in orientation]
-    names = [name for name, _ in order]
-    axes = (names.index("x"), names.index("y"), names.index("z"))
-    flips = (order[axes[0]][1] < 0, order[axes[1]][1] < 0, order[axes[2]][1] < 0)
-    move = np.zeros((4, 4))
-    move[3, 3] = 1.0
-    shape = [0, 0, 0]
-    for k in range(3):
-        shape[axes[k]] = grid.shape[k]
-        move[k, axes[k]] = -1.0 if flips[k] else 1.0
-        move[k, 3] = grid.shape[k] - 1 if flips[k] else 0.0
-    turned = Grid((shape[0], shape[1], shape[2]), grid.affine @ move)
-    return turned, Reorientation(axes, flips)
+    # nibabel's letters say where an axis ends, SCT's where it starts.
+    codes = orientation.translate(str.maketrans("RLPAIS", "LRAPSI"))
+    turn = orientations.ornt_transform(
+        orientations.axcodes2ornt("LAS"), orientations.axcodes2ornt(codes)
+    )
+    x, y, z = (int(axis) for axis in turn[:, 0])
+    flip_x, flip_y, flip_z = (bool(sign < 0) for sign in turn[:, 1])
+    shape = [grid.shape[k] for k in np.argsort((x, y, z))]
+    affine = grid.affine @ orientations.inv_ornt_aff(turn, grid.shape)
+    stored = Grid((shape[0], shape[1], shape[2]), affine)
+    return stored, Reorientation((x, y, z), (flip_x, flip_y, flip_z))
 
 
 def typed(signal: npt.NDArray[np.float32], protocol: Protocol) -> npt.NDArray[Any]:
     """Scale the signal and give it the site's data type."""
     scaled = signal * np.float32(protocol.scale)
-    if protocol.dtype == "float32":
-        return np.ascontiguousarray(scaled)
-    top = 65535 if protocol.dtype == "uint16" else 32767
-    dtype = np.uint16 if protocol.dtype == "uint16" else np.int16
-    return np.ascontiguousarray(np.clip(np.round(scaled), 0, top).astype(dtype))
+    dtype = np.dtype(protocol.dtype.removesuffix("-scaled"))
+    if dtype.kind != "f":
+        scaled = np.clip(np.round(scaled), 0, np.iinfo(dtype).max)
+    return np.ascontiguousarray(scaled.astype(dtype))
