@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+from scipy import fft, ndimage
 
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom.anatomy import Body
@@ -20,7 +20,7 @@ from sct_lesion_losses.phantom.tissue import RADIUS_MM, Painted, Points, canal, 
 def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
     """Smooth bias, (slices, rows, columns): a random polynomial and the ends of the coil."""
     axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
-    x = [a.reshape([-1 if j == k else 1 for j in range(3)]) for k, a in enumerate(axes)]
+    x = np.meshgrid(*axes, indexing="ij", sparse=True)
     w = (rng.standard_normal(9) * protocol.bias).tolist()
     total: Any = w[0] * x[0] * 0.5 + w[1] * x[1] * 0.6 + w[2] * x[2] * 0.6
     total = total + w[3] * x[1] * x[2] + 0.6 * (w[4] * x[1] ** 2 + w[5] * x[2] ** 2)
@@ -35,9 +35,7 @@ def sensitivity(protocol: Protocol, v: Floats) -> Floats:
     """Sensitivity of the coil behind the spine at cord coordinates v, less under the band."""
     decay = np.exp(-np.clip(v + 30, -40, 200) / protocol.coil_mm)
     decay *= np.float32(np.exp(30 / protocol.coil_mm))
-    if protocol.band < 1:
-        under = np.clip((v - 42) / 12, 0, 1)
-        decay *= 1 - np.float32(1 - protocol.band) * under
+    decay *= 1 - (1 - protocol.band) * np.clip((v - 42) / 12, 0, 1)
     result: Floats = np.maximum(decay, np.float32(0.02)).astype(np.float32)
     return result
 
@@ -74,8 +72,6 @@ def _window(protocol: Protocol, shape: tuple[int, ...]) -> Floats:
 
 def ghosts(pulse: Floats, protocol: Protocol) -> Floats:
     """Faint copies of the pulsating fluid along the phase-encoding axis."""
-    if protocol.ghost == 0:
-        return np.zeros_like(pulse)
     # Along the body in sagittal scans, front to back in axial ones: the second axis in plane, not
     # the one along which the site acquires the lesser share of k-space.
     axis = 1
@@ -140,12 +136,9 @@ def _weights(nodes: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> Flo
     """Matrix, (len(at), len(nodes)), that interpolates linearly between nodes."""
     step = nodes[1] - nodes[0]
     x = np.clip((at - nodes[0]) / step, 0, len(nodes) - 1 - 1e-9)
-    low = x.astype(int)
-    matrix = np.zeros((len(at), len(nodes)), np.float32)
-    rows = np.arange(len(at))
-    matrix[rows, low] = 1 - (x - low)
-    matrix[rows, low + 1] += x - low
-    return matrix
+    hats = np.maximum(1 - np.abs(x[:, None] - np.arange(len(nodes))), 0)
+    result: Floats = hats.astype(np.float32)
+    return result
 
 
 _CHUNK = 1 << 16  # points painted at a time: their arrays stay in the processor's cache
@@ -219,12 +212,12 @@ def acquire(
     with_column : bool
         False leaves out the spine and all it contains.
     """
-    axis = slice_axis(protocol)
-    order = (axis, *(k for k in range(3) if k != axis))
+    order = (2, 0, 1) if slice_axis(protocol) == 2 else (0, 1, 2)
     lattice = make_lattice(body, grid, order)
     shape = tuple(grid.shape[k] for k in order)
     scene = _Scene(body, lesions, protocol, lattice, (shape[1], shape[2]), with_column)
-    signal, cord, lesion = (np.zeros(shape, np.float32) for _ in range(3))
+    made = np.zeros((3, *shape), np.float32)
+    signal, cord, lesion = made
     field = bias_field(rng, protocol, shape)
     for k in range(shape[0]):
         painted = _slice(scene, k)
@@ -234,8 +227,7 @@ def acquire(
         gain = field[k] * sensitivity(protocol, scene.at_pixels(k)[1])
         signal[k] = noisy(rng, clean * gain, protocol)
         signal[k] /= gain ** np.float32(protocol.normalised)
-    back = np.argsort(order)
-    return Acquired(*(np.ascontiguousarray(a.transpose(*back)) for a in (signal, cord, lesion)))
+    return Acquired(*(np.ascontiguousarray(a.transpose(np.argsort(order))) for a in made))
 
 
 class _Part(NamedTuple):
@@ -327,14 +319,11 @@ def _surrounded(scene: _Scene, k: int, parts: list[_Part]) -> Floats:
     return signal.reshape(scene.shape)
 
 
-def _canal_window(scene: _Scene, k: int) -> tuple[slice, slice] | None:
+def _canal_window(scene: _Scene, k: int) -> tuple[slice, ...] | None:
     """Pixels of a slice that the canal may touch; None where there are none."""
     u, v, s = scene.at_pixels(float(k))
     near = (u * u + v * v < (RADIUS_MM + 2) ** 2) & (s < _CANAL_TOP_MM)
-    if not near.any():
-        return None
-    rows, columns = (np.flatnonzero(near.any(axis=1 - axis)) for axis in range(2))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return next(iter(ndimage.find_objects(near.astype(int))), None)
 
 
 def _canal_sums(

@@ -1,8 +1,8 @@
-"""What in a scan looks like a lesion and is none: never labelled, but logged."""
+"""Lesions, what a rater marks of them, and what looks like a lesion and is none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +14,7 @@ from sct_lesion_losses.phantom.noise import Floats, NoiseField, cover, field, ma
 # Share of lesions by place in the section.
 _PLACES = ("lateral", "posterior", "central", "anterior", "transverse")
 _PLACE_SHARE = (0.44, 0.33, 0.12, 0.08, 0.03)
+_PERIPHERAL = ("lateral", "posterior", "anterior")
 _MEDIAN_LENGTH, _LENGTHS = 6.5, (1.8, 26.0)  # half length, mm
 MEDIAN_RATIO, SPREAD_RATIO, _RATIOS = 1.38, 0.15, (1.12, 2.0)  # log-normal
 
@@ -125,22 +126,18 @@ def _draw(
     ratio = float(np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *_RATIOS))
     if rng.random() < bright_tail:
         ratio = float(rng.uniform(2.0, 4.0))
-    lesion = Lesion(
+    return Lesion(
         place=place,
         level=body.level(s),
         s_mm=s,
         half_length_mm=half,
-        angle=0.0,
-        centre=0.0,
-        radial=0.3,
-        tangential=0.3,
         share=share,
         ratio=ratio,
         rim_mm=float(rng.uniform(0.2, 0.55)),
         roughness=float(rng.uniform(0.12, 0.32)),
         variation=float(rng.uniform(0.05, 0.30)),
+        **_shape(rng, place, share),
     )
-    return _shaped(rng, lesion)
 
 
 def _position(rng: np.random.Generator, body: Body, extent_mm: tuple[float, float]) -> float:
@@ -155,30 +152,30 @@ def _position(rng: np.random.Generator, body: Body, extent_mm: tuple[float, floa
     return float(rng.uniform(low, high))
 
 
-def _shaped(rng: np.random.Generator, lesion: Lesion) -> Lesion:
+def _shape(rng: np.random.Generator, place: str, share: float) -> dict[str, float]:
     """Place and half axes in a section of unit radius, whose area is π."""
-    share = lesion.share
-    angle, centre = 0.0, 0.0
     aspect = rng.uniform(0.6, 1.5)
-    if lesion.place == "lateral":
-        angle = float(rng.choice([0.0, np.pi]) + rng.normal(0, 0.35))
-    elif lesion.place == "posterior":
-        angle = float(-np.pi / 2 + rng.normal(0, 0.4))
-    elif lesion.place == "anterior":
-        angle = float(np.pi / 2 + rng.choice([-1, 1]) * abs(rng.normal(0, 0.5)))
+    if place == "lateral":
+        angle = rng.choice([0.0, np.pi]) + rng.normal(0, 0.35)
+    elif place == "posterior":
+        angle = -np.pi / 2 + rng.normal(0, 0.4)
+    elif place == "anterior":
+        angle = np.pi / 2 + rng.choice([-1, 1]) * abs(rng.normal(0, 0.5))
     else:
-        angle = float(rng.uniform(-np.pi, np.pi))
+        angle = rng.uniform(-np.pi, np.pi)
     # Part of a peripheral lesion's shape falls outside the cord; the wedge loses some more.
-    visible = 0.95 if lesion.place in ("central", "transverse") else 0.77
-    radial = float(np.sqrt(share / visible * aspect))
-    tangential = float(np.sqrt(share / visible / aspect))
-    if lesion.place in ("lateral", "posterior", "anterior"):
-        centre = float(1.0 - radial * rng.uniform(0.95, 1.3))
-    elif lesion.place == "central":
-        centre = float(rng.uniform(0, 0.2))
+    visible = 0.77 if place in _PERIPHERAL else 0.95
+    radial, tangential = np.sqrt(share / visible * aspect), np.sqrt(share / visible / aspect)
+    if place in _PERIPHERAL:
+        centre = 1.0 - radial * rng.uniform(0.95, 1.3)
     else:
-        centre = float(rng.uniform(0, 0.25))
-    return replace(lesion, angle=angle, centre=centre, radial=radial, tangential=tangential)
+        centre = rng.uniform(0, 0.2 if place == "central" else 0.25)
+    return {
+        "angle": float(angle),
+        "centre": float(centre),
+        "radial": float(radial),
+        "tangential": float(tangential),
+    }
 
 
 def distance(
@@ -202,18 +199,17 @@ def distance(
     radius_mm : (N,) float32
         Mean radius of the cord.
     """
-    cos, sin = np.float32(np.cos(lesion.angle)), np.float32(np.sin(lesion.angle))
-    outward = (a * cos + b * sin - np.float32(lesion.centre)) / np.float32(lesion.radial)
-    across = (b * cos - a * sin) / np.float32(lesion.tangential)
-    if lesion.place in ("lateral", "posterior", "anterior"):
+    cos, sin = float(np.cos(lesion.angle)), float(np.sin(lesion.angle))
+    outward = (a * cos + b * sin - lesion.centre) / lesion.radial
+    across = (b * cos - a * sin) / lesion.tangential
+    if lesion.place in _PERIPHERAL:
         # A wedge: wide at the pia, narrow towards the middle.
-        across = across / np.clip(np.float32(0.8) + np.float32(0.45) * outward, 0.3, 1.3)
-    along = np.abs(s - np.float32(lesion.s_mm)) / np.float32(lesion.half_length_mm)
+        across = across / np.clip(0.8 + 0.45 * outward, 0.3, 1.3)
+    along = np.abs(s - lesion.s_mm) / lesion.half_length_mm
     along *= np.sqrt(along)  # blunt ends: the squared term below grows with the third power
     size = np.sqrt(outward * outward + across * across + along * along)
-    size += np.float32(lesion.roughness) * lesions.warp(u, v, s)
-    thin = np.float32(min(lesion.radial, lesion.tangential) * 0.9)
-    result: Floats = (size - 1) * radius_mm * thin
+    size += lesion.roughness * lesions.warp(u, v, s)
+    result: Floats = (size - 1) * radius_mm * (min(lesion.radial, lesion.tangential) * 0.9)
     return result
 
 
@@ -293,23 +289,15 @@ class HardNegatives:
     bulges_mm: dict[str, float]
 
 
-def of_scan(body: Body, lesions: Lesions, along_mm: npt.NDArray[np.float64]) -> HardNegatives:
-    """Hard negatives of a scan of a body that shows the cord at the places `along_mm`, (N,)."""
-    numbers = body.numbers
-    return HardNegatives(
-        haze=lesions.haze,
-        canal_line_mm=numbers["canal_line"],
-        fissure_mm=numbers["fissure"],
-        fissure_depth=numbers["fissure_depth"],
-        rootlets=numbers["rootlets"],
-        bulges_mm=_bulges(body, along_mm),
-    )
+def hard_negatives(
+    body: Body, lesions: Lesions, along_mm: npt.NDArray[np.float64]
+) -> HardNegatives:
+    """Hard negatives of a scan of a body that shows the cord at the places `along_mm`, (N,).
 
-
-def _bulges(body: Body, along_mm: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Deepest point of the sac's front between the middles of each two vertebrae, where in view."""
-    found = {}
-    s, bulge = axis_mm(), body.tables["bulge"]
+    A bulge is the deepest point of the sac's front between the middles of two vertebrae.
+    """
+    numbers, s, bulge = body.numbers, axis_mm(), body.tables["bulge"]
+    bulges = {}
     for k in range(len(LEVELS) - 1):
         between = np.flatnonzero((s < body.centres[k]) & (s > body.centres[k + 1]))
         if not len(between):  # below the part of the body that is made
@@ -317,5 +305,12 @@ def _bulges(body: Body, along_mm: npt.NDArray[np.float64]) -> dict[str, float]:
         deepest = between[np.argmax(bulge[between])]
         in_view = len(along_mm) > 0 and along_mm[0] <= s[deepest] <= along_mm[-1]
         if in_view and bulge[deepest] >= SMALLEST_BULGE_MM:
-            found[f"{LEVELS[k]}-{LEVELS[k + 1]}"] = round(float(bulge[deepest]), 2)
-    return found
+            bulges[f"{LEVELS[k]}-{LEVELS[k + 1]}"] = round(float(bulge[deepest]), 2)
+    return HardNegatives(
+        haze=lesions.haze,
+        canal_line_mm=numbers["canal_line"],
+        fissure_mm=numbers["fissure"],
+        fissure_depth=numbers["fissure_depth"],
+        rootlets=numbers["rootlets"],
+        bulges_mm=bulges,
+    )

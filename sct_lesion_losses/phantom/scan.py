@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,8 +11,6 @@ from scipy import ndimage
 
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.phantom import lesions as hard_negatives
-from sct_lesion_losses.phantom import sites as framing
 from sct_lesion_losses.phantom.acquisition import CORD_TOP_MM, Acquired, acquire, rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
 from sct_lesion_losses.phantom.lesions import (
@@ -22,15 +19,19 @@ from sct_lesion_losses.phantom.lesions import (
     Lesions,
     distance,
     draw_lesions,
+    hard_negatives,
     rater_mask,
 )
 from sct_lesion_losses.phantom.sites import (
     SITES,
     Protocol,
     any_protocol,
+    cropped,
     draw_protocol,
+    elsewhere,
     home_site,
     stored_grid,
+    tiny,
     typed,
 )
 
@@ -107,11 +108,15 @@ def label(
     owners = _owners(body, lesions, acquired.lesion > 0, grid)
     ratios = np.array([item.ratio for item in lesions.items])
     marked = (rater_mask(rng, acquired.lesion, cord, owners, ratios) for rng in raters)
+    volumes = np.bincount(owners[lesion], minlength=len(ratios)) * size
     return Truth(
         cord=cord,
         lesion=lesion,
         dropped=dropped,
-        records=_records(lesions, owners[lesion], size),
+        records=tuple(
+            LesionRecord(item, k + 1, float(volumes[k]), bool(volumes[k]))
+            for k, item in enumerate(lesions.items)
+        ),
         raters=tuple(_without_specks(mask, size)[0] for mask in marked),
     )
 
@@ -133,24 +138,11 @@ def _owners(
     voxels = np.argwhere(touched)
     if len(voxels):
         u, v, s = (x.astype(np.float32) for x in body.coordinates(grid.to_world(voxels)))
-        index = body.index(s)
-        t = {k: body.tables[k].take(index) for k in ("cord_u", "cord_v", "cord_ru", "cord_rv")}
-        a, b = (u - t["cord_u"]) / t["cord_ru"], (v - t["cord_v"]) / t["cord_rv"]
-        radius = (t["cord_ru"] + t["cord_rv"]) * np.float32(0.5)
+        middle_u, middle_v, ru, rv = body.at(s, "cord_u", "cord_v", "cord_ru", "cord_rv")
+        a, b, radius = (u - middle_u) / ru, (v - middle_v) / rv, (ru + rv) * 0.5
         depths = [distance(item, lesions, a, b, s, u, v, radius) for item in lesions.items]
         owners[touched] = np.argmin(depths, axis=0)
     return owners
-
-
-def _records(
-    lesions: Lesions, owners: npt.NDArray[np.int32], voxel_mm3: float
-) -> tuple[LesionRecord, ...]:
-    """Count the labelled voxels, whose owners are given, of each lesion."""
-    counts = np.bincount(owners, minlength=len(lesions.items))
-    return tuple(
-        LesionRecord(item, k + 1, float(n * voxel_mm3), bool(n))
-        for k, (item, n) in enumerate(zip(lesions.items, counts, strict=True))
-    )
 
 
 Preset = Literal["tiny", "demo", "study", "wide"]
@@ -238,8 +230,8 @@ def check(
         raise UsageError(f"preset is {preset!r}, expected {expected}")
     if not 1 <= sites <= len(SITES):
         raise UsageError(f"sites is {sites}, expected 1 to {len(SITES)}")
-    numbers = {"seed": seed, "raters": raters, "subject": subject, "scan": scan}
-    for name, number in numbers.items():
+    numbers = (("seed", seed), ("raters", raters), ("subject", subject), ("scan", scan))
+    for name, number in numbers:
         if number < 0:
             raise UsageError(f"{name} is {number}, expected 0 or more")
 
@@ -296,30 +288,32 @@ def make_scan(
     )
     with_column = True
     if not with_cord:
-        protocol, with_column = framing.elsewhere(streams[3], protocol)
+        protocol, with_column = elsewhere(streams[3], protocol)
     grid = rpi_grid(body, protocol)
     along = _in_view(body, grid)
     extent = (float(along[0]), float(along[-1])) if len(along) else (-60.0, -50.0)
     affected = with_cord and (has_lesions(seed, subject) if lesions is None else lesions)
 
-    def attempt() -> _Attempt:
+    for _ in range(_DRAWS if affected else 1):
         drawn = draw_lesions(
-            streams[1], body, extent,
-            affected=affected, bright_tail=0.06 if preset == "wide" else 0.0,
-        )  # fmt: skip
+            streams[1],
+            body,
+            extent,
+            affected=affected,
+            bright_tail=0.06 if preset == "wide" else 0.0,
+        )
         acquired = acquire(streams[2], body, drawn, protocol, grid, with_column=with_column)
         rating = (np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
-        return _Attempt(drawn, acquired, label(body, drawn, acquired, grid, tuple(rating)))
-
-    made = _labelled(attempt) if affected else attempt()
-    truth = made.truth
+        truth = label(body, drawn, acquired, grid, tuple(rating))
+        if truth.lesion.any():
+            break
     stored, turn = stored_grid(grid, protocol.orientation)
 
     def as_stored(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(turn.undo(mask), dtype=np.uint8)
 
     return PhantomScan(
-        image=typed(turn.undo(made.acquired.signal), protocol),
+        image=typed(turn.undo(acquired.signal), protocol),
         grid=stored,
         lesion=as_stored(truth.lesion),
         cord=as_stored(truth.cord),
@@ -327,30 +321,12 @@ def make_scan(
         lesions=truth.records,
         dropped=truth.dropped,
         raters=tuple(as_stored(mask) for mask in truth.raters),
-        hard_negatives=hard_negatives.of_scan(body, made.lesions, along) if with_cord else None,
+        hard_negatives=hard_negatives(body, drawn, along) if with_cord else None,
         protocol=protocol,
         seed=seed,
         subject=subject,
         scan=scan,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Attempt:
-    """Lesions as drawn, the scan of them, and what is labelled of it."""
-
-    lesions: Lesions
-    acquired: Acquired
-    truth: Truth
-
-
-def _labelled(attempt: Callable[[], _Attempt]) -> _Attempt:
-    """Try until a lesion is labelled; keep the last of `_DRAWS` attempts where none has one."""
-    for _ in range(_DRAWS - 1):
-        made = attempt()
-        if made.truth.lesion.any():
-            return made
-    return attempt()
 
 
 def _protocol(
@@ -360,8 +336,8 @@ def _protocol(
     anywhere = preset == "wide" and free
     protocol = any_protocol(rng) if anywhere else draw_protocol(rng, SITES[site])
     if preset == "tiny":
-        return framing.tiny(protocol)
-    return framing.cropped(framer, protocol) if preset == "wide" else protocol
+        return tiny(protocol)
+    return cropped(framer, protocol) if preset == "wide" else protocol
 
 
 def _in_view(body: Body, grid: Grid) -> npt.NDArray[np.float64]:

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom import lesions as hard_negatives
 from sct_lesion_losses.phantom import make_scan
 from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
-from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
+from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions, hard_negatives
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +31,20 @@ def bulging(body: Body, depths_mm: dict[int, float]) -> Body:
 
 def test_bulges_are_named_by_the_vertebrae_around_the_disc(body: Body, lesions: Lesions) -> None:
     made = bulging(body, {2: 1.2, 4: 2.5, 5: 0.3})
-    found = hard_negatives.of_scan(made, lesions, np.array([-200.0, 0.0]))
+    found = hard_negatives(made, lesions, np.array([-200.0, 0.0]))
     assert found.bulges_mm == pytest.approx({"C3-C4": 1.2, "C5-C6": 2.5}, abs=0.02)
 
 
 def test_only_bulges_in_view_are_told_of(body: Body, lesions: Lesions) -> None:
     made = bulging(body, {2: 1.2, 4: 2.5, 11: 1.0})
     view = np.array([body.centres[5], body.centres[3]])
-    assert list(hard_negatives.of_scan(made, lesions, view).bulges_mm) == ["C5-C6"]
-    assert hard_negatives.of_scan(made, lesions, np.empty(0)).bulges_mm == {}
+    assert list(hard_negatives(made, lesions, view).bulges_mm) == ["C5-C6"]
+    assert hard_negatives(made, lesions, np.empty(0)).bulges_mm == {}
 
 
 def test_haze_line_fissure_and_roots_are_those_that_are_drawn(body: Body, lesions: Lesions) -> None:
     lined = replace(body, numbers={**body.numbers, "canal_line": 0.31, "rootlets": 0.2})
-    found = hard_negatives.of_scan(lined, replace(lesions, haze=1.07), np.array([-90.0, 0.0]))
+    found = hard_negatives(lined, replace(lesions, haze=1.07), np.array([-90.0, 0.0]))
     assert (found.haze, found.canal_line_mm, found.rootlets) == (1.07, 0.31, 0.2)
     assert found.fissure_mm == body.numbers["fissure"]
     assert found.fissure_depth == body.numbers["fissure_depth"]
@@ -64,4 +63,4 @@ def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(lesion
     tall = make_body(np.random.default_rng([1, 19]))
     between = (axis_mm() < tall.centres[-2]) & (axis_mm() > tall.centres[-1])
     assert not between.any()
-    hard_negatives.of_scan(tall, lesions, np.array([-400.0, 0.0]))
+    hard_negatives(tall, lesions, np.array([-400.0, 0.0]))
