@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +69,9 @@ def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
     points = points[np.argsort(points[:, 2])]
     z = np.arange(grid.shape[2])
     z = z[(z >= points[0, 2] - 0.5) & (z <= points[-1, 2] + 0.5)]
-    xy = [np.interp(z, points[:, 2], points[:, k]) for k in range(2)]
     x, y = (
-        np.clip(np.round(a).astype(int), 0, n - 1) for a, n in zip(xy, grid.shape, strict=False)
+        np.interp(z, points[:, 2], points[:, k]).round().clip(0, grid.shape[k] - 1).astype(int)
+        for k in range(2)
     )
     turn.apply(mask)[x, y, z] = 1  # in RPI it is a view: this writes into the mask itself
     return mask
@@ -97,8 +100,9 @@ TRUTH_COLUMNS = (
     "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
     "section_share", "intensity_ratio", "volume_mm3", "labelled",
 )  # fmt: skip
-_BIDS = "1.10.0"
-_NAME = "sct_lesion_losses.phantom"
+SCANS_PER_SUBJECT = 161 / 108  # of the study
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,36 @@ class Cohort:
 
     def folders(self) -> dict[str, str]:
         """Folders of derivatives, and the name of the data in each."""
-        drawn = {rater_name(k): f"Lesions of the synthetic cohort as drawn by rater {k}"
-                 for k in range(1, self.raters + 1)}  # fmt: skip
+        numbers = range(1, self.raters + 1)
+        drawn = {
+            rater_name(k): f"Lesions of the synthetic cohort as drawn by rater {k}" for k in numbers
+        }
         return {"labels": "Ground truth of the synthetic cohort", **drawn}
+
+    def description(self) -> dict[str, Any]:
+        """Describe the dataset, with all that its scans depend on."""
+        return _description(
+            "Synthetic spinal cord cohort",
+            "raw",
+            Seed=self.seed,
+            Preset=self.preset,
+            Subjects=self.subjects,
+            Sites=self.sites,
+            LesionFree=self.lesion_free,
+            **({"Only": list(self.only)} if self.only else {}),
+        )
+
+    def participants(self) -> Iterator[tuple[object, ...]]:
+        """Rows of the table of the subjects, its head first."""
+        yield "participant_id", "site", "manufacturer", "sex", "age", "group"
+        for subject in self.members():
+            rng = np.random.default_rng([self.seed, subject, 1_000_000])
+            site = self.home(subject)
+            place = ("n/a", "n/a") if self.preset == "wide" else (site.name, site.manufacturer)
+            sex = "F" if rng.random() < 0.68 else "M"
+            age = int(np.clip(rng.normal(43, 11), 19, 75))
+            group = "lesions" if self.affected(subject) else "lesion-free"
+            yield subject_name(subject), *place, sex, age, group
 
 
 def subject_name(subject: int) -> str:
@@ -144,80 +175,9 @@ def rater_name(number: int) -> str:
     return f"rater-{number:02d}"
 
 
-def truth_rows(
-    records: tuple[LesionRecord, ...], subject: int, session: str, path: str
-) -> list[str]:
-    """Rows of the truth table, one a lesion, of the scan at a path; `session` may be empty."""
-    return [
-        "\t".join(
-            (
-                subject_name(subject), session or "n/a", path, str(r.number), r.lesion.level,
-                r.lesion.place, f"{r.lesion.s_mm:.2f}", f"{r.lesion.half_length_mm:.2f}",
-                f"{r.lesion.share:.3f}", f"{r.lesion.ratio:.3f}", f"{r.volume_mm3:.1f}",
-                str(int(r.labelled)),
-            )
-        )
-        for r in records
-    ]  # fmt: skip
-
-
-def truth_table(rows: list[str]) -> str:
-    """Table of all lesions of a cohort."""
-    return _lines("\t".join(TRUTH_COLUMNS), *rows)
-
-
-def participants(cohort: Cohort) -> str:
-    """Table of the subjects."""
-    people = ["\t".join(("participant_id", "site", "manufacturer", "sex", "age", "group"))]
-    for subject in cohort.members():
-        rng = np.random.default_rng([cohort.seed, subject, 1_000_000])
-        site = cohort.home(subject)
-        place = ("n/a", "n/a") if cohort.preset == "wide" else (site.name, site.manufacturer)
-        sex = "F" if rng.random() < 0.68 else "M"
-        age = str(int(np.clip(rng.normal(43, 11), 19, 75)))
-        group = "lesions" if cohort.affected(subject) else "lesion-free"
-        people.append("\t".join((subject_name(subject), *place, sex, age, group)))
-    return _lines(*people)
-
-
-def description(cohort: Cohort) -> dict[str, Any]:
-    """Describe the dataset, with all that its scans depend on."""
-    return {
-        "Name": "Synthetic spinal cord cohort",
-        "BIDSVersion": _BIDS,
-        "DatasetType": "raw",
-        "GeneratedBy": [
-            {
-                "Name": _NAME,
-                "Version": __version__,
-                "Seed": cohort.seed,
-                "Preset": cohort.preset,
-                "Subjects": cohort.subjects,
-                "Sites": cohort.sites,
-                "LesionFree": cohort.lesion_free,
-                **({"Only": list(cohort.only)} if cohort.only else {}),
-            }
-        ],
-    }
-
-
-def derived_description(name: str) -> dict[str, Any]:
-    """Describe a folder of derivatives."""
-    return {
-        "Name": name,
-        "BIDSVersion": _BIDS,
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": _NAME, "Version": __version__}],
-    }
-
-
-def _lines(*lines: str) -> str:
-    return "\n".join(lines) + "\n"
-
-
-SCANS_PER_SUBJECT = 161 / 108  # of the study
-
-logger = logging.getLogger(__name__)
+def scans_of(subject: int) -> range:
+    """Scan numbers of a subject: 1 or 2 of them, 1.49 on average."""
+    return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
 
 
 @dataclass(frozen=True)
@@ -237,21 +197,8 @@ class _Task:
         """Subject and, where there are several, session."""
         return tuple(filter(None, (subject_name(self.subject), self.session)))
 
-
-@dataclass(frozen=True)
-class _Made:
-    """What is told of a scan that is written.
-
-    Attributes
-    ----------
-    rows : list of str
-        Its rows of the truth table.
-    missed : bool
-        It has lesions, and none of them is labelled.
-    """
-
-    rows: list[str]
-    missed: bool
+    def __str__(self) -> str:
+        return " ".join(self.parts)
 
 
 def make_cohort(
@@ -306,49 +253,49 @@ def make_cohort(
     WorkerError
         A worker was killed.
     """
-    _check(n_subjects, lesion_free, jobs)
-    check(seed, preset, sites, raters)
-    cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters, tuple(only))
-    members = _members(cohort)
-    _claim(cohort)
-    tasks = [_Task(cohort, subject, scan) for subject in members for scan in scans_of(subject)]
-    found = executor.run(_write_scan, tasks, jobs, name=_name, progress=progress)
-    if missed := [task for task, made in zip(tasks, found, strict=True) if made.missed]:
-        logger.warning(
-            "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "
-            "the first is %s",
-            len(missed),
-            _name(missed[0]),
-        )
-    _write_tables(cohort, [row for made in found for row in made.rows])
-    return cohort.out
-
-
-def scans_of(subject: int) -> range:
-    """Scan numbers of a subject: 1 or 2 of them, 1.49 on average."""
-    return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
-
-
-def _check(n_subjects: int, lesion_free: float, jobs: int) -> None:
     if n_subjects < 1 or jobs < 1:
         raise UsageError(f"received {n_subjects} subjects and {jobs} jobs, expected 1 or more")
     if not 0 <= lesion_free <= 1:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
+    check(seed, preset, sites, raters)
+    cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters, tuple(only))
+    _check_sites(cohort)
+    _claim(cohort)
+    tasks = [_Task(cohort, subject, k) for subject in cohort.members() for k in scans_of(subject)]
+    rows = executor.run(_write_scan, tasks, jobs, progress=progress)
+    # The last column says whether a lesion is labelled.
+    missed = [
+        str(task)
+        for task, found in zip(tasks, rows, strict=True)
+        if found and not any(row[-1] for row in found)
+    ]
+    if missed:
+        logger.warning(
+            "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "
+            "the first is %s",
+            len(missed),
+            missed[0],
+        )
+    _write_table(cohort.out / "participants.tsv", cohort.participants())
+    _write_table(cohort.out / "truth.tsv", [TRUTH_COLUMNS, *itertools.chain(*rows)])
+    write_text(cohort.out / ".bidsignore", "truth.tsv\n")
+    for folder, name in cohort.folders().items():
+        described = _description(name, "derivative")
+        write_json(cohort.out / "derivatives" / folder / DESCRIPTION, described)
+    return cohort.out
 
 
-def _members(cohort: Cohort) -> list[int]:
-    """Return the subjects to make."""
+def _check_sites(cohort: Cohort) -> None:
     known = [site.name for site in SITES[: cohort.sites]]
     if unknown := [name for name in cohort.only if name not in known]:
         raise UsageError(f"no site is named {unknown[0]!r}; choose from {', '.join(known)}")
     if cohort.only and cohort.preset == "wide":
         raise UsageError("the scans of the preset wide belong to no site; leave the sites out")
-    if not (members := cohort.members()):
+    if not cohort.members():
         raise UsageError(
             f"none of {cohort.subjects} subjects is scanned at {', '.join(cohort.only)}; "
             "ask for more subjects"
         )
-    return members
 
 
 def _claim(cohort: Cohort) -> None:
@@ -361,7 +308,7 @@ def _claim(cohort: Cohort) -> None:
     """
     out = cohort.out
     require_writable(out)
-    described = description(cohort)
+    described = cohort.description()
     own = {subject_name(k) for k in cohort.members()} | set(cohort.folders())
     derivatives = out / "derivatives"
     places = [*out.glob("sub-*"), *derivatives.glob("rater-*"), *derivatives.glob("labels/sub-*")]
@@ -392,12 +339,8 @@ def _read_description(path: Path) -> object:
         return text
 
 
-def _name(task: _Task) -> str:
-    return " ".join(task.parts)
-
-
-def _write_scan(task: _Task) -> _Made:
-    """Make one scan and write its files."""
+def _write_scan(task: _Task) -> list[tuple[object, ...]]:
+    """Make one scan and write its files; return its rows of the truth table, one a lesion."""
     cohort = task.cohort
     scan = make_scan(
         cohort.seed,
@@ -415,17 +358,31 @@ def _write_scan(task: _Task) -> _Made:
     for rater, mask in enumerate(scan.raters, start=1):
         drawn = derivatives / rater_name(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
         write_nifti(drawn, mask, scan.grid)
-    return _Made(
-        rows=truth_rows(scan.lesions, task.subject, task.session, f"{folder}/{stem}.nii.gz"),
-        missed=bool(scan.lesions) and not any(record.labelled for record in scan.lesions),
-    )
+    identity = (subject_name(task.subject), task.session or "n/a", f"{folder}/{stem}.nii.gz")
+    return [(*identity, *_truth(record)) for record in scan.lesions]
 
 
-def _write_tables(cohort: Cohort, rows: list[str]) -> None:
-    """Write what describes the cohort as a whole; `rows` are those of the truth table."""
-    out = cohort.out
-    write_text(out / "participants.tsv", participants(cohort))
-    write_text(out / "truth.tsv", truth_table(rows))
-    write_text(out / ".bidsignore", "truth.tsv\n")
-    for folder, name in cohort.folders().items():
-        write_json(out / "derivatives" / folder / DESCRIPTION, derived_description(name))
+def _truth(record: LesionRecord) -> tuple[object, ...]:
+    """Columns of the truth table about a lesion."""
+    drawn = record.lesion
+    return (
+        record.number, drawn.level, drawn.place, f"{drawn.s_mm:.2f}",
+        f"{drawn.half_length_mm:.2f}", f"{drawn.share:.3f}", f"{drawn.ratio:.3f}",
+        f"{record.volume_mm3:.1f}", int(record.labelled),
+    )  # fmt: skip
+
+
+def _write_table(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _description(name: str, kind: str, **generated: object) -> dict[str, Any]:
+    """Describe a BIDS dataset, raw or derivative, and how it was generated."""
+    return {
+        "Name": name,
+        "BIDSVersion": "1.10.0",
+        "DatasetType": kind,
+        "GeneratedBy": [{"Name": "sct_lesion_losses.phantom", "Version": __version__, **generated}],
+    }
