@@ -57,6 +57,7 @@ def test_nothing_is_marked_outside_the_cord(t2: Path, healthy: np.ndarray) -> No
     assert not (healthy & (away > AROUND_MM)).any()
 
 
+@pytest.mark.slow
 def test_every_axis_order_of_a_scan_gives_the_same_mask(testing_data: Path, tmp_path: Path) -> None:
     scan = nib.load(testing_data / "t2_fake_lesion.nii.gz")
     paths = [tmp_path / f"{codes}.nii.gz" for codes in ORDERS]
@@ -88,19 +89,6 @@ def test_blank_slices_and_columns_change_no_voxel_of_the_mask(
     described = json.loads((tmp_path / "masks" / "padded_lesionseg.json").read_text())
     assert (described["CenterlineSlices"], described["ScanSlices"]) == (99, 159)
     assert any("no signal in 60 of 159 axial slices" in text for text in described["Warnings"])
-
-
-def test_the_centerline_that_was_left_gives_the_same_mask_again(
-    testing_data: Path, tmp_path: Path
-) -> None:
-    scan = testing_data / "t2_fake_lesion.nii.gz"
-    options = ["-i", str(scan), "-ofolder"]
-    assert main([*options, str(tmp_path), "-centerline", "embedded", "-r", "0"]) == 0
-    mask = array(nib.load(tmp_path / "t2_fake_lesion_lesionseg.nii.gz"))
-    line = str(tmp_path / "t2_fake_lesion_lesionseg_centerline.csv")
-    assert main([*options, str(tmp_path / "again"), "-file_centerline", line]) == 0
-    again = array(nib.load(tmp_path / "again" / "t2_fake_lesion_lesionseg.nii.gz"))
-    np.testing.assert_array_equal(again, mask)
 
 
 def reordered(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -185,18 +183,3 @@ def test_wrong_use_ends_with_status_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert words in err
-
-
-def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-h"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("usage: sct_lesion_bundle {list,info,verify,export,import} [<bundle>]")
-
-
-def test_help_loads_no_heavy_library() -> None:
-    code = (
-        "import sys; from sct_lesion_losses.cli.bundle import main; main(['-h']);"
-        "sys.exit(any(m in sys.modules for m in ('numpy', 'pydantic', 'onnx', 'keras')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr

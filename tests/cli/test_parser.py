@@ -258,62 +258,39 @@ def test_positional_arguments_are_kept_beside_options() -> None:
 NAMES = {"-o": False, "-ofolder": False, "-thr": False, "-qc": False, "-i": True}
 
 
-def test_values_of_a_many_option_go_on_until_the_next_option() -> None:
-    assert pairs(["-i", "a", "b", "-o", "c"], NAMES) == ["-i", "a", "-i", "b", "-o", "c"]
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        # The values of an option that takes many go on until the next option.
+        (["-i", "a", "b", "-o", "c"], ["-i", "a", "-i", "b", "-o", "c"]),
+        # Right behind its option a value may begin with a dash; a negative number may anywhere.
+        (["-i", "-scan.nii.gz"], ["-i", "-scan.nii.gz"]),
+        *((["-i", "a", n], ["-i", "a", "-i", n]) for n in ("-1", "-0.5", "-.5", "-1e-3", "-2.")),
+        # An equals sign binds a value and more may follow.
+        (["-i=a=b", "c"], ["-i", "a=b", "-i", "c"]),
+    ],
+)
+def test_options_and_values_are_told_apart(args: list[str], expected: list[str]) -> None:
+    assert pairs(args, NAMES) == expected
 
 
-def test_a_word_is_never_read_as_a_cluster_of_short_options() -> None:
-    with pytest.raises(click.UsageError, match="no such option: -ofoldr; did you mean -ofolder"):
-        pairs(["-ofoldr=x"], NAMES)
-
-
-def test_an_abbreviation_is_not_an_option() -> None:
-    with pytest.raises(click.UsageError, match="no such option: -ofold"):
-        pairs(["-ofold", "x"], NAMES)
-
-
-def test_a_double_dash_is_not_an_option() -> None:
-    with pytest.raises(click.UsageError, match="did you mean -thr"):
-        pairs(["--thr", "0.3"], NAMES)
-
-
-def test_an_unknown_option_unlike_any_other_points_to_the_help() -> None:
-    with pytest.raises(click.UsageError, match="-zzzzz; -h lists the options"):
-        pairs(["-zzzzz"], NAMES)
-
-
-def test_a_value_right_behind_its_option_may_begin_with_a_dash() -> None:
-    assert pairs(["-i", "-scan.nii.gz"], NAMES) == ["-i", "-scan.nii.gz"]
-
-
-def test_a_later_value_that_begins_with_a_dash_is_an_unknown_option() -> None:
-    with pytest.raises(click.UsageError, match=r"no such option: -b\.nii"):
-        pairs(["-i", "a.nii", "-b.nii"], NAMES)
-
-
-@pytest.mark.parametrize("number", ["-1", "-0.5", "-.5", "-1e-3", "-2."])
-def test_a_negative_number_is_a_value_anywhere(number: str) -> None:
-    assert pairs(["-i", "a", number], NAMES) == ["-i", "a", "-i", number]
-
-
-def test_an_equals_sign_binds_a_value_and_more_may_follow() -> None:
-    assert pairs(["-i=a=b", "c"], NAMES) == ["-i", "a=b", "-i", "c"]
-
-
-@pytest.mark.parametrize("args", [["-o"], ["-o", "-thr", "1"], ["-o="], ["-o", ""], ["-i", "-h"]])
-def test_an_option_without_a_value_is_refused(args: list[str]) -> None:
-    with pytest.raises(click.UsageError, match="needs a value"):
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-ofoldr=x"], "no such option: -ofoldr; did you mean -ofolder"),  # no cluster of letters
+        (["-ofold", "x"], "no such option: -ofold"),  # an abbreviation
+        (["--thr", "0.3"], "did you mean -thr"),
+        (["-zzzzz"], "-zzzzz; -h lists the options"),
+        (["-i", "a.nii", "-b.nii"], r"no such option: -b\.nii"),
+        (["-o", "a", "b"], "unexpected 'b': -o takes one value"),
+        (["scan.nii", "-o", "a"], r"unexpected 'scan\.nii'"),
+        *((args, "needs a value") for args in (["-o"], ["-o", "-thr", "1"])),
+        *((args, "needs a value") for args in (["-o="], ["-o", ""], ["-i", "-h"])),
+    ],
+)
+def test_words_that_are_no_option_and_no_value_are_refused(args: list[str], said: str) -> None:
+    with pytest.raises(click.UsageError, match=said):
         pairs(args, NAMES)
-
-
-def test_a_second_value_of_a_single_option_is_refused() -> None:
-    with pytest.raises(click.UsageError, match="unexpected 'b': -o takes one value"):
-        pairs(["-o", "a", "b"], NAMES)
-
-
-def test_a_value_without_an_option_is_refused() -> None:
-    with pytest.raises(click.UsageError, match=r"unexpected 'scan\.nii'"):
-        pairs(["scan.nii", "-o", "a"], NAMES)
 
 
 def test_positional_values_come_first_where_the_command_takes_them() -> None:

@@ -218,19 +218,17 @@ def test_wrong_use_gives_2_and_says_what(
     assert runs == []
 
 
-def test_a_centerline_file_chooses_the_method(runs: Runs) -> None:
-    assert main(["-i", "a.nii", "-file_centerline", "c.nii"]) == 0
-    assert runs[0][1].inference.centerline == "file"
-
-
-def test_the_filter_of_lesions_is_asked_for_by_a_switch(runs: Runs) -> None:
-    assert main(["-i", "a.nii", "-lesion_point", "1"]) == 0
-    assert runs[0][1].lesion_point
-
-
-def test_a_threshold_of_0_asks_for_the_pmap_alone(runs: Runs) -> None:
-    assert main(["-i", "a.nii", "-thr", "0"]) == 0
-    assert runs[0][1].pmap_alone
+@pytest.mark.parametrize(
+    ("option", "holds"),
+    [
+        (["-file_centerline", "c.nii"], lambda asked: asked.inference.centerline == "file"),
+        (["-lesion_point", "1"], lambda asked: asked.lesion_point),
+        (["-thr", "0"], lambda asked: asked.pmap_alone),
+    ],
+)
+def test_one_option_may_decide_more_than_its_own_value(option: list[str], holds, runs: Runs):
+    assert main(["-i", "a.nii", *option]) == 0
+    assert holds(runs[0][1])
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.phantom import acquisition
+from sct_lesion_losses.phantom.acquisition import make_lattice, rpi_grid
 from sct_lesion_losses.phantom.anatomy import make_body
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 
@@ -61,3 +62,60 @@ def test_the_grid_is_rpi_oblique_and_centred_near_the_cord() -> None:
         middle = grid.to_world((np.array(grid.shape) - 1) / 2)
         u, v, _ = body.coordinates(middle)
         assert np.hypot(u - protocol.middle_mm[0], v - protocol.middle_mm[1]) < 6
+
+
+def test_a_smooth_image_passes_k_space_unharmed(protocol: Protocol) -> None:
+    x = np.linspace(0, 3, 80, dtype=np.float32)
+    fine = np.sin(x)[:, None] + np.cos(x)[None]
+    image = acquisition.through_k_space(fine, protocol, (40, 40))
+    assert image[3:-3, 3:-3] == pytest.approx(fine[::2, ::2][3:-3, 3:-3], abs=0.01)
+
+
+def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
+    cut = replace(protocol, matrix=(0.6, 1.0))
+    fine = np.zeros((160, 40), np.float32)
+    fine[80:] = 1.0
+    image = acquisition.through_k_space(fine, cut, (80, 20))
+    # Gibbs: an overshoot of about 9 % of the step, and a second wave of the other sign.
+    assert 0.05 < image[40:60, 10].max() - 1 < 0.13
+    assert image[42:60, 10].min() < 0.99
+
+
+def test_noise_has_the_level_asked_for(protocol: Protocol) -> None:
+    clean = np.full((100, 100), 1.0, np.float32)
+    noisy = acquisition.noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
+    assert noisy.std() == pytest.approx(1 / 12, rel=0.1)
+    assert noisy.min() > 0
+
+
+def test_noise_in_air_is_that_of_a_magnitude(protocol: Protocol) -> None:
+    clean = np.zeros((100, 100), np.float32)
+    noisy = acquisition.noisy(np.random.default_rng(0), clean, replace(protocol, snr=10.0))
+    assert noisy.mean() == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
+
+
+def test_the_first_share_is_that_of_the_first_axis_in_plane(protocol: Protocol) -> None:
+    window = acquisition._window(replace(protocol, matrix=(0.5, 1.0)), (40, 40))
+    # Frequencies of -10 to 10 of the 40 are within half of the band; of the others, all are.
+    assert np.count_nonzero(window[:, 0]) == 21
+    assert np.count_nonzero(window[0]) == 40
+
+
+def test_ghosts_are_copies_along_the_second_axis_in_plane(protocol: Protocol) -> None:
+    pulse = np.zeros((20, 100), np.float32)
+    pulse[7, 50] = 1.0
+    ghost = acquisition.ghosts(pulse, replace(protocol, ghost=0.04))
+    # A shift of 100 x (0.13 + 2.5 x 0.04) pixels, to either side.
+    assert np.argwhere(ghost).tolist() == [[7, 27], [7, 73]]
+    assert ghost[7, 27] == pytest.approx(0.04 * protocol.contrast.csf)
+
+
+def test_coordinates_from_the_lattice_are_those_of_the_body() -> None:
+    body = make_body(np.random.default_rng(1))
+    protocol = draw_protocol(np.random.default_rng(1), SITES[0])
+    grid = rpi_grid(body, protocol)
+    lattice = make_lattice(body, grid, (0, 1, 2))
+    rows, columns = np.arange(0.0, grid.shape[1], 17), np.arange(0.0, grid.shape[2], 19)
+    found = lattice.coordinates(5.3, rows, columns)
+    world = grid.to_world(np.stack(np.meshgrid([5.3], rows, columns, indexing="ij"), axis=-1)[0])
+    assert found == pytest.approx(np.stack(body.coordinates(world)), abs=0.08)

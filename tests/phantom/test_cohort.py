@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import OutputError, UsageError
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.phantom import PhantomScan, make_cohort, make_scan
 from sct_lesion_losses.phantom import cohort as phantom_cohort
-from sct_lesion_losses.phantom import make_cohort, make_scan
-from sct_lesion_losses.phantom.cohort import scans_of
-from sct_lesion_losses.phantom.scan import PhantomScan, has_lesions
+from sct_lesion_losses.phantom.cohort import centerline_mask, scans_of, write_nifti, write_scan
+from sct_lesion_losses.phantom.scan import has_lesions
 
 
 @pytest.fixture(scope="module")
@@ -87,29 +88,28 @@ def test_46_of_the_161_scans_are_of_subjects_without_lesions() -> None:
     assert sum(len(scans_of(k)) for k in range(108) if not has_lesions(1, k)) == 46
 
 
-def test_a_scan_whose_lesions_are_all_too_small_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def small(*args: object, **options: object) -> PhantomScan:
-        made = make_scan(*args, **options)
-        return replace(made, lesions=tuple(replace(r, labelled=False) for r in made.lesions))
-
-    monkeypatch.setattr(phantom_cohort, "make_scan", small)
-    make_cohort(2, 0, tmp_path, lesion_free=0.0, preset="tiny")
-    assert "in 2 of the scans of subjects with lesions; the first is sub-001" in caplog.text
-
-
-def test_the_scan_told_of_is_named_by_its_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("unlabelled", "said"),
+    [
+        ({(0, 0), (1, 0)}, "2 of the scans of subjects with lesions; the first is sub-001"),
+        ({(2, 1)}, "1 of the scans of subjects with lesions; the first is sub-003 ses-02"),
+    ],
+)
+def test_scans_whose_lesions_are_all_too_small_are_told_of(
+    unlabelled: set[tuple[int, int]],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def small(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
         made = make_scan(seed, subject, scan, **options)
-        kept = (subject, scan) != (2, 1)
+        kept = (subject, scan) not in unlabelled
         return replace(made, lesions=tuple(replace(r, labelled=kept) for r in made.lesions))
 
     monkeypatch.setattr(phantom_cohort, "make_scan", small)
     make_cohort(3, 0, tmp_path, lesion_free=0.0, preset="tiny")
-    assert "in 1 of the scans of subjects with lesions; the first is sub-003 ses-02" in caplog.text
+    assert f"in {said}" in caplog.text
 
 
 def test_a_cohort_whose_lesions_are_labelled_or_absent_is_not_warned_of(
@@ -206,3 +206,49 @@ def test_a_description_that_is_no_json_is_that_of_another_dataset(tmp_path: Path
     (tmp_path / "dataset_description.json").write_text("{")
     with pytest.raises(OutputError, match=r"another dataset_description\.json"):
         make_cohort(1, 1, tmp_path, preset="tiny")
+
+
+def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    write_nifti(tmp_path / "a.nii.gz", array, Grid((2, 3, 4), np.eye(4)), slope=0.5)
+    image = nib.load(tmp_path / "a.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    assert image.dataobj.slope == 0.5
+    assert np.array_equal(np.asarray(image.dataobj), array * 0.5)
+    assert int(image.header["qform_code"]) == int(image.header["sform_code"]) == 1
+
+
+def test_the_centerline_mask_has_one_voxel_in_each_slice(scans: list[PhantomScan]) -> None:
+    scan = scans[0]
+    _, turn = scan.grid.to_rpi()
+    mask = turn.apply(centerline_mask(scan))
+    assert (mask.sum(axis=(0, 1)) == 1).all()
+    assert (turn.apply(scan.cord)[mask > 0] == 1).all()
+
+
+def test_a_scan_without_a_cord_has_an_empty_centerline_mask(cordless: PhantomScan) -> None:
+    mask = centerline_mask(cordless)
+    assert mask.shape == cordless.grid.shape
+    assert not mask.any()
+
+
+def test_the_sidecar_tells_of_what_looks_like_a_lesion(
+    scans: list[PhantomScan], tmp_path: Path
+) -> None:
+    scan = scans[0]
+    write_scan(scan, tmp_path, tmp_path, "a_T2w")
+    sidecar = json.loads((tmp_path / "a_T2w.json").read_text())
+    negatives = sidecar["SimulatedHardNegatives"]
+    assert scan.hard_negatives is not None
+    assert negatives["haze"] == scan.hard_negatives.haze
+    assert set(negatives) == {
+        "haze", "canal_line_mm", "fissure_mm", "fissure_depth", "rootlets", "bulges_mm",
+    }  # fmt: skip
+    assert {"flow", "ghost", "edge", "matrix"} <= set(sidecar["SimulationProtocol"])
+
+
+def test_a_sidecar_of_a_scan_without_a_cord_tells_of_none(
+    cordless: PhantomScan, tmp_path: Path
+) -> None:
+    write_scan(cordless, tmp_path, tmp_path, "a_T2w")
+    assert json.loads((tmp_path / "a_T2w.json").read_text())["SimulatedHardNegatives"] == {}

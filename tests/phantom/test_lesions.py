@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom.anatomy import Body, make_body
-from sct_lesion_losses.phantom.lesions import Lesion, Lesions, coverage, distance, draw_lesions
+from sct_lesion_losses.phantom import PhantomScan, make_scan
+from sct_lesion_losses.phantom.anatomy import Body, axis_mm, make_body
+from sct_lesion_losses.phantom.lesions import (
+    Lesion,
+    Lesions,
+    coverage,
+    distance,
+    draw_lesions,
+    hard_negatives,
+    rater_mask,
+)
 
 EXTENT = (-140.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return make_body(np.random.default_rng(5))
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,100 @@ def test_lesions_may_run_into_one_another(drawn: list[Lesions]) -> None:
         )
         touching += any(a[1] > b[0] for a, b in itertools.pairwise(spans))
     assert touching > 5
+
+
+def bulging(body: Body, depths_mm: dict[int, float]) -> Body:
+    """The same body with bulges of the discs below the given vertebrae (0 is C1), and no others."""
+    bulge = np.zeros_like(body.tables["bulge"])
+    for k, depth in depths_mm.items():
+        at = (body.centres[k] + body.centres[k + 1]) / 2
+        bulge += np.float32(depth) * np.exp(-0.5 * ((axis_mm() - at) / 2.5) ** 2)
+    return replace(body, tables={**body.tables, "bulge": bulge.astype(np.float32)})
+
+
+def test_bulges_are_named_by_the_vertebrae_around_the_disc(body: Body, lesions: Lesions) -> None:
+    made = bulging(body, {2: 1.2, 4: 2.5, 5: 0.3})
+    found = hard_negatives(made, lesions, np.array([-200.0, 0.0]))
+    assert found.bulges_mm == pytest.approx({"C3-C4": 1.2, "C5-C6": 2.5}, abs=0.02)
+
+
+def test_only_bulges_in_view_are_told_of(body: Body, lesions: Lesions) -> None:
+    made = bulging(body, {2: 1.2, 4: 2.5, 11: 1.0})
+    view = np.array([body.centres[5], body.centres[3]])
+    assert list(hard_negatives(made, lesions, view).bulges_mm) == ["C5-C6"]
+    assert hard_negatives(made, lesions, np.empty(0)).bulges_mm == {}
+
+
+def test_haze_line_fissure_and_roots_are_those_that_are_drawn(body: Body, lesions: Lesions) -> None:
+    lined = replace(body, numbers={**body.numbers, "canal_line": 0.31, "rootlets": 0.2})
+    found = hard_negatives(lined, replace(lesions, haze=1.07), np.array([-90.0, 0.0]))
+    assert (found.haze, found.canal_line_mm, found.rootlets) == (1.07, 0.31, 0.2)
+    assert found.fissure_mm == body.numbers["fissure"]
+    assert found.fissure_depth == body.numbers["fissure_depth"]
+
+
+def test_a_scan_without_a_cord_has_no_hard_negatives(cordless: PhantomScan) -> None:
+    assert cordless.hard_negatives is None
+
+
+def test_the_haze_of_a_scan_is_that_of_its_lesions_free_twin(scans: list[PhantomScan]) -> None:
+    twin = make_scan(4, 3, preset="tiny", lesions=False)
+    assert twin.hard_negatives == scans[3].hard_negatives is not None
+
+
+def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(lesions: Lesions) -> None:
+    tall = make_body(np.random.default_rng([1, 19]))
+    between = (axis_mm() < tall.centres[-2]) & (axis_mm() > tall.centres[-1])
+    assert not between.any()
+    hard_negatives(tall, lesions, np.array([-400.0, 0.0]))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two masks."""
+    return float(2 * ((a > 0) & (b > 0)).sum() / max((a > 0).sum() + (b > 0).sum(), 1))
+
+
+def test_raters_agree_with_the_truth_as_people_do(scans: list[PhantomScan]) -> None:
+    scores = [overlap(scan.lesion, mask) for scan in scans for mask in scan.raters]
+    assert len(scores) == 3 * len(scans)
+    assert 0.5 < np.median(scores) < 0.97
+
+
+def test_raters_differ_from_one_another_as_people_do(scans: list[PhantomScan]) -> None:
+    pairs = [pair for scan in scans for pair in itertools.combinations(scan.raters, 2)]
+    scores = [overlap(one, other) for one, other in pairs]
+    assert 0.5 < np.median(scores) < 0.97
+
+
+def test_a_rater_marks_nothing_outside_the_cord(scans: list[PhantomScan]) -> None:
+    for scan in scans:
+        for mask in scan.raters:
+            assert not (mask & ~scan.cord).any()
+
+
+def test_raters_leave_the_scan_as_it_is(scans: list[PhantomScan]) -> None:
+    alone = make_scan(4, 2, preset="tiny", lesions=True)
+    assert alone.raters == ()
+    assert np.array_equal(alone.image, scans[2].image)
+    assert np.array_equal(alone.lesion, scans[2].lesion)
+
+
+def test_the_faintest_tenth_is_overlooked_and_the_brightest_four_fifths_are_not() -> None:
+    # Ratios at the 9th and the 21st percentile of 1.38 exp(0.15 z): z = -1.34 and -0.81.
+    ratios = np.array([1.38 * np.exp(0.15 * -1.34), 1.38 * np.exp(0.15 * -0.81)])
+    share, cord = np.ones((1, 1, 3), np.float32), np.ones((1, 1, 3), bool)
+    owners = np.array([[[0, 1, -1]]], np.int32)
+    for seed in range(20):
+        mask = rater_mask(np.random.default_rng(seed), share, cord, owners, ratios)
+        assert mask.tolist() == [[[False, True, False]]]
+
+
+def test_the_border_is_off_by_the_share_of_a_voxel() -> None:
+    share = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 1, 101)
+    owners = np.zeros((1, 1, 101), np.int32)
+    counts = [
+        int(rater_mask(np.random.default_rng(k), share, owners == 0, owners, np.array([1.5])).sum())
+        for k in range(100)
+    ]
+    assert 10 <= min(counts) < 30  # share >= 0.9 is left in 11 of 101 voxels
+    assert 75 < max(counts) <= 91

@@ -8,10 +8,13 @@ import pytest
 from scipy import ndimage
 
 from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom import scan as phantom_scan
+from sct_lesion_losses.phantom.acquisition import Acquired
+from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
-from sct_lesion_losses.phantom.scan import SMALLEST_MM3, has_lesions
+from sct_lesion_losses.phantom.scan import SMALLEST_MM3, has_lesions, label
 from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, home_site
 
 
@@ -20,17 +23,12 @@ def tiny(**options: object) -> PhantomScan:
 
 
 @pytest.fixture(scope="module")
-def scans() -> list[PhantomScan]:
-    return [tiny(subject=k, lesions=True) for k in range(8)]
-
-
-@pytest.fixture(scope="module")
 def axial() -> PhantomScan:
     return make_scan(7, 3, site=10, lesions=True)
 
 
 def test_the_same_arguments_give_the_same_scan(scans: list[PhantomScan]) -> None:
-    again = tiny(subject=2, lesions=True)
+    again = tiny(subject=2, lesions=True, raters=3)
     assert np.array_equal(again.image, scans[2].image)
     assert np.array_equal(again.lesion, scans[2].lesion)
 
@@ -88,8 +86,8 @@ def test_the_centerline_runs_through_the_cord(scans: list[PhantomScan]) -> None:
         assert (np.diff(scan.centerline[:, 2]) > 0).all()
 
 
-def test_lesions_change_nothing_but_their_own_surroundings() -> None:
-    with_, without = tiny(subject=3, lesions=True), tiny(subject=3, lesions=False)
+def test_lesions_change_nothing_but_their_own_surroundings(scans: list[PhantomScan]) -> None:
+    with_, without = scans[3], tiny(subject=3, lesions=False)
     difference = np.abs(with_.image.astype(float) - without.image)
     near = ndimage.binary_dilation(with_.cord, iterations=4)
     # The same noise, bias and anatomy; only the ringing of the lesions reaches further.
@@ -103,6 +101,7 @@ def test_lesions_are_brighter_than_the_cord(scans: list[PhantomScan]) -> None:
             assert np.median(inside[truth]) > np.median(inside[~truth])
 
 
+@pytest.mark.slow
 def test_no_threshold_inside_the_cord_finds_the_lesions_of_the_study() -> None:
     scores = []
     for subject in range(8):
@@ -136,14 +135,14 @@ def test_the_labels_of_a_thick_slice_lie_where_the_image_shows_them(axial: Phant
 
     around = ndimage.binary_dilation(cord, iterations=3)
     # The cord is darker than the fluid around it, lesions are brighter than the cord.
-    for label, region, sign in ((cord, around, -1), (lesion, cord, 1)):
-        here = sign * matched(label, region, (0, 0, 0))
+    for truth, region, sign in ((cord, around, -1), (lesion, cord, 1)):
+        here = sign * matched(truth, region, (0, 0, 0))
         assert here > 0.15
         for axis in range(3):
             far = 1 if axis == 2 else 3  # slices are thick, pixels are fine
             for step in (-far, far):
                 shift = tuple(step if k == axis else 0 for k in range(3))
-                assert here > sign * matched(label, region, shift)
+                assert here > sign * matched(truth, region, shift)
 
 
 def test_sites_differ_in_more_than_contrast() -> None:
@@ -155,11 +154,11 @@ def test_sites_differ_in_more_than_contrast() -> None:
     assert len({(site.pixel_mm, site.slice_mm) for site in SITES}) == 13
 
 
-def test_the_sites_setting_is_what_is_stored() -> None:
-    for number in (5, 9):
-        scan = make_scan(2, 0, site=number, lesions=False)
+def test_the_sites_setting_is_what_is_stored(axial: PhantomScan) -> None:
+    # 32-bit floats and whole numbers.
+    for number, scan in ((5, make_scan(2, 0, site=5, lesions=False)), (10, axial)):
         assert scan.orientation == SITES[number].orientation
-        assert scan.image.dtype == np.float32
+        assert scan.image.dtype == np.dtype(SITES[number].dtype.removesuffix("-scaled"))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -245,3 +244,74 @@ def test_wide_scans_come_in_every_plane_and_with_a_cord() -> None:
     made = [make_scan(8, k, preset="wide") for k in range(8)]
     assert {scan.protocol.plane for scan in made} == {"sagittal", "axial", "3d"}
     assert all(scan.cord.any() for scan in made)
+
+
+SHAPE = (9, 9, 9)
+
+
+def shares(**values: float) -> Acquired:
+    """A scan that lies in the cord, but for the voxel (4, 4, 4); no voxel holds any lesion."""
+    cord = np.ones(SHAPE, np.float32)
+    cord[4, 4, 4] = values.get("cord", 1.0)
+    return Acquired(np.ones(SHAPE, np.float32), cord, np.zeros(SHAPE, np.float32))
+
+
+def cube(size_mm: float) -> Grid:
+    """Grid of `SHAPE` near the cord, of voxels of a given size."""
+    affine = np.diag([-size_mm, size_mm, size_mm, 1.0])
+    affine[:3, 3] = (3, -3, -60)
+    return Grid(SHAPE, affine)
+
+
+def test_half_of_a_voxel_makes_it_cord_and_less_does_not(body: Body, lesions: Lesions) -> None:
+    assert label(body, lesions, shares(cord=0.5), cube(1.0)).cord[4, 4, 4]
+    assert not label(body, lesions, shares(cord=0.49), cube(1.0)).cord[4, 4, 4]
+
+
+def test_half_of_a_voxel_makes_it_lesion_and_less_does_not(body: Body, lesions: Lesions) -> None:
+    acquired = shares()
+    acquired.lesion[2:5, 2:5, 2:5] = 0.49
+    acquired.lesion[2:5, 2:5, 2] = 0.5
+    found = label(body, lesions, acquired, cube(1.0)).lesion
+    assert np.array_equal(found, acquired.lesion == 0.5)
+
+
+def test_a_lesion_outside_the_cord_is_none(body: Body, lesions: Lesions) -> None:
+    acquired = shares(cord=0.49)
+    acquired.lesion[3:6, 3:6, 3:6] = 1.0
+    found = label(body, lesions, acquired, cube(1.0)).lesion
+    assert found.sum() == 26
+    assert not found[4, 4, 4]
+
+
+@pytest.mark.parametrize(("volume_mm3", "kept"), [(4.9, False), (5.0, True)])
+def test_a_speck_under_5_mm3_is_dropped_and_counted(
+    body: Body, lesions: Lesions, volume_mm3: float, kept: bool
+) -> None:
+    acquired = shares()
+    acquired.lesion[1:3, 1:3, 1:3] = 1.0  # 8 voxels
+    grid = Grid(SHAPE, np.diag([-1.0, 1.0, volume_mm3 / 8, 1.0]))
+    found = label(body, lesions, acquired, grid)
+    assert found.lesion.any() == kept
+    assert found.dropped == (not kept)
+    assert sum(record.volume_mm3 for record in found.records) == pytest.approx(5.0 * kept)
+    assert sum(record.labelled for record in found.records) == kept
+
+
+def test_voxels_that_touch_by_a_corner_are_one_component(body: Body, lesions: Lesions) -> None:
+    acquired = shares()
+    for k in range(5):
+        acquired.lesion[k, k, k] = 1.0  # 5 mm³ together, 1 mm³ each
+    found = label(body, lesions, acquired, cube(1.0))
+    assert found.lesion.sum() == 5
+    assert found.dropped == 0
+
+
+def test_every_rater_has_a_mask_without_specks(body: Body, lesions: Lesions) -> None:
+    acquired = shares()
+    acquired.lesion[1:4, 1:4, 1:4] = 1.0
+    acquired.lesion[7, 7, 7] = 1.0
+    raters = tuple(np.random.default_rng(k) for k in range(3))
+    found = label(body, lesions, acquired, cube(1.0), raters)
+    assert len(found.raters) == 3
+    assert not any(mask[7, 7, 7] for mask in found.raters)
