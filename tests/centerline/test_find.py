@@ -218,22 +218,30 @@ def test_wrong_use_is_named(
 
 
 @pytest.mark.usefixtures("no_sct")
-def test_the_automatic_method_is_another_with_another_detector_or_another_sct(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("by_itself", "of_sct"), [("auto", ["auto"]), ("embedded", ["svm", "viewer"])]
+)
+def test_a_method_is_another_with_another_detector_or_another_sct(
+    by_itself: str, of_sct: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = [find.identity(), find.identity()]
-    assert found[0] == found[1]
+    found = [find.identity(by_itself)]
+    assert find.identity(by_itself) == found[0]
     other = replace(find.shipped(), limit=find.shipped().limit + 0.001)
     with monkeypatch.context() as patched:
         patched.setattr(find, "shipped", lambda: other)
-        found.append(find.identity())
+        found.append(find.identity(by_itself))
     for version in ("6.5", "7.1"):
         root = fake_sct(tmp_path / version, "true")
         (root / "spinalcordtoolbox").mkdir()
         (root / "spinalcordtoolbox" / "version.txt").write_text(version)
         monkeypatch.setenv("SCT_DIR", str(root))
-        found.append(find.identity())
-    assert len(set(found)) == 4
+        found += [find.identity(method) for method in of_sct]
+    assert len(set(found)) == 2 + 2 * len(of_sct)
+
+
+def test_a_file_is_no_method_with_an_identity() -> None:
+    with pytest.raises(UsageError, match="-centerline file needs"):
+        find.identity("file")
 
 
 @pytest.mark.sct
@@ -247,26 +255,6 @@ def test_every_method_of_scts_knows_its_weights(
     assert find.identity("svm") == find.identity()
     monkeypatch.setattr(find.sct_centerline, "ctr_model", lambda _contrast: b"another")
     assert find.identity("cnn") not in found
-
-
-@pytest.mark.usefixtures("no_sct")
-def test_an_explicit_method_is_another_with_another_detector_or_another_sct(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    found = [find.identity("embedded")]
-    other = replace(find.shipped(), limit=find.shipped().limit + 0.001)
-    with monkeypatch.context() as patched:
-        patched.setattr(find, "shipped", lambda: other)
-        found.append(find.identity("embedded"))
-    for version in ("6.5", "7.1"):
-        root = fake_sct(tmp_path / version, "true")
-        (root / "spinalcordtoolbox").mkdir()
-        (root / "spinalcordtoolbox" / "version.txt").write_text(version)
-        monkeypatch.setenv("SCT_DIR", str(root))
-        found += [find.identity("svm"), find.identity("viewer")]
-    assert len(set(found)) == 6
-    with pytest.raises(UsageError, match="-centerline file needs"):
-        find.identity("file")
 
 
 @pytest.mark.sct

@@ -355,19 +355,20 @@ def test_slope_zero_means_no_scaling(tmp_path: Path) -> None:
     assert scan.array.dtype == np.int16
 
 
-@pytest.mark.parametrize(("slope", "inter"), [(np.nan, 7), (np.inf, 0)])
-def test_a_slope_that_is_not_finite_is_left_out_with_a_warning(
-    slope: float, inter: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("slope", "inter", "said", "factor"),
+    [(np.nan, 7, "scl_slope", 1), (np.inf, 0, "scl_slope", 1), (2, np.nan, "scl_inter", 2)],
+)
+def test_scaling_that_is_not_finite_is_left_out_with_a_warning(
+    slope: float,
+    inter: float,
+    said: str,
+    factor: float,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = put(tmp_path / "s.nii", plain(scl_slope=slope, scl_inter=inter))
-    assert np.array_equal(accepted(path, caplog, "scl_slope").array, IMAGE)
-
-
-def test_an_intercept_that_is_not_finite_is_taken_as_0(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = put(tmp_path / "s.nii", plain(scl_slope=2, scl_inter=np.nan))
-    assert np.array_equal(accepted(path, caplog, "scl_inter").array, IMAGE * 2.0)
+    assert np.array_equal(accepted(path, caplog, said).array, IMAGE * factor)
 
 
 # --- where the voxels are
