@@ -70,9 +70,8 @@ def test_a_lesion_free_scan_has_an_empty_label() -> None:
     assert scan.lesions == ()
 
 
-def test_a_scan_without_cord_has_no_truth() -> None:
-    for k in range(4):
-        scan = make_scan(4, k, preset="tiny", with_cord=False)
+def test_a_scan_without_cord_has_no_truth(cordless: PhantomScan) -> None:
+    for scan in (cordless, *(tiny(subject=k, with_cord=False) for k in range(1, 4))):
         assert not scan.cord.any()
         assert not scan.lesion.any()
         assert scan.centerline.shape == (0, 3)

@@ -415,21 +415,23 @@ def test_two_unusable_forms_are_refused(kind: str, tmp_path: Path) -> None:
     assert "neither sform nor qform" in refused(put(tmp_path / "a.nii", plain(**fields)))
 
 
-def test_an_unusable_qform_is_left_out_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("fields", "said", "same"),
+    [
+        ({"quatern_b": 2, "qform_code": 1}, "qform is singular or not finite", np.array_equal),
+        ({"sform_code": 77, "qform_code": 1}, "the sform code 77", np.allclose),
+        ({"sform_code": 1, "qform_code": 77}, "the qform code 77", np.allclose),
+    ],
+)
+def test_an_unusable_form_or_code_is_left_out_with_a_warning(
+    fields: dict[str, float],
+    said: str,
+    same: Callable[[np.ndarray, np.ndarray], bool],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = put(tmp_path / "a.nii", plain(quatern_b=2, qform_code=1))
-    scan = accepted(path, caplog, "the qform is singular or not finite")
-    assert np.array_equal(scan.grid.affine, AFFINE)
-
-
-@pytest.mark.parametrize("form", ["sform", "qform"])
-def test_a_form_code_that_does_not_exist_is_taken_as_0(
-    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    codes = {"sform_code": 1, "qform_code": 1, f"{form}_code": 77}
-    scan = accepted(put(tmp_path / "a.nii", plain(**codes)), caplog, f"the {form} code 77")
-    assert np.allclose(scan.grid.affine, AFFINE)
+    scan = accepted(put(tmp_path / "a.nii", plain(**fields)), caplog, said)
+    assert same(scan.grid.affine, AFFINE)
 
 
 def test_a_qfac_of_0_stands_for_1(tmp_path: Path) -> None:
