@@ -176,7 +176,7 @@ def _completed(
                         continue
                     item = running.pop(future)
                     error = _error(future)
-                    if isinstance(error, BrokenProcessPool):
+                    if type(error).__name__ in _LOST:
                         lost.append(item)
                         continue
                     if first_error_ends and error:
@@ -184,12 +184,16 @@ def _completed(
                         running = {f: kept for f, kept in running.items() if not f.cancel()}
                     yield item[0], future
         for number, task in sorted(lost, key=lambda item: item[0]):
-            with _processes(1) as alone:  # which of them killed its worker is seen now
+            # Which of them killed its worker, and which was only waiting there, is seen now.
+            with _processes(1) if isinstance(jobs, int) else pool(jobs) as alone:
                 future = alone.submit(call, task)
                 futures.wait([future])
             if first_error_ends and future.exception():
                 ahead.clear()
             yield number, future
+
+
+_LOST = ("BrokenProcessPool", "KilledWorker")  # of concurrent.futures; of dask.distributed
 
 
 def _submitted(workers: futures.Executor, call: Any, task: Any) -> futures.Future[Any]:
