@@ -234,7 +234,7 @@ _RECIPE = (
         "-validation_patches",
         "validation_patches",
         COUNT,
-        "Patches judged after each epoch.",
+        "Patches scored after each epoch.",
         shown="all",
     ),
     option(

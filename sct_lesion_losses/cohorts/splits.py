@@ -42,7 +42,7 @@ class PartLoad:
     Attributes
     ----------
     name : str
-        One of `cohort.SPLITS`.
+        One of `table.SPLITS`.
     subjects, sites : int
         How many there are; scans whose site is not known have none.
     loads : tuple of LesionLoad
@@ -154,7 +154,7 @@ def noted(table: Path) -> dict[Path, LesionLoad]:
 
 
 def by_part(scans: Sequence[CohortScan], loads: Mapping[Path, LesionLoad]) -> list[PartLoad]:
-    """Gather the loads of a split by part, in the order of `cohort.SPLITS`."""
+    """Gather the loads of a split by part, in the order of `table.SPLITS`."""
     parts = []
     for name in SPLITS:
         own = [scan for scan in scans if scan.split == name]

@@ -127,7 +127,7 @@ def interval(rows: Iterable[ScanScore], measure: str) -> Interval:
 
 
 def patients(rows: Iterable[ScanScore], rule: patientwise.Rule = "detected") -> PatientScore:
-    """P-sensitivity and P-specificity; see `patient.score`."""
+    """P-sensitivity and P-specificity; see `patientwise.score`."""
     return patientwise.score([row.lesions for row in rows], rule)
 
 
@@ -202,7 +202,7 @@ def between_thresholds(
     Parameters
     ----------
     untuned, tuned : ByBundle
-        From the functions of these names in `scan_score`; a bundle that is not in both is left out.
+        From the functions of these names; a bundle that is not in both is left out.
     measures : sequence of str
 
     Returns
@@ -222,7 +222,7 @@ def between_bundles(
     Parameters
     ----------
     scores : ByBundle
-        From `scan_score.tuned` or `scan_score.untuned`.
+        From `tuned` or `untuned`.
     measures : sequence of str
 
     Returns

@@ -16,13 +16,13 @@ PRESET = "paper"
 
 
 def metrics(
-    tallies: Sequence[ScanCounts], subjects: Sequence[str], threshold: float, refused: int = 0
+    counts: Sequence[ScanCounts], subjects: Sequence[str], threshold: float, refused: int = 0
 ) -> dict[str, Metric]:
     """Return the bundle's `metrics`: summaries over unseen scans with lesions, and shares.
 
     Parameters
     ----------
-    tallies : sequence of ScanCounts
+    counts : sequence of ScanCounts
         Of the unseen scans; `threshold` and 0.5 are among their thresholds.
     subjects : sequence of str
         Whose scan each is; the intervals of medians and means resample them.
@@ -36,10 +36,10 @@ def metrics(
     dict of str to Metric
         Without those that no scan tells of.
     """
-    at = [tally.index(threshold) for tally in tallies]
-    voxels = [tally.voxel_score(k) for tally, k in zip(tallies, at, strict=True)]
-    lesions = [tally.lesion_score(PRESET, k) for tally, k in zip(tallies, at, strict=True)]
-    untuned = [tally.voxel_score(tally.index(UNTUNED_THRESHOLD)) for tally in tallies]
+    at = [scan.index(threshold) for scan in counts]
+    voxels = [scan.voxel_score(k) for scan, k in zip(counts, at, strict=True)]
+    lesions = [scan.lesion_score(PRESET, k) for scan, k in zip(counts, at, strict=True)]
+    untuned = [scan.voxel_score(scan.index(UNTUNED_THRESHOLD)) for scan in counts]
 
     def summarised(
         values: list[float], statistic: Callable[..., object], where: str = "tuned"
@@ -65,7 +65,7 @@ def metrics(
             patients.specificity, f"{by_rule}: lesion-free scans in which none is predicted"
         ),
         "scans_refused": _share(
-            patientwise.proportion(refused, len(tallies) + refused),
+            patientwise.proportion(refused, len(counts) + refused),
             "unseen scans in which no cord was found",
         ),
     }

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watchers:
-    """Whom a training tells of its progress.
+    """Callables that a training tells of its progress.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ def split(
     Parameters
     ----------
     data : Path
-        BIDS folder or TSV; see `data.cohort.read`.
+        BIDS folder or TSV; see `cohorts.table.read`.
     table : Path
         The TSV to write.
     rules : Rules

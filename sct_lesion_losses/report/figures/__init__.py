@@ -18,6 +18,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report.figures import style
 
+SECTIONS = ("scores", "thresholds")  # of the report
 FIGURES: dict[str, EvaluationFigure] = {}  # by the name of the files; see `registered`
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class EvaluationFigure:
 
 def register(name: str, section: str, caption: str) -> Callable[[Drawing], Drawing]:
     """Register the decorated function; see `EvaluationFigure`."""
+    if section not in SECTIONS:
+        raise ValueError(f"section is {section!r}, expected one of {', '.join(SECTIONS)}")
 
     def registered_as(draw: Drawing) -> Drawing:
         FIGURES[name] = EvaluationFigure(name, section, caption, draw)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import scores as scan_score
+from sct_lesion_losses.metrics import scores as metric_scores
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
 from sct_lesion_losses.report import tables
@@ -41,7 +41,7 @@ def panels(rows: Iterable[ScanScore]) -> Any:
     from matplotlib.lines import Line2D
 
     known = list(rows)
-    at_half, at_tuned = scan_score.untuned(known), scan_score.tuned(known)
+    at_half, at_tuned = metric_scores.untuned(known), metric_scores.tuned(known)
     before, after = _scores(at_half), _scores(at_tuned)
     names = list(dict.fromkeys(row.bundle for row in known if row.bundle in before | after))
     if not names:
@@ -73,7 +73,7 @@ def panels(rows: Iterable[ScanScore]) -> Any:
 
 def _scores(scores: ByBundle) -> dict[str, PatientScore]:
     """Scores of the models for which both shares are defined."""
-    found = {name: scan_score.patients(scans.values()) for name, scans in scores.items()}
+    found = {name: metric_scores.patients(scans.values()) for name, scans in scores.items()}
     return {name: own for name, own in found.items() if own.sensitivity.n and own.specificity.n}
 
 
@@ -119,7 +119,7 @@ def _title(name: str, tuned: ByBundle) -> str:
 def _about(scores: ByBundle) -> str:
     """Name the preset, and how many scans there are of either kind."""
     scans = next(iter(scores.values()))
-    found = scan_score.patients(scans.values())
+    found = metric_scores.patients(scans.values())
     preset = next(iter(scans.values())).lesions.preset
     return (
         f"{found.sensitivity.n} scans with lesions, found where one of them is detected by the "
