@@ -53,3 +53,10 @@ def test_help_reads_as_documented_and_loads_no_heavy_library(command: str) -> No
 def test_wrong_arguments_load_no_heavy_library(command: str, args: list[str]) -> None:
     done = call(command, *args)
     assert (done.stderr.splitlines()[-1], done.returncode) == ("loaded:", 2)
+
+
+def test_segmenting_loads_nothing_that_only_reports_training_or_verifying_need() -> None:
+    code = "import sys, sct_lesion_losses.workflows.segment; print(*sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    others = {"scipy.stats", "pandas", "jinja2", "matplotlib", "keras", "onnx", "safetensors"}
+    assert not others & set(made.stdout.split())

@@ -12,18 +12,20 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report.figures import style
+
+if TYPE_CHECKING:  # scipy.stats comes with it, which drawing one scan does without
+    from sct_lesion_losses.metrics.scores import ScanScore
 
 SECTIONS = ("scores", "thresholds")  # of the report
 FIGURES: dict[str, EvaluationFigure] = {}  # by the name of the files; see `registered`
 
 logger = logging.getLogger(__name__)
 
-Drawing = Callable[[Sequence[ScanScore]], Any]
+Drawing: TypeAlias = "Callable[[Sequence[ScanScore]], Any]"
 
 
 @dataclass(frozen=True)
