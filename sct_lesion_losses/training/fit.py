@@ -184,7 +184,7 @@ def fit(
         seed=recipe.seed,
     )
     logger.info(
-        "training on %s by %s, %d steps of %d patches an epoch",
+        "training on %s by %s; steps an epoch: %d, patches a step: %d",
         "the CPU" if devices.device() == "cpu" else f"a {devices.device().upper()}",
         devices.backend(),
         len(shown),

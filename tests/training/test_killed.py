@@ -75,7 +75,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_weights_to_the_b
     folder = tmp_path / "parts"
     for kill in range(3):
         training = start(backend, cohort, folder, "-resume", "1")
-        wait_for(training, "steps of 2 patches an epoch")
+        wait_for(training, "patches a step: 2")
         if chance.random() < 0.7:
             wait_for(training, "epoch ")
         time.sleep(chance.uniform(0, 1))
