@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from blank import PADDINGS, Padding
+from geometry import PADDINGS, Padding
 
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError

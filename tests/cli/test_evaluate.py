@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.cli.evaluate import main
 from sct_lesion_losses.errors import DataError

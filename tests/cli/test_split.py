@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.cli.split import main
 from sct_lesion_losses.cohorts import table as cohorts

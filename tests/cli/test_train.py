@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 import sct_graph
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.cohorts import splits, table
 from sct_lesion_losses.cohorts.splits import LesionLoad, Rules

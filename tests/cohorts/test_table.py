@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.cohorts import table as cohort
 from sct_lesion_losses.errors import DataError, ImageError

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blank import PADDINGS, Padding
+from geometry import PADDINGS, Padding
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,11 +7,11 @@ import itertools
 
 import numpy as np
 import pytest
-from backends import BACKENDS, run
-from loss_table import DTYPES, FUNCTIONS, OVERLAP, POOLINGS
+from on_backend import BACKENDS, DTYPES, OVERLAP, POOLINGS, functions, run
 
 from sct_lesion_losses import losses
 
+FUNCTIONS = functions()
 IN_ORACLE = [name for name in FUNCTIONS if name not in ("dice_bce", "blob")]
 CASES = [
     "all_background_ones",
@@ -42,7 +42,7 @@ ROUNDING = {"float32": 1e-5, "float16": 2**-9, "bfloat16": 2**-7}
 @pytest.fixture(scope="module")
 def table_on(testing_data):
     inputs = testing_data / "oracles" / "losses.npz"
-    return functools.cache(lambda backend: run(backend, "loss_table.py", inputs))
+    return functools.cache(lambda backend: run(backend, "loss_table", inputs))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from loss_table import OVERLAP, POOLINGS
+from on_backend import OVERLAP, POOLINGS
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.errors import UsageError

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scan_rows import bearing, lesion_free
+from score_rows import bearing, lesion_free
 
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import scores

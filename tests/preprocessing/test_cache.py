@@ -25,7 +25,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts

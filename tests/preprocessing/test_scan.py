@@ -9,9 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from blank import PADDINGS, Padding
-from geometry import AXIS_ORDERS, affine_of
-from small_cohort import write_cohort
+from geometry import AXIS_ORDERS, PADDINGS, Padding, affine_of
+from small_data import write_cohort
 
 from sct_lesion_losses.bundle.schema import StudyPreparation
 from sct_lesion_losses.cohorts import table

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from scan_rows import bearing, lesion_free
+from score_rows import bearing, lesion_free
 
 from sct_lesion_losses.metrics.scores import TruthLesion
 from sct_lesion_losses.report import scores

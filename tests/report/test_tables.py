@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scan_rows import NAN, bearing, lesion_free
-from sweep_rows import BROAD, NARROW, swept
+from score_rows import BROAD, NAN, NARROW, bearing, lesion_free, swept
 
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import PRESETS, scores, statistics

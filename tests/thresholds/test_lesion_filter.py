@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_maps import SHAPE, SPACING_MM, VOXEL_MM3, pmaps, truths
+from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import DataError, GeometryError, UsageError
 from sct_lesion_losses.metrics import lesionwise
@@ -19,6 +19,16 @@ from sct_lesion_losses.thresholds.lesion_filter import (
     froc,
 )
 
+SHAPE = (7, 6, 5)
+SPACING_MM = (0.5, 1.0, 3.0)
+VOXEL_MM3 = 1.5
+
+truths = arrays(np.bool_, SHAPE, elements=st.sampled_from([False, False, False, True]))
+values = st.sampled_from([0.0, 0.0, 0.0, 0.3, 0.35, 0.6, 0.95, 0.999, 1.0])
+pmaps = st.tuples(
+    arrays(np.float64, SHAPE, elements=values),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+).map(lambda drawn: drawn[0].astype(drawn[1]))
 filters = st.builds(Filter, st.sampled_from([0.0, *PEAKS]), st.sampled_from(VOLUMES_MM3))
 
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_crops import with_voxel as crop
+from small_data import with_voxel as crop
 
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.preprocessing import augmentation as augment

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
-from small_crops import with_block as tube
+from small_data import with_block as tube
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.bundle.schema import Recipe

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG
 

@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from backends import BACKENDS, run
+from on_backend import BACKENDS, run
 
 from sct_lesion_losses.training import unet
 from sct_lesion_losses.training.recipe import DOUBLING, EPSILON, network
@@ -184,7 +184,7 @@ APART = 1e-5
 
 @pytest.fixture(scope="module")
 def weights_on():
-    return functools.cache(lambda backend: run(backend, "three_steps.py"))
+    return functools.cache(lambda backend: run(backend, "three_steps"))
 
 
 def part(weights, prefix):

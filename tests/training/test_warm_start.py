@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 import sct_graph
 from onnx import helper, numpy_helper
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe

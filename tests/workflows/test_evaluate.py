@@ -11,8 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import sct_graph
-from small_bundle import train_small
-from small_cohort import write_cohort
+from small_data import train_small, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts

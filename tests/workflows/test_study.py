@@ -16,8 +16,7 @@ import pytest
 import sct_graph
 from hypothesis import given
 from hypothesis import strategies as st
-from small_bundle import train_small
-from small_cohort import write_cohort
+from small_data import train_small, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts

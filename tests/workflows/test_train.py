@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from filelock import FileLock
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe

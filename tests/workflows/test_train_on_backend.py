@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-from backends import run
-from small_cohort import write_cohort
+from on_backend import run
+from small_data import write_cohort
 
 from sct_lesion_losses.bundle import store
 
@@ -11,7 +11,7 @@ from sct_lesion_losses.bundle import store
 def test_a_bundle_is_trained_on_jax_without_tensorflow(tmp_path):
     cohort = write_cohort(tmp_path / "cohort", subjects=8)
     folder = tmp_path / "small"
-    trained = run("jax", "bundle_on_backend.py", cohort, folder)
+    trained = run("jax", "trained_bundle", cohort, folder)
     bundle = store.load(folder)
     assert bundle.info.recipe.backend == "jax"
     assert trained["history"][1] < trained["history"][0]

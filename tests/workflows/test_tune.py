@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bundle import train_small
-from small_cohort import write_cohort
+from small_data import train_small, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from small_cohort import write_cohort
+from small_data import write_cohort
 
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.cohorts.table import CohortScan

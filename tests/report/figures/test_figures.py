@@ -9,8 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from scan_rows import bearing, lesion_free
-from sweep_rows import THRESHOLDS, f1, medians, sweep_rows
+from score_rows import THRESHOLDS, bearing, f1, lesion_free, medians, sweep_rows
 
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.errors import DataError, OutputError

@@ -1,4 +1,4 @@
-"""A BIDS cohort of small synthetic scans, for the tests of training and tuning."""
+"""Cohorts, bundles and crops that are made in seconds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+
+from sct_lesion_losses.preprocessing.augmentation import Augmentation
+from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 SHAPE = (60, 60, 64)  # 30 x 30 x 32 mm at 0.5 mm
 
@@ -46,3 +49,40 @@ def _write(path: Path, array: np.ndarray) -> None:
     # Stored axes run right to left, front to back, bottom to top: another order than RPI.
     affine = np.diag([0.5, -0.5, 0.5, 1.0])
     nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def train_small(folder: Path) -> Path:
+    """Train the bundle `small` enough to find bright blocks; return the split of its cohort."""
+    from sct_lesion_losses.training.recipe import study
+    from sct_lesion_losses.workflows import train
+
+    data = write_cohort(folder / "data", subjects=18, lesion_free=2)
+    recipe = study(
+        filters=(4,),
+        batch_size=2,
+        epochs_planned=8,
+        patches_per_epoch=16,
+        validation_patches=2,
+        rate=2e-2,
+        augmentation=Augmentation(rotations=False),
+    )
+    train.run(data, folder / "small", recipe)
+    return folder / "small.training" / train.SPLIT_TABLE
+
+
+def with_block(seed: int, length: int = 60) -> TrainingCrop:
+    """Noise with one bright block, which is the lesion."""
+    lesion = np.zeros((48, 48, length), bool)
+    lesion[10:30, 12:30, 8:40] = True
+    values = np.random.default_rng(seed).normal(size=lesion.shape) + 3 * lesion
+    return TrainingCrop(values.astype(np.float32), lesion, f"scan{seed}")
+
+
+def with_voxel(length: int = 60, margin: int = 0, lesion_at: int | None = None) -> TrainingCrop:
+    """Noise of some length; the lesion is one voxel in the middle of a slice."""
+    side = 48 + 2 * margin
+    values = np.random.default_rng(length).normal(size=(side, side, length)).astype(np.float32)
+    lesion = np.zeros(values.shape, bool)
+    if lesion_at is not None:
+        lesion[side // 2, side // 2, lesion_at] = True
+    return TrainingCrop(values, lesion)
