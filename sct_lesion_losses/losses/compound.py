@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sct_lesion_losses.losses import registered
+from sct_lesion_losses.losses.base import Pooled, Pooling, Tensor
 from sct_lesion_losses.losses.cross_entropy import bce, weighted
-from sct_lesion_losses.losses.overlap import Pooled, Pooling, Tensor, dice, tversky
+from sct_lesion_losses.losses.overlap import dice, tversky
 
 
 def combo(
@@ -49,9 +49,8 @@ def combo(
     return a * entropy - (1 - a) * (1 - loss)
 
 
-@registered("combo")
 class Combo(Pooled):
-    """`combo` as a Keras loss; see there for the numbers."""
+    """`combo` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(combo)
 
@@ -84,9 +83,8 @@ def dice_bce(
     return region + bce(y_true, y_pred, pooling=pooling, from_logits=from_logits)
 
 
-@registered("dice_bce")
 class DiceBce(Pooled):
-    """`dice_bce` as a Keras loss; see there for the numbers."""
+    """`dice_bce` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(dice_bce)
 
@@ -140,8 +138,7 @@ def hytver(
     return c * entropy + (1 - c) * region
 
 
-@registered("hytver")
 class Hytver(Pooled):
-    """`hytver` as a Keras loss; see there for the numbers."""
+    """`hytver` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(hytver)

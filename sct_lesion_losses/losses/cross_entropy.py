@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from sct_lesion_losses.losses import registered
-from sct_lesion_losses.losses.overlap import Pooling, Tensor, per_sample, pooled_sum, probabilities
+from sct_lesion_losses.losses.base import Pooling, Tensor, per_sample, pooled_sum, probabilities
 
 EPSILON = 1e-7  # what Keras clips probabilities to before their logarithm
 
@@ -31,7 +30,7 @@ def bce(
     return 2 * weighted(y_true, y_pred, 0.5, pooling=pooling, from_logits=from_logits)
 
 
-registered("bce")(keras.losses.BinaryCrossentropy)
+BinaryCrossentropy = keras.losses.BinaryCrossentropy
 
 
 def weighted(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from sct_lesion_losses import losses
-from sct_lesion_losses.losses import registered
-from sct_lesion_losses.losses.overlap import Pooled, Pooling, Tensor, per_sample, probabilities
+from sct_lesion_losses.losses.base import Pooled, Pooling, Tensor, per_sample, probabilities
 
 BASES = tuple(name for name in losses.LOSSES if name != "blob")
 
@@ -34,7 +33,7 @@ def blob(
     y_pred : (B, X, Y, Z, 1) tensor
         Probabilities p, or logits.
     base : str
-        Name of L, any other loss of this package, with its own default numbers.
+        Name of L, any other loss of this package, with the defaults of its arguments.
     whole_weight, lesion_weight : float
         a and b.
     most_lesions : int
@@ -72,9 +71,8 @@ def blob(
     return per_sample(whole_weight * whole + lesion_weight * lesions, p)
 
 
-@registered("blob")
 class Blob(Pooled):
-    """`blob` as a Keras loss; see there for the numbers."""
+    """`blob` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(blob)
 

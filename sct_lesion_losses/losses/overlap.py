@@ -1,116 +1,22 @@
-"""Losses of overlap: the Dice and the Tversky family, and what all losses share."""
+"""Losses of overlap: the Dice and the Tversky family."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
 
-import keras
 from keras import ops
-from keras.backend import standardize_dtype
 
-from sct_lesion_losses.losses import registered
+from sct_lesion_losses.losses.base import (
+    Pooled,
+    Pooling,
+    Tensor,
+    per_sample,
+    pooled_sum,
+    probabilities,
+)
 
-Pooling = Literal["batch", "sample"]
-Tensor = Any  # a tensor of whichever backend Keras runs on
 _EMPTY = 1e-12  # a class with less than this many voxels is absent
 _LEAST = 1e-7  # of what is raised to an exponent below 1
-
-
-def probabilities(y_true: Tensor, y_pred: Tensor, *, from_logits: bool) -> tuple[Tensor, Tensor]:
-    """Both tensors in float32 at least, predictions as probabilities.
-
-    Sums over 48³ voxels overflow in float16 and lose everything below 1/256 of the sum in
-    bfloat16, so nothing is summed in half precision.
-
-    Parameters
-    ----------
-    y_true, y_pred : (B, …) tensor
-        Ground truth in [0, 1] and prediction, of the same shape.
-    from_logits : bool
-        `y_pred` holds logits; otherwise probabilities.
-
-    Returns
-    -------
-    tuple of (B, …) tensor
-        Ground truth g and probabilities p.
-    """
-    y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-    expected, received = tuple(y_true.shape), tuple(y_pred.shape)
-    # Inside a compiled step sizes may be unknown (None); only known ones can disagree.
-    if len(expected) != len(received) or any(
-        a != b for a, b in zip(expected, received, strict=True) if a is not None and b is not None
-    ):
-        raise ValueError(
-            f"expected y_true and y_pred of one shape, received {expected} and {received}"
-        )
-    dtype = "float64" if standardize_dtype(y_pred.dtype) == "float64" else "float32"
-    p = ops.cast(y_pred, dtype)
-    return ops.cast(y_true, dtype), ops.sigmoid(p) if from_logits else p
-
-
-def pooled_sum(x: Tensor, pooling: Pooling) -> Tensor:
-    """Sum over a pooled set of voxels: the whole batch, shape (), or each sample, shape (B,)."""
-    if pooling == "batch":
-        return ops.sum(x)
-    if pooling == "sample":
-        return ops.sum(x, axis=tuple(range(1, len(x.shape))))
-    raise ValueError(f"expected pooling 'batch' or 'sample', received {pooling!r}")
-
-
-def counts(g: Tensor, p: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor, Tensor]:
-    """TP = Σ g·p, FN = Σ g·(1−p) and FP = Σ (1−g)·p of each pooled set."""
-    return (
-        pooled_sum(g * p, pooling),
-        pooled_sum(g * (1 - p), pooling),
-        pooled_sum((1 - g) * p, pooling),
-    )
-
-
-def per_sample(value: Tensor, y_pred: Tensor) -> Tensor:
-    """Broadcast the value of a pooled set to (B,), so that Keras' reductions leave it unchanged."""
-    return ops.broadcast_to(value, (ops.shape(y_pred)[0],))
-
-
-class Pooled(keras.losses.Loss):  # type: ignore[misc]
-    """A function ``(y_true, y_pred, **numbers)`` as a Keras loss.
-
-    A subclass names its `function`; its arguments are the function's numbers, by keyword.
-    """
-
-    function: ClassVar[Callable[..., Tensor]]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable(package="sct_lesion_losses")(cls)
-
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-        **numbers: Any,
-    ) -> None:
-        function = type(self).function
-        super().__init__(name=name or function.__name__, reduction=reduction, dtype=dtype)
-        parameters = inspect.signature(function).parameters.values()
-        known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        if unknown := sorted(numbers.keys() - known.keys()):
-            raise TypeError(
-                f"expected numbers out of {', '.join(known)}, received {', '.join(unknown)}"
-            )
-        self.numbers: dict[str, Any] = known | numbers
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Loss of each sample, (B,)."""
-        return type(self).function(y_true, y_pred, **self.numbers)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what Keras needs to build the same loss again."""
-        return {**super().get_config(), **self.numbers}
 
 
 def dice(
@@ -148,23 +54,15 @@ def dice(
     segmentation", section 3.
     """
     g, p = probabilities(y_true, y_pred, from_logits=from_logits)
-    return per_sample(1 - similarity(g, p, pooling, smooth, squared), p)
-
-
-@registered("dice")
-class Dice(Pooled):
-    """`dice` as a Keras loss; see there for the numbers."""
-
-    function = staticmethod(dice)
-
-
-def similarity(
-    g: Tensor, p: Tensor, pooling: Pooling, smooth: float = 1.0, squared: bool = False
-) -> Tensor:
-    """Soft Dice coefficient of each pooled set, of probabilities in float32 at least."""
     overlap = 2 * pooled_sum(g * p, pooling)
     sizes = pooled_sum(g * g + p * p if squared else g + p, pooling)
-    return (overlap + smooth) / (sizes + smooth)
+    return per_sample(1 - (overlap + smooth) / (sizes + smooth), p)
+
+
+class Dice(Pooled):
+    """`dice` as a Keras loss; see there for its arguments."""
+
+    function = staticmethod(dice)
 
 
 def log_cosh_dice(
@@ -194,9 +92,8 @@ def log_cosh_dice(
     return loss + ops.softplus(-2 * loss) - math.log(2)
 
 
-@registered("log_cosh_dice")
 class LogCoshDice(Pooled):
-    """`log_cosh_dice` as a Keras loss; see there for the numbers."""
+    """`log_cosh_dice` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(log_cosh_dice)
 
@@ -243,11 +140,19 @@ def generalized_dice(
     return per_sample((wl + wb) * missed / sizes, p)
 
 
-@registered("generalized_dice")
 class GeneralizedDice(Pooled):
-    """`generalized_dice` as a Keras loss; see there for the numbers."""
+    """`generalized_dice` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(generalized_dice)
+
+
+def counts(g: Tensor, p: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor, Tensor]:
+    """TP = Σ g·p, FN = Σ g·(1−p) and FP = Σ (1−g)·p of each pooled set."""
+    return (
+        pooled_sum(g * p, pooling),
+        pooled_sum(g * (1 - p), pooling),
+        pooled_sum((1 - g) * p, pooling),
+    )
 
 
 def tversky(
@@ -298,9 +203,8 @@ def tversky(
     return per_sample(1 - index, p)
 
 
-@registered("tversky")
 class Tversky(Pooled):
-    """`tversky` as a Keras loss; see there for the numbers."""
+    """`tversky` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(tversky)
 
@@ -348,9 +252,8 @@ def focal_tversky(
     return ops.maximum(loss, _LEAST) ** exponent
 
 
-@registered("focal_tversky")
 class FocalTversky(Pooled):
-    """`focal_tversky` as a Keras loss; see there for the numbers."""
+    """`focal_tversky` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(focal_tversky)
 
@@ -397,8 +300,7 @@ def asymmetric_focal_tversky(
     return per_sample((loss(1 - g, 1 - p) + loss(g, p) ** (1 - gamma)) / 2, p)
 
 
-@registered("asymmetric_focal_tversky")
 class AsymmetricFocalTversky(Pooled):
-    """`asymmetric_focal_tversky` as a Keras loss; see there for the numbers."""
+    """`asymmetric_focal_tversky` as a Keras loss; see there for its arguments."""
 
     function = staticmethod(asymmetric_focal_tversky)
