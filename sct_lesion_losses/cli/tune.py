@@ -215,9 +215,10 @@ def main(
     if tuned.elsewhere:
         click.echo(tuned.bundle.folder)
     if froc is not None and info.operating_point.lesions is not None:
-        from sct_lesion_losses.report.figures.thresholds import draw_froc
+        from sct_lesion_losses.report.figures import thresholds
 
-        for path in draw_froc(info.operating_point.lesions, froc, f"{info.name} {info.version}"):
+        title = f"{info.name} {info.version}"
+        for path in style.save_all(thresholds.froc(info.operating_point.lesions, title), froc):
             click.echo(path)
     return 0
 

@@ -14,7 +14,7 @@ from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cohorts.splits import PartLoad
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import card
-from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.figures import FIGURES, style
 from sct_lesion_losses.report.tables import (
     COHORT,
     REFERENCE,
@@ -33,9 +33,9 @@ _FOLDERS = re.compile(r"(?<![^\s'\"(\[<=,;])~?/(?:[^\s/:'\",;()]+/)+")
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, PNG or SVG, with its caption."""
+    """A drawn figure with its caption; `source` is its content as a data URL."""
 
-    file: Path
+    source: str
     caption: str
 
     @property
@@ -43,24 +43,6 @@ class Picture:
         """The caption's first sentence that says what is drawn."""
         sentences = [s for s in self.caption.split(". ") if not s.startswith("Figure")]
         return (sentences or [self.caption])[0].rstrip(".")
-
-    @property
-    def source(self) -> str:
-        """The file's contents as a data URL.
-
-        Raises
-        ------
-        OutputError
-            It cannot be read, or is neither PNG nor SVG.
-        """
-        kind = _TYPES.get(self.file.suffix.lower())
-        if kind is None:
-            raise OutputError(f"{self.file}: expected a picture that ends in {' or '.join(_TYPES)}")
-        try:
-            content = base64.b64encode(self.file.read_bytes()).decode("ascii")
-        except OSError as error:
-            raise OutputError(f"{self.file}: cannot be read ({error.strerror})") from error
-        return f"data:{kind};base64,{content}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +54,15 @@ class Section:
     identifier : str
         Its anchor.
     title : str
-    parts : tuple of Table or Picture
+    tables : tuple of Table
+        The figures of the section, by its identifier, come after them.
     command : str
         A command line to be shown first.
     """
 
     identifier: str
     title: str
-    parts: tuple[Table | Picture, ...]
+    tables: tuple[Table, ...]
     command: str = ""
 
 
@@ -90,7 +73,13 @@ def require() -> None:
         raise OutputError("a report needs jinja2: pip install 'sct_lesion_losses[report]'")
 
 
-def html(title: str, lead: str, alerts: Sequence[str], sections: Sequence[Section]) -> str:
+def html(
+    title: str,
+    lead: str,
+    alerts: Sequence[str],
+    sections: Sequence[Section],
+    folders: Sequence[Path] = (),
+) -> str:
     """Render the report.
 
     Parameters
@@ -100,6 +89,8 @@ def html(title: str, lead: str, alerts: Sequence[str], sections: Sequence[Sectio
     alerts : sequence of str
         Whatever is missing from the study, a sentence each; folders of this machine are cut away.
     sections : sequence of Section
+    folders : sequence of Path
+        Where figures were drawn; those that were not are left out.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -110,14 +101,22 @@ def html(title: str, lead: str, alerts: Sequence[str], sections: Sequence[Sectio
         lead=lead,
         alerts=[without_folders(alert) for alert in alerts],
         sections=sections,
+        pictures=pictures(folders),
         rows_of=rows_of,
     )
 
 
-def picture(stem: Path, caption: str) -> tuple[Picture, ...]:
-    """Return the smaller of a figure's PNG and SVG; nothing where it was not drawn."""
-    drawn = [path for path in style.paths_of(stem) if path.is_file()]
-    return (Picture(min(drawn, key=lambda path: path.stat().st_size), caption),) if drawn else ()
+def pictures(folders: Sequence[Path]) -> dict[str, list[Picture]]:
+    """Return the smaller of PNG and SVG of every figure that was drawn, by section."""
+    found: dict[str, list[Picture]] = {}
+    for name, figure in FIGURES.items():
+        drawn = [p for folder in folders for p in style.paths_of(folder / name) if p.is_file()]
+        if drawn:
+            smaller = min(drawn, key=lambda path: path.stat().st_size)
+            content = base64.b64encode(smaller.read_bytes()).decode("ascii")
+            source = f"data:{_TYPES[smaller.suffix]};base64,{content}"
+            found.setdefault(figure.section, []).append(Picture(source, figure.caption))
+    return found
 
 
 def without_folders(text: str) -> str:

@@ -110,7 +110,8 @@ def split(
     _say(parts)
     with ExitStack() as stack:
         for path in drawings:  # they appear only behind a table that could be written
-            split_figure.draw(parts, stack.enter_context(atomic.replacing(path)))
+            hidden = stack.enter_context(atomic.replacing(path))
+            style.save(split_figure.figure(parts), hidden)
         numbers = {scan: float(load.lesions) for scan, load in loads.items()}
         cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
     if not picture and drawing.exists():

@@ -42,8 +42,8 @@ from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.scores import UNTUNED
 from sct_lesion_losses.report import card, figures, page, tables
-from sct_lesion_losses.report.figures import learning, overlay, style
-from sct_lesion_losses.report.page import Picture, Section
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
@@ -54,18 +54,7 @@ if TYPE_CHECKING:
 SPLIT, FIGURE_1 = "split.tsv", "figure1"
 BUNDLES, CACHE, WORK_SUFFIX, LOG = "bundles", "training_cache", ".training", "training.csv"
 EVALUATION, FIGURES, PAGE = "evaluation", "figures", "report.html"
-FIGURE_3, CURVES = "figure3", "learning_curves"
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
-CAPTIONS = {
-    FIGURE_1: "Figure 1. Lesions and lesion volume of every scan with lesions, by part of the "
-    "split. A box spans the quartiles, its line is the median, its whiskers reach the last scan "
-    "within 1.5 box lengths.",
-    FIGURE_3: "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion "
-    "volume is the median: the scan, the manual mask, and each model at its threshold. Green: true "
-    "positive; white: false negative; red, hatched: false positive.",
-    CURVES: "Learning curves: training and validation loss, and below them the learning rate, a "
-    "panel for each training. Stars mark the lowest validation loss. Losses differ in scale.",
-}
 LOCK = ".lock"
 DONE, MISSING = "done", "missing"
 
@@ -525,20 +514,14 @@ def _draw(
     evaluation: Evaluation,
     how: InferenceSettings,
 ) -> None:
-    """Draw learning curves, and one scan with the lesions that each model marks in it.
-
-    Each is left out, and an earlier one removed, where there is nothing to draw: no training, no
-    unseen scan with lesions.
-    """
-    for stem in (FIGURE_3, CURVES):
-        for path in style.paths_of(folder / FIGURES / stem):
-            path.unlink(missing_ok=True)
+    """Draw learning curves, and one scan with the lesions that each model marks in it."""
     own = [store.load(name).info for name in bundles if name != SCT_NAME]
-    histories = {info.name: info.history for info in own if info.history}
-    if histories:
-        learning.draw(histories, folder / FIGURES / CURVES)
+    histories = {info.name: info.history for info in own}
+    figures.draw("learning_curves", folder / FIGURES, histories)
     scan = typical(table, evaluation.without_cord)
     if scan is None:
+        for path in style.paths_of(folder / FIGURES / "figure3"):
+            path.unlink(missing_ok=True)
         return
     found = locate(scan, how)
     image = found.image
@@ -548,7 +531,8 @@ def _draw(
         threshold = _sct_threshold(evaluation) if name == SCT_NAME else bundle.threshold
         mask = binarize(found.pmap(bundle, network), threshold)
         masks[f"{bundle.name}\nthreshold {threshold:g}"] = mask
-    overlay.draw(image.array, image.grid, found.truth, masks, folder / FIGURES / FIGURE_3)
+    content = (image.array, image.grid, found.truth, masks)
+    figures.draw("figure3", folder / FIGURES, *content)
 
 
 def typical(table: Path, left_out: Sequence[str] = ()) -> CohortScan | None:
@@ -596,12 +580,6 @@ def _report(
         alerts.append("SCT's lesion model was not found: the baseline is missing.")
     if left_out := len(evaluation.without_cord):
         alerts.append(f"No cord was found in {style.counted(left_out, 'unseen scan')}, left out.")
-    stems = [folder / FIGURE_1, folder / FIGURES / FIGURE_3, folder / FIGURES / CURVES]
-    figure = {stem.name: page.picture(stem, CAPTIONS[stem.name]) for stem in stems}
-    of_section: dict[str, list[Picture]] = {}
-    for name, one in figures.registered().items():
-        drawn = page.picture(folder / EVALUATION / evaluate.FIGURES / name, one.caption)
-        of_section.setdefault(one.section, []).extend(drawn)
     packages = dict(item for info in infos for item in sorted(info.packages.items()))
     how = {
         "sct_lesion_losses": __version__,
@@ -612,39 +590,24 @@ def _report(
         "Thresholds": _origin(settings, failures),
         "Trained with": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
+    numbered = [
+        replace(made[f"table{k}"], title=f"Table {k}. {made[f'table{k}'].title}") for k in (1, 2)
+    ]
     sections = (
         Section(
             "cohort",
             "The cohort and its split",
-            (
-                page.cohort_table(splits.by_part(scans, splits.noted(table))),
-                *figure[FIGURE_1],
-            ),
+            (page.cohort_table(splits.by_part(scans, splits.noted(table))),),
         ),
         Section(
             "scores",
             "Scores on the unseen scans",
-            (
-                *(
-                    replace(made[f"table{k}"], title=f"Table {k}. {made[f'table{k}'].title}")
-                    for k in (1, 2)
-                ),
-                made["intervals"],
-                made["patients"],
-                *of_section["scores"],
-                *figure[FIGURE_3],
-            ),
+            (*numbered, made["intervals"], made["patients"]),
         ),
         Section(
             "thresholds",
             "Over thresholds, and between models",
-            (
-                *of_section["thresholds"],
-                tables.over_thresholds(evaluation.rows),
-                made["thresholds"],
-                made["models"],
-                *figure[CURVES],
-            ),
+            (tables.over_thresholds(evaluation.rows), made["thresholds"], made["models"]),
         ),
         Section("published", "Beside the published values", (made["published"],)),
         Section(
@@ -660,7 +623,8 @@ def _report(
     models = style.counted(len(evaluation.models), "model")
     unseen = len({row.scan for row in evaluation.rows})
     lead = f"{models} on a cohort of {len(scans)} scans, {unseen} of them unseen."
-    return page.html(TITLE, lead, alerts, sections)
+    drawn = (folder, folder / FIGURES, folder / EVALUATION / evaluate.FIGURES)
+    return page.html(TITLE, lead, alerts, sections, drawn)
 
 
 def _origin(settings: StudySettings, failures: Mapping[str, str]) -> str:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
-from sct_lesion_losses.report.page import Picture, Section
+from sct_lesion_losses.report.figures import ReportFigure
+from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.report.tables import Strong, Table, frame
 
 SMALL = Table(
@@ -20,7 +21,7 @@ SMALL = Table(
 )
 
 
-def html(title: str = "", *parts: Table | Picture, command: str = "") -> str:
+def html(title: str = "", *parts: Table, command: str = "") -> str:
     return page.html(title, title, [title], [Section("a", title, parts, command)])
 
 
@@ -46,25 +47,16 @@ def test_no_text_becomes_markup(text: str) -> None:
         assert one.count(mark) == other.count(mark)
 
 
-def test_a_picture_is_inlined_to_the_byte_with_its_caption(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"\x89PNG content")
-    made = html("", Picture(tmp_path / "a.png", 'Figure 1. What & "why". More.'))
+def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkeypatch) -> None:
+    one = ReportFigure("a", "none.none", 'Figure 1. What & "why". More.')
+    monkeypatch.setattr(page, "FIGURES", {"one": one, "not_drawn": one})
+    (tmp_path / "one.png").write_bytes(b"\x89PNG content")
+    (tmp_path / "one.svg").write_bytes(b"<svg>a longer content</svg>")
+    made = page.html("", "", [], [Section("a", "", ()), Section("b", "", ())], [tmp_path])
     encoded = base64.b64encode(b"\x89PNG content").decode()
+    assert made.count("<figure>") == 1
     assert f'src="data:image/png;base64,{encoded}" alt="What &amp; &#34;why&#34;"' in made
     assert "<figcaption>Figure 1. What &amp; &#34;why&#34;. More.</figcaption>" in made
-
-
-def test_the_smaller_picture_is_taken_and_none_where_none_was_drawn(tmp_path: Path) -> None:
-    assert page.picture(tmp_path / "a", "Why.") == ()
-    (tmp_path / "a.png").write_bytes(b"longer")
-    (tmp_path / "a.svg").write_bytes(b"short")
-    assert page.picture(tmp_path / "a", "Why.") == (Picture(tmp_path / "a.svg", "Why."),)
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "none.svg"])
-def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=name):
-        html("", Picture(tmp_path / name, "Why."))
 
 
 @pytest.mark.parametrize(

@@ -1,72 +1,125 @@
-"""The figures of an evaluation, each registered by the function that draws it.
+"""The figures of an evaluation and of a study, in the order of the report.
 
-A new one is a module here with a function of the rows, decorated by `register`: it is then written
-by an evaluation, and shown with its caption in the report of a study.
+A new one is a function in a module here, and its entry in `FIGURES`: it is then written, and shown
+with its caption in the report of a study.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.errors import DataError, OutputError
 from sct_lesion_losses.report.figures import style
 
 if TYPE_CHECKING:  # scipy.stats comes with it, which drawing one scan does without
     from sct_lesion_losses.metrics.scores import ScanScore
 
-SECTIONS = ("scores", "thresholds")  # of the report
-FIGURES: dict[str, EvaluationFigure] = {}  # by the name of the files; see `registered`
-
 logger = logging.getLogger(__name__)
-
-Drawing: TypeAlias = "Callable[[Sequence[ScanScore]], Any]"
 
 
 @dataclass(frozen=True)
-class EvaluationFigure:
-    """A figure that follows from the rows of an evaluation.
+class ReportFigure:
+    """A figure of the report.
 
     Attributes
     ----------
-    name : str
-        Of its files, without an ending.
-    section : {"scores", "thresholds"}
-        Part of the report that shows it.
+    section : str
+        Identifier of the part of the report that shows it.
+    drawn_by : str
+        ``module.function`` in this folder. It returns a figure of matplotlib, and raises a
+        DataError where what it is given does not allow one.
     caption : str
-    draw : callable
-        Takes rows by one lesion preset at all thresholds, returns a figure of matplotlib, and
-        raises a DataError where the rows do not allow one.
+    of_rows : bool
+        The function takes the rows of an evaluation, by one lesion preset, at all thresholds.
     """
 
-    name: str
     section: str
+    drawn_by: str
     caption: str
-    draw: Drawing
+    of_rows: bool = False
 
 
-def register(name: str, section: str, caption: str) -> Callable[[Drawing], Drawing]:
-    """Register the decorated function; see `EvaluationFigure`."""
-    if section not in SECTIONS:
-        raise ValueError(f"section is {section!r}, expected one of {', '.join(SECTIONS)}")
+FIGURES = {  # by the name of the files
+    "figure1": ReportFigure(
+        "cohort",
+        "split.figure",
+        "Figure 1. Lesions and lesion volume of every scan with lesions, by part of the split. A "
+        "box spans the quartiles, its line is the median, its whiskers reach the last scan within "
+        "1.5 box lengths.",
+    ),
+    "figure2": ReportFigure(
+        "thresholds",
+        "thresholds.boxes",
+        "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for each "
+        "model. A box spans the quartiles, its line is the median.",
+        of_rows=True,
+    ),
+    "figure3": ReportFigure(
+        "scores",
+        "overlay.figure",
+        "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion volume is "
+        "the median: the scan, the manual mask, and each model at its threshold. Green: true "
+        "positive; white: false negative; red, hatched: false positive.",
+    ),
+    "patients": ReportFigure(
+        "scores",
+        "patients.panels",
+        "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 and at its "
+        "tuned threshold, with 95 % intervals.",
+        of_rows=True,
+    ),
+    "stability": ReportFigure(
+        "thresholds",
+        "thresholds.lines",
+        "Median V-F1 of the unseen scans over the thresholds, a line for each model. A flat line "
+        "is a model whose threshold matters little.",
+        of_rows=True,
+    ),
+    "learning_curves": ReportFigure(
+        "thresholds",
+        "learning.figure",
+        "Learning curves: training and validation loss, and below them the learning rate, a panel "
+        "for each training. Stars mark the lowest validation loss. Losses differ in scale.",
+    ),
+}
 
-    def registered_as(draw: Drawing) -> Drawing:
-        FIGURES[name] = EvaluationFigure(name, section, caption, draw)
-        return draw
 
-    return registered_as
+def draw(name: str, folder: Path, *content: Any) -> tuple[Path, ...]:
+    """Draw a figure as PNG and as SVG, the same for the same content.
 
+    Parameters
+    ----------
+    name : str
+        A key of `FIGURES`.
+    folder : Path
+        Where to write. An earlier figure that the content does not allow is removed.
+    *content
+        Of the figure; see the function that draws it.
 
-def registered() -> Mapping[str, EvaluationFigure]:
-    """Return `FIGURES` with those of every module of this folder."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return FIGURES
+    Returns
+    -------
+    tuple of Path
+        The files; none where the content does not allow the figure.
+
+    Raises
+    ------
+    OutputError
+        Matplotlib is not installed, or a file cannot be written.
+    """
+    module, function = FIGURES[name].drawn_by.split(".")
+    draws = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    try:
+        return style.save_all(draws(*content), folder / name)
+    except DataError as error:
+        logger.info("no figure %s: %s", name, error)
+        for path in style.paths_of(folder / name):
+            path.unlink(missing_ok=True)
+        return ()
 
 
 def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
@@ -77,8 +130,7 @@ def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
     rows : sequence of ScanScore
         By one lesion preset, at all thresholds.
     folder : Path
-        Receives every registered figure as PNG and as SVG, the same for the same rows. An earlier
-        figure that these rows do not allow is removed.
+        See `draw`.
 
     Returns
     -------
@@ -90,18 +142,10 @@ def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
     OutputError
         A file cannot be written.
     """
-    if not style.available():
-        logger.info("no figures: pip install 'sct_lesion_losses[report]' for matplotlib")
-        return ()
-    return tuple(path for one in registered().values() for path in _written(one, rows, folder))
-
-
-def _written(figure: EvaluationFigure, rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
     try:
-        with style.drawing():
-            return style.save_all(figure.draw(rows), folder / figure.name)
-    except DataError as error:
-        logger.info("no figure %s: %s", figure.name, error)
-        for path in style.paths_of(folder / figure.name):
-            path.unlink(missing_ok=True)
+        style.require()
+    except OutputError as error:
+        logger.info("no figures: %s", error)
         return ()
+    names = [name for name, figure in FIGURES.items() if figure.of_rows]
+    return tuple(path for name in names for path in draw(name, folder, rows))

@@ -37,36 +37,23 @@ class Line(Protocol):
         """Learning rate."""
 
 
-def draw(histories: Mapping[str, Sequence[Line]], stem: Path) -> tuple[Path, ...]:
+@style.drawing()
+def figure(histories: Mapping[str, Sequence[Line]]) -> Any:
     """Draw the learning curves of several trainings, a panel for each.
 
-    Losses differ in scale, and so do the axes. Stars mark the lowest validation loss.
+    A panel has two axes, loss and rate, and the name of its model as title. Losses differ in scale,
+    and so do the axes. Stars mark the lowest validation loss.
 
     Parameters
     ----------
-    histories : mapping of str to sequence of Line
+    histories : mapping of str to sequence of Epoch
         By the name of the model, such as `BundleInfo.history`; empty ones are left out.
-    stem : Path
-        The files' path without an ending.
-
-    Returns
-    -------
-    tuple of Path
-        The files: PNG and SVG, the same for the same histories.
 
     Raises
     ------
     DataError
         No training has an epoch.
-    OutputError
-        Matplotlib is not installed, or a file cannot be written.
     """
-    with style.drawing():
-        return style.save_all(figure(histories), stem)
-
-
-def figure(histories: Mapping[str, Sequence[Line]]) -> Any:
-    """Figure of `draw`; a panel has two axes, loss and rate, and its name as title."""
     shown = {name: lines for name, lines in histories.items() if lines}
     if not shown:
         raise DataError("no training has an epoch to draw; give bundles that hold their history")
@@ -163,7 +150,6 @@ def draw_history(history: Sequence[Line], path: Path) -> None:
     OutputError
         Matplotlib is not installed, or the file cannot be written.
     """
-    style.require_ending(path)
     with style.drawing():
         sheet = style.sheet(_HEIGHT_INCH, layout="constrained")
         loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])

@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -217,13 +216,13 @@ class Shown:
     x: int
 
 
-def draw(
+@style.drawing()
+def figure(
     image: npt.NDArray[Any],
     grid: Grid,
     truth: npt.NDArray[np.bool_],
     masks: Mapping[str, npt.NDArray[np.bool_]],
-    stem: Path,
-) -> tuple[Path, ...]:
+) -> Any:
     """Draw the sagittal slice with most lesion: alone, with the truth, and with each mask on it.
 
     The truth is blue; true positive voxels are green, false negative ones white, false positive
@@ -241,13 +240,12 @@ def draw(
     masks : mapping of str to (X, Y, Z) bool
         Lesions by each model, by its name and whatever the title shall say beside it; line breaks
         are kept, long lines broken.
-    stem : Path
-        The files' path without an ending.
 
     Returns
     -------
-    tuple of Path
-        The files: PNG and SVG, the same for the same arrays.
+    matplotlib.figure.Figure
+        Axes for the scan, the truth, and each model in the order of `masks`. The images over the
+        scan are labelled ``TP``, ``FN`` and ``FP``.
 
     Raises
     ------
@@ -255,15 +253,30 @@ def draw(
         The manual mask is empty.
     GeometryError
         An array is not of the shape of the grid.
-    OutputError
-        Matplotlib is not installed, or a file cannot be written.
 
     References
     ----------
     Hussein et al. 2023, figure 3.
     """
-    with style.drawing():
-        return style.save_all(figure(shown(image, grid, truth, masks), truth, masks), stem)
+    what = shown(image, grid, truth, masks)
+    every, titles = _panels(what)
+    inside = what.truth.image
+    window = np.percentile(inside, _WINDOW)
+    lesions = what.truth.lesions >= 0.5
+    _show(every[0], what.truth, window, "scan")
+    _mark_sides(every[0], what.truth)
+    _show(every[1], what.truth, window, "manual mask")
+    _fill(every[1], what.truth, lesions, TRUTH_COLOUR, "truth")
+    for axes, (name, own) in zip(every[2:], what.models.items(), strict=True):
+        score = voxelwise.score(truth.astype(bool), masks[name].astype(bool)).f1
+        _show(axes, own, window, f"{titles[name]}\nV-F1 {tables.score(score)}")
+        found = own.lesions >= 0.5
+        _fill(axes, own, found & lesions, TP_COLOUR, "TP")
+        _fill(axes, own, lesions & ~found, FN_COLOUR, "FN")
+        _fill(axes, own, found & ~lesions, FP_COLOUR, "FP")
+    made = every[0].figure
+    made.legend(handles=_legend(), loc="lower center", ncols=3, borderaxespad=0.2)
+    return made
 
 
 def shown(
@@ -272,7 +285,7 @@ def shown(
     truth: npt.NDArray[np.bool_],
     masks: Mapping[str, npt.NDArray[np.bool_]],
 ) -> Shown:
-    """Cut scan and masks; see `draw`."""
+    """Cut scan and masks; see `figure`."""
     for name, array in {"scan": image, "manual mask": truth, **masks}.items():
         if array.shape != grid.shape:
             raise GeometryError(
@@ -293,33 +306,6 @@ def shown(
         return cut(labelled, SAGITTAL, (x, *centre), size_mm, _PIXEL_MM)
 
     return Shown(of(lesions), {name: of(mask) for name, mask in found.items()}, x)
-
-
-def figure(
-    what: Shown, truth: npt.NDArray[np.bool_], masks: Mapping[str, npt.NDArray[np.bool_]]
-) -> Any:
-    """Figure of `draw`: axes for the scan, the truth, and each model in the order of `masks`.
-
-    The images over the scan are labelled ``TP``, ``FN`` and ``FP``.
-    """
-    every, titles = _panels(what)
-    inside = what.truth.image
-    window = np.percentile(inside, _WINDOW)
-    lesions = what.truth.lesions >= 0.5
-    _show(every[0], what.truth, window, "scan")
-    _mark_sides(every[0], what.truth)
-    _show(every[1], what.truth, window, "manual mask")
-    _fill(every[1], what.truth, lesions, TRUTH_COLOUR, "truth")
-    for axes, (name, own) in zip(every[2:], what.models.items(), strict=True):
-        score = voxelwise.score(truth.astype(bool), masks[name].astype(bool)).f1
-        _show(axes, own, window, f"{titles[name]}\nV-F1 {tables.score(score)}")
-        found = own.lesions >= 0.5
-        _fill(axes, own, found & lesions, TP_COLOUR, "TP")
-        _fill(axes, own, lesions & ~found, FN_COLOUR, "FN")
-        _fill(axes, own, found & ~lesions, FP_COLOUR, "FP")
-    made = every[0].figure
-    made.legend(handles=_legend(), loc="lower center", ncols=3, borderaxespad=0.2)
-    return made
 
 
 def _panels(what: Shown) -> tuple[list[Any], dict[str, str]]:

@@ -10,7 +10,7 @@ from sct_lesion_losses.metrics import scores as metric_scores
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
 from sct_lesion_losses.report import tables
-from sct_lesion_losses.report.figures import register, style
+from sct_lesion_losses.report.figures import style
 
 _MOST = 5  # panels side by side
 _WIDEST_INCH, _LABELS_INCH, _REST_INCH = 2.4, 0.3, 0.6
@@ -25,12 +25,7 @@ _AFTER: dict[str, Any] = {
 _OTHER: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "#AAAAAA", "mec": "#AAAAAA"}
 
 
-@register(
-    "patients",
-    "scores",
-    "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 and at its "
-    "tuned threshold, with 95 % intervals.",
-)
+@style.drawing()
 def panels(rows: Iterable[ScanScore]) -> Any:
     """Draw P-sensitivity against P-specificity at 0.5 and tuned, a panel for each model.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,50 +25,23 @@ _BOX, _CLOUD = 0.36, 0.62  # heights, of a row of 1
 _GOLDEN = 0.6180339887498949
 
 
-def draw(parts: Sequence[PartLoad], path: Path) -> None:
+@style.drawing()
+def figure(parts: Sequence[PartLoad]) -> Any:
     """Draw lesion number and lesion volume per scan, one row for each part.
 
     Every scan with lesions is a point; those without are counted in the label. A box spans the
     quartiles of the points, its line is their median, its whiskers reach the last point within 1.5
-    box lengths, measured along the axis. Fewer than 5 points have the median alone. The same parts
-    give the same file.
+    box lengths, measured along the axis. Fewer than 5 points have the median alone.
 
     Parameters
     ----------
     parts : sequence of PartLoad
         From top to bottom.
-    path : Path
-        Ends in .png or .svg.
-
-    Raises
-    ------
-    OutputError
-        Matplotlib is not installed, the name has another ending, or the file cannot be written.
 
     References
     ----------
     Hussein et al. 2023, figure 1.
     """
-    style.require_ending(path)
-    with style.drawing():
-        style.save(sheet(parts), path)
-
-
-def draw_all(parts: Sequence[PartLoad], stem: Path) -> tuple[Path, ...]:
-    """Draw the same as `draw` in every format; return the files.
-
-    Parameters
-    ----------
-    parts : sequence of PartLoad
-    stem : Path
-        The files' path without an ending.
-    """
-    with style.drawing():
-        return style.save_all(sheet(parts), stem)
-
-
-def sheet(parts: Sequence[PartLoad]) -> Any:
-    """Figure of `draw`."""
     made = style.sheet(HEIGHT_INCH, layout="constrained")
     number, volume = made.subplots(1, 2, sharey=True)
     _panel(number, "lesions per scan", parts, [[s.lesions for s in p.bearing] for p in parts])

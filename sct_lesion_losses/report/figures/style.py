@@ -82,19 +82,14 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return {name: found[name] for name in wanted}
 
 
-def available() -> bool:
-    """Whether pictures can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def require() -> None:
     """Raise an OutputError where pictures cannot be drawn, before any work is done."""
-    if not available():
-        raise OutputError("a picture needs matplotlib: pip install 'sct_lesion_losses[report]'")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OutputError(
+            "a picture needs matplotlib: pip install 'sct_lesion_losses[report]'"
+        ) from error
 
 
 @contextmanager
@@ -125,12 +120,6 @@ def sheet(
     return made
 
 
-def require_ending(path: Path) -> None:
-    """Raise an OutputError where a name does not end in that of a picture."""
-    if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
-
-
 def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> None:
     """Write a figure, whole or not at all; the same figure gives the same bytes.
 
@@ -147,9 +136,8 @@ def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> Non
     Raises
     ------
     OutputError
-        The name has another ending, or the file cannot be written.
+        The file cannot be written.
     """
-    require_ending(path)
     kind = path.suffix.lower()[1:]
     options: dict[str, Any] = {"metadata": {"Date": None}}
     if kind == "png":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore
 from sct_lesion_losses.report import tables
-from sct_lesion_losses.report.figures import register, style
+from sct_lesion_losses.report.figures import style
 
 FROM = 5  # fewer points have no quartiles worth a box
 WHISKER = 1.5  # box lengths
@@ -123,12 +122,7 @@ _MARK: dict[str, Any] = {
 _POINTS = {True: "scan beyond the whiskers (1.5 box lengths)", False: "scan"}
 
 
-@register(
-    "figure2",
-    "thresholds",
-    "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for each model. A "
-    "box spans the quartiles, its line is the median.",
-)
+@style.drawing()
 def boxes(rows: Iterable[ScanScore]) -> Any:
     """Draw a box of the V-F1 of all scans with lesions at every threshold, tuned ones marked.
 
@@ -224,12 +218,7 @@ _APART = 0.048  # between the labels, in V-F1
 _KNEE, _SAMPLE, _LABELS_AT = 1.015, (1.04, 1.095), 1.105  # of the way to a label, in thresholds
 
 
-@register(
-    "stability",
-    "thresholds",
-    "Median V-F1 of the unseen scans over the thresholds, a line for each model. A flat line is a "
-    "model whose threshold matters little.",
-)
+@style.drawing()
 def lines(rows: Iterable[ScanScore]) -> Any:
     """Draw the median V-F1 of each model against the threshold, tuned thresholds marked.
 
@@ -333,33 +322,16 @@ def _numbers(shown: Sequence[Sweep]) -> str:
 _SIZE_INCH = 3.5  # one column of a page
 
 
-def draw_froc(point: LesionPoint, stem: Path, title: str = "") -> tuple[Path, ...]:
+@style.drawing()
+def froc(point: LesionPoint, title: str = "") -> Any:
     """Draw the FROC curve of a bundle's second operating point, the chosen peak marked.
 
     Parameters
     ----------
     point : LesionPoint
-    stem : Path
-        The files' path without an ending.
     title : str
         Above the picture.
-
-    Returns
-    -------
-    tuple of Path
-        The files.
-
-    Raises
-    ------
-    OutputError
-        Matplotlib is not installed, or a file cannot be written.
     """
-    with style.drawing():
-        return style.save_all(froc(point, title), stem)
-
-
-def froc(point: LesionPoint, title: str = "") -> Any:
-    """Figure of `draw_froc`."""
     curve = point.froc
     made = style.sheet(_SIZE_INCH, _SIZE_INCH, layout="constrained")
     axes = made.subplots()

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 
 from sct_lesion_losses.errors import DataError, GeometryError
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.report.figures import overlay
+from sct_lesion_losses.report.figures import overlay, style
 from sct_lesion_losses.report.figures.overlay import AXIAL, SAGITTAL, Cut, Labelled, cut
 
 SHAPE = (9, 60, 80)
@@ -54,7 +54,7 @@ def test_each_kind_of_voxel_has_its_area_and_its_colour(image, grid, truth) -> N
     mask = np.roll(truth, 3, axis=2)  # of the larger lesion, 7 x 4 voxels overlap
     shown = overlay.shown(image, grid, truth, {"a": mask, "none": np.zeros_like(truth)})
     assert shown.x == 6
-    made = overlay.figure(shown, truth, {"a": mask, "none": np.zeros_like(truth)})
+    made = overlay.figure(image, grid, truth, {"a": mask, "none": np.zeros_like(truth)})
     alone, manual, first, none = made.axes
     assert filled(alone) == {}
     assert area(filled(manual)["truth"]) == pytest.approx(40, rel=0.05)
@@ -69,14 +69,14 @@ def test_each_kind_of_voxel_has_its_area_and_its_colour(image, grid, truth) -> N
 
 def test_false_positives_are_told_apart_without_colour(image, grid, truth) -> None:
     mask = np.roll(truth, 3, axis=2)
-    made = overlay.figure(overlay.shown(image, grid, truth, {"a": mask}), truth, {"a": mask})
+    made = overlay.figure(image, grid, truth, {"a": mask})
     found = filled(made.axes[2])
     assert found["FP"].hatches != [None]
     assert found["TP"].hatches == [None]
 
 
 def test_the_scale_bar_is_as_long_as_it_says(image, grid, truth) -> None:
-    made = overlay.figure(overlay.shown(image, grid, truth, {}), truth, {})
+    made = overlay.figure(image, grid, truth, {})
     axes = made.axes[0]
     (bar,) = axes.lines
     ends = axes.transData.transform(bar.get_xydata())
@@ -112,20 +112,20 @@ def test_the_same_arrays_give_the_same_bytes_in_both_formats(
 ) -> None:
     names = {f"model {k}": np.roll(truth, k, axis=1) for k in range(7)}
     for name in ("one", "two"):
-        overlay.draw(image, grid, truth, names, tmp_path / name)
+        style.save_all(overlay.figure(image, grid, truth, names), tmp_path / name)
     for ending in (".png", ".svg"):
         one, two = ((tmp_path / f"{name}{ending}").read_bytes() for name in ("one", "two"))
         assert one == two
 
 
-def test_a_scan_without_lesions_is_refused(image, grid, tmp_path: Path) -> None:
+def test_a_scan_without_lesions_is_refused(image, grid) -> None:
     with pytest.raises(DataError, match="holds no lesion"):
-        overlay.draw(image, grid, np.zeros(SHAPE, bool), {}, tmp_path / "a")
+        overlay.figure(image, grid, np.zeros(SHAPE, bool), {})
 
 
-def test_a_mask_on_another_grid_is_named(image, grid, truth, tmp_path: Path) -> None:
+def test_a_mask_on_another_grid_is_named(image, grid, truth) -> None:
     with pytest.raises(GeometryError, match="the bce has shape"):
-        overlay.draw(image, grid, truth, {"bce": truth[1:]}, tmp_path / "a")
+        overlay.figure(image, grid, truth, {"bce": truth[1:]})
 
 
 def labelled(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Labelled:

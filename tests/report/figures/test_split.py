@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import struct
-import sys
-import xml.dom.minidom
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sct_lesion_losses.cohorts.splits import LesionLoad, PartLoad
-from sct_lesion_losses.errors import OutputError
-from sct_lesion_losses.report.figures import split
+from sct_lesion_losses.report.figures import split, style
 
 
 def part(name: str, volumes: list[float], lesion_free: int = 0) -> PartLoad:
@@ -27,47 +24,22 @@ PARTS = [
 ]
 
 
-def test_a_png_is_drawn_wide_enough_for_print(tmp_path: Path) -> None:
-    split.draw(PARTS, tmp_path / "split.png")
-    content = (tmp_path / "split.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert struct.unpack(">II", content[16:24]) == (2160, 1050)  # 7.2 x 3.5 inch at 300 dpi
-
-
-def test_an_svg_is_drawn_where_the_name_ends_so(tmp_path: Path) -> None:
-    split.draw(PARTS, tmp_path / "split.SVG")
-    root = xml.dom.minidom.parse(str(tmp_path / "split.SVG")).documentElement
-    assert root is not None
-    assert root.tagName == "svg"
-
-
-@pytest.mark.parametrize("ending", ["png", "svg"])
-def test_the_same_parts_give_the_same_file(ending: str, tmp_path: Path) -> None:
+def test_the_same_parts_give_the_same_files_wide_enough_for_print(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        split.draw(PARTS, tmp_path / f"{name}.{ending}")
-    one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
-    assert one == two
+        style.save_all(split.figure(PARTS), tmp_path / name)
+    for ending in ("png", "svg"):
+        one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+        assert one == two
+    content = (tmp_path / "one.png").read_bytes()
+    assert struct.unpack(">II", content[16:24]) == (2160, 1050)  # 7.2 x 3.5 inch at 300 dpi
 
 
 @pytest.mark.parametrize(
     "volumes", [[], [7.0], [7.0] * 6, [1e-3, 1e6, 10.0, 20.0, 30.0], list(np.linspace(1, 9, 3000))]
 )
 def test_any_load_can_be_drawn(volumes: list[float], tmp_path: Path) -> None:
-    split.draw([part("training", volumes, lesion_free=1)], tmp_path / "split.png")
-
-
-def test_another_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"ends in \.png or \.svg"):
-        split.draw(PARTS, tmp_path / "split.pdf")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_matplotlib_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
-        split.draw(PARTS, tmp_path / "split.png")
+    made = split.figure([part("training", volumes, lesion_free=1)])
+    style.save(made, tmp_path / "split.png")
 
 
 def test_labels_count_scans_subjects_and_the_lesion_free() -> None:
