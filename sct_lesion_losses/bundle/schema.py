@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -40,19 +39,39 @@ def _nan_is_none(value: object) -> object:
     return None if isinstance(value, (float, np.floating)) and math.isnan(value) else value
 
 
-def is_increasing(values: Sequence[float]) -> bool:
-    """Whether every value is above the one before it."""
-    return all(low < high for low, high in itertools.pairwise(values))
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in itertools.pairwise(values)):
+        raise ValueError(f"must increase, received {values}")
+    return values
+
+
+def _without_folders(command: str) -> str:
+    if re.search(r"(?:^|[\s'\"=:])(?:~?/|[A-Za-z]:\\)", command):
+        raise ValueError("holds an absolute path; keep base names")
+    return command
+
+
+def _require_as_many(of: str, n: int, **columns: Sized) -> None:
+    """Raise a ValueError unless every column holds `n` values."""
+    for name, column in columns.items():
+        if len(column) != n:
+            raise ValueError(f"{name}: {len(column)} values for {n} {of}")
 
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Length = Annotated[float, Field(ge=0)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Score = Annotated[float | None, BeforeValidator(_nan_is_none)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 Table = Annotated[dict[str, T], AfterValidator(_sorted_keys)]
+Rising = AfterValidator(_rising)
+Grid = Annotated[tuple[Probability, ...], Rising]
+Command = Annotated[str, AfterValidator(_without_folders)]
 
 
 class Record(BaseModel):
@@ -114,7 +133,7 @@ class SiteCalibration(Record):
     """
 
     name: Name
-    weight: Annotated[float, Field(gt=0, lt=1)]
+    weight: Share
     shipped_threshold: Probability
     local_threshold: Probability
     shipped_curve: tuple[Score, ...]
@@ -135,19 +154,14 @@ class Froc(Record):
         Mean number of false lesions over all scans.
     """
 
-    peaks: tuple[Probability, ...] = Field(min_length=1)
+    peaks: Grid = Field(min_length=1)
     sensitivity: tuple[Probability, ...]
-    false_lesions: tuple[Annotated[float, Field(ge=0)], ...]
+    false_lesions: tuple[Length, ...]
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Froc:
-        if not is_increasing(self.peaks):
-            raise ValueError(f"peaks must increase, received {self.peaks}")
-        for name in ("sensitivity", "false_lesions"):
-            if len(getattr(self, name)) != len(self.peaks):
-                raise ValueError(
-                    f"{name}: {len(getattr(self, name))} values for {len(self.peaks)} peaks"
-                )
+        columns = {"sensitivity": self.sensitivity, "false_lesions": self.false_lesions}
+        _require_as_many("peaks", len(self.peaks), **columns)
         return self
 
 
@@ -176,7 +190,7 @@ class LesionPoint(Record):
     """
 
     peak: Probability
-    volume_mm3: Annotated[float, Field(ge=0)]
+    volume_mm3: Length
     preset: Name
     specificity_asked: Probability = 0.0
     f1: Score
@@ -244,7 +258,7 @@ class OperatingPoint(Record):
     beta: Positive | None = None
     preset: str = ""
     specificity: Probability | None = None
-    thresholds: tuple[Probability, ...] = ()
+    thresholds: Grid = ()
     curve: tuple[Score, ...] = ()
     per_scan: tuple[ScanCurve, ...] = ()
     interval: tuple[Probability, Probability] | None = None
@@ -269,18 +283,13 @@ class OperatingPoint(Record):
 
     @model_validator(mode="after")
     def _curves_fit(self) -> OperatingPoint:
-        n = len(self.thresholds)
-        if not is_increasing(self.thresholds):
-            raise ValueError(f"thresholds must increase, received {self.thresholds}")
         curves = {"curve": self.curve, **{scan.scan: scan.values for scan in self.per_scan}}
         if len(curves) != len(self.per_scan) + 1:
             raise ValueError("per_scan: a scan is there twice")
         if self.site is not None:
             curves["shipped_curve"] = self.site.shipped_curve
             curves["local_curve"] = self.site.local_curve
-        for name, values in curves.items():
-            if len(values) != n:
-                raise ValueError(f"{name}: {len(values)} values for {n} thresholds")
+        _require_as_many("thresholds", len(self.thresholds), **curves)
         for name, range_ in (("interval", self.interval), ("plateau", self.plateau)):
             if range_ is not None and range_[0] > range_[1]:
                 raise ValueError(f"{name} {range_} is upside down")
@@ -323,19 +332,12 @@ class _Landmarked(Record):
     spacing_mm: Positive = 0.5
     window_vox: Size = 48
     patch_vox: Size = 48
-    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(min_length=2)
-    landmarks: tuple[float, ...] = Field(min_length=2)
+    percentiles: Annotated[tuple[Percentile, ...], Rising] = Field(min_length=2)
+    landmarks: Annotated[tuple[float, ...], Rising] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _landmarks_fit(self) -> _Landmarked:
-        if len(self.landmarks) != len(self.percentiles):
-            raise ValueError(
-                f"{len(self.landmarks)} landmarks for {len(self.percentiles)} percentiles,"
-                " expected as many"
-            )
-        for name in ("percentiles", "landmarks"):
-            if not is_increasing(getattr(self, name)):
-                raise ValueError(f"{name} must increase, received {getattr(self, name)}")
+        _require_as_many("percentiles", len(self.percentiles), landmarks=self.landmarks)
         return self
 
 
@@ -384,8 +386,7 @@ class Architecture(Record):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Architecture:
-        if self.levels != len(self.filters):
-            raise ValueError(f"{self.levels} levels with filters {self.filters}, expected as many")
+        _require_as_many("levels", self.levels, filters=self.filters)
         return self
 
     def __str__(self) -> str:
@@ -441,7 +442,7 @@ class Recipe(Record):
     epochs_run: Count = 0
     best_epoch: Size | None = None
     patience: Size | None = None
-    rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    rate_factor: Share = 0.5
     stop_patience: Size | None = None
     monitor: str = "val_loss"
     augmentations: tuple[str, ...] = ()
@@ -451,11 +452,11 @@ class Recipe(Record):
     devices: Size = 1
     patches_per_epoch: Size | None = None
     validation_patches: Size | None = None
-    lesion_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    shift_mm: Annotated[float, Field(ge=0)] | None = None
-    intensity: Annotated[float, Field(ge=0, le=1)] | None = None
-    prior: Annotated[float, Field(gt=0, lt=1)] | None = None
-    minutes: Annotated[float, Field(ge=0)] | None = None
+    lesion_share: Probability | None = None
+    shift_mm: Length | None = None
+    intensity: Probability | None = None
+    prior: Share | None = None
+    minutes: Length | None = None
 
     @model_validator(mode="after")
     def _epochs_fit(self) -> Recipe:
@@ -506,17 +507,9 @@ class Provenance(Record):
 
     data: str = Field(min_length=1)
     scans: Table[Count] = Field(default_factory=dict)
-    commands: tuple[str, ...] = ()
+    commands: tuple[Command, ...] = ()
     trained_on: tuple[Digest, ...] = ()
     ancestor: str | None = None
-
-    @field_validator("commands")
-    @classmethod
-    def _base_names_only(cls, commands: tuple[str, ...]) -> tuple[str, ...]:
-        for command in commands:
-            if re.search(r"(?:^|[\s'\"=:])(?:~?/|[A-Za-z]:\\)", command):
-                raise ValueError(f"command {command!r} holds an absolute path; keep base names")
-        return commands
 
     def followed_by(self, command: str) -> Provenance:
         """Return this with a command line at the end, in place of an earlier one of its program."""
@@ -547,16 +540,10 @@ class BundleInfo(Record):
     intended_use: str = Field(min_length=1)
     limits: tuple[str, ...] = Field(min_length=1)
 
-    @field_validator("history")
-    @classmethod
-    def _epochs_increase(cls, history: tuple[Epoch, ...]) -> tuple[Epoch, ...]:
-        if not is_increasing([line.epoch for line in history]):
-            raise ValueError("history: epochs must increase")
-        return history
-
     @model_validator(mode="after")
     def _recipe_is_whole(self) -> BundleInfo:
         """Give the recipe what stands beside it in the file."""
+        _rising(tuple(line.epoch for line in self.history))
         if self.recipe is not None:
             seed = self.seeds.get("training", 0)
             beside = {"loss": self.loss, "network": self.network, "seed": seed}
@@ -587,33 +574,24 @@ def parse(text: bytes, where: str = "bundle.json") -> BundleInfo:
     BundleError
         Not JSON, another schema version, or a field that is missing, unknown or out of bounds.
     """
-    version = _schema_version(text, where)
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{where}: schema version is {version!r}, expected {SCHEMA_VERSION};"
-            " update sct_lesion_losses, or get the bundle made for this version"
-        )
     try:
-        return BundleInfo.model_validate_json(text, strict=True)
+        info = BundleInfo.model_validate_json(text, strict=True)
     except ValidationError as error:
+        versions = [item["input"] for item in error.errors() if item["loc"] == ("schema_version",)]
         raise BundleError(
-            f"{where}: {problems(error)}; get the bundle again or retrain it"
+            f"{where}: schema version is {versions[0]!r}, expected {SCHEMA_VERSION};"
+            " update sct_lesion_losses, or get the bundle made for this version"
+            if versions
+            else f"{where}: {problems(error)}; get the bundle again or retrain it"
         ) from error
+    if "schema_version" not in info.model_fields_set:
+        raise BundleError(f"{where}: no schema version; get the bundle again or retrain it")
+    return info
 
 
 def problems(error: ValidationError) -> str:
     """First five problems of a description that does not fit the schema, in one line."""
     return "; ".join(_problem(dict(item)) for item in error.errors(include_url=False)[:5])
-
-
-def _schema_version(text: bytes, where: str) -> object:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: not JSON ({error}); get the bundle again") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{where}: expected a JSON object; get the bundle again")
-    return document.get("schema_version")
 
 
 def _problem(item: dict[str, Any]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +18,17 @@ from sct_lesion_losses.bundle import check, schema
 from sct_lesion_losses.bundle.check import INFO, MAX_BYTES, Files, is_left_by_desktop
 from sct_lesion_losses.bundle.schema import BundleInfo, SctPreparation, StudyPreparation
 from sct_lesion_losses.errors import BundleError, OutputError
+from sct_lesion_losses.images.atomic import write_bytes
 
+PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
+PERSONAL = "~/.local/share/sct_lesion_losses/bundles"
+VARIABLE = "SCT_LESION_BUNDLES"
+SCT_NAME = "sct"
 LOCK = ".sct_lesion_bundles.lock"
 LOCK_SECONDS = 60.0
+_PAUSES_SECONDS = (0.02,) * 4
+
+_LOG = logging.getLogger(__name__)
 
 
 def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
@@ -40,17 +46,20 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
         The file system refuses, or another writer does not end.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links are not followed
+    new = folder.with_name(f".{folder.name}.new")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / LOCK, timeout=LOCK_SECONDS):
-            _recover(folder)
+            _settle(folder, new)
             check_replaceable(folder, overwrite)
-            with _temporary(folder) as new:
+            try:
                 for name, content in files.items():
-                    _write(new / name, content)
-                _sync(new)
-                _swap(new, folder)
-            _sync(folder.parent)
+                    write_bytes(new / name, content)
+                if folder.exists():
+                    folder.rename(set_aside(folder))
+                new.rename(folder)
+            finally:
+                _settle(folder, new)
     except Timeout as error:
         raise OutputError(
             f"{folder}: another process is writing here since {LOCK_SECONDS:.0f} s;"
@@ -62,25 +71,38 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
         ) from error
 
 
+def _settle(folder: Path, new: Path) -> None:
+    """Finish what this writer, or a killed one, left: a bundle set aside goes or comes back."""
+    previous = set_aside(folder)
+    if previous.exists() and not folder.exists():
+        previous.rename(folder)
+    for left in (previous, new):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Name under which the former bundle lies while `folder` is being replaced."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
 def is_shipped(folder: Path) -> bool:
     """Whether a folder lies in the installed package, which is never written."""
     return PACKAGED.resolve() in folder.resolve().parents
 
 
-def set_aside(folder: Path) -> Path:
-    """Where the former bundle lies while `folder` is being replaced."""
-    return folder.parent / f".{folder.name}.previous"
-
-
 def check_replaceable(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that is there, unless it is a bundle and may be replaced, or is empty.
 
-    One in the installed package is refused in any case.
+    One in the installed package is refused in any case, and so is the name of SCT's own model.
 
     Raises
     ------
     BundleError
     """
+    if folder.name == SCT_NAME:
+        raise BundleError(
+            f"{folder}: {SCT_NAME} names the toolbox's own lesion model; choose another name"
+        )
     if is_shipped(folder):
         raise BundleError(
             f"{folder.name}: comes with the package and is never changed; choose another folder"
@@ -90,87 +112,16 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir() or folder.is_symlink():
         raise BundleError(f"{folder}: exists and is not a folder; choose another name")
     names = {e.name for e in folder.iterdir() if not is_left_by_desktop(e.name)}
-    if not names:
-        return
-    if not names <= set(MAX_BYTES) or INFO not in names:
+    if names and (INFO not in names or not names <= set(MAX_BYTES)):
         strange = sorted(names - set(MAX_BYTES)) or sorted(names)
         raise BundleError(
             f"{folder}: holds files that are not a bundle's ({', '.join(strange[:3])});"
             " choose another folder"
         )
-    if not overwrite:
+    if names and not overwrite:
         raise BundleError(
             f"{folder}: this bundle exists; choose another name, or replace it with -force 1"
         )
-
-
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """Yield a new hidden folder beside `folder`; what is left of it, or of a killed one, goes."""
-    prefix = f".{folder.name}.new-"
-    for left in folder.parent.iterdir():
-        if left.name.startswith(prefix):
-            shutil.rmtree(left)
-    new = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-    try:
-        new.chmod(0o777 & ~_umask())
-        yield new
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _swap(new: Path, folder: Path) -> None:
-    previous = set_aside(folder)
-    try:
-        if folder.exists():
-            folder.rename(previous)
-        new.rename(folder)
-    finally:
-        if previous.exists() and not folder.exists():
-            previous.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _recover(folder: Path) -> None:
-    """Finish what a killed writer left between its two renames."""
-    previous = set_aside(folder)
-    if not previous.exists():
-        return
-    if folder.exists():
-        shutil.rmtree(previous)
-    else:
-        previous.rename(folder)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
-PERSONAL = "~/.local/share/sct_lesion_losses/bundles"
-VARIABLE = "SCT_LESION_BUNDLES"
-SCT_NAME = "sct"
-_TRIES = 5
-_PAUSE_SECONDS = 0.02
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +193,7 @@ def search_folders() -> list[Path]:
 
 
 def personal_folder() -> Path:
-    """Where imported bundles go."""
+    """Return the folder of imported bundles."""
     return Path(os.path.expanduser(PERSONAL))  # noqa: PTH111 - does not fail without a home
 
 
@@ -253,18 +204,13 @@ def available() -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for root in search_folders():
-        try:
-            folders = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-        except OSError:
-            continue
-        for folder in folders:
-            if (folder / check.INFO).is_file():
-                found.setdefault(folder.name, folder)
+        for file in root.glob(f"[!.]*/{INFO}"):
+            found.setdefault(file.parent.name, file.parent)
     return dict(sorted(found.items()))
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Folder of a bundle: a name on the search path, else a path.
+    """Return the folder of a bundle: a name on the search path, else a path.
 
     A name means the same bundle wherever it is typed; ``./tversky`` is the one in this folder.
 
@@ -296,21 +242,18 @@ def find(name_or_path: str | Path) -> Path:
 def load(name_or_path: str | Path) -> Bundle:
     """Find and read a bundle, its hashes and its description checked.
 
-    One given by a path is verified whole: nobody imported it.
+    One given by a path is verified whole: nobody imported it. What another process replaces at this
+    moment is whole again in the next.
 
     Raises
     ------
     BundleError
         There is none, or it is damaged or refused (see `check.check`).
     """
-    for _ in range(_TRIES - 1):
-        before = _versions(name_or_path)
-        try:
+    for pause in _PAUSES_SECONDS:
+        with contextlib.suppress(BundleError):
             return _read(find(name_or_path))
-        except BundleError:
-            if not _is_being_replaced(name_or_path, before):
-                raise
-            time.sleep(_PAUSE_SECONDS)
+        time.sleep(pause)
     return _read(find(name_or_path))
 
 
@@ -348,7 +291,7 @@ def save(
         The folder cannot be written; a bundle that was there still is.
     """
     target = Path(folder)
-    check_target(target, info.name)
+    check_replaceable(target, overwrite=True)
     files = {
         check.INFO: schema.dump(info),
         check.NETWORK: network,
@@ -361,21 +304,6 @@ def save(
     return Bundle(info, files[check.NETWORK], target, weights)
 
 
-def check_target(folder: str | Path, name: str) -> None:
-    """Refuse a folder that a bundle of that name could not replace, before any work is done.
-
-    Raises
-    ------
-    BundleError
-        It holds other files, or the name is the one under which SCT's own model is known.
-    """
-    if name == SCT_NAME:
-        raise BundleError(
-            f"{folder}: {SCT_NAME} names the toolbox's own lesion model; choose another name"
-        )
-    check_replaceable(Path(folder), overwrite=True)
-
-
 def _read(folder: Path) -> Bundle:
     files = check.read_files(folder)
     imported = folder.parent in search_folders()
@@ -383,29 +311,6 @@ def _read(folder: Path) -> Bundle:
     if folder.name and info.name != folder.name:
         _LOG.warning("the bundle in the folder %r is named %r", folder.name, info.name)
     return Bundle(info, files[check.NETWORK], folder, files[check.WEIGHTS])
-
-
-def _versions(name_or_path: str | Path) -> dict[Path, tuple[int, int] | None]:
-    """Every folder that a name may mean, and what tells one version of it from the next."""
-    found: dict[Path, tuple[int, int] | None] = {}
-    for root in (Path(), *search_folders()):
-        folder = root / name_or_path
-        try:
-            status = folder.stat()
-            found[folder] = (status.st_ino, status.st_mtime_ns)
-        except (OSError, ValueError):
-            found[folder] = None
-    return found
-
-
-def _is_being_replaced(
-    name_or_path: str | Path, before: dict[Path, tuple[int, int] | None]
-) -> bool:
-    """Whether another process replaced the bundle while it was looked for and read."""
-    try:
-        return _versions(name_or_path) != before or any(map(Path.exists, map(set_aside, before)))
-    except (OSError, ValueError):
-        return False
 
 
 def _why_not(path: Path) -> str:
@@ -419,7 +324,7 @@ def _why_not(path: Path) -> str:
 
 
 def _unknown_name(name: str, known: list[str]) -> str:
-    if name == "sct":
+    if name == SCT_NAME:
         return (
             "'sct' is the model of the Spinal Cord Toolbox and not a bundle on disk;"
             " use it with sct_deepseg_lesion_tuned -bundle sct"

@@ -144,7 +144,7 @@ def run(
     folder = folder.absolute()
     fit.check(recipe)
     draft = _draft(folder.name, recipe, settings)
-    store.check_target(folder, draft.name)
+    store.check_replaceable(folder, overwrite=True)
     cache = folder.with_name(CACHE) if settings.cache is None else settings.cache
     if folder.resolve() in (cache.resolve(), *cache.resolve().parents):
         raise UsageError(

@@ -255,7 +255,6 @@ def target(bundle: Bundle, folder: Path | None = None, force: bool = False) -> P
             f"a bundle cannot be named {chosen.name!r}, as -ofolder says, but by letters, digits, "
             "dots, dashes and underscores; choose another folder name"
         )
-    store.check_target(chosen, chosen.name)
     store.check_replaceable(chosen, force or chosen.resolve() == own.resolve())
     atomic.require_writable(chosen.parent)
     return chosen

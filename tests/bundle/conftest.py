@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
@@ -42,15 +42,7 @@ def make_info() -> Callable[..., BundleInfo]:
 
 
 @pytest.fixture(scope="session")
-def onnx() -> Any:
-    """The onnx package, which only tests and training need."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return pytest.importorskip("onnx")
-
-
-@pytest.fixture(scope="session")
-def make_model(onnx: Any) -> Callable[..., Any]:
+def make_model() -> Callable[..., Any]:
     """Build a ModelProto: a convolution and a sigmoid on (N, 1, 8, 8, 8)."""
 
     def build(weight: float = 0.5, opset: int = 17, ir_version: int = 9) -> Any:

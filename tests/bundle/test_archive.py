@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import io
+import shutil
 import stat
 import struct
 import warnings
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sct_lesion_losses.bundle import archive, check, store
@@ -26,6 +26,12 @@ def members(make_files: MakeFiles) -> Members:
 
 
 @pytest.fixture
+def kept(members: Members) -> Members:
+    """Those of an archive whose card is missing."""
+    return [member for member in members if member[0] != "tiny/card.md"]
+
+
+@pytest.fixture
 def into(tmp_path: Path) -> Path:
     """Where archives are unpacked."""
     folder = tmp_path / "into"
@@ -33,12 +39,19 @@ def into(tmp_path: Path) -> Path:
     return folder
 
 
-def write(path: Path, members: Members, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as out:
-        warnings.simplefilter("ignore", UserWarning)  # duplicate names are meant
-        for name, content in members:
-            out.writestr(name, content)
-    return path
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write members as an archive."""
+
+    def build(members: Members, method: int = zipfile.ZIP_DEFLATED) -> Path:
+        path = tmp_path / "tiny.zip"
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as out:
+            warnings.simplefilter("ignore", UserWarning)  # duplicate names are meant
+            for name, content in members:
+                out.writestr(name, content)
+        return path
+
+    return build
 
 
 def refused(path: Path, into: Path, words: str) -> None:
@@ -49,50 +62,41 @@ def refused(path: Path, into: Path, words: str) -> None:
     assert sorted(into.parent.rglob("*")) == before
 
 
-def test_what_is_packed_is_unpacked(bundle: store.Bundle, tmp_path: Path, into: Path) -> None:
-    assert bundle.folder is not None
-    archive.pack(bundle.folder, tmp_path / "tiny.zip")
-    target = archive.unpack(tmp_path / "tiny.zip", into)
+def test_what_is_packed_is_unpacked_and_packing_twice_gives_the_same_bytes(
+    bundle: store.Bundle, tmp_path: Path, into: Path
+) -> None:
+    for name in ("a.zip", "b.zip"):
+        archive.pack(bundle.folder, tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    target = archive.unpack(tmp_path / "a.zip", into)
     assert target == into / "tiny"
     assert check.read_files(target) == check.read_files(bundle.folder)
 
 
-def test_packing_twice_gives_the_same_bytes(bundle: store.Bundle, tmp_path: Path) -> None:
-    assert bundle.folder is not None
-    for name in ("a.zip", "b.zip"):
-        archive.pack(bundle.folder, tmp_path / name)
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-
-
 def test_a_damaged_bundle_is_not_packed(bundle: store.Bundle, tmp_path: Path) -> None:
-    assert bundle.folder is not None
     (bundle.folder / check.CARD).write_text("changed")
     with pytest.raises(BundleError, match="hash"):
         archive.pack(bundle.folder, tmp_path / "tiny.zip")
     assert not (tmp_path / "tiny.zip").exists()
 
 
+Write = Callable[..., Path]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_an_archive_of_another_zip_program_is_unpacked(
-    members: Members, tmp_path: Path, into: Path, method: int
+def test_an_archive_of_another_zip_program_is_unpacked_without_what_desktops_add(
+    members: Members, write: Write, into: Path, method: int
 ) -> None:
-    path = write(tmp_path / "tiny.zip", [("tiny/", b""), *members], method)
-    assert store.load(archive.unpack(path, into)).name == "tiny"
-
-
-def test_what_desktops_add_to_an_archive_is_left_out(
-    members: Members, tmp_path: Path, into: Path
-) -> None:
-    added = ["__MACOSX/tiny/._card.md", "tiny/.DS_Store", "tiny/Thumbs.db", ".DS_Store"]
-    path = write(tmp_path / "tiny.zip", [*members, *((name, b"x") for name in added)])
-    target = archive.unpack(path, into)
+    names = ["__MACOSX/tiny/._card.md", "tiny/.DS_Store", "tiny/Thumbs.db", ".DS_Store"]
+    added = [("tiny/", b""), *((name, b"x") for name in names)]
+    target = archive.unpack(write([*added, *members], method), into)
     assert check.read_files(target) == {name[5:]: content for name, content in members}
 
 
 def test_an_existing_bundle_is_not_replaced_unasked(
-    members: Members, tmp_path: Path, into: Path
+    members: Members, write: Write, into: Path
 ) -> None:
-    path = write(tmp_path / "tiny.zip", members)
+    path = write(members)
     archive.unpack(path, into)
     with pytest.raises(BundleError, match="exists"):
         archive.unpack(path, into)
@@ -102,108 +106,55 @@ def test_an_existing_bundle_is_not_replaced_unasked(
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/card.md",
-        "//card.md",
-        "../card.md",
-        "tiny/../card.md",
-        "tiny/../../card.md",
-        "..\\card.md",
-        "C:\\card.md",
-        "C:/card.md",
-        "tiny/sub/card.md",
-        "card.md",
-        "./card.md",
+        *("/etc/card.md", "//card.md", "../card.md", "tiny/../card.md", "tiny/../../card.md"),
+        *("..\\card.md", "C:\\card.md", "C:/card.md", "tiny/sub/card.md", "card.md", "./card.md"),
+        *("tiny/weights.pkl", "tiny/model.keras", "tiny/saved_model.pb", "tiny/CARD.MD"),
     ],
 )
-def test_a_path_that_leads_elsewhere_is_refused(
-    members: Members, tmp_path: Path, into: Path, name: str
+def test_a_file_elsewhere_or_of_another_kind_is_refused(
+    kept: Members, write: Write, into: Path, name: str
 ) -> None:
-    kept = [member for member in members if member[0] != "tiny/card.md"]
-    refused(write(tmp_path / "tiny.zip", [*kept, (name, b"# tiny\n")]), into, r"tiny\.zip: ")
-
-
-def test_a_name_with_a_null_byte_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
-    path = write(tmp_path / "tiny.zip", [*members, ("tiny/card.mdXexe", b"x")])
-    path.write_bytes(path.read_bytes().replace(b"card.mdXexe", b"card.md\0exe"))
-    refused(path, into, r"tiny\.zip: ")
+    refused(write([*kept, (name, b"# tiny\n")]), into, r"tiny\.zip: .*( is not a file of|folders)")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR])
 def test_a_member_that_is_not_a_regular_file_is_refused(
-    members: Members, tmp_path: Path, into: Path, kind: int
+    kept: Members, write: Write, into: Path, kind: int
 ) -> None:
     special = zipfile.ZipInfo("tiny/card.md")
     special.external_attr = (kind | 0o777) << 16
-    kept = [member for member in members if member[0] != "tiny/card.md"]
-    path = write(tmp_path / "tiny.zip", [*kept, (special, b"/etc/passwd")])
-    refused(path, into, "link or a special file")
+    refused(write([*kept, (special, b"/etc/passwd")]), into, "link or a special file")
 
 
-def test_a_name_that_is_there_twice_is_refused(
-    members: Members, tmp_path: Path, into: Path
-) -> None:
-    path = write(tmp_path / "tiny.zip", [*members, members[0]])
-    refused(path, into, "twice")
-
-
-@pytest.mark.parametrize("name", ["weights.pkl", "model.keras", "saved_model.pb", "CARD.MD"])
-def test_a_file_of_another_kind_is_refused(
-    members: Members, tmp_path: Path, into: Path, name: str
-) -> None:
-    path = write(tmp_path / "tiny.zip", [*members, (f"tiny/{name}", b"\x80\x04")])
-    refused(path, into, f"'{name}' is not a file of a bundle")
-
-
-def test_two_bundles_in_one_archive_are_refused(
-    members: Members, tmp_path: Path, into: Path
-) -> None:
-    path = write(tmp_path / "tiny.zip", [*members[:-1], ("other/card.md", b"")])
-    refused(path, into, "twice|2 folders")
+def test_a_name_that_is_there_twice_is_refused(members: Members, write: Write, into: Path) -> None:
+    refused(write([*members, members[0]]), into, "twice")
 
 
 def test_a_bundle_packed_under_another_name_is_refused(
-    make_files: MakeFiles, tmp_path: Path, into: Path
+    make_files: MakeFiles, write: Write, into: Path
 ) -> None:
-    path = write(tmp_path / "x.zip", [(f"x/{n}", c) for n, c in make_files().items()])
+    path = write([(f"x/{name}", content) for name, content in make_files().items()])
     refused(path, into, "'tiny' is packed as 'x'")
 
 
-def test_a_missing_member_is_named(members: Members, tmp_path: Path, into: Path) -> None:
-    kept = [member for member in members if member[0] != "tiny/card.md"]
-    refused(write(tmp_path / "tiny.zip", kept), into, r"card\.md is missing")
-
-
-def test_a_bomb_is_refused_by_its_declared_size(
-    members: Members, tmp_path: Path, into: Path
+def test_a_bomb_is_refused_by_its_size_and_where_it_lies_about_it(
+    kept: Members, write: Write, into: Path
 ) -> None:
     # 50 MB of zeros deflate to 50 kB; a card holds at most 1 MiB.
-    kept = [member for member in members if member[0] != "tiny/card.md"]
-    path = write(tmp_path / "tiny.zip", [*kept, ("tiny/card.md", bytes(50_000_000))])
+    path = write([*kept, ("tiny/card.md", bytes(50_000_000))])
     assert path.stat().st_size < 200_000
     refused(path, into, "50000000 bytes, expected at most 1048576")
-
-
-def test_a_bomb_that_lies_about_its_size_is_refused(
-    members: Members, tmp_path: Path, into: Path
-) -> None:
-    kept = [member for member in members if member[0] != "tiny/card.md"]
-    path = write(tmp_path / "tiny.zip", [*kept, ("tiny/card.md", bytes(50_000_000))])
     size, lie = struct.pack("<L", 50_000_000), struct.pack("<L", 10)
     path.write_bytes(path.read_bytes().replace(size, lie))
-    refused(path, into, "damaged zip")
+    refused(path, into, "cannot be unpacked")
 
 
-def test_too_many_members_are_refused(tmp_path: Path, into: Path) -> None:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as out:
-        for i in range(200):
-            out.writestr(f"tiny/{i}", b"")
-    (tmp_path / "tiny.zip").write_bytes(content.getvalue())
-    refused(tmp_path / "tiny.zip", into, "200 members, expected at most 100")
+def test_too_many_members_are_refused(write: Write, into: Path) -> None:
+    refused(write([(f"tiny/{k}", b"") for k in range(101)]), into, "more than 100 members")
 
 
-def test_an_encrypted_member_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
-    path = write(tmp_path / "tiny.zip", members, zipfile.ZIP_STORED)
+def test_an_encrypted_member_is_refused(members: Members, write: Write, into: Path) -> None:
+    path = write(members, zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
     # The flags are at byte 8 of an entry of the central directory, at byte 6 of a local header.
     for signature, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
@@ -214,9 +165,9 @@ def test_an_encrypted_member_is_refused(members: Members, tmp_path: Path, into: 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_an_unusual_compression_is_refused(
-    members: Members, tmp_path: Path, into: Path, method: int
+    members: Members, write: Write, into: Path, method: int
 ) -> None:
-    refused(write(tmp_path / "tiny.zip", members, method), into, "compressed in an unknown way")
+    refused(write(members, method), into, "compressed in an unknown way")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"<html>not found</html>" * 10])
@@ -229,8 +180,8 @@ def test_an_archive_that_is_not_there_is_said(tmp_path: Path, into: Path) -> Non
     refused(tmp_path / "nowhere.zip", into, r"nowhere\.zip: cannot be read")
 
 
-def test_an_archive_cut_short_is_refused(members: Members, tmp_path: Path, into: Path) -> None:
-    path = write(tmp_path / "tiny.zip", members)
+def test_an_archive_cut_short_is_refused(members: Members, write: Write, into: Path) -> None:
+    path = write(members)
     content = path.read_bytes()
     for length in range(0, len(content), 97):
         path.write_bytes(content[:length])
@@ -238,20 +189,20 @@ def test_an_archive_cut_short_is_refused(members: Members, tmp_path: Path, into:
 
 
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_changed_bytes_are_refused_or_change_nothing(
-    make_files: MakeFiles, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    members: Members, write: Write, into: Path, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("changed")
-    files = make_files()
-    path = write(folder / "tiny.zip", [(f"tiny/{n}", c) for n, c in files.items()])
+    path = write(members)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
+    shutil.rmtree(into)
     try:
-        target = archive.unpack(path, folder / "into")
+        target = archive.unpack(path, into)
     except BundleError:
-        assert not (folder / "into").exists()
+        assert not into.exists()
+        into.mkdir()
         return
-    assert check.read_files(target) == files
+    assert check.read_files(target) == {name[5:]: content for name, content in members}

@@ -92,7 +92,7 @@ def test_list_goes_on_after_a_bundle_that_cannot_be_read(
     assert main(["list"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[1].startswith("b\t")
-    assert "left out: a/bundle.json: schema version is None" in err
+    assert "left out: a/bundle.json: name is {}: Field required" in err
 
 
 def test_info_prints_the_model_card(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
