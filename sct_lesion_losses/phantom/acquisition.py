@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import fft, ndimage
 
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.phantom.anatomy import Body
+from sct_lesion_losses.phantom.anatomy import Body, Doubles, Floats
 from sct_lesion_losses.phantom.lesions import Lesions
-from sct_lesion_losses.phantom.noise import Floats
 from sct_lesion_losses.phantom.sites import Protocol
-from sct_lesion_losses.phantom.tissue import RADIUS_MM, Painted, Points, canal, surroundings
+from sct_lesion_losses.phantom.tissue import RADIUS_MM, Points, canal, surroundings
 
 
 def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, ...]) -> Floats:
@@ -94,23 +92,28 @@ _NODE_MM = 6.0  # spacing of the lattice on which cord coordinates are computed 
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
-    """Cord coordinates on a coarse lattice over a grid.
+class Slices:
+    """Slices through a body, with cord coordinates on a coarse lattice over them.
 
     Attributes
     ----------
+    body : Body
+    protocol : Protocol
+    shape : (int, int, int)
+        Number of slices, and of rows and columns in them.
     nodes : (3, A, B, C) float32
         Coordinates u, v and s.
     at : tuple of (N,) float64
         Positions of the lattice along the slice axis and the two axes in plane, in voxels.
     """
 
+    body: Body
+    protocol: Protocol
+    shape: tuple[int, ...]
     nodes: Floats
-    at: tuple[npt.NDArray[np.float64], ...]
+    at: tuple[Doubles, ...]
 
-    def coordinates(
-        self, k: float, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
-    ) -> Floats:
+    def coordinates(self, k: float, rows: Doubles, columns: Doubles) -> Floats:
         """u, v, s, (3, R, C), at rows and columns of the plane k; all in voxels."""
         across = _weights(self.at[0], np.array([k]))
         plane = np.tensordot(self.nodes, across[0], axes=([1], [0]))
@@ -118,21 +121,31 @@ class Lattice:
         result: Floats = np.matmul(np.matmul(left, plane), right.T)
         return result
 
+    def at_pixels(self, k: float) -> Floats:
+        """u, v, s, (3, R, C), at the pixels of the plane k."""
+        return self.coordinates(k, *(np.arange(n, dtype=np.float64) for n in self.shape[1:]))
 
-def make_lattice(body: Body, grid: Grid, order: tuple[int, ...]) -> Lattice:
-    """Lattice over an RPI grid; `order` names the slice axis and the two axes in plane."""
+
+def make_slices(body: Body, protocol: Protocol, grid: Grid) -> Slices:
+    """Lay the slices of a protocol through a body; `grid` is that of the scan in RPI."""
     at = []
-    for k in range(3):
-        n, step = grid.shape[k], grid.spacing_mm[k]
+    for n, step in zip(grid.shape, grid.spacing_mm, strict=True):
         count = max(int(np.ceil((n + 1) * step / _NODE_MM)), 2) + 1
         at.append(np.linspace(-1.0, n, count))
     nodes = np.stack(np.meshgrid(*at, indexing="ij"), axis=-1)
     uvs = np.stack(body.coordinates(grid.to_world(nodes))).astype(np.float32)
-    moved = uvs.transpose(0, *(k + 1 for k in order))
-    return Lattice(np.ascontiguousarray(moved), tuple(at[k] for k in order))
+    axes = _axes(protocol)
+    moved = np.ascontiguousarray(uvs.transpose(0, *(k + 1 for k in axes)))
+    shape = tuple(grid.shape[k] for k in axes)
+    return Slices(body, protocol, shape, moved, tuple(at[k] for k in axes))
 
 
-def _weights(nodes: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> Floats:
+def _axes(protocol: Protocol) -> tuple[int, int, int]:
+    """Axes of an RPI array: the one across which slices are stacked, and the two in plane."""
+    return (2, 0, 1) if protocol.plane == "axial" else (0, 1, 2)
+
+
+def _weights(nodes: Doubles, at: Doubles) -> Floats:
     """Matrix, (len(at), len(nodes)), that interpolates linearly between nodes."""
     step = nodes[1] - nodes[0]
     x = np.clip((at - nodes[0]) / step, 0, len(nodes) - 1 - 1e-9)
@@ -146,20 +159,11 @@ _CANAL_TOP_MM = 24.0  # above it the canal belongs to the head
 CORD_TOP_MM = 3.0  # upper end of the cord's mask: the edge of C1
 
 
-@dataclass(frozen=True, eq=False)
-class Acquired:
-    """One scan in RPI: magnitude signal, and share of each voxel inside cord and lesion."""
-
-    signal: Floats
-    cord: Floats
-    lesion: Floats
-
-
 def rpi_grid(body: Body, protocol: Protocol) -> Grid:
     """Grid of a protocol's voxels in RPI, placed in the body."""
     step = np.array([protocol.pixel_mm] * 3)
     if protocol.plane != "3d":
-        step[slice_axis(protocol)] = protocol.slice_mm + protocol.gap_mm
+        step[_axes(protocol)[0]] = protocol.slice_mm + protocol.gap_mm
     shape = np.maximum(np.round(np.array(protocol.fov_mm) / step).astype(int), 3)
     x, y, z = np.deg2rad(protocol.tilt)
     turn = _turn(0, x) @ _turn(1, y) @ _turn(2, z)
@@ -172,7 +176,7 @@ def rpi_grid(body: Body, protocol: Protocol) -> Grid:
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
-def _turn(axis: int, angle: float) -> npt.NDArray[np.float64]:
+def _turn(axis: int, angle: float) -> Doubles:
     c, s = np.cos(angle), np.sin(angle)
     matrix = np.eye(3)
     i, j = [k for k in range(3) if k != axis]
@@ -180,20 +184,9 @@ def _turn(axis: int, angle: float) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def slice_axis(protocol: Protocol) -> int:
-    """Axis of an RPI array across which the slices are stacked."""
-    return 2 if protocol.plane == "axial" else 0
-
-
 def acquire(
-    rng: np.random.Generator,
-    body: Body,
-    lesions: Lesions,
-    protocol: Protocol,
-    grid: Grid,
-    *,
-    with_column: bool = True,
-) -> Acquired:
+    rng: np.random.Generator, body: Body, lesions: Lesions, protocol: Protocol, grid: Grid
+) -> tuple[Floats, Floats, Floats]:
     """Scan a body.
 
     The canal is painted at half-pixel steps on every sub-slice of the profile: seven of a thick
@@ -209,129 +202,77 @@ def acquire(
     body, lesions, protocol
     grid : Grid
         RPI grid of the voxels.
-    with_column : bool
-        False leaves out the spine and all it contains.
+
+    Returns
+    -------
+    signal : (X, Y, Z) float32
+        Magnitude.
+    cord, lesion : (X, Y, Z) float32
+        Share of each voxel inside.
     """
-    order = (2, 0, 1) if slice_axis(protocol) == 2 else (0, 1, 2)
-    lattice = make_lattice(body, grid, order)
-    shape = tuple(grid.shape[k] for k in order)
-    scene = _Scene(body, lesions, protocol, lattice, (shape[1], shape[2]), with_column)
-    made = np.zeros((3, *shape), np.float32)
-    signal, cord, lesion = made
-    field = bias_field(rng, protocol, shape)
-    for k in range(shape[0]):
-        painted = _slice(scene, k)
-        cord[k], lesion[k] = painted.cord, painted.lesion
-        clean = through_k_space(painted.signal, protocol, shape[1:])
-        clean += ghosts(painted.pulsating, protocol)
-        gain = field[k] * sensitivity(protocol, scene.at_pixels(k)[1])
-        signal[k] = noisy(rng, clean * gain, protocol)
-        signal[k] /= gain ** np.float32(protocol.normalised)
-    return Acquired(*(np.ascontiguousarray(a.transpose(np.argsort(order))) for a in made))
+    slices = make_slices(body, protocol, grid)
+    made = np.zeros((3, *slices.shape), np.float32)
+    field = bias_field(rng, protocol, slices.shape)
+    for k, (signal, cord, lesion) in enumerate(zip(*made, strict=True)):
+        fine, pulsating = _doubled(_surrounded(slices, k)), np.zeros_like(signal)
+        if window := _canal_window(slices, k):
+            steps = tuple(slice(2 * w.start, 2 * w.stop - 1) for w in window)
+            change, *shares = _canal_sums(slices, lesions, k, fine[steps], steps)
+            fine[steps] += change
+            for target, share in zip((cord, lesion, pulsating), shares, strict=True):
+                target[window] = _halved(share)
+        clean = through_k_space(fine, protocol, signal.shape) + ghosts(pulsating, protocol)
+        gain = field[k] * sensitivity(protocol, slices.at_pixels(k)[1])
+        signal[:] = noisy(rng, clean * gain, protocol)
+        signal /= gain ** np.float32(protocol.normalised)
+    back = np.argsort(_axes(protocol))
+    signal, cord, lesion = (np.ascontiguousarray(a.transpose(back)) for a in made)
+    return signal, cord, lesion
 
 
-class _Part(NamedTuple):
-    """A sub-slice of the slice profile.
-
-    Attributes
-    ----------
-    offset : float
-        From the middle of the slice, in slice spacings.
-    weight, label : float
-        Its weight in the image and in the label.
-    whole : bool
-        The surroundings of the canal are painted, too.
-    """
-
-    offset: float
-    weight: float
-    label: float
-    whole: bool
-
-
-def _profile(protocol: Protocol) -> list[_Part]:
+def _profile(protocol: Protocol) -> list[tuple[float, float, float]]:
     """Sub-slices of a slice: three of the thin ones of 3-D scans, seven of thick ones.
 
-    A thick slice's profile reaches a little beyond the slice; the label counts the slice alone. The
-    surroundings, painted on a part of the sub-slices only, get the same total weight.
+    Each has an offset from the middle of the slice, in slice spacings, a weight in the image and
+    one in the label. A thick slice's profile reaches a little beyond the slice; the label counts
+    the slice alone. The surroundings are painted on every second sub-slice only, from the second.
     """
     if protocol.plane == "3d":
-        return [_Part(k / 3, 1 / 3, 1 / 3, k == 0) for k in (-1, 0, 1)]
+        return [(k / 3, 1 / 3, 1 / 3) for k in (-1, 0, 1)]
     thick = protocol.slice_mm / (protocol.slice_mm + protocol.gap_mm)
     offsets = np.arange(-3, 4) * 0.2
     shape = np.exp(-0.5 * (offsets / 0.42) ** 4)
-    shape /= shape.sum()
     label = (np.abs(offsets) < 0.5) / 5
-    return [
-        _Part(float(o * thick), float(w), float(b), k in (1, 3, 5))
-        for k, (o, w, b) in enumerate(zip(offsets, shape, label, strict=True))
-    ]
+    return list(
+        zip((offsets * thick).tolist(), (shape / shape.sum()).tolist(), label.tolist(), strict=True)
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _Scene:
-    """What is scanned, and how; `shape` is that of a slice's pixels."""
-
-    body: Body
-    lesions: Lesions
-    protocol: Protocol
-    lattice: Lattice
-    shape: tuple[int, int]
-    with_column: bool
-
-    def at_pixels(self, k: float) -> Floats:
-        """u, v, s, (3, R, C), at the pixels of a plane."""
-        rows, columns = (np.arange(n, dtype=np.float64) for n in self.shape)
-        return self.lattice.coordinates(k, rows, columns)
-
-
-def _slice(scene: _Scene, k: int) -> Painted:
-    """Paint one slice: the surroundings, and the canal over them where it is met.
-
-    The signal, (2 R, 2 C), is that before k-space at half-pixel steps; the shares are those of the
-    pixels, (R, C).
-    """
-    profile = _profile(scene.protocol)
-    fine = _doubled(_surrounded(scene, k, [part for part in profile if part.whole]))
-    cord, lesion, pulsating = (np.zeros(scene.shape, np.float32) for _ in range(3))
-    window = _canal_window(scene, k) if scene.with_column else None
-    if window is not None:
-        steps = tuple(slice(2 * w.start, 2 * w.stop - 1) for w in window)
-        change, *shares = _canal_sums(scene, k, profile, fine[steps], steps)
-        fine[steps] += change
-        for target, share in zip((cord, lesion, pulsating), shares, strict=True):
-            target[window] = _halved(share)
-    return Painted(fine, cord, lesion, pulsating)
-
-
-def _surrounded(scene: _Scene, k: int, parts: list[_Part]) -> Floats:
+def _surrounded(slices: Slices, k: int) -> Floats:
     """Signal of all but the canal at the pixels of a slice, (R, C)."""
-    total = sum(part.weight for part in parts)
-    signal = np.zeros(scene.shape, np.float32).ravel()
-    contrast, edge_mm = scene.protocol.contrast, scene.protocol.pixel_mm * 1.1
-    for part in parts:
-        u, v, s = scene.at_pixels(k + part.offset).reshape(3, -1)
-        points = Points(scene.body, contrast, u, v, s, edge_mm)
+    parts = _profile(slices.protocol)[1::2]
+    total = sum(weight for _, weight, _ in parts)
+    signal = np.zeros(slices.shape[1] * slices.shape[2], np.float32)
+    for offset, weight, _ in parts:
+        u, v, s = slices.at_pixels(k + offset).reshape(3, -1)
+        points = Points(slices.body, slices.protocol, u, v, s, slices.protocol.pixel_mm * 1.1)
         for start in range(0, signal.size, _CHUNK):
             some = slice(start, start + _CHUNK)
-            painted = surroundings(points[some], with_column=scene.with_column)
-            signal[some] += np.float32(part.weight / total) * painted
-    return signal.reshape(scene.shape)
+            signal[some] += np.float32(weight / total) * surroundings(points[some])
+    return signal.reshape(slices.shape[1:])
 
 
-def _canal_window(scene: _Scene, k: int) -> tuple[slice, ...] | None:
+def _canal_window(slices: Slices, k: int) -> tuple[slice, ...] | None:
     """Pixels of a slice that the canal may touch; None where there are none."""
-    u, v, s = scene.at_pixels(float(k))
-    near = (u * u + v * v < (RADIUS_MM + 2) ** 2) & (s < _CANAL_TOP_MM)
+    u, v, s = slices.at_pixels(k)
+    near = (u * u + v * v < (RADIUS_MM + 2) ** 2) & (s < _CANAL_TOP_MM) & slices.body.has_column
     return next(iter(ndimage.find_objects(near.astype(int))), None)
 
 
 def _canal_sums(
-    scene: _Scene, k: int, profile: list[_Part], under: Floats, steps: tuple[slice, ...]
-) -> Painted:
-    """Sum of a profile over the canal at half-pixel steps, each (H, W).
-
-    The signal is what the canal adds to that of the surroundings.
+    slices: Slices, lesions: Lesions, k: int, under: Floats, steps: tuple[slice, ...]
+) -> Floats:
+    """Sum over the sub-slices of the canal at half-pixel steps of a slice.
 
     Parameters
     ----------
@@ -339,22 +280,26 @@ def _canal_sums(
         Signal that is there without the canal.
     steps : (slice, slice)
         Which of the slice's half-pixel steps these are.
+
+    Returns
+    -------
+    (4, H, W) float32
+        What the canal adds to the signal; shares inside cord and lesions, and of pulsating fluid.
     """
-    protocol = scene.protocol
     rows, columns = (np.arange(w.start, w.stop) / 2 for w in steps)
-    sums = Painted(*np.zeros((4, *under.shape), np.float32))
-    for part in profile:
-        u, v, s = scene.lattice.coordinates(k + part.offset, rows, columns)
+    sums = np.zeros((4, *under.shape), np.float32)
+    for offset, weight, label in _profile(slices.protocol):
+        u, v, s = slices.coordinates(k + offset, rows, columns)
         chosen = (np.sqrt(u * u + v * v) < RADIUS_MM) & (s < _CANAL_TOP_MM)
-        u, v, s, before = u[chosen], v[chosen], s[chosen], under[chosen]
-        points = Points(scene.body, protocol.contrast, u, v, s, protocol.pixel_mm / 2)
-        found = canal(points, scene.lesions, before, protocol.flow)
-        below_head = np.clip((_CANAL_TOP_MM - s) / 8, 0, 1)
-        in_mask = (s < CORD_TOP_MM).astype(np.float32)
-        sums.signal[chosen] += part.weight * (below_head * (found.signal - before))
-        sums.cord[chosen] += part.label * (found.cord * in_mask)
-        sums.lesion[chosen] += part.label * (found.lesion * in_mask)
-        sums.pulsating[chosen] += part.weight * found.pulsating * below_head
+        points = Points(slices.body, slices.protocol, u, v, s, slices.protocol.pixel_mm / 2)[chosen]
+        before = under[chosen]
+        signal, cord, lesion, pulsating = canal(points, lesions, before)
+        below_head = np.clip((_CANAL_TOP_MM - points.s) / 8, 0, 1)
+        in_mask = (points.s < CORD_TOP_MM).astype(np.float32)
+        sums[0, chosen] += weight * (below_head * (signal - before))
+        sums[1, chosen] += label * (cord * in_mask)
+        sums[2, chosen] += label * (lesion * in_mask)
+        sums[3, chosen] += weight * pulsating * below_head
     return sums
 
 

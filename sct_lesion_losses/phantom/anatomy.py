@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from sct_lesion_losses.phantom.noise import Floats, NoiseField, field, make_tables, smooth_walk
-
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 STEP_MM = 0.25  # of every table over s
-TOP_MM = 100.0
-BOTTOM_MM = -460.0
+BOTTOM_MM, TOP_MM = -460.0, 100.0
+AXIS_MM = np.arange(BOTTOM_MM, TOP_MM + STEP_MM / 2, STEP_MM)  # s of every table entry
 LEVELS = (*(f"C{k}" for k in range(1, 8)), *(f"T{k}" for k in range(1, 13)), "L1")
 
 # Knots over the vertebral level (C1 = 1 … T12 = 19): adults, means of published MRI series.
@@ -32,6 +32,93 @@ _BODY_DEPTH = ((1, 3, 7, 12, 19), (11, 15.5, 16.5, 22, 29))
 _BODY_WIDTH = ((1, 3, 7, 12, 19), (9.5, 9.5, 12, 13.5, 18))  # half
 _SPINOUS = ((1, 2, 3, 6, 7, 10, 19), (3, 17, 13, 18, 28, 30, 26))
 _SPINOUS_TILT = ((1, 3, 7, 10, 14, 19), (0.15, 0.3, 0.55, 1.0, 1.2, 0.5))
+
+_SIZE = 64  # samples along each axis of a periodic table of noise; a power of two
+_PITCH = _SIZE + 1  # the first sample is repeated at the end, so that neighbours need no wrapping
+_CORNERS = tuple(
+    a * _PITCH * _PITCH + b * _PITCH + c for a in (0, 1) for b in (0, 1) for c in (0, 1)
+)
+_STEPS = 4  # samples per correlation length: close enough for a nearest-neighbour look-up
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseField:
+    """A stationary random field of three coordinates, zero mean and unit variance.
+
+    Attributes
+    ----------
+    table : (65 * 65 * 65,) float32
+        One period of the field and its first samples once more, raveled.
+    scale : (3,) float64
+        Table samples per mm along u, v and s.
+    offset : (3,) float64
+        Where the origin lies in the table, in samples.
+    """
+
+    table: Floats
+    scale: Doubles
+    offset: Doubles
+
+    def __call__(self, u: Floats, v: Floats, s: Floats) -> Floats:
+        """Values of the field at coordinates in mm, arrays of one shape.
+
+        Fine fields are looked up, coarse ones (steps of over 1 mm) interpolated linearly.
+        """
+        at = [
+            x * np.float32(f) + np.float32(o)
+            for x, f, o in zip((u, v, s), self.scale, self.offset, strict=True)
+        ]
+        low = [x.astype(np.int32) for x in at]
+        i, j, k = (x & (_SIZE - 1) for x in low)
+        i *= _PITCH * _PITCH
+        j *= _PITCH
+        i += j
+        i += k
+        if self.scale[:2].min() >= 1.0:
+            return self.table.take(i)
+        values = [self.table[step:].take(i) for step in _CORNERS]
+        for x, n in zip(reversed(at), reversed(low), strict=True):  # along s, v, then u
+            weight = x - n.astype(np.float32)
+            for one, other in zip(values[::2], values[1::2], strict=True):
+                other -= one
+                other *= weight
+                other += one
+            values = values[1::2]
+        return values[0]
+
+
+def make_table(rng: np.random.Generator) -> Floats:
+    """Draw a periodic table of smooth noise."""
+    white = rng.standard_normal((_SIZE, _SIZE, _SIZE), dtype=np.float32)
+    smooth = ndimage.gaussian_filter(white, _STEPS / 2, mode="wrap")
+    smooth -= smooth.mean()
+    smooth /= smooth.std()
+    return np.pad(smooth, (0, _PITCH - _SIZE), mode="wrap").ravel().astype(np.float32)
+
+
+def field(
+    rng: np.random.Generator, table: Floats, length_mm: float | tuple[float, float, float]
+) -> NoiseField:
+    """Field with the given correlation length, isotropic or along u, v and s.
+
+    Fields from one table differ by a random shift only; take tables of their own where two
+    fields must not be related.
+    """
+    # A large positive offset keeps the truncation to integers away from zero.
+    offset = rng.uniform(0, _SIZE, 3) + 64 * _SIZE
+    return NoiseField(table, _STEPS / np.broadcast_to(length_mm, 3), offset)
+
+
+def smooth_walk(rng: np.random.Generator, length_mm: float, sd: float) -> Doubles:
+    """Smooth random function of s, (S,), with correlation length and deviation given."""
+    sigma = length_mm / STEP_MM / 2
+    margin, size = int(3 * sigma) + 1, len(AXIS_MM)
+    white = rng.standard_normal(size + 2 * margin)
+    smooth = ndimage.gaussian_filter1d(white, sigma, mode="wrap")[margin : margin + size]
+    # Deviation of white noise after a Gaussian filter, known in advance: no division by a sample.
+    expected = 1 / np.sqrt(2 * sigma * np.sqrt(np.pi))
+    walk: Doubles = smooth * (sd / expected)
+    return walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +140,8 @@ class Body:
         Sizes that do not change along s.
     tubes : (N, 6) float32
         Vessels and other strands: u and v at s = 0, their slopes, radius, brightness class.
+    has_column : bool
+        False in a part of the body where there is no spine.
     """
 
     tables: dict[str, Floats]
@@ -64,16 +153,12 @@ class Body:
     noise: dict[str, NoiseField]
     numbers: dict[str, float]
     tubes: Floats
-
-    def index(self, s: Floats) -> npt.NDArray[np.int32]:
-        """Index into the tables of coordinates s."""
-        at = (s - np.float32(BOTTOM_MM)) * np.float32(1 / STEP_MM) + np.float32(0.5)
-        index = at.astype(np.int32)
-        return np.clip(index, 0, len(self.curve) - 1, out=index)
+    has_column: bool = True
 
     def at(self, s: Floats, *names: str) -> list[Any]:
         """Values of some tables at coordinates s."""
-        index = self.index(s)
+        rounded = (s - np.float32(BOTTOM_MM)) * np.float32(1 / STEP_MM) + np.float32(0.5)
+        index = np.clip(rounded.astype(np.int32), 0, len(AXIS_MM) - 1)
         return [self.tables[name].take(index) for name in names]
 
     def level(self, s: float) -> str:
@@ -82,47 +167,39 @@ class Body:
 
     def cord_centre(self, s: Doubles) -> Doubles:
         """World coordinates, (N, 3) mm, of the cord's centre at s, (N,)."""
-        along = axis_mm()
-        points = _lookup(s, along, self.curve)
+        points = _lookup(s, self.curve)
         for name, vectors in (("cord_u", self.right), ("cord_v", self.front)):
-            shift = np.interp(s, along, self.tables[name])
-            points = points + shift[:, None] * _lookup(s, along, vectors)
+            shift = np.interp(s, AXIS_MM, self.tables[name])
+            points = points + shift[:, None] * _lookup(s, vectors)
         return points
 
     def coordinates(self, world_mm: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """Cord coordinates u, v, s, each (...), of world coordinates, (..., 3)."""
-        along = axis_mm()
-        s = np.interp(world_mm[..., 2], self.curve[:, 2], along)
+        s = np.interp(world_mm[..., 2], self.curve[:, 2], AXIS_MM)
         for _ in range(4):
-            offset = world_mm - _lookup(s, along, self.curve)
-            s = s + 0.9 * (offset * _lookup(s, along, self.up)).sum(-1)
-        offset = world_mm - _lookup(s, along, self.curve)
-        u = (offset * _lookup(s, along, self.right)).sum(-1)
-        v = (offset * _lookup(s, along, self.front)).sum(-1)
+            offset = world_mm - _lookup(s, self.curve)
+            s = s + 0.9 * (offset * _lookup(s, self.up)).sum(-1)
+        offset = world_mm - _lookup(s, self.curve)
+        u, v = ((offset * _lookup(s, axis)).sum(-1) for axis in (self.right, self.front))
         return u, v, s
 
 
-def axis_mm() -> Doubles:
-    """S of every table entry, (S,) mm."""
-    return np.arange(BOTTOM_MM, TOP_MM + STEP_MM / 2, STEP_MM)
-
-
-def _lookup(s: Doubles, along: Doubles, table: Doubles) -> Doubles:
-    return np.stack([np.interp(s, along, table[:, k]) for k in range(3)], axis=-1)
+def _lookup(s: Doubles, table: Doubles) -> Doubles:
+    return np.stack([np.interp(s, AXIS_MM, column) for column in table.T], axis=-1)
 
 
 def make_body(rng: np.random.Generator) -> Body:
     """Draw a subject."""
-    along = axis_mm()
-    edges, level = _levels(rng, along)
-    curve, up = _curve(rng, along, level)
+    edges, level = _levels(rng)
+    centres = (edges[:-1] + edges[1:]) / 2
+    curve, up = _curve(rng, level)
     right = np.cross(np.broadcast_to([0.0, 1.0, 0.0], up.shape), up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
     numbers = _numbers(rng)
     tables = {
-        **_sections(rng, along, level, edges, numbers["flat"]),
-        **_column(rng, along, level, edges),
-        **_outline(along, numbers),
+        **_sections(rng, level, edges, numbers["flat"]),
+        **_column(rng, level, edges, centres),
+        **_outline(numbers),
     }
     return Body(
         tables={name: np.asarray(t, dtype=np.float32) for name, t in tables.items()},
@@ -130,28 +207,24 @@ def make_body(rng: np.random.Generator) -> Body:
         front=np.cross(up, right),
         right=right,
         up=up,
-        centres=(edges[:-1] + edges[1:]) / 2,
+        centres=centres,
         noise=_noise(rng),
         numbers=numbers,
         tubes=_tubes(rng),
     )
 
 
-def _knots(level: Doubles, knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Doubles:
-    return np.interp(level, *knots)
-
-
-def _levels(rng: np.random.Generator, along: Doubles) -> tuple[Doubles, Doubles]:
+def _levels(rng: np.random.Generator) -> tuple[Doubles, Doubles]:
     """Edges of the levels, 21 values of s from C1's upper edge down, and the level at each s."""
     numbers = np.arange(1, len(LEVELS) + 1)
-    heights = _knots(numbers.astype(float), _HEIGHT) * rng.normal(1, 0.06)
+    heights = np.interp(numbers, *_HEIGHT) * rng.normal(1, 0.06)
     heights *= rng.normal(1, 0.025, len(heights))
     edges = np.concatenate([[0.0], -np.cumsum(heights)])
-    level = np.interp(along, edges[::-1], np.arange(len(LEVELS), -1, -1) + 0.5)
+    level = np.interp(AXIS_MM, edges[::-1], np.arange(len(LEVELS), -1, -1) + 0.5)
     return edges, level
 
 
-def _curve(rng: np.random.Generator, along: Doubles, level: Doubles) -> tuple[Doubles, Doubles]:
+def _curve(rng: np.random.Generator, level: Doubles) -> tuple[Doubles, Doubles]:
     """Axis of the canal and its tangent: integrated angles, lordosis, kyphosis and noise."""
     lordosis, kyphosis = rng.normal(4, 6), rng.normal(15, 5)
     lean = rng.normal(4, 5)
@@ -161,41 +234,39 @@ def _curve(rng: np.random.Generator, along: Doubles, level: Doubles) -> tuple[Do
         [0.5, 2, 5, 8, 10, 14, 19],
         np.array([-lordosis * 1.3, -lordosis, 0, lordosis, lordosis * 0.6 + 4, 0, -kyphosis]),
     )
-    size = len(along)
-    angle += smooth_walk(rng, size, STEP_MM, 60, 1.2)
-    side = smooth_walk(rng, size, STEP_MM, 120, 1.0) + rng.normal(0, 1.0)
+    angle += smooth_walk(rng, 60, 1.2)
+    side = smooth_walk(rng, 120, 1.0) + rng.normal(0, 1.0)
     theta, phi = np.deg2rad(angle), np.deg2rad(np.clip(side, -3, 3))
     up = np.stack([np.sin(phi), np.sin(theta) * np.cos(phi), np.cos(theta) * np.cos(phi)], -1)
     curve = np.cumsum(up, axis=0) * STEP_MM
-    curve -= curve[int(np.argmin(np.abs(along)))]
+    curve -= curve[int(np.argmin(np.abs(AXIS_MM)))]
     return curve, up
 
 
 def _sections(
-    rng: np.random.Generator, along: Doubles, level: Doubles, edges: Doubles, flat: float
+    rng: np.random.Generator, level: Doubles, edges: Doubles, flat: float
 ) -> dict[str, Doubles]:
     """Half axes of cord and dural sac, their offsets and the bulges of the discs."""
-    size = len(along)
     scale, shape = rng.normal(1, 0.04), rng.normal(1, 0.03)
-    wobble = 1 + smooth_walk(rng, size, STEP_MM, 25, 0.012)
-    ap = _knots(level, _CORD_AP) * scale * shape * wobble / 2
-    rl = _knots(level, _CORD_RL) * scale / shape * wobble / 2
+    wobble = 1 + smooth_walk(rng, 25, 0.012)
+    ap = np.interp(level, *_CORD_AP) * scale * shape * wobble / 2
+    rl = np.interp(level, *_CORD_RL) * scale / shape * wobble / 2
     # Above the first level the cord widens into the medulla.
-    above = np.clip(along / 25, 0, 1)
+    above = np.clip(AXIS_MM / 25, 0, 1)
     ap, rl = ap * (1 + 0.7 * above), rl * (1 + 0.45 * above)
-    area = _knots(level, _CANAL_AREA) * rng.normal(1, 0.09) * 0.9
-    ratio = _knots(level, _CANAL_RATIO) * rng.normal(1, 0.04)
-    sac_v = np.sqrt(area / np.pi / ratio) * (1 + smooth_walk(rng, size, STEP_MM, 20, 0.025))
-    sac_u = np.sqrt(area / np.pi * ratio) * (1 + smooth_walk(rng, size, STEP_MM, 20, 0.025))
+    area = np.interp(level, *_CANAL_AREA) * rng.normal(1, 0.09) * 0.9
+    ratio = np.interp(level, *_CANAL_RATIO) * rng.normal(1, 0.04)
+    sac_v = np.sqrt(area / np.pi / ratio) * (1 + smooth_walk(rng, 20, 0.025))
+    sac_u = np.sqrt(area / np.pi * ratio) * (1 + smooth_walk(rng, 20, 0.025))
     sac_v, sac_u = np.maximum(sac_v, ap + 0.9), np.maximum(sac_u, rl + 1.2)
     sac_v, sac_u = sac_v * (1 + 0.6 * above), sac_u * (1 + 0.5 * above)
-    bulge, fold = _bulges(rng, along, edges)
+    bulge, fold = _bulges(rng, edges)
     # The sac is flat in front: `flat` of its half axis remains there.
     sac_v = np.maximum(sac_v, (ap + 0.8) / flat)
     room, ahead = sac_v - ap, sac_v * flat - ap
     # The cord lies nearer to the front where the spine bends forward.
     drift = np.interp(level, [1, 4, 8, 13, 19], [0.0, 0.05, 0.1, 0.4, -0.1])
-    push = (drift + rng.normal(0, 0.2) + smooth_walk(rng, size, STEP_MM, 50, 0.12)) * room
+    push = (drift + rng.normal(0, 0.2) + smooth_walk(rng, 50, 0.12)) * room
     front = np.maximum(ahead - bulge * 0.7 - 0.2, -room + 0.31)
     return {
         "cord_ru": rl,
@@ -204,32 +275,31 @@ def _sections(
         "sac_rv": sac_v,
         "bulge": bulge,
         "fold": fold,
-        "cord_u": rng.normal(0, 0.3) + smooth_walk(rng, size, STEP_MM, 60, 0.3),
+        "cord_u": rng.normal(0, 0.3) + smooth_walk(rng, 60, 0.3),
         "cord_v": np.clip(push, -room + 0.3, front),
     }
 
 
-def _bulges(rng: np.random.Generator, along: Doubles, edges: Doubles) -> tuple[Doubles, Doubles]:
+def _bulges(rng: np.random.Generator, edges: Doubles) -> tuple[Doubles, Doubles]:
     """Indentation of the sac by discs (front) and ligaments (back), mm."""
-    bulge, fold = np.zeros_like(along), np.zeros_like(along)
+    bulge, fold = np.zeros_like(AXIS_MM), np.zeros_like(AXIS_MM)
     worn = rng.random() < 0.5
     for k in range(2, len(edges) - 1):
         size = min(rng.exponential(0.9 if worn and k <= 7 else 0.25), 3.2)
-        bulge += size * np.exp(-0.5 * ((along - edges[k]) / rng.uniform(1.8, 3.2)) ** 2)
+        bulge += size * np.exp(-0.5 * ((AXIS_MM - edges[k]) / rng.uniform(1.8, 3.2)) ** 2)
         size = min(rng.exponential(0.35), 1.6)
-        fold += size * np.exp(-0.5 * ((along - edges[k]) / 3.0) ** 2)
+        fold += size * np.exp(-0.5 * ((AXIS_MM - edges[k]) / 3.0) ** 2)
     return bulge, fold
 
 
 def _column(
-    rng: np.random.Generator, along: Doubles, level: Doubles, edges: Doubles
+    rng: np.random.Generator, level: Doubles, edges: Doubles, centres: Doubles
 ) -> dict[str, Doubles]:
     """Vertebrae and discs along s."""
     inner = edges[1:-1]
-    nearest = np.argmin(np.abs(along[:, None] - inner[None]), axis=1)
-    thickness = _knots(np.arange(1.5, len(inner) + 1), _DISC) * rng.normal(1, 0.12, len(inner))
-    centres = (edges[:-1] + edges[1:]) / 2
-    own = np.argmin(np.abs(along[:, None] - centres[None]), axis=1)
+    nearest = np.argmin(np.abs(AXIS_MM[:, None] - inner), axis=1)
+    thickness = np.interp(np.arange(1.5, len(inner) + 1), *_DISC) * rng.normal(1, 0.12, len(inner))
+    own = np.argmin(np.abs(AXIS_MM[:, None] - centres), axis=1)
     marrow = 1 + 0.06 * rng.standard_normal(len(centres))
     water = np.clip(rng.normal(1, 0.35, len(inner)), 0.3, 1.8)
     # The spinous processes differ from one vertebra to the next.
@@ -238,14 +308,14 @@ def _column(
     return {
         "level": level,
         # mm inside the disc, negative in the vertebra
-        "disc": thickness[nearest] / 2 - np.abs(along - inner[nearest]),
-        "middle": along - centres[own],  # mm above the middle of the vertebra
+        "disc": thickness[nearest] / 2 - np.abs(AXIS_MM - inner[nearest]),
+        "middle": AXIS_MM - centres[own],  # mm above the middle of the vertebra
         "marrow": marrow[own],
         "water": water[nearest],
-        "depth": _knots(level, _BODY_DEPTH) * rng.normal(1, 0.06),
-        "width": _knots(level, _BODY_WIDTH) * rng.normal(1, 0.06),
-        "spinous": _knots(level, _SPINOUS) * rng.normal(1, 0.1),
-        "tilt": _knots(level, _SPINOUS_TILT) * rng.normal(1, 0.15),
+        "depth": np.interp(level, *_BODY_DEPTH) * rng.normal(1, 0.06),
+        "width": np.interp(level, *_BODY_WIDTH) * rng.normal(1, 0.06),
+        "spinous": np.interp(level, *_SPINOUS) * rng.normal(1, 0.1),
+        "tilt": np.interp(level, *_SPINOUS_TILT) * rng.normal(1, 0.15),
         "process_length": longer[own],
         "process_height": taller[own],
         "process_lean": leaning[own],
@@ -278,7 +348,7 @@ def _numbers(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _outline(along: Doubles, n: dict[str, float]) -> dict[str, Doubles]:
+def _outline(n: dict[str, float]) -> dict[str, Doubles]:
     """Skin: half axes and centre over s; head above, neck, then shoulders and chest."""
     knots = [-200, -150, -110, -70, -20, 15, 60, 100]
     rl = [n["chest_rl"], n["chest_rl"], n["chest_rl"] * 0.85, n["neck_rl"] * 1.15, n["neck_rl"]]
@@ -288,14 +358,14 @@ def _outline(along: Doubles, n: dict[str, float]) -> dict[str, Doubles]:
     back = [48, 46, 44, 44, 44, 48, 62, 70]  # from the canal to the muscles' back
     centre = [a - b - n["nape"] for a, b in zip(ap, back, strict=True)]
     return {
-        "skin_ru": np.interp(along, knots, rl),
-        "skin_rv": np.interp(along, knots, ap),
-        "skin_v": np.interp(along, knots, centre),
+        "skin_ru": np.interp(AXIS_MM, knots, rl),
+        "skin_rv": np.interp(AXIS_MM, knots, ap),
+        "skin_v": np.interp(AXIS_MM, knots, centre),
     }
 
 
 def _noise(rng: np.random.Generator) -> dict[str, NoiseField]:
-    a, b, c, d = make_tables(rng, 4)
+    a, b, c, d = (make_table(rng) for _ in range(4))
     return {
         "septa": field(rng, a, (11.0, 8.0, 45.0)),
         "septa_fine": field(rng, b, (6.0, 5.0, 25.0)),

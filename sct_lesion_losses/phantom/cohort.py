@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import itertools
@@ -23,7 +24,6 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import replacing, require_writable, write_json, write_text
 from sct_lesion_losses.phantom.scan import (
     LESION_FREE,
-    LesionRecord,
     PhantomScan,
     Preset,
     check,
@@ -32,17 +32,37 @@ from sct_lesion_losses.phantom.scan import (
 )
 from sct_lesion_losses.phantom.sites import SITES, Site, home_site
 
+DESCRIPTION = "dataset_description.json"
+TRUTH_COLUMNS = (
+    "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
+    "section_share", "intensity_ratio", "volume_mm3", "labelled",
+)  # fmt: skip
+SCANS_PER_SUBJECT = 161 / 108  # of the study
 
-def write_scan(scan: PhantomScan, raw: Path, labels: Path, stem: str) -> Path:
-    """Write a scan, its sidecar and its labels; return the path of the scan."""
+logger = logging.getLogger(__name__)
+
+
+def write_scan(scan: PhantomScan, out: Path, folder: str, stem: str) -> None:
+    """Write a scan, its sidecar and its labels into a cohort.
+
+    Parameters
+    ----------
+    scan : PhantomScan
+    out : Path
+        Folder of the cohort.
+    folder, stem : str
+        Folder of the scan in the cohort, and of its labels in each of the derivatives; start of
+        the names of the files.
+    """
     slope = 0.5 if scan.protocol.dtype == "int16-scaled" else None
-    path = raw / f"{stem}.nii.gz"
-    write_nifti(path, scan.image, scan.grid, slope)
-    write_json(raw / f"{stem}.json", _sidecar(scan))
-    write_nifti(labels / f"{stem}_label-lesion_seg.nii.gz", scan.lesion, scan.grid)
-    write_nifti(labels / f"{stem}_label-SC_seg.nii.gz", scan.cord, scan.grid)
-    write_nifti(labels / f"{stem}_label-centerline.nii.gz", centerline_mask(scan), scan.grid)
-    return path
+    write_nifti(out / folder / f"{stem}.nii.gz", scan.image, scan.grid, slope)
+    write_json(out / folder / f"{stem}.json", _sidecar(scan))
+    truth = {"lesion_seg": scan.lesion, "SC_seg": scan.cord, "centerline": centerline_mask(scan)}
+    masks = [("labels", label, mask) for label, mask in truth.items()]
+    masks += [(rater_name(k), "lesion_seg", mask) for k, mask in enumerate(scan.raters, start=1)]
+    for name, label, mask in masks:
+        path = out / "derivatives" / name / folder / f"{stem}_label-{label}.nii.gz"
+        write_nifti(path, mask, scan.grid)
 
 
 def write_nifti(
@@ -78,7 +98,7 @@ def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
 
 
 def _sidecar(scan: PhantomScan) -> dict[str, Any]:
-    p, negatives = scan.protocol, scan.hard_negatives
+    p = scan.protocol
     return {
         "Modality": "MR",
         "Manufacturer": p.manufacturer,
@@ -90,19 +110,9 @@ def _sidecar(scan: PhantomScan) -> dict[str, Any]:
         "Simulated": True,
         "SimulationProtocol": asdict(p),
         "SimulationSeed": [scan.seed, scan.subject, scan.scan],
-        "SimulatedHardNegatives": {} if negatives is None else asdict(negatives),
+        "SimulatedHardNegatives": scan.hard_negatives,
         "DroppedComponents": scan.dropped,
     }
-
-
-DESCRIPTION = "dataset_description.json"
-TRUTH_COLUMNS = (
-    "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
-    "section_share", "intensity_ratio", "volume_mm3", "labelled",
-)  # fmt: skip
-SCANS_PER_SUBJECT = 161 / 108  # of the study
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,11 +143,10 @@ class Cohort:
 
     def folders(self) -> dict[str, str]:
         """Folders of derivatives, and the name of the data in each."""
-        numbers = range(1, self.raters + 1)
-        drawn = {
-            rater_name(k): f"Lesions of the synthetic cohort as drawn by rater {k}" for k in numbers
-        }
-        return {"labels": "Ground truth of the synthetic cohort", **drawn}
+        names = {"labels": "Ground truth of the synthetic cohort"}
+        for k in range(1, self.raters + 1):
+            names[rater_name(k)] = f"Lesions of the synthetic cohort as drawn by rater {k}"
+        return names
 
     def description(self) -> dict[str, Any]:
         """Describe the dataset, with all that its scans depend on."""
@@ -180,25 +189,10 @@ def scans_of(subject: int) -> range:
     return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One scan to make."""
-
-    cohort: Cohort
-    subject: int
-    scan: int
-
-    @property
-    def session(self) -> str:
-        return f"ses-{self.scan + 1:02d}" if len(scans_of(self.subject)) > 1 else ""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Subject and, where there are several, session."""
-        return tuple(filter(None, (subject_name(self.subject), self.session)))
-
-    def __str__(self) -> str:
-        return " ".join(self.parts)
+def _names(subject: int, scan: int) -> tuple[str, ...]:
+    """Names of the folders of a scan: of its subject and, where there are several, session."""
+    session = (f"ses-{scan + 1:02d}",) if len(scans_of(subject)) > 1 else ()
+    return (subject_name(subject), *session)
 
 
 def make_cohort(
@@ -257,24 +251,30 @@ def make_cohort(
         raise UsageError(f"received {n_subjects} subjects and {jobs} jobs, expected 1 or more")
     if not 0 <= lesion_free <= 1:
         raise UsageError(f"the lesion-free share is {lesion_free}, expected 0 to 1")
-    check(seed, preset, sites, raters)
+    if not 1 <= sites <= len(SITES):
+        raise UsageError(f"sites is {sites}, expected 1 to {len(SITES)}")
+    check(preset, seed=seed, raters=raters)
     cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters, tuple(only))
     _check_sites(cohort)
     _claim(cohort)
-    tasks = [_Task(cohort, subject, k) for subject in cohort.members() for k in scans_of(subject)]
-    rows = executor.run(_write_scan, tasks, jobs, progress=progress)
+    tasks = [(subject, k) for subject in cohort.members() for k in scans_of(subject)]
+    rows = executor.run(
+        functools.partial(_write_scan, cohort),
+        tasks,
+        jobs,
+        name=lambda task: " ".join(_names(*task)),
+        progress=progress,
+    )
     # The last column says whether a lesion is labelled.
     missed = [
-        str(task)
-        for task, found in zip(tasks, rows, strict=True)
-        if found and not any(row[-1] for row in found)
+        task for task, own in zip(tasks, rows, strict=True) if own and not any(r[-1] for r in own)
     ]
     if missed:
         logger.warning(
             "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "
             "the first is %s",
             len(missed),
-            missed[0],
+            " ".join(_names(*missed[0])),
         )
     _write_table(cohort.out / "participants.tsv", cohort.participants())
     _write_table(cohort.out / "truth.tsv", [TRUTH_COLUMNS, *itertools.chain(*rows)])
@@ -313,63 +313,46 @@ def _claim(cohort: Cohort) -> None:
     derivatives = out / "derivatives"
     places = [*out.glob("sub-*"), *derivatives.glob("rater-*"), *derivatives.glob("labels/sub-*")]
     others = sorted(p.relative_to(out).as_posix() for p in places if p.name not in own)
-    said = _read_description(out / DESCRIPTION)
-    if said is None and places:
-        others.append(f"no {DESCRIPTION}")
-    elif said not in (None, described):
+    try:
+        if json.loads((out / DESCRIPTION).read_text("utf-8", errors="replace")) != described:
+            others.append(f"another {DESCRIPTION}")
+    except FileNotFoundError:
+        others += [f"no {DESCRIPTION}"] if places else []
+    except ValueError:  # no JSON
         others.append(f"another {DESCRIPTION}")
+    except OSError as error:
+        raise OutputError(
+            f"{out / DESCRIPTION}: cannot read this file ({error.strerror}); choose an empty folder"
+        ) from error
     if others:
         raise OutputError(f"{out}: holds another cohort ({others[0]}); choose an empty folder")
     write_json(out / DESCRIPTION, described)
 
 
-def _read_description(path: Path) -> object:
-    """Content of a description: None where there is none, its text where it is no JSON."""
-    try:
-        text = path.read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot read this file ({error.strerror}); choose an empty folder"
-        ) from error
-    try:
-        return json.loads(text) or text
-    except ValueError:
-        return text
-
-
-def _write_scan(task: _Task) -> list[tuple[object, ...]]:
+def _write_scan(cohort: Cohort, task: tuple[int, int]) -> list[tuple[object, ...]]:
     """Make one scan and write its files; return its rows of the truth table, one a lesion."""
-    cohort = task.cohort
+    subject, number = task
     scan = make_scan(
         cohort.seed,
-        task.subject,
-        task.scan,
-        lesions=cohort.affected(task.subject),
+        subject,
+        number,
+        site=None if cohort.preset == "wide" else home_site(cohort.seed, subject, cohort.sites),
+        lesions=cohort.affected(subject),
         preset=cohort.preset,
-        sites=cohort.sites,
         raters=cohort.raters,
     )
-    folder = "/".join((*task.parts, "anat"))
-    stem = "_".join((*task.parts, "T2w"))
-    derivatives = cohort.out / "derivatives"
-    write_scan(scan, cohort.out / folder, derivatives / "labels" / folder, stem)
-    for rater, mask in enumerate(scan.raters, start=1):
-        drawn = derivatives / rater_name(rater) / folder / f"{stem}_label-lesion_seg.nii.gz"
-        write_nifti(drawn, mask, scan.grid)
-    identity = (subject_name(task.subject), task.session or "n/a", f"{folder}/{stem}.nii.gz")
-    return [(*identity, *_truth(record)) for record in scan.lesions]
-
-
-def _truth(record: LesionRecord) -> tuple[object, ...]:
-    """Columns of the truth table about a lesion."""
-    drawn = record.lesion
-    return (
-        record.number, drawn.level, drawn.place, f"{drawn.s_mm:.2f}",
-        f"{drawn.half_length_mm:.2f}", f"{drawn.share:.3f}", f"{drawn.ratio:.3f}",
-        f"{record.volume_mm3:.1f}", int(record.labelled),
-    )  # fmt: skip
+    names = _names(subject, number)
+    folder, stem = "/".join((*names, "anat")), "_".join((*names, "T2w"))
+    write_scan(scan, cohort.out, folder, stem)
+    name, session = (*names, "n/a")[:2]
+    return [
+        (
+            name, session, f"{folder}/{stem}.nii.gz", k, item.level, item.place,
+            f"{item.s_mm:.2f}", f"{item.half_length_mm:.2f}", f"{item.share:.3f}",
+            f"{item.ratio:.3f}", f"{volume:.1f}", int(volume > 0),
+        )
+        for k, (item, volume) in enumerate(zip(scan.lesions, scan.volumes_mm3, strict=True), 1)
+    ]  # fmt: skip
 
 
 def _write_table(path: Path, rows: Iterable[tuple[object, ...]]) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.phantom.anatomy import LEVELS, Body, axis_mm
-from sct_lesion_losses.phantom.noise import Floats, NoiseField, cover, field, make_tables
+from sct_lesion_losses.phantom.anatomy import (
+    AXIS_MM,
+    LEVELS,
+    Body,
+    Floats,
+    NoiseField,
+    field,
+    make_table,
+)
 
 # Share of lesions by place in the section.
 _PLACES = ("lateral", "posterior", "central", "anterior", "transverse")
@@ -101,16 +110,16 @@ def draw_lesions(
     bright_tail : float
         Share of lesions brighter than the range of the study's own, up to a ratio of 4.
     """
-    tables = make_tables(rng, 2)
+    coarse, fine = make_table(rng), make_table(rng)
     count = 1 + int(rng.negative_binomial(1.2, 1.2 / (1.2 + 3.0)))
     items = tuple(_draw(rng, body, extent_mm, bright_tail) for _ in range(count))
     haze = float(rng.uniform(1.04, 1.11)) if rng.random() < 0.45 else 1.0
     return Lesions(
         items=items if affected else (),
-        warp=field(rng, tables[0], (2.6, 2.6, 5.0)),
-        inner=field(rng, tables[1], (1.6, 1.6, 3.5)),
+        warp=field(rng, coarse, (2.6, 2.6, 5.0)),
+        inner=field(rng, fine, (1.6, 1.6, 3.5)),
         haze=haze,
-        spread=field(rng, tables[1], (5.0, 5.0, 25.0)),
+        spread=field(rng, fine, (5.0, 5.0, 25.0)),
     )
 
 
@@ -179,26 +188,18 @@ def _shape(rng: np.random.Generator, place: str, share: float) -> dict[str, floa
 
 
 def distance(
-    lesion: Lesion,
-    lesions: Lesions,
-    a: Floats,
-    b: Floats,
-    s: Floats,
-    u: Floats,
-    v: Floats,
-    radius_mm: Floats,
+    lesion: Lesion, lesions: Lesions, body: Body, u: Floats, v: Floats, s: Floats
 ) -> Floats:
-    """Signed distance, mm, to a lesion's surface, negative inside.
+    """Signed distance, mm, to the surface of one of the lesions, negative inside.
 
     Parameters
     ----------
-    a, b : (N,) float32
-        u and v from the cord's centre, relative to its half axes.
-    s, u, v : (N,) float32
+    lesion, lesions, body
+    u, v, s : (N,) float32
         Cord coordinates, mm.
-    radius_mm : (N,) float32
-        Mean radius of the cord.
     """
+    middle_u, middle_v, ru, rv = body.at(s, "cord_u", "cord_v", "cord_ru", "cord_rv")
+    a, b = (u - middle_u) / ru, (v - middle_v) / rv
     cos, sin = float(np.cos(lesion.angle)), float(np.sin(lesion.angle))
     outward = (a * cos + b * sin - lesion.centre) / lesion.radial
     across = (b * cos - a * sin) / lesion.tangential
@@ -209,13 +210,9 @@ def distance(
     along *= np.sqrt(along)  # blunt ends: the squared term below grows with the third power
     size = np.sqrt(outward * outward + across * across + along * along)
     size += lesion.roughness * lesions.warp(u, v, s)
+    radius_mm = (ru + rv) * 0.5
     result: Floats = (size - 1) * radius_mm * (min(lesion.radial, lesion.tangential) * 0.9)
     return result
-
-
-def coverage(lesion: Lesion, distance_mm: Floats) -> Floats:
-    """Share of a lesion's brightness that a point gets: soft over its rim."""
-    return cover(distance_mm, 2 * lesion.rim_mm)
 
 
 # Where half of a voxel is lesion, the border is right; a rater's own share moves it by up to about
@@ -261,56 +258,39 @@ def rater_mask(
 SMALLEST_BULGE_MM = 0.5  # about a pixel; less cannot be told from the sac's own wobble
 
 
-@dataclass(frozen=True)
-class HardNegatives:
-    """Hard negatives of a scan that the anatomy brings; its protocol holds those of the scanner.
-
-    Attributes
-    ----------
-    haze : float
-        Brightness of the diffuse change of the cord, relative to the tissue; 1 where there is none.
-    canal_line_mm : float
-        Radius of the bright line of the central canal; 0 where there is none.
-    fissure_mm, fissure_depth : float
-        Half width of the ventral fissure at the surface; its depth as a share of the cord's half
-        axis from front to back.
-    rootlets : float
-        Share of the fluid's signal that roots and ligaments take away.
-    bulges_mm : dict of str to float
-        Indentation of the sac's front by each disc in view, under the vertebrae around it, such as
-        "C4-C5"; those of `SMALLEST_BULGE_MM` and more.
-    """
-
-    haze: float
-    canal_line_mm: float
-    fissure_mm: float
-    fissure_depth: float
-    rootlets: float
-    bulges_mm: dict[str, float]
-
-
 def hard_negatives(
     body: Body, lesions: Lesions, along_mm: npt.NDArray[np.float64]
-) -> HardNegatives:
-    """Hard negatives of a scan of a body that shows the cord at the places `along_mm`, (N,).
+) -> dict[str, Any]:
+    """Say what looks like a lesion and is none, where the cord is seen at `along_mm`, (N,).
 
-    A bulge is the deepest point of the sac's front between the middles of two vertebrae.
+    Only what the anatomy brings; the protocol of a scan holds what the scanner adds.
+
+    Returns
+    -------
+    dict
+        ``haze``: brightness of the diffuse change of the cord, relative to the tissue, 1 where
+        there is none. ``canal_line_mm``: radius of the bright line of the central canal, 0 where
+        there is none. ``fissure_mm``, ``fissure_depth``: half width of the ventral fissure at the
+        surface; its depth as a share of the cord's half axis from front to back. ``rootlets``:
+        share of the fluid's signal that roots and ligaments take away. ``bulges_mm``: indentation
+        of the sac's front by each disc in view, its deepest point, under the vertebrae around it,
+        such as "C4-C5"; those of `SMALLEST_BULGE_MM` and more.
     """
-    numbers, s, bulge = body.numbers, axis_mm(), body.tables["bulge"]
+    numbers, bulge = body.numbers, body.tables["bulge"]
     bulges = {}
-    for k in range(len(LEVELS) - 1):
-        between = np.flatnonzero((s < body.centres[k]) & (s > body.centres[k + 1]))
+    for k, (upper, lower) in enumerate(itertools.pairwise(LEVELS)):
+        between = np.flatnonzero((body.centres[k] > AXIS_MM) & (body.centres[k + 1] < AXIS_MM))
         if not len(between):  # below the part of the body that is made
             continue
         deepest = between[np.argmax(bulge[between])]
-        in_view = len(along_mm) > 0 and along_mm[0] <= s[deepest] <= along_mm[-1]
+        in_view = len(along_mm) > 0 and along_mm[0] <= AXIS_MM[deepest] <= along_mm[-1]
         if in_view and bulge[deepest] >= SMALLEST_BULGE_MM:
-            bulges[f"{LEVELS[k]}-{LEVELS[k + 1]}"] = round(float(bulge[deepest]), 2)
-    return HardNegatives(
-        haze=lesions.haze,
-        canal_line_mm=numbers["canal_line"],
-        fissure_mm=numbers["fissure"],
-        fissure_depth=numbers["fissure_depth"],
-        rootlets=numbers["rootlets"],
-        bulges_mm=bulges,
-    )
+            bulges[f"{upper}-{lower}"] = round(float(bulge[deepest]), 2)
+    return {
+        "haze": lesions.haze,
+        "canal_line_mm": numbers["canal_line"],
+        "fissure_mm": numbers["fissure"],
+        "fissure_depth": numbers["fissure_depth"],
+        "rootlets": numbers["rootlets"],
+        "bulges_mm": bulges,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel import orientations
 
-from sct_lesion_losses.geometry.grid import Grid, Reorientation
+from sct_lesion_losses.geometry.grid import Grid
 
 
 def _tissue(usual: float, low: float, high: float) -> Any:
@@ -34,32 +34,28 @@ class Contrast:
     slow: float = _tissue(1.3, 0.6, 2.6)  # slowly flowing blood
 
 
-_FAT_SATURATED = 0.08
+_FAT_SATURATED = 0.08  # share of the sequences
+_JITTER = 0.1  # deviation of the logarithm of a signal between the scans of a site
 
 
-def jittered(rng: np.random.Generator, base: Contrast, sd: float = 0.1) -> Contrast:
+def jittered(rng: np.random.Generator, base: Contrast) -> Contrast:
     """Contrast of one scan of a site: every value off by a log-normal factor, within bounds."""
     values = {}
     for f in fields(Contrast):
-        spread = sd * 0.35 if f.name == "gm" else sd
-        value = getattr(base, f.name) * rng.lognormal(0, spread)
+        value = getattr(base, f.name) * rng.lognormal(0, _JITTER * (0.35 if f.name == "gm" else 1))
         values[f.name] = float(np.clip(value, *f.metadata["bounds"]))
     return Contrast(**values)
 
 
 def any_contrast(rng: np.random.Generator) -> Contrast:
     """Contrast from the whole range of T2-weighted sequences, fat saturation included."""
-    values = {}
-    for f in fields(Contrast):
-        values[f.name] = _log_uniform(rng, *f.metadata["bounds"])
-    values["csf"] = float(rng.uniform(1.5, 4.5))
-    values["gm"] = float(rng.uniform(1.0, 1.3))
+    u = rng.uniform
+    values = {f.name: _log_uniform(rng, *f.metadata["bounds"]) for f in fields(Contrast)}
+    values |= {"csf": u(1.5, 4.5), "gm": u(1.0, 1.3)}
     # Marrow is part fat: the two go together.
-    values["bone"] = float(np.clip(values["fat"] * rng.uniform(0.25, 0.75), 0.15, 1.2))
+    values["bone"] = float(np.clip(values["fat"] * u(0.25, 0.75), 0.15, 1.2))
     if rng.random() < _FAT_SATURATED:  # as in STIR
-        values["fat"] = float(rng.uniform(0.08, 0.35))
-        values["bone"] = float(rng.uniform(0.1, 0.3))
-        values["muscle"] = float(rng.uniform(0.3, 0.6))
+        values |= {"fat": u(0.08, 0.35), "bone": u(0.1, 0.3), "muscle": u(0.3, 0.6)}
     return Contrast(**values)
 
 
@@ -210,6 +206,11 @@ class Protocol:
     contrast: Contrast
 
 
+# What a protocol takes from its site as it is.
+_FIXED = ("plane", "orientation", "dtype", "manufacturer", "tesla", "pixel_mm", "slice_mm",
+          "snr", "scale", "contrast")  # fmt: skip
+
+
 def draw_protocol(rng: np.random.Generator, site: Site) -> Protocol:
     """Protocol of a scan at a site: its table entry with the deviations between scans."""
     span = str(rng.choice(site.spans))
@@ -271,22 +272,14 @@ def _protocol(rng: np.random.Generator, site: Site, span: str) -> Protocol:
     shift_v = u(-25, 30) if plane != "axial" else u(-15, 25)
     tilts = (rng.normal(0, 6), rng.normal(0, 1.5), rng.normal(0, 1.5))
     return Protocol(
-        plane=plane,
-        orientation=site.orientation,
-        dtype=site.dtype,
-        manufacturer=site.manufacturer,
+        **{name: getattr(site, name) for name in _FIXED},
         site=site.name,
-        tesla=site.tesla,
-        pixel_mm=site.pixel_mm,
-        slice_mm=slice_mm,
         gap_mm=slice_mm * site.gap,
         fov_mm=fov,
         middle_mm=(float(np.clip(rng.normal(0, wide / 2), -wide, wide)), shift_v, middle_s),
         tilt=tuple(np.clip(tilts, -15, 15).tolist()),
         matrix=(site.matrix, min(1.0, site.matrix * u(1.0, 1.3))),
         smooth=float(rng.choice([0.0, u(0, 1)])),
-        snr=site.snr,
-        scale=site.scale,
         flow=u(0.0, 0.35) if plane == "3d" else u(0.05, 0.45),
         ghost=u(0.0, 0.05),
         bias=u(0.05, 0.3),
@@ -294,13 +287,16 @@ def _protocol(rng: np.random.Generator, site: Site, span: str) -> Protocol:
         band=u(0.05, 0.4) if plane == "sagittal" and rng.random() < 0.4 else 1.0,
         normalised=float(rng.choice([0.0, u(0.3, 1.0)])),
         edge=rng.normal(0, 0.2),
-        contrast=site.contrast,
     )
 
 
 # Where a field of view without a cord lies, and how often.
-_BESIDE_CANAL, _BESIDE_SPINE, _WITHOUT_SPINE, _NOISE = range(4)
-_SHARES = (0.35, 0.3, 0.25, 0.1)
+_ELSEWHERE = {
+    "beside the canal": 0.35,
+    "beside the spine": 0.3,
+    "without a spine": 0.25,
+    "noise": 0.1,
+}
 
 
 def tiny(protocol: Protocol) -> Protocol:
@@ -316,13 +312,13 @@ def cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
     if rng.random() > 0.3:
         return protocol
     x, y, z = protocol.fov_mm
-    x = min(x, float(rng.uniform(26, 55)))
-    y = min(y, float(rng.uniform(45, 110)))
-    z = min(z, float(rng.uniform(50, 120)))
+    x = min(x, rng.uniform(26, 55))
+    y = min(y, rng.uniform(45, 110))
+    z = min(z, rng.uniform(50, 120))
     u, v, s = protocol.middle_mm
     u = float(np.clip(u, -x / 2 + 8, x / 2 - 8))
     v = float(np.clip(v, -y / 2 + 14, y / 2 - 14))
-    return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + float(rng.uniform(-25, 25))))
+    return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + rng.uniform(-25, 25)))
 
 
 def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, bool]:
@@ -331,33 +327,29 @@ def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, b
     Beside the canal, in the tissue beside the spine, in a part of the body without spine, or
     nothing but noise.
     """
-    kind = int(rng.choice(4, p=_SHARES))
+    kind = rng.choice(list(_ELSEWHERE), p=list(_ELSEWHERE.values()))
     x, y, z = min(protocol.fov_mm[0], 60.0), protocol.fov_mm[1], protocol.fov_mm[2]
     side, (_, v, s) = float(rng.choice([-1, 1])), protocol.middle_mm
-    gap = float(rng.uniform(20, 30)) if kind == _BESIDE_CANAL else float(rng.uniform(12, 30))
-    if kind == _NOISE:
+    gap = rng.uniform(20 if kind == "beside the canal" else 12, 30)
+    if kind == "noise":
         return replace(protocol, snr=0.02, scale=protocol.scale * 0.02), False
-    if kind == _WITHOUT_SPINE:
+    if kind == "without a spine":
         return protocol, False
     moved = replace(
         protocol, fov_mm=(x, y, z), middle_mm=(side * (x / 2 + gap), v, s), tilt=(0.0, 0.0, 0.0)
     )
-    return moved, kind == _BESIDE_CANAL
+    return moved, kind == "beside the canal"
 
 
-def stored_grid(grid: Grid, orientation: str) -> tuple[Grid, Reorientation]:
-    """Grid in the stored orientation, and the reorientation from there to RPI."""
+def stored_grid(grid: Grid, orientation: str) -> Grid:
+    """Grid of the same voxels as an RPI grid, in the order of axes in which they are stored."""
     # nibabel's letters say where an axis ends, SCT's where it starts.
     codes = orientation.translate(str.maketrans("RLPAIS", "LRAPSI"))
     turn = orientations.ornt_transform(
         orientations.axcodes2ornt("LAS"), orientations.axcodes2ornt(codes)
     )
-    x, y, z = (int(axis) for axis in turn[:, 0])
-    flip_x, flip_y, flip_z = (bool(sign < 0) for sign in turn[:, 1])
-    shape = [grid.shape[k] for k in np.argsort((x, y, z))]
-    affine = grid.affine @ orientations.inv_ornt_aff(turn, grid.shape)
-    stored = Grid((shape[0], shape[1], shape[2]), affine)
-    return stored, Reorientation((x, y, z), (flip_x, flip_y, flip_z))
+    x, y, z = (grid.shape[k] for k in np.argsort(turn[:, 0]))
+    return Grid((x, y, z), grid.affine @ orientations.inv_ornt_aff(turn, grid.shape))
 
 
 def typed(signal: npt.NDArray[np.float32], protocol: Protocol) -> npt.NDArray[Any]:

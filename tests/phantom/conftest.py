@@ -5,19 +5,11 @@ import pytest
 
 from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom.anatomy import Body, make_body
-from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
-
-EXTENT = (-140.0, 0.0)
 
 
 @pytest.fixture(scope="session")
-def body() -> Body:
-    return make_body(np.random.default_rng(5))
-
-
-@pytest.fixture(scope="session")
-def lesions(body: Body) -> Lesions:
-    return draw_lesions(np.random.default_rng(5), body, EXTENT, affected=True)
+def bodies() -> list[Body]:
+    return [make_body(np.random.default_rng([3, k])) for k in range(30)]
 
 
 @pytest.fixture(scope="session")

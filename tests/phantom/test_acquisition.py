@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.phantom import acquisition
-from sct_lesion_losses.phantom.acquisition import make_lattice, rpi_grid
-from sct_lesion_losses.phantom.anatomy import make_body
+from sct_lesion_losses.phantom.anatomy import Body, make_body
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 
 
@@ -31,31 +30,25 @@ def test_doubling_keeps_the_pixels() -> None:
     assert np.array_equal(acquisition._doubled(image)[::2, ::2], image)
 
 
-def test_the_profile_of_a_thick_slice_has_seven_parts_and_three_for_the_surroundings(
+def test_the_profile_of_a_thick_slice_has_seven_parts_of_which_the_label_counts_five(
     protocol: Protocol,
 ) -> None:
     parts = acquisition._profile(replace(protocol, slice_mm=3.0, gap_mm=0.3))
-    assert len(parts) == 7
-    assert [p.whole for p in parts] == [False, True, False, True, False, True, False]
-    assert sum(p.weight for p in parts) == pytest.approx(1)
+    offsets, weights, labels = zip(*parts, strict=True)
     # The spacing is 3.3 mm: the parts at 0.6 of 3 mm are beyond the slice, those at 0.4 within.
-    assert parts[0].offset == pytest.approx(-0.6 * 3 / 3.3)
-    assert parts[0].weight > 0
-    assert [p.label for p in parts] == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0.2, 0])
+    assert offsets == pytest.approx([k * 0.2 * 3 / 3.3 for k in range(-3, 4)])
+    assert min(weights) > 0
+    assert sum(weights) == pytest.approx(1)
+    assert labels == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0.2, 0])
 
 
-def test_the_profile_of_a_3d_scan_has_three_parts_and_one_for_the_surroundings(
-    protocol: Protocol,
-) -> None:
-    parts = acquisition._profile(replace(protocol, plane="3d"))
-    assert [p.offset for p in parts] == pytest.approx([-1 / 3, 0, 1 / 3])
-    assert [p.whole for p in parts] == [False, True, False]
-    assert [p.weight for p in parts] == [p.label for p in parts] == pytest.approx([1 / 3] * 3)
+def test_the_profile_of_a_3d_scan_has_three_parts(protocol: Protocol) -> None:
+    parts = np.array(acquisition._profile(replace(protocol, plane="3d")))
+    assert parts == pytest.approx(np.array([(k / 3, 1 / 3, 1 / 3) for k in (-1, 0, 1)]))
 
 
-def test_the_grid_is_rpi_oblique_and_centred_near_the_cord() -> None:
-    body = make_body(np.random.default_rng(1))
-    for k in range(6):
+def test_the_grid_is_rpi_oblique_and_centred_near_the_cord(bodies: list[Body]) -> None:
+    for k, body in enumerate(bodies[:6]):
         protocol = any_protocol(np.random.default_rng(k))
         grid = acquisition.rpi_grid(body, protocol)
         assert grid.orientation == "RPI"
@@ -113,9 +106,9 @@ def test_ghosts_are_copies_along_the_second_axis_in_plane(protocol: Protocol) ->
 def test_coordinates_from_the_lattice_are_those_of_the_body() -> None:
     body = make_body(np.random.default_rng(1))
     protocol = draw_protocol(np.random.default_rng(1), SITES[0])
-    grid = rpi_grid(body, protocol)
-    lattice = make_lattice(body, grid, (0, 1, 2))
+    grid = acquisition.rpi_grid(body, protocol)
+    slices = acquisition.make_slices(body, protocol, grid)
     rows, columns = np.arange(0.0, grid.shape[1], 17), np.arange(0.0, grid.shape[2], 19)
-    found = lattice.coordinates(5.3, rows, columns)
+    found = slices.coordinates(5.3, rows, columns)
     world = grid.to_world(np.stack(np.meshgrid([5.3], rows, columns, indexing="ij"), axis=-1)[0])
     assert found == pytest.approx(np.stack(body.coordinates(world)), abs=0.08)

@@ -105,7 +105,7 @@ def test_scans_whose_lesions_are_all_too_small_are_told_of(
     def small(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
         made = make_scan(seed, subject, scan, **options)
         kept = (subject, scan) not in unlabelled
-        return replace(made, lesions=tuple(replace(r, labelled=kept) for r in made.lesions))
+        return replace(made, volumes_mm3=(9.0 * kept,) * len(made.lesions))
 
     monkeypatch.setattr(phantom_cohort, "make_scan", small)
     make_cohort(3, 0, tmp_path, lesion_free=0.0, preset="tiny")
@@ -186,26 +186,25 @@ def test_scans_of_chosen_sites_are_those_of_the_whole_cohort(cohort: Path, tmp_p
     assert all(whole[path] == data for path, data in scans.items())
 
 
-@pytest.mark.parametrize("left", ["sub-009", "derivatives/labels/sub-009", "derivatives/rater-01"])
-def test_folders_that_would_stay_beside_the_cohorts_own_are_refused(
-    tmp_path: Path, left: str
+@pytest.mark.parametrize(
+    ("left", "text", "said"),
+    [
+        ("sub-009/x", "", "sub-009"),
+        ("derivatives/labels/sub-009/x", "", "derivatives/labels/sub-009"),
+        ("derivatives/rater-01/x", "", "derivatives/rater-01"),
+        ("sub-001/x", "", "no dataset_description.json"),
+        ("dataset_description.json", "{", "another dataset_description.json"),
+        ("dataset_description.json", "null", "another dataset_description.json"),
+    ],
+)
+def test_a_folder_with_subjects_or_a_description_of_another_dataset_is_refused(
+    tmp_path: Path, left: str, text: str, said: str
 ) -> None:
-    make_cohort(1, 1, tmp_path, preset="tiny")
-    (tmp_path / left).mkdir()
-    with pytest.raises(OutputError, match=rf"holds another cohort \({left}\)"):
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text(text)
+    with pytest.raises(OutputError, match=rf"holds another cohort \({said}\)"):
         make_cohort(1, 1, tmp_path, preset="tiny")
-
-
-def test_subjects_of_a_dataset_without_a_description_are_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "sub-001").mkdir()
-    with pytest.raises(OutputError, match="holds another cohort"):
-        make_cohort(1, 1, tmp_path, preset="tiny")
-
-
-def test_a_description_that_is_no_json_is_that_of_another_dataset(tmp_path: Path) -> None:
-    (tmp_path / "dataset_description.json").write_text("{")
-    with pytest.raises(OutputError, match=r"another dataset_description\.json"):
-        make_cohort(1, 1, tmp_path, preset="tiny")
+    assert (tmp_path / left).read_text() == text
 
 
 def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
@@ -226,29 +225,23 @@ def test_the_centerline_mask_has_one_voxel_in_each_slice(scans: list[PhantomScan
     assert (turn.apply(scan.cord)[mask > 0] == 1).all()
 
 
-def test_a_scan_without_a_cord_has_an_empty_centerline_mask(cordless: PhantomScan) -> None:
-    mask = centerline_mask(cordless)
-    assert mask.shape == cordless.grid.shape
-    assert not mask.any()
-
-
 def test_the_sidecar_tells_of_what_looks_like_a_lesion(
     scans: list[PhantomScan], tmp_path: Path
 ) -> None:
-    scan = scans[0]
-    write_scan(scan, tmp_path, tmp_path, "a_T2w")
-    sidecar = json.loads((tmp_path / "a_T2w.json").read_text())
-    negatives = sidecar["SimulatedHardNegatives"]
-    assert scan.hard_negatives is not None
-    assert negatives["haze"] == scan.hard_negatives.haze
-    assert set(negatives) == {
+    write_scan(scans[0], tmp_path, "anat", "a_T2w")
+    sidecar = json.loads((tmp_path / "anat" / "a_T2w.json").read_text())
+    assert sidecar["SimulatedHardNegatives"] == scans[0].hard_negatives
+    assert set(scans[0].hard_negatives) == {
         "haze", "canal_line_mm", "fissure_mm", "fissure_depth", "rootlets", "bulges_mm",
     }  # fmt: skip
     assert {"flow", "ghost", "edge", "matrix"} <= set(sidecar["SimulationProtocol"])
 
 
-def test_a_sidecar_of_a_scan_without_a_cord_tells_of_none(
+def test_a_scan_without_a_cord_is_written_with_empty_masks(
     cordless: PhantomScan, tmp_path: Path
 ) -> None:
-    write_scan(cordless, tmp_path, tmp_path, "a_T2w")
-    assert json.loads((tmp_path / "a_T2w.json").read_text())["SimulatedHardNegatives"] == {}
+    write_scan(cordless, tmp_path, "anat", "a_T2w")
+    masks = list((tmp_path / "derivatives" / "labels" / "anat").glob("*.nii.gz"))
+    assert len(masks) == 3
+    assert not any(np.any(nib.load(path).dataobj) for path in masks)
+    assert json.loads((tmp_path / "anat/a_T2w.json").read_text())["SimulatedHardNegatives"] == {}
