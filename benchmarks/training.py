@@ -87,7 +87,7 @@ class Turns:
         self._left = 1  # the step before the first turn compiles the network
         self._began: float | None = None
 
-    def __call__(self, _: Any = None) -> None:
+    def __call__(self, *_: Any) -> None:
         self._left -= 1
         if self._left:
             return

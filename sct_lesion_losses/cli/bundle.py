@@ -1,4 +1,4 @@
-"""`sct_lesion_bundle`: what bundles there are, what is in one, whether it is whole; archives."""
+"""`sct_lesion_bundle`: list, show, verify, export and import model bundles."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ COLUMNS = ("name", "version", "threshold", "kind", "loss", "folder")
 
 @command(
     NAME,
-    "Look after model bundles. list: name, threshold and folder of every bundle found, as a TSV. "
-    "info: the model card of one, with the curve of its threshold. verify: check hashes, schema "
-    "and network of one bundle, or of all. export: write one to a zip file. import: check a zip "
-    "file and unpack the bundle in it.",
+    help="Look after model bundles. list: name, threshold and folder of every bundle found, as a "
+    "TSV. info: the model card of one, with the curve of its threshold. verify: check hashes, "
+    "schema and network of one bundle, or of all. export: write one to a zip file. import: check a "
+    "zip file and unpack the bundle in it.",
 )
 @click.argument("action", type=click.Choice(ACTIONS), metavar="{" + ",".join(ACTIONS) + "}")
 @click.argument("bundle", required=False, metavar="[<bundle>]")
-@option("-o", "out", FILE, "Zip file of export.", shown="<bundle>.zip in the current folder")
+@option("-o", FILE, "Zip file of export.", dest="out", shown="<bundle>.zip in the current folder")
 @option(
     "-ofolder",
-    "folder",
     FOLDER,
     "Folder in which import makes the folder of the bundle.",
+    dest="folder",
     shown="~/.local/share/sct_lesion_losses/bundles",
 )
-@option("-force", "force", SWITCH, "Replace a zip file or bundle that exists.", default=False)
+@option("-force", SWITCH, "Replace a zip file or bundle that exists.")
 def main(
     action: str, bundle: str | None, out: Path | None, folder: Path | None, force: bool
 ) -> int:

@@ -9,47 +9,38 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, JOBS, PRESET
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FOLDER,
-    TEXT,
-    command,
-    option,
-    words,
-)
-
-NAME = "sct_evaluate_lesion"
+from sct_lesion_losses.cli.parser import FILE, FOLDER, TEXT, command, command_line, option
 
 
 @command(
-    NAME,
-    "Evaluate model bundles, and the lesion model of SCT, on scans that none of them has seen: "
-    "voxel-wise and lesion-wise scores of every scan at every threshold, the tables of the study, "
-    "and paired tests between thresholds and between models. What is done already in the output "
-    "folder is not computed again.",
+    "sct_evaluate_lesion",
+    help="Evaluate model bundles, and the lesion model of SCT, on scans that none of them has "
+    "seen: voxel-wise and lesion-wise scores of every scan at every threshold, the tables of the "
+    "study, and paired tests between thresholds and between models. What is done already in the "
+    "output folder is not computed again.",
 )
 @option(
     "-bundle",
-    "bundles",
     TEXT,
     "Model bundles: names or folders. sct: the lesion model of SCT, by its p-map and as "
     "sct_deepseg_lesion runs it.",
+    dest="bundles",
     mandatory=True,
     many=True,
 )
 @option(
     "-i",
-    "data",
     FILE,
     "Cohort: a BIDS folder, or a TSV; with a column split (sct_train_lesion writes split.tsv), the "
     "scans of unseen are evaluated, and those of thr-optimization tune the threshold of sct.",
+    dest="data",
     mandatory=True,
 )
 @option(
     "-ofolder",
-    "folder",
     FOLDER,
     "Where to write scores.tsv, lesions.tsv, their descriptions, and the tables.",
+    dest="folder",
     mandatory=True,
 )
 @COHORT_CENTERLINE
@@ -57,26 +48,14 @@ NAME = "sct_evaluate_lesion"
 @PRESET
 @ENGINE
 @JOBS
-def main(
-    bundles: tuple[str, ...],
-    data: Path,
-    folder: Path,
-    jobs: int,
-    **settings: Any,
-) -> int:
+def main(bundles: tuple[str, ...], data: Path, folder: Path, jobs: int, **values: Any) -> None:
     """Evaluate, and print the table at the tuned thresholds."""
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import evaluate
 
-    with talk.progress("evaluating") as progress:
+    settings = evaluate.EvaluateSettings(InferenceSettings.taken_from(values), **values)
+    with talk.progress("evaluating") as report:
         evaluate.run(
-            bundles,
-            data,
-            folder,
-            evaluate.EvaluateSettings(InferenceSettings.taken_from(settings), **settings),
-            jobs=jobs,
-            command=talk.command_line(words()),
-            report=progress,
+            bundles, data, folder, settings, jobs=jobs, command=command_line(), report=report
         )
     click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")
-    return 0

@@ -30,6 +30,7 @@ from sct_lesion_losses.sct import CONTRASTS
 
 if TYPE_CHECKING:
     from sct_lesion_losses.bundle.schema import Recipe
+    from sct_lesion_losses.cohorts.splits import Rules
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -52,23 +53,20 @@ _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NU
 _INSTALL = "pip install 'sct_lesion_losses[train]', or [train-jax] for JAX in place of TensorFlow"
 
 
-def choose(backend: str | None, device: str, threads: int | None) -> None:
-    """Set the environment of Keras for this process.
+def chosen_device(values: dict[str, Any]) -> str:
+    """Take the options of `MACHINE` out of values, and set the environment of Keras by them.
 
-    Parameters
-    ----------
-    backend : str or None
-        One of `BACKENDS`; by default $KERAS_BACKEND, else the first that is installed.
-    device : str
+    Returns
+    -------
+    str
         One of `DEVICES`. Which of several GPUs is chosen by $CUDA_VISIBLE_DEVICES, as always.
-    threads : int or None
-        CPU threads to compute with; all cores by default.
 
     Raises
     ------
     UsageError
         The backend is not installed, or none is.
     """
+    backend, device, threads = (values.pop(name) for name in ("backend", "device", "threads"))
     os.environ["KERAS_BACKEND"] = _installed(backend or os.environ.get("KERAS_BACKEND"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a GPU may be shared
@@ -78,6 +76,7 @@ def choose(backend: str | None, device: str, threads: int | None) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     if threads is not None:
         os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    return str(device)
 
 
 def _installed(backend: str | None) -> str:
@@ -95,21 +94,27 @@ def _installed(backend: str | None) -> str:
     return backend
 
 
-def training() -> ModuleType:
-    """Load Keras with what trains, without what compiled libraries announce.
+def training(device: str) -> ModuleType:
+    """Load Keras with what trains on a device, without what compiled libraries announce.
 
     Raises
     ------
     UsageError
         Something that training needs is not installed.
+    TrainingError
+        There is no such device.
     """
     try:
         with _native_stderr_closed():
-            return importlib.import_module("sct_lesion_losses.workflows.train")
+            workflow = importlib.import_module("sct_lesion_losses.workflows.train")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"training needs {error.name}, which is not installed: {_INSTALL}"
         ) from error
+    from sct_lesion_losses.training.devices import require
+
+    require(device)
+    return workflow
 
 
 @contextmanager
@@ -129,148 +134,158 @@ def _native_stderr_closed() -> Iterator[None]:
 
 ENGINE = option(
     "-engine",
-    "engine",
     choice(ENGINES),
     "Inference engine. auto: openvino where it is installed.",
     default="auto",
 )
 PRECISION = option(
     "-precision",
-    "precision",
     choice(PRECISIONS),
     "Precision of the network; bfloat16 needs openvino.",
     default="float32",
 )
 CENTERLINE = option(
     "-centerline",
-    "centerline",
     choice(METHODS),
     f"How the spinal cord is found. {'; '.join(f'{name}: {by}' for name, by in METHODS.items())}.",
+    default="auto",
     shown="auto; file with -file_centerline",
 )
 COHORT_CENTERLINE = option(
     "-centerline",
-    "centerline",
     choice(("cohort", *UNATTENDED)),
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
     default="cohort",
 )
 CONTRAST = option(
     "-c",
-    "contrast",
     choice(CONTRASTS),
     "Contrast, where a model of the toolbox is used (lesions of sct, centerline).",
+    dest="contrast",
     default="t2",
 )
 PRESET = option(
     "-preset",
-    "preset",
     choice(PRESETS),
     "By which rule predicted lesions count as detected.",
     default="paper",
 )
-
-
 LESIONS = option(
     "-lesions",
-    "lesions",
     SWITCH,
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
-    default=False,
 )
-JOBS = option("-jobs", "jobs", COUNT, "Scans worked on at the same time.", default=1)
+JOBS = option("-jobs", COUNT, "Scans worked on at the same time.", default=1)
 
-
-LOSSES = tuple(losses.LOSSES)
-
-_LOSS = option("-loss", "loss", choice(LOSSES), "Loss function.", default="tversky")
-_RECIPE = (
+COHORT = option(
+    "-i",
+    FILE,
+    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
+    "subject and, optionally, site, split, centerline.",
+    dest="cohort",
+    mandatory=True,
+)
+SPLIT = together(
+    option(
+        "-lesion_free",
+        SHARE,
+        "Share of the lesion-free subjects to train on; the others are unseen.",
+        default=0.0,
+    ),
+    option(
+        "-lesion_free_tuning",
+        SHARE,
+        "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
+        default=0.0,
+    ),
+    option("-unseen_sites", TEXT, "Sites that are never trained on.", many=True),
+)
+SPLIT_SEED = option(
+    "-split_seed", int_range(0), "Seed of the split, where the cohort has none.", default=0
+)
+MACHINE = together(
+    option(
+        "-backend",
+        choice(BACKENDS),
+        "What Keras runs on.",
+        shown="$KERAS_BACKEND, else the first that is installed",
+    ),
+    option(
+        "-device",
+        choice(DEVICES),
+        "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
+        default="auto",
+    ),
+    option("-threads", COUNT, "CPU threads to compute with.", shown="all cores"),
+)
+LOSS = option("-loss", choice(tuple(losses.LOSSES)), "Loss function.", default="tversky")
+RECIPE = together(
     option(
         "-loss_numbers",
-        "numbers",
         TEXT,
         "Numbers of the loss, fn_weight=0.8 for example.",
+        dest="numbers",
         shown="those of its paper",
         many=True,
     ),
-    option("-epochs", "epochs_planned", COUNT, "Epochs of training.", shown="300"),
-    option("-batch", "batch_size", COUNT, "Patches per step.", shown="8"),
-    option("-rate", "rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo"),
+    option("-epochs", COUNT, "Epochs of training.", dest="epochs_planned", shown="300"),
+    option("-batch", COUNT, "Patches per step.", dest="batch_size", shown="8"),
+    option("-rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo"),
     option(
-        "-optimiser",
-        "optimiser",
-        choice(("adam", "adadelta")),
-        "Optimiser.",
-        shown="adam; adadelta for combo",
+        "-optimiser", choice(("adam", "adadelta")), "Optimiser.", shown="adam; adadelta for combo"
     ),
     option(
         "-patience",
-        "patience",
         COUNT,
         "Epochs without a better validation loss after which the rate is lowered.",
         shown="15",
     ),
-    option(
-        "-rate_factor", "rate_factor", FLOAT, "What the rate is then multiplied by.", shown="0.5"
-    ),
+    option("-rate_factor", FLOAT, "What the rate is then multiplied by.", shown="0.5"),
     option(
         "-early_stop",
-        "stop_patience",
         COUNT,
         "Epochs without a better validation loss after which the training ends.",
+        dest="stop_patience",
         shown="never",
     ),
-    option(
-        "-patches_per_epoch", "patches_per_epoch", COUNT, "Patches drawn per epoch.", shown="all"
-    ),
+    option("-patches_per_epoch", COUNT, "Patches drawn per epoch.", shown="all"),
     option(
         "-lesion_share",
-        "lesion_share",
         SHARE,
         "Share of the drawn patches that hold lesion.",
         shown="as they come",
     ),
-    option(
-        "-validation_patches",
-        "validation_patches",
-        COUNT,
-        "Patches scored after each epoch.",
-        shown="all",
-    ),
-    option(
-        "-mirrors", "mirrors", SWITCH, "Mirror patches along each axis, at random.", default=True
-    ),
+    option("-validation_patches", COUNT, "Patches scored after each epoch.", shown="all"),
+    option("-mirrors", SWITCH, "Mirror patches along each axis, at random.", default=True),
     option(
         "-rotations",
-        "rotations",
         SWITCH,
         "Turn patches by multiples of 90 degrees in the axial plane, at random.",
         default=True,
     ),
     option(
         "-shift",
-        "shift_mm",
         float_range(0, 10),
         "Move the centerline by up to this, in mm (whole voxels of 0.5 mm), as augmentation.",
+        dest="shift_mm",
+        default=0.0,
         shown="0",
     ),
     option(
         "-intensity",
-        "intensity",
         SHARE,
         "Probability of each change of intensity (gamma, bias, blur, noise) as augmentation.",
+        default=0.0,
         shown="0",
     ),
     option(
         "-precision",
-        "precision",
         choice(("float32", "mixed_bfloat16", "mixed_float16")),
         "Precision of the network while it trains.",
         shown="float32",
     ),
     option(
         "-filters",
-        "filters",
         COUNT,
         "Filters of the U-Net's levels, from the finest.",
         shown="16 32 64; with -init those of the start",
@@ -278,17 +293,20 @@ _RECIPE = (
     ),
     option(
         "-prior",
-        "prior",
         FLOAT,
         "Lesion probability that the untrained network starts from; 0.02 saves many steps.",
         shown="0.5",
     ),
-    option("-seed", "seed", int_range(0), "Seed of weights, patches and augmentation.", default=0),
+    option("-seed", int_range(0), "Seed of weights, patches and augmentation.", default=0),
 )
 
 
-of_every_recipe = together(*_RECIPE)
-of_recipe = together(_LOSS, *_RECIPE)
+def rules(values: dict[str, Any]) -> Rules:
+    """Take the rules of a split, those of `SPLIT`, out of the values of a command's options."""
+    from sct_lesion_losses.cohorts.splits import Rules
+
+    names = ("split_seed", "lesion_free", "lesion_free_tuning", "unseen_sites")
+    return Rules(*(values.pop(name) for name in names))
 
 
 def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
@@ -297,8 +315,7 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     Parameters
     ----------
     values : mapping
-        Of the options of `of_recipe`, by the name of their entry; None was left out. The loss is
-        among them.
+        Of the options of `RECIPE`, by the name of their entry, and the loss; None was left out.
     start : mapping
         Entries that follow from the bundle that the training starts from.
 
@@ -314,12 +331,8 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     if start and "prior" in given:
         raise UsageError("-prior is for random weights; with -init the start has learned its own")
     numbers = dict(_number(word) for word in given.pop("numbers", ()))
-    augmentation = Augmentation(
-        mirrors=given.pop("mirrors"),
-        rotations=given.pop("rotations"),
-        shift_mm=given.pop("shift_mm", 0.0),
-        intensity=given.pop("intensity", 0.0),
-    )
+    names = ("mirrors", "rotations", "shift_mm", "intensity")
+    augmentation = Augmentation(**{name: given.pop(name) for name in names})
     return study(**{**start, **given}, numbers=numbers, augmentation=augmentation)
 
 
@@ -334,60 +347,3 @@ def _number(word: str) -> tuple[str, float | bool | str]:
         return name, float(value)
     except ValueError:
         return name, value
-
-
-COHORT = option(
-    "-i",
-    "data",
-    FILE,
-    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
-    "subject and, optionally, site, split, centerline.",
-    mandatory=True,
-)
-LESION_FREE = option(
-    "-lesion_free",
-    "lesion_free",
-    SHARE,
-    "Share of the lesion-free subjects to train on; the others are unseen.",
-    default=0.0,
-)
-LESION_FREE_TUNING = option(
-    "-lesion_free_tuning",
-    "lesion_free_tuning",
-    SHARE,
-    "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
-    default=0.0,
-)
-UNSEEN_SITES = option(
-    "-unseen_sites", "unseen_sites", TEXT, "Sites that are never trained on.", many=True
-)
-_SPLIT_SEED = option(
-    "-split_seed",
-    "split_seed",
-    int_range(0),
-    "Seed of the split, where the cohort has none.",
-    default=0,
-)
-of_split = together(_SPLIT_SEED, LESION_FREE, LESION_FREE_TUNING, UNSEEN_SITES)
-
-
-_OPTIONS = (
-    option(
-        "-backend",
-        "backend",
-        choice(BACKENDS),
-        "What Keras runs on.",
-        shown="$KERAS_BACKEND, else the first that is installed",
-    ),
-    option(
-        "-device",
-        "device",
-        choice(DEVICES),
-        "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
-        default="auto",
-    ),
-    option("-threads", "threads", COUNT, "CPU threads to compute with.", shown="all cores"),
-)
-
-
-of_machine = together(*_OPTIONS)

@@ -2,9 +2,9 @@
 
 A command module holds one command, which is called with a list of arguments::
 
-    @command("sct_rethreshold_lesion", "Another mask from a stored p-map.")
-    @option("-i", "image", FILE, "P-map to threshold.", mandatory=True)
-    @option("-thr", "threshold", float_range(0, 1), "Decision threshold.", default=0.5)
+    @command("sct_rethreshold_lesion", help="Another mask from a stored p-map.")
+    @option("-i", FILE, "P-map to threshold.", dest="image", mandatory=True)
+    @option("-thr", float_range(0, 1), "Decision threshold.", dest="threshold", default=0.5)
     def main(image: Path, threshold: float) -> int | None: ...
 
     status = main(["-i", "pmap.nii.gz"])
@@ -26,6 +26,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,6 @@ def sigterm() -> Iterator[None]:
         raise Terminated
 
     _ARRIVED.clear()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -106,23 +104,26 @@ class _Int(click.IntRange):
     name = "whole number"
 
 
+class _Switch(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
+    """On or off, written 1 or 0."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(value, param, ctx) == "1"
+
+
 FILE, FOLDER = _Path("file"), _Path("folder")
 TEXT = click.STRING
 FLOAT = _Float()
-SWITCH = click.Choice(("0", "1"))
+SWITCH = _Switch(("0", "1"))
 choice, int_range, float_range = click.Choice, _Int, _Float
-
-
-def _as_bool(_ctx: click.Context, _option: click.Parameter, value: str | None) -> bool | None:
-    return None if value is None else value == "1"
 
 
 def option(
     name: str,
-    dest: str,
     kind: click.ParamType[Any],
     help: str,  # noqa: A002 - click's own word
     *,
+    dest: str | None = None,
     default: Any = None,
     shown: str | None = None,
     mandatory: bool = False,
@@ -132,14 +133,17 @@ def option(
 
     Parameters
     ----------
-    name, dest : str
-        `-ofolder` and the parameter of the function that receives it.
+    name : str
+        `-ofolder`, for example.
     kind : ParamType
         FILE, FOLDER, TEXT, FLOAT, SWITCH, `choice([…])`, `int_range(…)` or `float_range(…)`.
     help : str
         One or more full sentences; the default is added.
+    dest : str, optional
+        The parameter of the function that receives the value, if it is not called as the option.
     default, shown : optional
-        The value where the option is left out, and what the help says instead of it.
+        The value where the option is left out, and what the help says instead of it. A SWITCH is
+        off unless one of them says otherwise.
     mandatory : bool
     many : bool
         Takes values up to the next option; the function receives a tuple.
@@ -149,15 +153,14 @@ def option(
         metavar = "{" + ",".join(kind.choices) + "}"
         if len(metavar) > _LONGEST_METAVAR:
             metavar, help = "<str>", f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
-    if kind is SWITCH and default is not None:
-        default = str(int(default))
+    if kind is SWITCH and shown is None:
+        default = str(int(default or 0))
     if shown is None:
         shown = "" if default is None else str(default)
     return click.option(
-        dest,
+        *([] if dest is None else [dest]),
         name,
         type=kind,
-        callback=_as_bool if kind is SWITCH else None,
         metavar=metavar + (f" [{metavar} ...]" if many else ""),
         help=f"{help} (default: {shown})" if shown else help,
         required=mandatory,
@@ -229,8 +232,22 @@ def _looks_like_option(arg: str) -> bool:
     return len(arg) > 1 and arg.startswith("-") and _NUMBER.fullmatch(arg) is None
 
 
+_VERBOSITY = option(
+    "-v",
+    choice(("0", "1", "2")),
+    "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
+    "traceback of an error.",
+    dest="verbosity",
+    default="1",
+)
+
+
 class Command(click.Command):
     """A click command with exact single-dash options, SCT's help page and exit statuses."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(context_settings={"help_option_names": list(HELP)}, **kwargs)
+        _VERBOSITY(self)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Run the command with `argv`, or `sys.argv[1:]`, and return its exit status."""
@@ -302,28 +319,11 @@ class Command(click.Command):
                 formatter.write_dl(rows[group], col_max=24)
 
 
-def command(name: str, help: str) -> Callable[[Callable[..., int | None]], Command]:  # noqa: A002
-    """Turn a function with :func:`option` decorators into a :class:`Command` with `-v` and `-h`."""
-    verbosity = option(
-        "-v",
-        "verbosity",
-        choice(("0", "1", "2")),
-        "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
-        "traceback of an error.",
-        default="1",
-    )
-    settings = {"help_option_names": list(HELP)}
-
-    def wrap(function: Callable[..., int | None]) -> Command:
-        made = click.command(name, cls=Command, help=help, context_settings=settings)(function)
-        verbosity(made)
-        return made
-
-    return wrap
+command = partial(click.command, cls=Command)
 
 
-def words(image: Path | None = None) -> list[str]:
-    """Return what was typed for the running command, its name first, one value an option.
+def command_line(image: Path | None = None) -> str:
+    """Return what was typed for the running command, without folders, one value an option.
 
     Parameters
     ----------
@@ -332,10 +332,10 @@ def words(image: Path | None = None) -> list[str]:
     """
     context = click.get_current_context()
     typed: list[str] = context.meta[__name__]
-    if image is None:
-        return [str(context.command.name), *typed]
-    kept = [pair for pair in zip(typed[::2], typed[1::2], strict=True) if pair[0] != "-i"]
-    return [str(context.command.name), "-i", str(image), *(word for pair in kept for word in pair)]
+    if image is not None:
+        kept = [pair for pair in zip(typed[::2], typed[1::2], strict=True) if pair[0] != "-i"]
+        typed = ["-i", str(image), *(word for pair in kept for word in pair)]
+    return talk.command_line([str(context.command.name), *typed])
 
 
 def describe(error: BaseException) -> str:

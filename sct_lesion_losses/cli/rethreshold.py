@@ -9,43 +9,37 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import LESIONS
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FOLDER,
-    command,
-    float_range,
-    option,
-    words,
-)
+from sct_lesion_losses.cli.parser import FILE, FOLDER, command, command_line, float_range, option
 
 logger = logging.getLogger(__name__)
 
 
-@command("sct_rethreshold_lesion", "Make another lesion mask from a p-map that `-pmap 1` wrote.")
-@option("-i", "image", FILE, "P-map (3-D NIfTI file, probabilities).", mandatory=True)
+@command(
+    "sct_rethreshold_lesion", help="Make another lesion mask from a p-map that `-pmap 1` wrote."
+)
+@option("-i", FILE, "P-map (3-D NIfTI file, probabilities).", dest="image", mandatory=True)
 @option(
     "-thr",
-    "threshold",
     float_range(0, 1, min_open=True),
     "Decision threshold in (0, 1]: voxels of at least this probability are lesion.",
+    dest="threshold",
     mandatory=True,
 )
-@option("-o", "out", FILE, "Name of the mask.", shown="<p-map>_thr<threshold>.<extension>")
-@option("-ofolder", "folder", FOLDER, "Folder of the outputs.", shown="the current folder")
+@option("-o", FILE, "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
+@option("-ofolder", FOLDER, "Folder of the outputs.", dest="folder", shown="the current folder")
 @LESIONS
 def main(
     image: Path, threshold: float, out: Path | None, folder: Path | None, lesions: bool
 ) -> None:
     """Threshold the p-map and print what was written."""
     from sct_lesion_losses.images import outputs
-    from sct_lesion_losses.workflows import rethreshold
+    from sct_lesion_losses.workflows.rethreshold import default_outputs, rethreshold
 
     if out is None:
-        names = rethreshold.default_outputs(image, threshold, folder)
+        names = default_outputs(image, threshold, folder)
     else:
         names = outputs.for_scan(image, out=out, folder=folder)
-    line = talk.command_line(words())
-    result = rethreshold.rethreshold(image, threshold, names, lesions=lesions, command=line)
+    result = rethreshold(image, threshold, names, lesions=lesions, command=command_line())
     logger.info("%s: %s", image.name, result.found.load)
     for path in result.written:
         click.echo(path)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import CENTERLINE, CONTRAST, ENGINE, LESIONS, PRECISION, together
+from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import (
     FAILED,
     FILE,
@@ -21,11 +20,11 @@ from sct_lesion_losses.cli.parser import (
     TEXT,
     choice,
     command,
+    command_line,
     describe,
     float_range,
     option,
     stop_if_terminated,
-    words,
 )
 from sct_lesion_losses.errors import UsageError
 
@@ -35,107 +34,90 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_INPUTS = together(
-    option(
-        "-i",
-        "images",
-        FILE,
-        "Scans (3-D NIfTI files), or a BIDS folder.",
-        mandatory=True,
-        many=True,
-    ),
-    option(
-        "-o", "out", FILE, "Name of the mask; for one scan.", shown="<scan>_lesionseg.<extension>"
-    ),
-    option(
-        "-ofolder",
-        "folder",
-        FOLDER,
-        "Folder of the outputs.",
-        shown="the current folder; for a BIDS folder, derivatives/sct_lesion_losses in it",
-    ),
-)
-_METHOD = together(
-    CONTRAST,
-    option(
-        "-thr",
-        "threshold",
-        float_range(0, 1),
-        "Decision threshold in (0, 1]; 0 writes the p-map alone.",
-        shown="the bundle's tuned threshold",
-    ),
-    option(
-        "-lesion_point",
-        "lesion_point",
-        SWITCH,
-        "Keep those predicted lesions only whose highest probability and volume reach what the "
-        "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
-        default=False,
-    ),
-    CENTERLINE,
-    option(
-        "-file_centerline",
-        "centerline_file",
-        FILE,
-        "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
-    ),
-    option(
-        "-brain",
-        "brain",
-        SWITCH,
-        "Whether the scan shows the brain; for -centerline cnn.",
-        default=True,
-    ),
-    ENGINE,
-    PRECISION,
-)
-_OUTPUTS = together(
-    option("-pmap", "pmap", SWITCH, "Also write the p-map.", default=False),
-    LESIONS,
-    option("-figure", "figure", SWITCH, "Also write a picture (PNG).", default=False),
-    option("-qc", "qc", FOLDER, "Add an entry to the toolbox's QC report in this folder."),
-    option("-qc-dataset", "qc_dataset", TEXT, "Dataset named in the QC report."),
-    option("-qc-subject", "qc_subject", TEXT, "Subject named in the QC report."),
-    option(
-        "-qc-plane",
-        "qc_plane",
-        choice(("axial", "sagittal")),
-        "Plane of the QC report's images.",
-        default="axial",
-    ),
-    option(
-        "-r",
-        "remove",
-        SWITCH,
-        "Remove temporary files; 0 also leaves the centerline beside the mask.",
-        default=True,
-    ),
-)
-
 
 @command(
     "sct_deepseg_lesion_tuned",
-    "Segment multiple sclerosis lesions on T2-weighted scans of the spinal cord, at the decision "
-    "threshold that the model bundle was tuned to. Research software, not a medical device.",
+    help="Segment multiple sclerosis lesions on T2-weighted scans of the spinal cord, at the "
+    "decision threshold that the model bundle was tuned to. Research software, not a medical "
+    "device.",
 )
-@_INPUTS
+@option(
+    "-i",
+    FILE,
+    "Scans (3-D NIfTI files), or a BIDS folder.",
+    dest="images",
+    mandatory=True,
+    many=True,
+)
+@option(
+    "-o",
+    FILE,
+    "Name of the mask; for one scan.",
+    dest="out",
+    shown="<scan>_lesionseg.<extension>",
+)
+@option(
+    "-ofolder",
+    FOLDER,
+    "Folder of the outputs.",
+    dest="folder",
+    shown="the current folder; for a BIDS folder, derivatives/sct_lesion_losses in it",
+)
 @option(
     "-bundle",
-    "bundle",
     TEXT,
     "Model bundle: a name, a folder, or sct for the toolbox's own lesion model.",
     default="default",
 )
 @option(
     "-sct_rule",
-    "sct_rule",
     SWITCH,
     "With -bundle sct: exactly what sct_deepseg_lesion does, with its two fixed thresholds "
     "and without overlapping patches.",
-    default=False,
 )
-@_METHOD
-@_OUTPUTS
+@options.CONTRAST
+@option(
+    "-thr",
+    float_range(0, 1),
+    "Decision threshold in (0, 1]; 0 writes the p-map alone.",
+    dest="threshold",
+    shown="the bundle's tuned threshold",
+)
+@option(
+    "-lesion_point",
+    SWITCH,
+    "Keep those predicted lesions only whose highest probability and volume reach what the "
+    "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
+)
+@options.CENTERLINE
+@option(
+    "-file_centerline",
+    FILE,
+    "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
+    dest="centerline_file",
+)
+@option("-brain", SWITCH, "Whether the scan shows the brain; for -centerline cnn.", default=True)
+@options.ENGINE
+@options.PRECISION
+@option("-pmap", SWITCH, "Also write the p-map.")
+@options.LESIONS
+@option("-figure", SWITCH, "Also write a picture (PNG).")
+@option("-qc", FOLDER, "Add an entry to the toolbox's QC report in this folder.")
+@option("-qc-dataset", TEXT, "Dataset named in the QC report.")
+@option("-qc-subject", TEXT, "Subject named in the QC report.")
+@option(
+    "-qc-plane",
+    choice(("axial", "sagittal")),
+    "Plane of the QC report's images.",
+    default="axial",
+)
+@option(
+    "-r",
+    SWITCH,
+    "Remove temporary files; 0 also leaves the centerline beside the mask.",
+    dest="remove",
+    default=True,
+)
 def main(**values: Any) -> int:
     """Segment the scans with any bundle."""
     return _segment(**values)
@@ -143,12 +125,10 @@ def main(**values: Any) -> int:
 
 @command(
     "sct_deepseg_lesion_tversky",
-    "Segment multiple sclerosis lesions on T2-weighted scans of the spinal cord with the bundle "
-    "tversky, at its tuned decision threshold. Research software, not a medical device.",
+    help="Segment multiple sclerosis lesions on T2-weighted scans of the spinal cord with the "
+    "bundle tversky, at its tuned decision threshold. Research software, not a medical device.",
+    params=[one for one in main.params if one.name not in ("bundle", "sct_rule", "verbosity")],
 )
-@_INPUTS
-@_METHOD
-@_OUTPUTS
 def main_tversky(**values: Any) -> int:
     """Segment the scans with the bundle tversky."""
     return _segment(bundle="tversky", **values)
@@ -163,13 +143,12 @@ def _segment(
 ) -> int:
     """Segment every scan; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()
-    file = values["centerline_file"]
-    centerline = values["centerline"] = values["centerline"] or ("file" if file else "auto")
+    file, method = values["centerline_file"], values["centerline"]
     if out is not None and several:
         raise UsageError("-o names one mask: for several scans, use -ofolder")
-    if file is not None and centerline != "file":
-        raise UsageError(f"-file_centerline goes with -centerline file, not {centerline}")
-    if centerline == "file" and several:
+    if file is not None and method not in ("auto", "file"):
+        raise UsageError(f"-file_centerline goes with -centerline file, not {method}")
+    if several and (file is not None or method == "file"):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
     # From here on the arguments are good: the heavy libraries are loaded.
     from sct_lesion_losses.images import bids
@@ -187,7 +166,7 @@ def _segment(
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
     for number, (image, outputs) in enumerate(scans, start=1):
-        mine = dataclasses.replace(settings, command=talk.command_line(words(image)))
+        mine = dataclasses.replace(settings, command=command_line(image))
         label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
         stop_if_terminated()
         try:
@@ -197,10 +176,9 @@ def _segment(
             stop_if_terminated()
             if len(scans) == 1:
                 raise
-            said = describe(error)
-            said = " ".join((said if said.startswith(f"{image}:") else f"{image}: {said}").split())
-            logger.error("%s", said, exc_info=logger.isEnabledFor(logging.DEBUG))
-            failures.append(said)
+            said = f"{image}: {describe(error).removeprefix(f'{image}: ')}"
+            failures.append(" ".join(said.split()))
+            logger.error("%s", failures[-1], exc_info=logger.isEnabledFor(logging.DEBUG))
             continue
         logger.info("%s: %s", image.name, result.sentence)
         shown.append((image, result.written[0]))
@@ -209,8 +187,9 @@ def _segment(
     if shown and logger.isEnabledFor(logging.INFO):
         click.echo(talk.view_hint(shown))
     if failures:
-        listed = [f"{len(failures)} of {len(scans)} scans failed:", *failures]
-        click.echo(talk.without_folders("\n  ".join(listed), words()), err=True)
+        logger.error(
+            "%d of %d scans failed:\n  %s", len(failures), len(scans), "\n  ".join(failures)
+        )
     return FAILED if failures else 0
 
 
@@ -237,7 +216,7 @@ def _check(scans: Sequence[tuple[Path, Outputs]], settings: SegmentSettings) -> 
     Raises
     ------
     UsageError
-        Two scans have one output, or an output is one of the inputs.
+        An output is one of the inputs, or that of another scan.
     OutputError
         A folder cannot be written.
     LesionError
@@ -246,22 +225,19 @@ def _check(scans: Sequence[tuple[Path, Outputs]], settings: SegmentSettings) -> 
     from sct_lesion_losses.images.atomic import require_writable
     from sct_lesion_losses.workflows import segment
 
-    inputs = {os.path.realpath(image): "a scan" for image, _ in scans}
+    owners = {os.path.realpath(image): f"the scan {image}" for image, _ in scans}
     if settings.centerline_file is not None:
-        inputs[os.path.realpath(settings.centerline_file)] = "the centerline file"
-    owners: dict[str, Path] = {}
+        owners[os.path.realpath(settings.centerline_file)] = "the centerline file"
     for image, outputs in scans:
         segment.require(settings, outputs)
         for path in segment.written(settings, outputs):
             real = os.path.realpath(path)
-            if real in inputs:
-                raise UsageError(f"{path.name} would overwrite {inputs[real]}; choose an -ofolder")
             if real in owners:
                 raise UsageError(
-                    f"{owners[real]} and {image} would both be written to {path.name}; "
-                    "segment them one by one with an -ofolder each"
+                    f"{path.name}, of {image}, would overwrite {owners[real]}; segment the scans "
+                    "one by one with an -ofolder each"
                 )
-            owners[real] = image
+            owners[real] = f"that of {image}"
     folders = {outputs.mask.parent for _, outputs in scans}
     for place in folders if settings.qc is None else {*folders, settings.qc}:
         require_writable(place)

@@ -9,28 +9,19 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import JOBS
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FOLDER,
-    TEXT,
-    choice,
-    command,
-    int_range,
-    option,
-)
+from sct_lesion_losses.cli.parser import FILE, FOLDER, TEXT, choice, command, int_range, option
 
 SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 
 
 @command(
     "sct_simulate_lesion",
-    "Make a cohort of synthetic T2-weighted spinal cord scans with their lesion masks, cord masks "
-    "and centerlines, as a BIDS folder. The same options give the same files, byte for byte.",
+    help="Make a cohort of synthetic T2-weighted spinal cord scans with their lesion masks, cord "
+    "masks and centerlines, as a BIDS folder. The same options give the same files, byte for byte.",
 )
-@option("-ofolder", "folder", FOLDER, "Folder of the cohort.", mandatory=True)
+@option("-ofolder", FOLDER, "Folder of the cohort.", dest="out", mandatory=True)
 @option(
     "-preset",
-    "preset",
     choice(SUBJECTS),
     "tiny: small isotropic scans for trying things out. demo, study: the scans of 13 sites; 108 "
     "subjects have 161 scans. wide: any contrast and resolution, drawn anew for each scan.",
@@ -38,23 +29,22 @@ SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 )
 @option(
     "-n",
-    "subjects",
     int_range(1),
     "Number of subjects, at all sites.",
+    dest="subjects",
     shown=", ".join(f"{count} for {name}" for name, count in SUBJECTS.items()),
 )
-@option("-seed", "seed", int_range(0), "Seed of the random numbers.", default=1)
+@option("-seed", int_range(0), "Seed of the random numbers.", default=1)
 @option(
     "-sites",
-    "only",
     TEXT,
     "Sites, by their letters A to M, whose subjects are made; those of other sites are left out.",
+    dest="only",
     many=True,
     shown="all",
 )
 @option(
     "-raters",
-    "raters",
     int_range(0),
     "Raters whose lesion masks are written beside the truth, in derivatives/rater-01 and so on: "
     "their borders are up to half a voxel off, and they overlook the faintest 10 to 20 % of the "
@@ -64,21 +54,19 @@ SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 @JOBS
 @option(
     "-figure",
-    "picture",
     FILE,
     "PNG to draw: at most 16 of the scans beside their labels, on one sheet. Needs matplotlib.",
 )
-def main(folder: Path, subjects: int | None, picture: Path | None, **settings: Any) -> None:
+def main(subjects: int | None, figure: Path | None, **values: Any) -> None:
     """Make the cohort, and print its folder."""
     from sct_lesion_losses.cohorts import table
     from sct_lesion_losses.phantom import make_cohort
     from sct_lesion_losses.report.figures import contact_sheet
 
-    if picture is not None:
-        contact_sheet.check(picture)
-    count = subjects or SUBJECTS[settings["preset"]]
+    if figure is not None:
+        contact_sheet.check(figure)
     with talk.progress("simulating") as progress:
-        made = make_cohort(count, out=folder, progress=progress, **settings)
-    if picture is not None:
-        contact_sheet.draw(table.read(made), picture)
+        made = make_cohort(subjects or SUBJECTS[values["preset"]], progress=progress, **values)
+    if figure is not None:
+        contact_sheet.draw(table.read(made), figure)
     click.echo(made)

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import COHORT, LESION_FREE, LESION_FREE_TUNING, UNSEEN_SITES
+from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import FILE, SWITCH, command, int_range, option
 
 logger = logging.getLogger(__name__)
@@ -17,66 +16,49 @@ logger = logging.getLogger(__name__)
 
 @command(
     "sct_split_lesion",
-    "Split a cohort into training, validation, thr-optimization and unseen, in the proportions of "
-    "the study: all scans of a subject into one part, balanced for lesion load, and each site in "
-    "every part as far as its subjects suffice. Subjects without lesions are unseen. The same "
-    "cohort and options give the same split.",
+    help="Split a cohort into training, validation, thr-optimization and unseen, in the "
+    "proportions of the study: all scans of a subject into one part, balanced for lesion load, and "
+    "each site in every part as far as its subjects suffice. Subjects without lesions are unseen. "
+    "The same cohort and options give the same split.",
 )
-@COHORT
+@options.COHORT
 @option(
     "-ofile",
-    "table",
     FILE,
     "TSV to write: the cohort with its split, and lesion number and volume of each scan. "
     "sct_train_lesion and sct_tune_lesion take it with -i.",
+    dest="table",
     mandatory=True,
 )
 @option(
-    "-seed", "seed", int_range(0), "Seed of the split: another one gives another split.", default=0
+    "-seed",
+    int_range(0),
+    "Seed of the split: another one gives another split.",
+    dest="split_seed",
+    default=0,
 )
-@LESION_FREE
-@LESION_FREE_TUNING
-@UNSEEN_SITES
+@options.SPLIT
 @option(
     "-tuning",
-    "tuning",
     FILE,
     "Another cohort, a BIDS folder or a TSV, all of whose scans join thr-optimization: a threshold "
     "that a dozen scans choose is loose.",
 )
 @option(
     "-figure",
-    "picture",
     SWITCH,
     "Draw lesion number and volume of the scans of each part, as a PNG beside the TSV.",
+    dest="picture",
     shown="1 where matplotlib is installed",
 )
 @option(
     "-resplit",
-    "resplit",
     SWITCH,
     "Make a new split where the cohort has one already; it is refused otherwise.",
-    default=False,
 )
-@option(
-    "-force",
-    "force",
-    SWITCH,
-    "Overwrite the TSV and the PNG that are there already.",
-    default=False,
-)
-def main(
-    data: Path,
-    table: Path,
-    seed: int,
-    lesion_free: float,
-    lesion_free_tuning: float,
-    unseen_sites: tuple[str, ...],
-    picture: bool | None,
-    **values: Any,
-) -> None:
+@option("-force", SWITCH, "Overwrite the TSV and the PNG that are there already.")
+def main(cohort: Path, table: Path, picture: bool | None, **values: Any) -> None:
     """Split, and print the table."""
-    from sct_lesion_losses.cohorts.splits import Rules
     from sct_lesion_losses.errors import OutputError
     from sct_lesion_losses.report.figures import style
     from sct_lesion_losses.workflows import split
@@ -87,9 +69,9 @@ def main(
         except OutputError as error:
             logger.warning("no picture of the split: %s", error)
             picture = False
-    rules = Rules(seed, lesion_free, lesion_free_tuning, unseen_sites)
+    rules = options.rules(values)
     with talk.progress("reading masks") as report:
         written = split.split(
-            data, table, rules, picture=picture is not False, report=report, **values
+            cohort, table, rules, picture=picture is not False, report=report, **values
         )
     click.echo(written)

@@ -83,24 +83,22 @@ def logged(verbosity: int, args: Sequence[str] = ()) -> Iterator[None]:
     plain = logging.Formatter("%(levelname)s %(name)s: %(message)s")
     handler.setFormatter(plain if verbosity >= 2 else _Line(args))
     level, others = logger.level, logging.getLogger("py.warnings")
-    others_handler = handler if verbosity >= 2 else logging.NullHandler()
-    others_propagate, others.propagate = others.propagate, False
     logger.setLevel(_LEVELS[verbosity])
     logger.addHandler(handler)
-    others.addHandler(others_handler)
+    if verbosity >= 2:
+        others.addHandler(handler)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
-        others.removeHandler(others_handler)
-        others.propagate = others_propagate
+        others.removeHandler(handler)
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
 @contextmanager
-def progress(label: str, unit: str = "scan") -> Iterator[Callable[[int, int], None]]:
+def progress(label: str, unit: str = "scan") -> Iterator[Callable[..., None]]:
     """Show progress on stderr from verbosity 1 on: a bar on a terminal, else a line now and then.
 
     Parameters
@@ -111,15 +109,17 @@ def progress(label: str, unit: str = "scan") -> Iterator[Callable[[int, int], No
     Yields
     ------
     callable
-        To be called with (done, total), and again from the start for more work of the kind.
+        To be called with (done, total) and, optionally, a few words on where the work is; and again
+        from the start for more work of the kind.
     """
     if not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)):
-        told = [time.monotonic()]
+        told = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
-            if time.monotonic() - told[0] >= EVERY_S and done < total:
-                told[0] = time.monotonic()
-                logger.info("%s: %d of %d", label, done, total)
+        def tell(done: int, total: int, words: str = "") -> None:
+            nonlocal told
+            if time.monotonic() - told >= EVERY_S and done < total:
+                told = time.monotonic()
+                logger.info("%s: %d of %d%s", label, done, total, words and f", {words}")
 
         yield tell
         return
@@ -129,27 +129,27 @@ def progress(label: str, unit: str = "scan") -> Iterator[Callable[[int, int], No
     bar = tqdm(desc=label, file=sys.stderr, leave=False, unit=unit)
     with logging_redirect_tqdm([logger]), bar:
 
-        def show(done: int, total: int) -> None:
-            if done < bar.n:
-                bar.reset()
+        def show(done: int, total: int, words: str = "") -> None:
+            if bar.total is None or done < bar.n:  # the time left is reckoned from here
+                bar.reset(total)
+                bar.initial = done - 1
             bar.total, bar.n = total, done
-            bar.refresh()
+            bar.set_postfix_str(words)
 
         yield show
 
 
 def view_hint(shown: Sequence[tuple[Path, Path]]) -> str:
     """Return the closing lines of an SCT command: how to look at images with their masks."""
+
+    def quoted(path: Path) -> str:
+        return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
     lines = [
-        f"fsleyes {_quoted(image)} -cm greyscale {_quoted(mask)} -cm red -a 70.0 &"
+        f"fsleyes {quoted(image)} -cm greyscale {quoted(mask)} -cm red -a 70.0 &"
         for image, mask in shown
     ]
     return "\n".join(["", "Done! To view results, type:", *lines, ""])
-
-
-def _quoted(path: Path) -> str:
-    """Name of a file that a shell passes on whole and no program takes for an option."""
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -336,30 +336,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """Progress of a training within an epoch.
-
-    Attributes
-    ----------
-    epoch : int
-        Finished epochs.
-    step, steps : int
-        Finished steps of the epoch under way, and how many it has.
-    loss : float
-        Their mean loss.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-
-
 class StepReports(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a function of every step, a progress bar for one."""
+    """Tells a function of every step, a progress bar for one; see `fit.Watchers`."""
 
-    def __init__(self, tell: Callable[[StepReport], None]) -> None:
+    def __init__(self, tell: Callable[[int, int, str], None]) -> None:
         super().__init__()
         self._tell = tell
         self._epoch = 0
@@ -370,8 +350,9 @@ class StepReports(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Tell of the step."""
-        loss = float((logs or {})["loss"])
-        self._tell(StepReport(self._epoch, batch + 1, int(self.params["steps"]), loss))
+        steps, epochs = int(self.params["steps"]), int(self.params["epochs"])
+        words = f"epoch {self._epoch + 1} of {epochs}, loss {float((logs or {})['loss']):.4f}"
+        self._tell(self._epoch * steps + batch + 1, epochs * steps, words)
 
 
 class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]

@@ -24,7 +24,6 @@ from sct_lesion_losses.training.callbacks import (
     CHECKPOINT,
     LOG,
     EpochLine,
-    StepReport,
     TrainingState,
 )
 
@@ -43,14 +42,15 @@ class Watchers:
     Attributes
     ----------
     step : callable or None
-        Told of every step.
+        Told of every step: how many are done, and are in all epochs; the epoch and its mean loss in
+        words.
     draw : callable or None
         Draws the history, once a minute at most and at the end.
     tensorboard : bool
         Write event files into the folder ``tensorboard``.
     """
 
-    step: Callable[[StepReport], None] | None = None
+    step: Callable[[int, int, str], None] | None = None
     draw: Callable[[Sequence[EpochLine]], None] | None = None
     tensorboard: bool = False
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -35,7 +34,7 @@ from sct_lesion_losses.errors import (
     TrainingError,
     UsageError,
 )
-from sct_lesion_losses.executor import Jobs, Progress
+from sct_lesion_losses.executor import Jobs
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import locate
@@ -48,9 +47,6 @@ from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
-if TYPE_CHECKING:
-    from sct_lesion_losses.training.callbacks import StepReport
-
 SPLIT, FIGURE_1 = "split.tsv", "figure1"
 BUNDLES, CACHE, WORK_SUFFIX, LOG = "bundles", "training_cache", ".training", "training.csv"
 EVALUATION, FIGURES, PAGE = "evaluation", "figures", "report.html"
@@ -58,7 +54,7 @@ TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
 LOCK = ".lock"
 DONE, MISSING = "done", "missing"
 
-Opened = Callable[..., AbstractContextManager[Progress | None]]
+Opened = Callable[..., AbstractContextManager[Callable[..., None] | None]]
 
 logger = logging.getLogger(__name__)
 
@@ -395,7 +391,7 @@ def train_one(training: Training, progress: Opened = _unseen) -> str:
         os.environ["KERAS_BACKEND"] = training.backend
     from sct_lesion_losses.workflows import train
 
-    loss, epochs = training.recipe.loss.name, training.recipe.epochs_planned
+    loss = training.recipe.loss.name
     settings = train.TrainSettings(
         resume=True,
         cache=training.cache,
@@ -406,13 +402,8 @@ def train_one(training: Training, progress: Opened = _unseen) -> str:
     try:
         with (
             progress(f"preparing for {loss}") as on_scan,
-            progress(f"training {loss}", "step") as at,
+            progress(f"training {loss}", "step") as on_step,
         ):
-
-            def on_step(now: StepReport) -> None:
-                if at is not None:
-                    at(now.epoch * now.steps + now.step, epochs * now.steps)
-
             train.run(
                 training.table,
                 training.folder,

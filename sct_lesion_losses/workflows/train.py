@@ -33,7 +33,7 @@ from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import learning, style
 from sct_lesion_losses.training import callbacks, devices, export, fit, warm_start
 from sct_lesion_losses.training import recipe as recipes
-from sct_lesion_losses.training.callbacks import CHECKPOINT, StepReport
+from sct_lesion_losses.training.callbacks import CHECKPOINT
 from sct_lesion_losses.training.fit import Watchers
 
 SPLIT_TABLE = "split.tsv"
@@ -100,7 +100,7 @@ def run(
     settings: TrainSettings = TrainSettings(),
     *,
     on_scan: Progress | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
+    on_step: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
 
@@ -121,7 +121,7 @@ def run(
     on_scan : callable, optional
         Told of every scan that is prepared, by (done, total).
     on_step : callable, optional
-        Told of every step.
+        Told of every step; see `training.fit.Watchers`.
 
     Returns
     -------

@@ -9,6 +9,8 @@ import pytest
 from sct_lesion_losses.cli import options
 from sct_lesion_losses.errors import UsageError
 
+MACHINE = {"backend": None, "device": "auto", "threads": None}
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +51,7 @@ def test_the_backend_is_the_option_s_then_the_environment_s_then_the_first_there
     installed(monkeypatch, *there)
     if wanted is not None:
         monkeypatch.setenv("KERAS_BACKEND", wanted)
-    options.choose(asked, "auto", None)
+    options.chosen_device(dict(MACHINE, backend=asked))
     assert os.environ["KERAS_BACKEND"] == chosen
 
 
@@ -66,25 +68,25 @@ def test_a_backend_that_is_not_there_is_refused_with_what_to_install(
 ):
     installed(monkeypatch, *there)
     with pytest.raises(UsageError, match=said):
-        options.choose(asked, "auto", None)
+        options.chosen_device(dict(MACHINE, backend=asked))
 
 
 def test_the_cpu_hides_every_gpu(monkeypatch):
     installed(monkeypatch, "jax")
-    options.choose(None, "cpu", None)
+    options.chosen_device(dict(MACHINE, device="cpu"))
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["JAX_PLATFORMS"]) == ("-1", "cpu")
 
 
 def test_other_devices_leave_the_choice_of_gpu_alone(monkeypatch):
     installed(monkeypatch, "jax")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    options.choose(None, "gpu", None)
+    options.chosen_device(dict(MACHINE, device="gpu"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_threads_are_those_of_the_option(monkeypatch):
     installed(monkeypatch, "tensorflow")
-    options.choose(None, "auto", 3)
+    options.chosen_device(dict(MACHINE, threads=3))
     for name in ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS"):
         assert os.environ[name] == "3"

@@ -34,13 +34,15 @@ LOGGER = logging.getLogger("sct_lesion_losses.example")
 
 
 def example(work: Callable[[dict[str, Any]], int | None]) -> Command:
-    @command("sct_example", "Does something with scans.")
-    @option("-i", "image", FILE, "Scans.", mandatory=True, many=True)
-    @option("-thr", "threshold", FLOAT, "Threshold.", default=0.5)
-    @option("-ofolder", "folder", FOLDER, "Folder of the outputs.", shown="beside the input")
-    @option("-c", "contrast", choice(("t2", "t2s")), "Contrast.")
-    @option("-n", "number", int_range(1), "Number.", default=3)
-    @option("-r", "remove", SWITCH, "Remove temporary files.", default=True)
+    @command("sct_example", help="Does something with scans.")
+    @option("-i", FILE, "Scans.", dest="image", mandatory=True, many=True)
+    @option("-thr", FLOAT, "Threshold.", dest="threshold", default=0.5)
+    @option("-ofolder", FOLDER, "Outputs.", dest="folder", shown="beside the input")
+    @option("-c", choice(("t2", "t2s")), "Contrast.")
+    @option("-n", int_range(1), "Number.", default=3)
+    @option("-r", SWITCH, "Remove temporary files.", default=True)
+    @option("-pmap", SWITCH, "Also write the p-map.")
+    @option("-figure", SWITCH, "Draw.", shown="as there is matplotlib")
     def run(**values: Any) -> int | None:
         return work(values)
 
@@ -64,9 +66,11 @@ MANDATORY ARGUMENTS:
 
 OPTIONAL ARGUMENTS:
   -thr <float>       Threshold. (default: 0.5)
-  -ofolder <folder>  Folder of the outputs. (default: beside the input)
+  -ofolder <folder>  Outputs. (default: beside the input)
   -c {t2,t2s}        Contrast.
   -n <int>           Number. (default: 3)
+  -pmap {0,1}        Also write the p-map. (default: 0)
+  -figure {0,1}      Draw. (default: as there is matplotlib)
 
 MISC ARGUMENTS:
   -r {0,1}    Remove temporary files. (default: 1)
@@ -93,17 +97,19 @@ def test_the_callback_receives_converted_values() -> None:
         "image": (Path("a"), Path("b")),
         "threshold": 0.3,
         "folder": Path("out"),
-        "contrast": "t2s",
-        "number": 3,
-        "remove": False,
+        "c": "t2s",
+        "n": 3,
+        "r": False,
+        "pmap": False,
+        "figure": None,
     }
 
 
 def test_options_left_out_have_their_defaults() -> None:
     seen: dict[str, Any] = {}
     example(seen.update)(["-i", "a"])
-    assert (seen["threshold"], seen["folder"], seen["contrast"]) == (0.5, None, None)
-    assert seen["remove"] is True
+    assert (seen["threshold"], seen["folder"], seen["c"]) == (0.5, None, None)
+    assert (seen["r"], seen["pmap"], seen["figure"]) == (True, False, None)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[st
 def test_a_closed_pipe_ends_quietly() -> None:
     code = (
         "import sys\nfrom sct_lesion_losses.cli.parser import command\n"
-        "@command('x', 'X.')\ndef X():\n    print('a' * 10**6)\n"
+        "@command('x')\ndef X():\n    print('a' * 10**6)\n"
         "sys.exit(X([]))\n"
     )
     read, write = os.pipe()
@@ -245,14 +251,14 @@ def test_python_warnings_of_libraries_show_at_verbosity_2_alone(
 def test_positional_arguments_are_kept_beside_options() -> None:
     seen = {}
 
-    @command("sct_example", "X.")
+    @command("sct_example")
     @click.argument("action")
-    @option("-thr", "threshold", FLOAT, "Threshold.", default=0.5)
+    @option("-thr", FLOAT, "Threshold.", default=0.5)
     def run(**values: Any) -> None:
         seen.update(values)
 
     assert run(["list", "-thr", "0.1"]) == 0
-    assert seen == {"action": "list", "threshold": 0.1}
+    assert seen == {"action": "list", "thr": 0.1}
 
 
 NAMES = {"-o": False, "-ofolder": False, "-thr": False, "-qc": False, "-i": True}

@@ -137,7 +137,7 @@ def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
         "ERROR: bad.nii.gz: truncated; copy it again",
         "ERROR: defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
         "b.nii.gz: 2 lesions, 143 mm³, at threshold 0.35; highest probability 0.9 at (1, 2, 3) mm",
-        "2 of 4 scans failed:",
+        "ERROR: 2 of 4 scans failed:",
         "  bad.nii.gz: truncated; copy it again",
         "  defect.nii: ValueError: x (this is a defect; -v 2 shows where)",
     ]
@@ -221,7 +221,6 @@ def test_wrong_use_gives_2_and_says_what(
 @pytest.mark.parametrize(
     ("option", "holds"),
     [
-        (["-file_centerline", "c.nii"], lambda asked: asked.inference.centerline == "file"),
         (["-lesion_point", "1"], lambda asked: asked.lesion_point),
         (["-thr", "0"], lambda asked: asked.pmap_alone),
     ],

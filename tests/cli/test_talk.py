@@ -60,7 +60,7 @@ import os, sys
 os.close({number})
 sys.{name} = None
 from sct_lesion_losses.cli.parser import command
-@command("x", "X.")
+@command("x")
 def main():
     import logging, pathlib
     logging.getLogger("sct_lesion_losses").warning("careful")

@@ -92,7 +92,8 @@ def given(*args: str) -> Recipe:
     """The recipe that a command line asks for."""
 
     @click.command()
-    @options.of_recipe
+    @options.LOSS
+    @options.RECIPE
     def probe(**values: object) -> Recipe:
         return options.recipe(values, {})
 

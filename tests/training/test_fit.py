@@ -15,7 +15,7 @@ from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training import callbacks, devices, export
 from sct_lesion_losses.training import fit as fitting
-from sct_lesion_losses.training.callbacks import StepReport, TrainingState
+from sct_lesion_losses.training.callbacks import TrainingState
 from sct_lesion_losses.training.fit import Watchers, changed_data
 from sct_lesion_losses.training.recipe import study
 
@@ -188,16 +188,16 @@ def test_the_rate_is_halved_after_patience_epochs_without_improvement_across_a_s
 
 
 def test_every_step_and_every_epoch_is_told_of(tmp_path, caplog):
-    heard: list[StepReport] = []
+    heard: list[tuple[int, int, str]] = []
     with caplog.at_level(logging.INFO):
         _, state = fit(
-            tmp_path, study(**FAST, epochs_planned=2), watchers=Watchers(step=heard.append)
+            tmp_path,
+            study(**FAST, epochs_planned=2),
+            watchers=Watchers(step=lambda *now: heard.append(now)),
         )
-    assert [(now.epoch, now.step, now.steps) for now in heard] == [
-        *((0, 1, 2), (0, 2, 2)),
-        *((1, 1, 2), (1, 2, 2)),
-    ]
-    assert heard[1].loss == pytest.approx(state.history[0].loss)
+    assert [now[:2] for now in heard] == [(step, 4) for step in (1, 2, 3, 4)]
+    assert heard[1][2] == f"epoch 1 of 2, loss {state.history[0].loss:.4f}"
+    assert heard[2][2].startswith("epoch 2 of 2, loss ")
     lines = [text for text in caplog.messages if text.startswith("epoch")]
     assert len(lines) == 2
     assert lines[0].startswith(f"epoch 1 of 2: loss {state.history[0].loss:.4f}, validation")
@@ -215,7 +215,7 @@ def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
 
 
 def test_too_little_memory_is_said_with_what_to_change(tmp_path, monkeypatch):
-    def full(_):
+    def full(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     with pytest.raises(TrainingError, match=r"batches of 2 patches.*smaller -batch"):
@@ -223,7 +223,7 @@ def test_too_little_memory_is_said_with_what_to_change(tmp_path, monkeypatch):
 
 
 def test_other_errors_of_a_step_are_not_taken_for_a_lack_of_memory(tmp_path):
-    def broken(_):
+    def broken(*_):
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
