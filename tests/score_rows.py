@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,24 @@ SCORE = 0.4  # of every measure that a test does not give
 THRESHOLDS = tuple(k / 20 for k in range(21))
 BROAD = dict.fromkeys(THRESHOLDS[4:17], 0.5)  # median V-F1, from 0.2 to 0.8
 NARROW = {0.3: 0.4, 0.5: 0.2}
+
+
+@dataclass(frozen=True)
+class GivenVoxels(VoxelScore):
+    """Scores as a test gives them, whatever the counts."""
+
+    sensitivity: float = SCORE
+    precision: float = SCORE
+    f1: float = SCORE
+
+
+@dataclass(frozen=True)
+class GivenLesions(LesionScore):
+    """Scores as a test gives them, whatever the counts."""
+
+    sensitivity: float = SCORE
+    precision: float = SCORE
+    f1: float = SCORE
 
 
 def bearing(
@@ -43,8 +62,8 @@ def bearing(
         bundle,
         threshold,
         tuned,
-        VoxelScore(20, 20, 8, 12, 12, *voxel),
-        LesionScore(PRESETS[preset], 2, n_predicted, detected, 1, 20.0, 20.0, *lesion),
+        GivenVoxels(20, 20, 8, *voxel),
+        GivenLesions(PRESETS[preset], 2, n_predicted, detected, 1, 20.0, 20.0, *lesion),
     )
 
 
@@ -65,8 +84,8 @@ def lesion_free(
         bundle,
         threshold,
         tuned,
-        VoxelScore(0, n_predicted, 0, n_predicted, 0, NAN, NAN, NAN),
-        LesionScore(PRESETS["paper"], 0, n_predicted, 0, 0, 0.0, float(n_predicted), NAN, NAN, NAN),
+        VoxelScore(0, n_predicted, 0),
+        LesionScore(PRESETS["paper"], 0, n_predicted, 0, 0, 0.0, float(n_predicted)),
     )
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from sct_lesion_losses.errors import BundleError
+from sct_lesion_losses.metrics import UNTUNED
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -86,7 +87,6 @@ class Record(BaseModel):
     )
 
 
-UNTUNED_THRESHOLD = 0.5
 _GRID_TOLERANCE = 1e-9
 _OPTIONAL = ("data", "tuned_on", "site", "lesions", "previous")
 
@@ -253,7 +253,7 @@ class OperatingPoint(Record):
     """
 
     kind: Literal["tuned", "untuned"] = "untuned"
-    threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED_THRESHOLD
+    threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED
     objective: str = ""
     beta: Positive | None = None
     preset: str = ""

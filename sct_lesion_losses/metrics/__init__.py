@@ -9,6 +9,7 @@ from typing import Literal
 
 Connectivity = Literal[6, 18, 26]
 CONNECTIVITY: Connectivity = 18  # of sct_analyze_lesion
+UNTUNED = 0.5  # the threshold that tuned ones are compared with; Hussein et al. 2023, section 2.5
 
 
 @dataclass(frozen=True)

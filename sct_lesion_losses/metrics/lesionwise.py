@@ -34,6 +34,7 @@ from sct_lesion_losses.metrics import PRESETS as PRESETS
 from sct_lesion_losses.metrics import Connectivity as Connectivity
 from sct_lesion_losses.metrics import Preset as Preset
 
+Box = tuple[slice, slice, slice]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
@@ -57,8 +58,6 @@ class LesionScore:
         Predicted lesions that are found by the manual mask.
     truth_mm3, predicted_mm3 : float
         Volumes of both masks, with the lesions that are too small for the preset.
-    sensitivity, precision, f1 : float
-        L-sensitivity, L-precision and L-F1; NaN where the manual mask has no lesion.
     """
 
     preset: Preset
@@ -68,9 +67,22 @@ class LesionScore:
     correct: int
     truth_mm3: float
     predicted_mm3: float
-    sensitivity: float
-    precision: float
-    f1: float
+
+    @property
+    def sensitivity(self) -> float:
+        """L-sensitivity; NaN where the manual mask has no lesion."""
+        return self.detected / self.n_truth if self.n_truth else float("nan")
+
+    @property
+    def precision(self) -> float:
+        """L-precision; NaN where the manual mask has no lesion, 0 where nothing is predicted."""
+        return self.correct / max(self.n_predicted, 1) if self.n_truth else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """L-F1, their harmonic mean; NaN where the manual mask has no lesion."""
+        total = self.sensitivity + self.precision
+        return 2 * self.sensitivity * self.precision / total if total else 0.0
 
 
 def score(
@@ -110,18 +122,22 @@ def score(
         )
     voxel_mm3 = voxel_volume_mm3(spacing_mm)
     truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
-    box = bounding_box(truth | prediction) or (slice(0), slice(0), slice(0))
-    truth, prediction = truth[box], prediction[box]
-    table = overlap(components(truth, rule.connectivity), components(prediction, rule.connectivity))
-    table = counted(table, rule, voxel_mm3)
-    found, correct = detected(table, rule)
-    counts = len(found), len(correct), int(found.sum()), int(correct.sum())
+    box = bounding_box(truth | prediction)
+    labels = (components(mask[box], rule.connectivity) for mask in (truth, prediction))
+    return score_of(overlap(*labels), rule, voxel_mm3)
+
+
+def score_of(table: Overlap, preset: Preset, voxel_mm3: float) -> LesionScore:
+    """Score the lesions of a table, the small ones with them, in voxels of this volume."""
+    found, correct = detected(counted(table, preset, voxel_mm3), preset)
     return LesionScore(
-        rule,
-        *counts,
-        np.count_nonzero(truth) * voxel_mm3,
-        np.count_nonzero(prediction) * voxel_mm3,
-        *scores(*counts),
+        preset,
+        len(found),
+        len(correct),
+        int(found.sum()),
+        int(correct.sum()),
+        int(table.truth_sizes.sum()) * voxel_mm3,
+        int(table.predicted_sizes.sum()) * voxel_mm3,
     )
 
 
@@ -161,8 +177,6 @@ def components(mask: NDArray[Any], connectivity: Connectivity = CONNECTIVITY) ->
     found = np.asarray(mask, dtype=bool)
     labels = np.zeros(found.shape, dtype=np.int32)
     box = bounding_box(found)
-    if box is None:
-        return labels
     structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
     part, count = ndimage.label(found[box], structure=structure)
     sizes = np.bincount(part.ravel(), minlength=count + 1)[1:]
@@ -172,18 +186,10 @@ def components(mask: NDArray[Any], connectivity: Connectivity = CONNECTIVITY) ->
     return labels
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """Smallest box that holds an (X, Y, Z) mask; None for an empty one."""
-    sides = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        if where.size == 0:
-            return None
-        side = slice(int(where[0]), int(where[-1]) + 1)
-        sides.append(side)
-        mask = mask[(slice(None),) * axis + (side,)]  # the next axis has less to look at
-    return sides[0], sides[1], sides[2]
+def bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """Smallest box that holds an (X, Y, Z) mask; one without voxels for an empty mask."""
+    x, y, z = ndimage.find_objects(mask.view(np.uint8), max_label=1)[0] or [slice(0)] * 3
+    return x, y, z
 
 
 def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
@@ -231,10 +237,6 @@ class Overlap:
             self.predicted_sizes, self.truth_sizes, self.predicted, self.truth, self.voxels
         )
 
-    def larger_than(self, volume_vox: float) -> Overlap:
-        """Return the table without the lesions of at most this volume, in the same order."""
-        return self.only(self.truth_sizes > volume_vox, self.predicted_sizes > volume_vox)
-
     def only(self, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Overlap:
         """Return the table of these lesions alone, (R,) and (T,) bool, in the same order."""
         kept = truth[self.truth] & predicted[self.predicted]
@@ -274,7 +276,8 @@ def sizes(labels: NDArray[np.integer[Any]]) -> IntArray:
 
 def counted(table: Overlap, preset: Preset, voxel_mm3: float) -> Overlap:
     """Return the table without the lesions that are too small for the preset."""
-    return table.larger_than(preset.min_volume_mm3 / voxel_mm3 * (1 + ROUNDING))
+    ignored_vox = preset.min_volume_mm3 / voxel_mm3 * (1 + ROUNDING)
+    return table.only(table.truth_sizes > ignored_vox, table.predicted_sizes > ignored_vox)
 
 
 def detected(table: Overlap, preset: Preset) -> tuple[BoolArray, BoolArray]:
@@ -336,21 +339,6 @@ def _leaks(table: Overlap, preset: Preset) -> BoolArray:
     return np.asarray(outside / table.predicted_sizes > preset.max_outside)
 
 
-def scores(
-    n_truth: int, n_predicted: int, detected: int, correct: int
-) -> tuple[float, float, float]:
-    """L-sensitivity, L-precision and their harmonic mean L-F1.
-
-    NaN where the manual mask has no lesion; where only the prediction has none, 0.
-    """
-    if n_truth == 0:
-        return float("nan"), float("nan"), float("nan")
-    sensitivity = detected / n_truth
-    precision = correct / n_predicted if n_predicted else 0.0
-    total = sensitivity + precision
-    return sensitivity, precision, 2 * sensitivity * precision / total if total else 0.0
-
-
 @dataclass(frozen=True)
 class MeasuredLesion:
     """One connected component of a mask.
@@ -365,7 +353,7 @@ class MeasuredLesion:
     centre_mm : (x, y, z)
         Mean of its voxel centres, world mm (x to the right, y to the front, z up).
     mean_probability, highest_probability : float
-        Of the p-map inside it.
+        Of the p-map inside it; the highest is the last threshold at which a voxel of it is left.
     """
 
     label: int
@@ -374,14 +362,6 @@ class MeasuredLesion:
     centre_mm: tuple[float, float, float]
     mean_probability: float
     highest_probability: float
-
-    @property
-    def vanishes_above(self) -> float:
-        """Highest threshold at which a voxel of it is left: its highest probability.
-
-        `p >= t` keeps that voxel at this threshold and drops it at any above.
-        """
-        return self.highest_probability
 
 
 def measures(
@@ -417,8 +397,6 @@ def measures(
     voxel_mm3 = float(abs(np.linalg.det(steps)))
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None:
-            continue
         inside = labels[box] == label
         probabilities = pmap[box][inside]
         start = np.array([side.start for side in box])

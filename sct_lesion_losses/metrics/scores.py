@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import patientwise, statistics
+import numpy as np
+
+from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
 from sct_lesion_losses.metrics.lesionwise import LesionScore
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.statistics import (
@@ -19,8 +20,6 @@ from sct_lesion_losses.metrics.statistics import (
     wilcoxon,
 )
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
-
-UNTUNED = 0.5  # the threshold that tuned ones are compared with; Hussein et al. 2023, section 2.5
 
 
 @dataclass(frozen=True)
@@ -93,24 +92,12 @@ ByBundle = dict[str, dict[str, ScanScore]]
 
 
 def untuned(rows: Iterable[ScanScore]) -> ByBundle:
-    """Choose the rows at threshold 0.5, of bundles that are tuned to it as well.
-
-    Raises
-    ------
-    DataError
-        See `tuned`.
-    """
+    """Choose the rows at threshold 0.5, of bundles that are tuned to it as well."""
     return _by_bundle(row for row in rows if row.threshold == UNTUNED)
 
 
 def tuned(rows: Iterable[ScanScore]) -> ByBundle:
-    """Choose the rows at the operating point of each bundle.
-
-    Raises
-    ------
-    DataError
-        A scan has two rows, a bundle two thresholds, or the rows are of several lesion presets.
-    """
+    """Choose the rows at the operating point of each bundle."""
     return _by_bundle(row for row in rows if row.tuned)
 
 
@@ -126,32 +113,15 @@ def interval(rows: Iterable[ScanScore], measure: str) -> Interval:
     return statistics.interval([MEASURES[measure](row) for row in listed], subjects)
 
 
-def patients(rows: Iterable[ScanScore], rule: patientwise.Rule = "detected") -> PatientScore:
+def patients(rows: Iterable[ScanScore]) -> PatientScore:
     """P-sensitivity and P-specificity; see `patientwise.score`."""
-    return patientwise.score([row.lesions for row in rows], rule)
+    return patientwise.score([row.lesions for row in rows])
 
 
 def _by_bundle(rows: Iterable[ScanScore]) -> ByBundle:
     chosen: ByBundle = {}
     for row in rows:
-        scans = chosen.setdefault(row.bundle, {})
-        there = scans.setdefault(row.scan, row)
-        # A bundle that is tuned to 0.5 may have a row as tuned and one as untuned.
-        if there is not row and there.tuned == row.tuned:
-            raise DataError(
-                f"bundle {row.bundle} has two rows for scan {row.scan} at threshold "
-                f"{row.threshold}; every scan of the cohort needs a name of its own"
-            )
-        first = next(iter(scans.values()))
-        if row.threshold != first.threshold:
-            raise DataError(
-                f"bundle {row.bundle} has tuned rows at the thresholds {first.threshold} and "
-                f"{row.threshold}; evaluate all scans with one version of the bundle"
-            )
-    presets = {row.lesions.preset for scans in chosen.values() for row in scans.values()}
-    if len(presets) > 1:
-        names = ", ".join(sorted(preset.name for preset in presets))
-        raise DataError(f"lesions were scored by the presets {names}; choose the rows of one")
+        chosen.setdefault(row.bundle, {})[row.scan] = row
     return chosen
 
 
@@ -189,6 +159,11 @@ class Comparison:
     p_holm: float
 
     @property
+    def of_itself(self) -> bool:
+        """One model at one threshold, beside itself."""
+        return self.first == self.second and self.thresholds[0] == self.thresholds[1]
+
+    @property
     def significant(self) -> bool:
         """Corrected p below 0.05."""
         return self.p_holm < ALPHA
@@ -211,7 +186,7 @@ def between_thresholds(
         Bundle by bundle, corrected over those that were tuned to another threshold than 0.5.
     """
     pairs = ((untuned[bundle], rows) for bundle, rows in tuned.items() if bundle in untuned)
-    return _corrected(_compared(pairs, measures))
+    return _compared(pairs, measures)
 
 
 def between_bundles(
@@ -230,41 +205,30 @@ def between_bundles(
     tuple of Comparison
         Pair by pair, corrected over all of them.
     """
-    return _corrected(_compared(combinations(scores.values(), 2), measures))
+    return _compared(combinations(scores.values(), 2), measures)
 
 
 def _compared(
     pairs: Iterable[tuple[Mapping[str, ScanScore], Mapping[str, ScanScore]]],
     measures: Sequence[str],
-) -> Iterator[Comparison]:
+) -> tuple[Comparison, ...]:
+    found = []
     for first, second in pairs:
         one, other = next(iter(first.values())), next(iter(second.values()))
         both = [scan for scan in first if scan in second]
         subjects = [first[scan].subject for scan in both]
         for measure in measures:
-            value = MEASURES[measure]
-            a = [value(first[scan]) for scan in both]
-            b = [value(second[scan]) for scan in both]
-            changes = [y - x for x, y in zip(a, b, strict=True)]
-            test = wilcoxon(a, b)
-            yield Comparison(
-                measure,
-                one.bundle,
-                other.bundle,
-                (one.threshold, other.threshold),
-                statistics.interval(changes, subjects),
-                test,
-                test.p,
+            a, b = ([MEASURES[measure](rows[scan]) for scan in both] for rows in (first, second))
+            found.append(
+                Comparison(
+                    measure,
+                    one.bundle,
+                    other.bundle,
+                    (one.threshold, other.threshold),
+                    statistics.interval(np.subtract(b, a), subjects),
+                    wilcoxon(a, b),
+                    math.nan,
+                )
             )
-
-
-def _corrected(found: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    listed = list(found)
-    adjusted = holm([math.nan if _itself(c) else c.test.p for c in listed])
-    return tuple(replace(c, p_holm=p) for c, p in zip(listed, adjusted, strict=True))
-
-
-def _itself(comparison: Comparison) -> bool:
-    """Whether the two sides are one model at one threshold."""
-    first, second = comparison.thresholds
-    return comparison.first == comparison.second and first == second
+    counted = [math.nan if one.of_itself else one.test.p for one in found]
+    return tuple(replace(c, p_holm=p) for c, p in zip(found, holm(counted), strict=True))

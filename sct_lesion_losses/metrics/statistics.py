@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from sct_lesion_losses.errors import UsageError
 
@@ -62,7 +62,7 @@ class SignedRank:
 
 
 def interval(
-    values: Sequence[float],
+    values: ArrayLike,
     subjects: Sequence[Hashable],
     statistic: Callable[..., Any] = np.median,
     *,
@@ -73,7 +73,7 @@ def interval(
 
     Parameters
     ----------
-    values : sequence of N float
+    values : (N,) array_like
         One per scan; NaN is left out.
     subjects : sequence of N hashable
         Whose scan each is.
@@ -86,31 +86,34 @@ def interval(
     Interval
         NaN throughout where no scan is left; bounds of NaN where those left are of one subject.
     """
-    kept = [(v, s) for v, s in zip(values, subjects, strict=True) if not np.isnan(v)]
-    if not kept:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    numbers = np.array([v for v, _ in kept], dtype=np.float64)
-    owners: dict[Hashable, list[int]] = {}
-    for row, (_, subject) in enumerate(kept):
-        owners.setdefault(subject, []).append(row)
-    value = float(statistic(numbers, axis=0))
-    if len(owners) < 2:  # one subject resampled is always the same
+    numbers = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(numbers)
+    numbers = numbers[known]
+    groups = by_subject(list(compress(subjects, known)))
+    value = float(statistic(numbers, axis=0)) if len(numbers) else float("nan")
+    if len(groups) < 2:  # one subject resampled is always the same
         return Interval(value, float("nan"), float("nan"), len(numbers))
-    counts = np.array([len(rows) for rows in owners.values()])
-    scans = np.full((len(owners), counts.max()), -1)  # of each subject, filled up with -1
-    for subject_scans, rows in zip(scans, owners.values(), strict=True):
-        subject_scans[: len(rows)] = rows
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(owners), size=(bootstraps, len(owners)))
+    counts = np.array([len(rows) for rows in groups])
+    scans = np.full((len(groups), counts.max()), np.nan)  # of each subject, filled up with NaN
+    for own, rows in zip(scans, groups, strict=True):
+        own[: len(rows)] = numbers[rows]
+    chosen = np.random.default_rng(seed).integers(len(groups), size=(bootstraps, len(groups)))
     sizes = counts[chosen].sum(axis=1)
     drawn = np.empty(bootstraps)
     for size in np.unique(sizes):  # resamplings of as many scans are one array
-        alike = sizes == size
-        resampled = scans[chosen[alike]]
-        rows_of_scans = resampled[resampled >= 0].reshape(-1, size)
-        drawn[alike] = statistic(numbers[rows_of_scans], axis=1)
+        resampled = scans[chosen[sizes == size]]
+        rows_of_scans = resampled[~np.isnan(resampled)].reshape(-1, size)
+        drawn[sizes == size] = statistic(rows_of_scans, axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(value, float(low), float(high), len(numbers))
+
+
+def by_subject(subjects: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    """Rows of each subject, in the order in which the subjects first appear."""
+    rows: dict[Hashable, list[int]] = {}
+    for row, subject in enumerate(subjects):
+        rows.setdefault(subject, []).append(row)
+    return [np.array(own, dtype=np.int64) for own in rows.values()]
 
 
 def spread(values: ArrayLike) -> Spread:
@@ -175,6 +178,8 @@ def wilcoxon(a: ArrayLike, b: ArrayLike) -> SignedRank:
     n = len(differences)
     if n == 0:
         return SignedRank(0.0, 1.0, 0, 0.0)
+    from scipy import stats  # takes long to load, and resampling does without
+
     ranks = stats.rankdata(np.abs(differences))
     rising, falling = float(ranks[differences > 0].sum()), float(ranks[differences < 0].sum())
     smaller = min(rising, falling)
@@ -202,13 +207,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     ----------
     Holm 1979, "A simple sequentially rejective multiple test procedure"
     """
-    tested = sorted((p, k) for k, p in enumerate(p_values) if not np.isnan(p))
-    adjusted = [float("nan")] * len(p_values)
-    highest = 0.0
-    for passed, (p, k) in enumerate(tested):
-        highest = max(highest, min(1.0, (len(tested) - passed) * p))
-        adjusted[k] = highest
-    return adjusted
+    p = np.asarray(p_values, dtype=np.float64)
+    rising = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    times = np.arange(len(rising), 0, -1)
+    adjusted = np.full(len(p), np.nan)
+    adjusted[rising] = np.minimum(1, np.maximum.accumulate(times * p[rising]))
+    return adjusted.tolist()
 
 
 def _exact(ranks: NDArray[np.float64], smaller: float) -> float:

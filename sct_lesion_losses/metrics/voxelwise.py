@@ -18,20 +18,38 @@ class VoxelScore:
     ----------
     n_truth, n_predicted : int
         Voxels of the manual mask and of the prediction.
-    tp, fp, fn : int
-        True positive, false positive and false negative voxels.
-    sensitivity, precision, f1 : float
-        V-sensitivity, V-precision and V-F1; NaN where the manual mask is empty.
+    tp : int
+        True positive voxels.
     """
 
     n_truth: int
     n_predicted: int
     tp: int
-    fp: int
-    fn: int
-    sensitivity: float
-    precision: float
-    f1: float
+
+    @property
+    def fp(self) -> int:
+        """False positive voxels."""
+        return self.n_predicted - self.tp
+
+    @property
+    def fn(self) -> int:
+        """False negative voxels."""
+        return self.n_truth - self.tp
+
+    @property
+    def sensitivity(self) -> float:
+        """V-sensitivity; NaN where the manual mask is empty."""
+        return self.tp / self.n_truth if self.n_truth else float("nan")
+
+    @property
+    def precision(self) -> float:
+        """V-precision; NaN where the manual mask is empty, 0 where only the prediction is."""
+        return self.tp / max(self.n_predicted, 1) if self.n_truth else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """V-F1; NaN where the manual mask is empty."""
+        return 2 * self.tp / (self.n_truth + self.n_predicted) if self.n_truth else float("nan")
 
 
 def score(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> VoxelScore:
@@ -58,21 +76,5 @@ def score(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> VoxelScore
             "expected one grid"
         )
     truth, prediction = truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
-    n_truth, n_predicted = int(truth.sum()), int(prediction.sum())
-    tp = int((truth & prediction).sum())
-    if n_truth == 0:
-        sensitivity = precision = f1 = float("nan")
-    else:
-        sensitivity = tp / n_truth
-        precision = tp / n_predicted if n_predicted else 0.0
-        f1 = 2 * tp / (n_truth + n_predicted)
-    return VoxelScore(
-        n_truth=n_truth,
-        n_predicted=n_predicted,
-        tp=tp,
-        fp=n_predicted - tp,
-        fn=n_truth - tp,
-        sensitivity=sensitivity,
-        precision=precision,
-        f1=f1,
-    )
+    counts = (int(np.count_nonzero(mask)) for mask in (truth, prediction, truth & prediction))
+    return VoxelScore(*counts)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sct_lesion_losses.bundle.schema import UNTUNED_THRESHOLD, Metric
-from sct_lesion_losses.metrics import patientwise, statistics
-from sct_lesion_losses.metrics.patientwise import Proportion
+from sct_lesion_losses.bundle.schema import Metric
+from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
+from sct_lesion_losses.metrics.statistics import Interval
 from sct_lesion_losses.thresholds import ScanCounts
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter
 
@@ -39,12 +39,12 @@ def metrics(
     at = [scan.index(threshold) for scan in counts]
     voxels = [scan.voxel_score(k) for scan, k in zip(counts, at, strict=True)]
     lesions = [scan.lesion_score(PRESET, k) for scan, k in zip(counts, at, strict=True)]
-    untuned = [scan.voxel_score(scan.index(UNTUNED_THRESHOLD)) for scan in counts]
+    untuned = [scan.voxel_score(scan.index(UNTUNED)) for scan in counts]
 
     def summarised(
         values: list[float], statistic: Callable[..., object], where: str = "tuned"
     ) -> Metric:
-        return _summarised(values, subjects, statistic, where)
+        return _metric(statistics.interval(values, subjects, statistic), where)
 
     by_rule = f"tuned, preset {PRESET}"
     patients = patientwise.score(lesions)
@@ -58,13 +58,13 @@ def metrics(
         "l_sensitivity_median": summarised([s.sensitivity for s in lesions], np.median, by_rule),
         "l_precision_median": summarised([s.precision for s in lesions], np.median, by_rule),
         "l_f1_median": summarised([s.f1 for s in lesions], np.median, by_rule),
-        "p_sensitivity": _share(
+        "p_sensitivity": _metric(
             patients.sensitivity, f"{by_rule}: scans with lesions in which one is detected"
         ),
-        "p_specificity": _share(
+        "p_specificity": _metric(
             patients.specificity, f"{by_rule}: lesion-free scans in which none is predicted"
         ),
-        "scans_refused": _share(
+        "scans_refused": _metric(
             patientwise.proportion(refused, len(counts) + refused),
             "unseen scans in which no cord was found",
         ),
@@ -91,39 +91,26 @@ def filtered(
     dict of str to Metric
         By the names of `metrics` with ``_filtered``, without those that no scan tells of.
     """
-    counts = [scan.counts(rule) for scan in scans]
-    found = [c.detected > 0 for c in counts if c.n_truth]
-    clean = [c.n_predicted == 0 for scan, c in zip(scans, counts, strict=True) if scan.lesion_free]
+    lesions = [scan.score(rule) for scan in scans]
+    patients = patientwise.score(lesions)
     presets = ", ".join(dict.fromkeys(scan.preset.name for scan in scans))
     by_rule = (
         f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
         f"preset {presets}"
     )
     measured = {
-        "l_f1_median_filtered": _summarised([c.f1 for c in counts], subjects, np.median, by_rule),
-        "p_sensitivity_filtered": _share(
-            patientwise.proportion(sum(found), len(found)),
-            f"{by_rule}: scans with lesions in which one is detected",
+        "l_f1_median_filtered": _metric(
+            statistics.interval([s.f1 for s in lesions], subjects), by_rule
         ),
-        "p_specificity_filtered": _share(
-            patientwise.proportion(sum(clean), len(clean)),
-            f"{by_rule}: lesion-free scans in which none is left",
+        "p_sensitivity_filtered": _metric(
+            patients.sensitivity, f"{by_rule}: scans with lesions in which one is detected"
+        ),
+        "p_specificity_filtered": _metric(
+            patients.specificity, f"{by_rule}: lesion-free scans in which none is left"
         ),
     }
     return {name: metric for name, metric in measured.items() if metric.n}
 
 
-def _summarised(
-    values: Sequence[float],
-    subjects: Sequence[str],
-    statistic: Callable[..., object],
-    note: str,
-) -> Metric:
-    """Summary over the scans, its interval by resampling subjects."""
-    found = statistics.interval(values, subjects, statistic)
-    return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)
-
-
-def _share(found: Proportion, note: str) -> Metric:
-    """Share of scans, with its Wilson interval."""
+def _metric(found: Interval, note: str) -> Metric:
     return Metric(value=found.value, low=found.low, high=found.high, n=found.n, note=note)

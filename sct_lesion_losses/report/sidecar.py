@@ -228,7 +228,7 @@ COLUMNS = (
         "",
         "Highest decision threshold at which a voxel of the lesion is left, in full digits",
         # Nine digits bring a float32 back exactly, so that -thr with this value still keeps it.
-        lambda x: f"{x.vanishes_above:.9g}",
+        lambda x: f"{x.highest_probability:.9g}",
     ),
 )
 

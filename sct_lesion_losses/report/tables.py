@@ -19,12 +19,10 @@ from types import MappingProxyType
 import numpy as np
 
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
-from sct_lesion_losses.metrics import Preset, scores, statistics
-from sct_lesion_losses.metrics.patientwise import Proportion
+from sct_lesion_losses.metrics import UNTUNED, Preset, scores, statistics
 from sct_lesion_losses.metrics.scores import (
     ALPHA,
     MEASURES,
-    UNTUNED,
     ByBundle,
     Comparison,
     ScanScore,
@@ -65,14 +63,14 @@ def spread(found: Spread) -> str:
     return f"{score(found.median)} ({score(found.mean)}±{score(found.std)})"
 
 
-def bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
+def bounds(found: Interval, written: Callable[[float], str] = score) -> str:
     """``low to high``, each as `written`; ``n/a`` where they are not known."""
     if math.isnan(found.low) or math.isnan(found.high):
         return UNKNOWN
     return f"{written(found.low)} to {written(found.high)}"
 
 
-def with_bounds(found: Interval | Proportion, written: Callable[[float], str] = score) -> str:
+def with_bounds(found: Interval, written: Callable[[float], str] = score) -> str:
     """``value (low to high)``; ``value (n/a)`` of one subject."""
     return f"{written(found.value)} ({bounds(found, written)})" if found.n else UNKNOWN
 
@@ -476,8 +474,8 @@ def patients(by_bundle: ByBundle) -> Table:
     )
     rows = []
     for bundle, scans in _models(by_bundle):
-        found, any_lesion = scores.patients(scans), scores.patients(scans, "any_lesion")
-        shares = (found.sensitivity, any_lesion.sensitivity, any_lesion.specificity)
+        found = scores.patients(scans)
+        shares = (found.sensitivity, found.any_lesion, found.specificity)
         counts = (str(found.sensitivity.n), str(found.specificity.n))
         rows.append((bundle, _threshold(scans), *map(with_bounds, shares), *counts))
     return Table(

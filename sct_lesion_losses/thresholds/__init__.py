@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from sct_lesion_losses.thresholds.binarization import binarize
     from sct_lesion_losses.thresholds.choice import Choice, choose
-    from sct_lesion_losses.thresholds.curves import (
-        Curve,
-        LesionCurve,
-        ScanCounts,
-        count,
-        sweep,
-        sweep_lesions,
-    )
+    from sct_lesion_losses.thresholds.curves import ScanCounts, count, sweep
     from sct_lesion_losses.thresholds.objectives import Objective
 
 __all__ = [
@@ -28,15 +21,12 @@ __all__ = [
     "THRESHOLDS",
     "Choice",
     "Criterion",
-    "Curve",
-    "LesionCurve",
     "Objective",
     "ScanCounts",
     "binarize",
     "choose",
     "count",
     "sweep",
-    "sweep_lesions",
 ]
 
 THRESHOLDS = tuple(k / 20 for k in range(21))  # Hussein et al. 2023, section 2.5

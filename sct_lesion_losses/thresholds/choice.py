@@ -5,27 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.thresholds.curves import Curve, ScanCounts
-from sct_lesion_losses.thresholds.objectives import (
-    TIE,
-    FloatArray,
-    Objective,
-    Rows,
-    Scored,
-    score,
-    voxels,
-)
+from sct_lesion_losses.metrics.statistics import BOOTSTRAPS, by_subject
+from sct_lesion_losses.thresholds.curves import ScanCounts
+from sct_lesion_losses.thresholds.objectives import TIE, FloatArray, Objective, Rows, score
 
 logger = logging.getLogger(__name__)
 
 PLATEAU = 0.02
 STEP = 0.05
-BOOTSTRAPS = 2000
 WIDE = 0.3  # an interval of the threshold as wide leaves it nearly open
 FEW_SUBJECTS = 10  # fewer are warned of
 
@@ -36,8 +28,6 @@ class Optimum:
 
     Attributes
     ----------
-    threshold : float
-        The operating point.
     objective : Objective
         What the threshold makes best.
     thresholds : (T,) float64
@@ -48,33 +38,30 @@ class Optimum:
         Scores of the scans with lesions.
     interval : tuple of float
         95 % bootstrap interval of the threshold, resampling subjects; NaN of one subject.
-    plateau : tuple of float
-        Lowest and highest threshold around the chosen one, without a gap, whose objective is
-        within 2 % of the best.
-    loss_below, loss_above : float
-        What the objective loses 0.05 below and 0.05 above the threshold; NaN beyond the grid.
     leave_one_out : float
         The objective over all scans when each is scored at the threshold that the scans of the
         other subjects choose; NaN with one subject, and where the others alone cannot choose.
-    n_scans, n_subjects : int
-        Scans with lesions that decided, and their subjects.
-    at_end : bool
-        The optimum lies at an end of the grid.
+    n_subjects : int
+        Subjects of the scans with lesions.
     """
 
-    threshold: float
     objective: Objective
     thresholds: FloatArray
     curve: FloatArray
     per_scan: FloatArray
     interval: tuple[float, float]
-    plateau: tuple[float, float]
-    loss_below: float
-    loss_above: float
     leave_one_out: float
-    n_scans: int
     n_subjects: int
-    at_end: bool
+
+    @property
+    def n_scans(self) -> int:
+        """Scans with lesions, which decided."""
+        return len(self.per_scan)
+
+    @property
+    def threshold(self) -> float:
+        """The operating point."""
+        return float(self.thresholds[self._at])
 
     @property
     def best(self) -> float:
@@ -85,6 +72,31 @@ class Optimum:
     def useful(self) -> bool:
         """Whether the threshold does better than none, and than marking every voxel."""
         return self.threshold > 0 and self.best > TIE
+
+    @property
+    def at_end(self) -> bool:
+        """The optimum lies at an end of the grid."""
+        return self._at in (0, len(self.thresholds) - 1)
+
+    @property
+    def plateau(self) -> tuple[float, float]:
+        """Ends of the unbroken range around the threshold that is within 2 % of the best."""
+        runs, _ = ndimage.label(self.curve >= (1 - PLATEAU) * self.curve[self._at] - TIE)
+        range_ = self.thresholds[runs == runs[self._at]]
+        return float(range_[0]), float(range_[-1])
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """What the objective loses 0.05 below and above the threshold; NaN beyond the grid."""
+        return self._lost(-STEP), self._lost(STEP)
+
+    @property
+    def _at(self) -> int:
+        return best_of(self.curve, self.thresholds)
+
+    def _lost(self, step: float) -> float:
+        there = np.flatnonzero(np.abs(self.thresholds - (self.threshold + step)) < 1e-9)
+        return float(self.curve[self._at] - self.curve[there[0]]) if there.size else float("nan")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,12 +116,11 @@ class Choice(Optimum):
 
 
 def choose(
-    scans: Sequence[Curve | ScanCounts],
+    scans: Sequence[ScanCounts],
     subjects: Sequence[Hashable] | None = None,
     *,
     objective: str | Objective = "median_v_f1",
     bootstraps: int = BOOTSTRAPS,
-    seed: int = 0,
 ) -> Choice:
     """Choose the threshold with the best objective over the scans that hold lesions.
 
@@ -118,9 +129,9 @@ def choose(
 
     Parameters
     ----------
-    scans : sequence of Curve or ScanCounts
-        One per scan, all over the same thresholds; lesion-wise objectives need `ScanCounts`. Those
-        of lesion-free scans are left out, unless the objective asks for a specificity.
+    scans : sequence of ScanCounts
+        One per scan, all over the same thresholds; lesion-wise objectives need those of `count`.
+        Lesion-free scans are left out, unless the objective asks for a specificity.
     subjects : sequence of hashable, optional
         Whose scan each is; by default every scan is a subject of its own.
     objective : str or Objective
@@ -128,8 +139,6 @@ def choose(
     bootstraps : int
         Resamplings of the subjects. One that draws no scan of a kind that the objective needs is
         drawn again.
-    seed : int
-        Of the bootstrap.
 
     Returns
     -------
@@ -146,37 +155,38 @@ def choose(
     owners = list(range(len(scans))) if subjects is None else list(subjects)
     if len(owners) != len(scans):
         raise UsageError(f"{len(scans)} curves came with {len(owners)} subjects")
-    curves = [voxels(scan) for scan in scans]
-    if not any(curve.n_truth for curve in curves):
+    if not any(scan.n_truth for scan in scans):
         raise DataError("no scan holds lesions, so no threshold can be chosen; add scans that do")
-    grid = curves[0].thresholds
-    if any(not np.array_equal(curve.thresholds, grid) for curve in curves):
+    grid = scans[0].thresholds
+    if any(not np.array_equal(scan.thresholds, grid) for scan in scans):
         raise UsageError("the curves are over different thresholds; sweep all scans alike")
     scored = score(scans, wanted)
     if not scored.bearing.any():
         raise DataError(f"no scan holds lesions that count by the preset {wanted.preset}; add some")
-    scored.require_reachable(grid)
+    scored.require_reachable([f"threshold {threshold:g}" for threshold in grid])
     rows = np.flatnonzero(scored.bearing | scored.lesion_free)
-    groups = rows_by_subject(rows, owners)
+    groups = [rows[own] for own in by_subject([owners[row] for row in rows])]
     deciding = np.flatnonzero(scored.bearing)
 
-    def resampled(rng: np.random.Generator) -> FloatArray:
-        drawn = np.concatenate(resample(groups, rng))
-        while not scored.decide(drawn):
-            drawn = np.concatenate(resample(groups, rng))
-        return scored.values(drawn)
+    def curve(drawn: list[Rows]) -> FloatArray | None:
+        chosen = np.concatenate(drawn)
+        return scored.values(chosen) if scored.decide(chosen) else None
+
+    def best(others: list[Rows]) -> int | None:
+        known = curve(others)
+        return None if known is None else best_of(known, grid)
 
     found = Choice(
-        **optimum(scored.values(rows), grid),
         objective=wanted,
-        deciding=tuple(deciding.tolist()),
+        thresholds=grid,
+        curve=scored.values(rows),
         per_scan=scored.scores[deciding],
-        interval=interval(resampled, grid, bootstraps if len(groups) > 1 else 0, seed),
-        leave_one_out=_leave_one_out(scored, groups, grid),
-        n_scans=len(deciding),
+        interval=interval(curve, [groups], grid, bootstraps),
+        leave_one_out=float(wanted.summary(held_out(scored.scores, groups, best)[deciding])),
         n_subjects=len({owners[row] for row in deciding}),
+        deciding=tuple(deciding.tolist()),
     )
-    lesion_free = any(curve.n_truth == 0 for curve in curves)
+    lesion_free = any(scan.n_truth == 0 for scan in scans)
     found = replace(found, warnings=tuple(_doubts(found, lesion_free)))
     for warning in found.warnings:
         logger.warning("%s", warning)
@@ -202,26 +212,6 @@ def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
         yield "no lesion-free scan: P-specificity at this threshold is not known"
 
 
-def optimum(curve: FloatArray, grid: FloatArray) -> dict[str, Any]:
-    """Return the entries of an `Optimum` that follow from its curve alone."""
-    best = best_of(curve, grid)
-    good = curve >= (1 - PLATEAU) * curve[best] - TIE
-    first = last = best
-    while first > 0 and good[first - 1]:
-        first -= 1
-    while last < len(grid) - 1 and good[last + 1]:
-        last += 1
-    return {
-        "threshold": float(grid[best]),
-        "thresholds": grid,
-        "curve": curve,
-        "plateau": (float(grid[first]), float(grid[last])),
-        "loss_below": _loss_at(curve, grid, best, -STEP),
-        "loss_above": _loss_at(curve, grid, best, STEP),
-        "at_end": best in (0, len(grid) - 1),
-    }
-
-
 def best_of(curve: FloatArray, grid: FloatArray) -> int:
     """Index of the best threshold, NaN left aside; ties to the nearest to 0.5, then the higher."""
     tied = np.flatnonzero(curve >= np.nanmax(curve) - TIE)
@@ -229,46 +219,62 @@ def best_of(curve: FloatArray, grid: FloatArray) -> int:
     return int(tied[np.lexsort((-grid[tied], distance))[0]])
 
 
-def _loss_at(curve: FloatArray, grid: FloatArray, best: int, offset: float) -> float:
-    """Return what the curve loses at an offset from its best; NaN beyond the grid."""
-    there = np.flatnonzero(np.abs(grid - (grid[best] + offset)) < 1e-9)
-    return float(curve[best] - curve[there[0]]) if there.size else float("nan")
-
-
-def rows_by_subject(rows: Rows, owners: Sequence[Hashable]) -> list[Rows]:
-    """Group rows by the subject that owns them, in the order of their first ones."""
-    by_subject: dict[Hashable, list[int]] = {}
-    for row in rows.tolist():
-        by_subject.setdefault(owners[row], []).append(row)
-    return [np.array(group, dtype=np.int64) for group in by_subject.values()]
-
-
-def resample(groups: list[Rows], rng: np.random.Generator) -> list[Rows]:
-    """Draw the scans of as many subjects as there are, with replacement."""
-    return [groups[g] for g in rng.integers(len(groups), size=len(groups))]
-
-
 def interval(
-    resampled: Callable[[np.random.Generator], FloatArray],
+    curve: Callable[..., FloatArray | None],
+    cohorts: Sequence[list[Rows]],
     grid: FloatArray,
     bootstraps: int,
-    seed: int,
 ) -> tuple[float, float]:
-    """95 % interval of the best threshold of resampled curves; NaN without resamplings."""
-    if not bootstraps:
+    """95 % interval of the best threshold, resampling the subjects of every cohort.
+
+    Parameters
+    ----------
+    curve : callable
+        Told of the rows of the subjects drawn, a list a cohort: their curve; None where they
+        cannot choose, then others are drawn.
+    cohorts : sequence of list of int arrays
+        Rows of each subject. NaN is returned if the first cohort is of one subject, which
+        resampled is always the same.
+    grid : (T,) float64
+    bootstraps : int
+    """
+    if not bootstraps or len(cohorts[0]) < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    chosen = [grid[best_of(resampled(rng), grid)] for _ in range(bootstraps)]
+    rng = np.random.default_rng(0)
+    chosen: list[float] = []
+    while len(chosen) < bootstraps:
+        picks = [rng.integers(len(groups), size=len(groups)) for groups in cohorts]
+        drawn = [[groups[k] for k in own] for groups, own in zip(cohorts, picks, strict=True)]
+        if (found := curve(*drawn)) is not None:
+            chosen.append(grid[best_of(found, grid)])
     # Quantiles are thresholds of the grid, never values between two of them.
     low, high = np.quantile(chosen, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
 
 
-def _leave_one_out(scored: Scored, groups: list[Rows], grid: FloatArray) -> float:
-    held_out = np.full(len(scored.scores), np.nan)
-    for rows in groups:
-        others = np.concatenate([g for g in groups if g is not rows] or [rows[:0]])
-        if not scored.decide(others):
-            return float("nan")
-        held_out[rows] = scored.scores[rows, best_of(scored.values(others), grid)]
-    return float(scored.objective.summary(held_out[scored.bearing]))
+def held_out(
+    scores: FloatArray, groups: list[Rows], best: Callable[[list[Rows]], int | None]
+) -> FloatArray:
+    """Score the scans of each subject at what those of the others choose, (N,).
+
+    Parameters
+    ----------
+    scores : (N, T) float64
+        Of the scans at everything that is chosen from.
+    groups : list of int arrays
+        Rows of each subject; others are NaN in the result.
+    best : callable
+        Told of the rows of other subjects: the column that they choose, None where they cannot.
+
+    Returns
+    -------
+    (N,) float64
+        NaN throughout with one subject, and where the others of some cannot choose.
+    """
+    found = np.full(len(scores), np.nan)
+    for rows in groups if len(groups) > 1 else ():
+        column = best([others for others in groups if others is not rows])
+        if column is None:
+            return np.full(len(scores), np.nan)
+        found[rows] = scores[rows, column]
+    return found

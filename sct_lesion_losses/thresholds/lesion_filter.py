@@ -10,7 +10,7 @@ observer performance", Proceedings of SPIE 127.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.lesionwise import (
     CONNECTIVITY,
     ROUNDING,
+    LesionScore,
     Overlap,
     Preset,
     bounding_box,
@@ -29,9 +30,11 @@ from sct_lesion_losses.metrics.lesionwise import (
     overlap,
     sizes,
 )
+from sct_lesion_losses.metrics.statistics import by_subject
 from sct_lesion_losses.thresholds.binarization import binarize, compared
-from sct_lesion_losses.thresholds.curves import checked
-from sct_lesion_losses.thresholds.objectives import TIE
+from sct_lesion_losses.thresholds.choice import held_out
+from sct_lesion_losses.thresholds.curves import require_one_grid
+from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, Scored
 
 # Finer towards 1: networks trained with overlap losses hardly give any other value inside a lesion.
 PEAKS = (*(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
@@ -55,31 +58,6 @@ class Filter:
 
     peak: float = 0.0
     volume_mm3: float = 0.0
-
-
-@dataclass(frozen=True)
-class LesionCounts:
-    """Lesions of one scan after a filter, as `metrics.lesionwise.score` counts them."""
-
-    n_truth: int
-    n_predicted: int
-    detected: int
-    correct: int
-
-    @property
-    def sensitivity(self) -> float:
-        """L-sensitivity; NaN where the scan holds no lesion."""
-        return lesionwise.scores(self.n_truth, self.n_predicted, self.detected, self.correct)[0]
-
-    @property
-    def f1(self) -> float:
-        """L-F1; NaN where the scan holds no lesion."""
-        return lesionwise.scores(self.n_truth, self.n_predicted, self.detected, self.correct)[2]
-
-    @property
-    def false(self) -> int:
-        """Predicted lesions that are not correct."""
-        return self.n_predicted - self.correct
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +90,11 @@ class Candidates:
         """Predicted lesions that a filter keeps, (T,)."""
         return _kept(self.table.predicted_sizes, self.peaks, self.voxel_mm3, rule)
 
-    def counts(self, rule: Filter) -> LesionCounts:
-        """Count what is detected once a filter has been applied."""
+    def score(self, rule: Filter) -> LesionScore:
+        """Score what is left once a filter has been applied."""
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
-        table = self.table.only(every, self.kept(rule))
-        table = lesionwise.counted(table, self.preset, self.voxel_mm3)
-        found, correct = lesionwise.detected(table, self.preset)
-        return LesionCounts(len(found), len(correct), int(found.sum()), int(correct.sum()))
+        kept = self.table.only(every, self.kept(rule))
+        return lesionwise.score_of(kept, self.preset, self.voxel_mm3)
 
 
 def candidates(
@@ -158,10 +134,11 @@ def candidates(
             f"preset {rule.name} counts {rule.connectivity}-neighbour lesions, the filter keeps "
             f"{CONNECTIVITY}-neighbour ones; choose a preset of these"
         )
-    lesions, _ = checked(truth, pmap, (threshold,))
+    require_one_grid(truth, pmap)
+    lesions = truth.astype(bool, copy=False)
     voxel_mm3 = lesionwise.voxel_volume_mm3(spacing_mm)
     mask = binarize(pmap, threshold)
-    box = bounding_box(lesions | mask) or (slice(0), slice(0), slice(0))
+    box = bounding_box(lesions | mask)
     predicted = components(mask[box])
     table = overlap(components(lesions[box]), predicted)
     return Candidates(rule, table, _peaks(predicted, pmap[box]), voxel_mm3)
@@ -212,32 +189,33 @@ def _peaks(labels: NDArray[np.int32], pmap: NDArray[np.floating[Any]]) -> NDArra
     return highest
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class FrocCurve:
     """Lesions found against false ones, over the least peak.
 
     Attributes
     ----------
-    peaks : (K,) float64
+    peaks : tuple of K float
         Rising; the first keeps every predicted lesion.
-    sensitivity : (K,) float64
+    sensitivity : tuple of K float
         Mean L-sensitivity over the scans with lesions.
-    false_lesions : (K,) float64
+    false_lesions : tuple of K float
         Predicted lesions that are not correct, mean over all scans, lesion-free ones with them.
     """
 
-    peaks: FloatArray
-    sensitivity: FloatArray
-    false_lesions: FloatArray
+    peaks: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    false_lesions: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LesionChoice:
     """The chosen filter, and what it does on the scans that chose it.
 
     Attributes
     ----------
-    filter : Filter
+    peak, volume_mm3 : float
+        Of the filter.
     f1, f1_unfiltered : float
         Median L-F1 over the scans with lesions, with the filter and without.
     specificity, specificity_unfiltered : float
@@ -250,7 +228,8 @@ class LesionChoice:
         Scans with lesions, and without.
     """
 
-    filter: Filter
+    peak: float
+    volume_mm3: float
     f1: float
     f1_unfiltered: float
     specificity: float
@@ -271,10 +250,12 @@ def froc(scans: Sequence[Candidates], peaks: Sequence[float]) -> FrocCurve:
     peaks : sequence of float
         Rising, in [0, 1].
     """
-    counts = [[scan.counts(Filter(peak)) for peak in peaks] for scan in scans]
-    found = np.array([[c.sensitivity for c in row] for row in counts if row[0].n_truth])
-    false = np.array([[c.false for c in row] for row in counts])
-    return FrocCurve(np.asarray(peaks, np.float64), found.mean(axis=0), false.mean(axis=0))
+    scores = [[scan.score(Filter(peak)) for peak in peaks] for scan in scans]
+    found = np.array([[s.sensitivity for s in row] for row in scores if row[0].n_truth])
+    false = np.array([[s.n_predicted - s.correct for s in row] for row in scores])
+    return FrocCurve(
+        tuple(peaks), tuple(found.mean(axis=0).tolist()), tuple(false.mean(axis=0).tolist())
+    )
 
 
 def choose_filter(
@@ -309,78 +290,49 @@ def choose_filter(
     DataError
         No scan holds lesions; or a P-specificity is asked for, and there are no lesion-free scans
         or no filter reaches it.
-    UsageError
-        There are not as many subjects as scans.
     """
-    if len(subjects) != len(scans):
-        raise UsageError(f"{len(scans)} scans came with {len(subjects)} subjects")
     peaks = (threshold, *(peak for peak in PEAKS if peak > threshold))
     filters = [Filter(peak, volume) for peak in peaks for volume in VOLUMES_MM3]
-    counts = [[scan.counts(rule) for rule in filters] for scan in scans]
-    bearing = np.array([row[0].n_truth > 0 for row in counts], dtype=bool)
-    free = np.array([scan.lesion_free for scan in scans], dtype=bool)
-    if not bearing.any():
+    counts = [[scan.score(rule) for rule in filters] for scan in scans]
+    predicted = np.array([[score.n_predicted for score in row] for row in counts])
+    free = np.array([[scan.lesion_free] for scan in scans])
+    objective = Objective("median_l_f1")
+    if specificity > 0:
+        objective = Objective("l_f1_at_specificity", specificity=specificity)
+    f1 = np.array([[score.f1 for score in row] for row in counts])
+    scored = Scored(objective, f1, np.where(free, predicted == 0, np.nan))
+    if not scored.bearing.any():
         raise DataError("no scan holds lesions, so no filter of them can be chosen; add some")
-    f1 = np.array([[c.f1 for c in row] for row in counts])
-    predicted = np.array([[c.n_predicted for c in row] for row in counts])
+    scored.require_reachable(
+        [f"a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³" for rule in filters]
+    )
+    groups = by_subject(subjects)
+    tested = [rows for rows in groups if scored.bearing[rows].any()]
+    others = [rows for rows in groups if not scored.bearing[rows].any()]
 
-    def best(used: BoolArray) -> int:
-        """Index of the best filter on some scans; -1 where none reaches the specificity."""
-        clean = _clean(predicted[used & free])
-        allowed = clean >= specificity - TIE if specificity > 0 else np.ones(len(filters), bool)
-        if not allowed.any():
-            return -1
-        value = np.where(allowed, np.median(f1[used & bearing], axis=0), -1.0)
-        tied = np.flatnonzero(value >= value.max() - TIE)
-        return int(tied[np.argmax(predicted[used][:, tied].sum(axis=0))])
+    def best(drawn: list[Rows]) -> int | None:
+        """Index of the best filter on these scans and the lesion-free subjects; None without."""
+        rows = np.concatenate([*others, *drawn])
+        if not scored.decide(rows) or not scored.reaches(rows):
+            return None
+        value = scored.values(rows)
+        tied = np.flatnonzero(value >= np.nanmax(value) - TIE)
+        return int(tied[np.argmax(predicted[rows][:, tied].sum(axis=0))])
 
-    clean = _clean(predicted[free])
-    if specificity > 0 and not free.any():
-        raise DataError(
-            f"a P-specificity of {specificity:g} is asked for, and no scan is free of lesions; add "
-            "some that are, or ask for none"
-        )
-    chosen = best(np.ones(len(scans), dtype=bool))
-    if chosen < 0:
-        raise DataError(
-            f"no filter of predicted lesions reaches a P-specificity of {specificity:g} on these "
-            f"scans ({clean.max():.2f} at most); ask for less"
-        )
+    chosen = best(tested)
+    assert chosen is not None  # it is reachable
+    left_out = held_out(f1, tested, best)[scored.bearing]
+    clean = scored.specificity(np.arange(len(scans)))[[chosen, 0]] if free.any() else [np.nan] * 2
+    f1_of = np.median(f1[scored.bearing][:, [chosen, 0]], axis=0)
     return LesionChoice(
-        filter=filters[chosen],
-        f1=float(np.median(f1[bearing, chosen])),
-        f1_unfiltered=float(np.median(f1[bearing, 0])),
-        specificity=float(clean[chosen]),
-        specificity_unfiltered=float(clean[0]),
-        leave_one_out=_leave_one_out(f1, bearing, subjects, best),
+        peak=filters[chosen].peak,
+        volume_mm3=filters[chosen].volume_mm3,
+        f1=float(f1_of[0]),
+        f1_unfiltered=float(f1_of[1]),
+        specificity=float(clean[0]),
+        specificity_unfiltered=float(clean[1]),
+        leave_one_out=float(np.median(left_out)),
         froc=froc(scans, peaks),
-        n_scans=int(bearing.sum()),
+        n_scans=int(scored.bearing.sum()),
         n_lesion_free=int(free.sum()),
     )
-
-
-def _clean(predicted: NDArray[np.int64]) -> FloatArray:
-    """P-specificity of every filter, (K,): the share of lesion-free scans left empty."""
-    if not len(predicted):
-        return np.full(predicted.shape[1], np.nan)
-    return np.asarray((predicted == 0).mean(axis=0))
-
-
-def _leave_one_out(
-    f1: FloatArray,
-    bearing: BoolArray,
-    subjects: Sequence[Hashable],
-    best: Callable[[BoolArray], int],
-) -> float:
-    """Median L-F1 of scans that are filtered as the other subjects choose."""
-    held_out = np.full(len(f1), np.nan)
-    for owner in dict.fromkeys(subjects):
-        own = np.array([subject == owner for subject in subjects], dtype=bool)
-        if not (bearing & ~own).any():
-            return float("nan")
-        if (bearing & own).any():
-            chosen = best(~own)
-            if chosen < 0:
-                return float("nan")
-            held_out[own] = f1[own, chosen]
-    return float(np.median(held_out[bearing]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import OBJECTIVES, Criterion
-from sct_lesion_losses.thresholds.curves import Curve, LesionCurve, ScanCounts
+from sct_lesion_losses.thresholds.curves import ScanCounts
 
 TIE = 1e-12
 BETA = 2.0
@@ -85,6 +85,23 @@ class Objective:
             found["specificity"] = self.specificity
         return found
 
+    def scores(self, scan: ScanCounts) -> FloatArray:
+        """Score of a scan at every threshold, (T,); NaN throughout for one without lesions.
+
+        Raises
+        ------
+        UsageError
+            The objective is lesion-wise, and the lesions of the scan were not counted.
+        """
+        if self.criterion.score != "l_f1":
+            return scan.f_beta(self.beta if self.criterion.score == "v_fbeta" else 1.0)
+        if self.preset not in scan.lesions:
+            raise UsageError(
+                f"{self} needs lesion counts by the preset {self.preset}, and the scan has voxel "
+                "counts alone; give both (`count`)"
+            )
+        return scan.l_f1(self.preset)
+
     def summary(self, scores: FloatArray) -> FloatArray:
         """Median or mean of scores, (N, ...), over the scans."""
         return np.asarray(getattr(np, self.criterion.statistic)(scores, axis=0))
@@ -98,7 +115,7 @@ class Scored:
     ----------
     objective : Objective
     scores : (N, T) float64
-        NaN throughout for a scan without lesions.
+        Of every scan at everything that is chosen from; NaN throughout for one without lesions.
     empty : (N, T) float64
         1 where no lesion is predicted, 0 where one is; NaN throughout for a scan with lesions, and
         for all scans where the objective does not ask for a specificity.
@@ -120,10 +137,8 @@ class Scored:
 
     def decide(self, rows: Rows) -> bool:
         """Whether these scans can choose: there is one of each kind that the objective needs."""
-        enough = bool(self.bearing[rows].any())
-        if self.objective.specificity is None:
-            return enough
-        return enough and bool(self.lesion_free[rows].any())
+        known = self.objective.specificity is None or self.lesion_free[rows].any()
+        return bool(known and self.bearing[rows].any())
 
     def specificity(self, rows: Rows) -> FloatArray:
         """Share of the lesion-free of these scans in which no lesion is predicted, (T,)."""
@@ -142,8 +157,18 @@ class Scored:
         wanted = min(self.objective.specificity, float(reached.max()))
         return np.where(reached >= wanted - TIE, found, np.nan)
 
-    def require_reachable(self, thresholds: FloatArray) -> None:
-        """Refuse scans on which no threshold has the specificity that is asked for.
+    def reaches(self, rows: Rows) -> bool:
+        """Whether something that is chosen from has the specificity asked for on these scans."""
+        wanted = self.objective.specificity
+        return wanted is None or bool(self.specificity(rows).max() >= wanted - TIE)
+
+    def require_reachable(self, names: Sequence[str]) -> None:
+        """Refuse scans on which nothing that is chosen from has the specificity asked for.
+
+        Parameters
+        ----------
+        names : sequence of T str
+            Of what is chosen from.
 
         Raises
         ------
@@ -154,63 +179,32 @@ class Scored:
             return
         if not self.lesion_free.any():
             raise DataError(
-                "no scan is free of lesions, so the P-specificity of no threshold is known; add "
-                "lesion-free scans, or choose another objective"
+                "no scan is free of lesions, so no P-specificity is known; add lesion-free scans, "
+                "or choose without a specificity"
             )
-        reached = self.specificity(np.arange(len(self.scores)))
-        best = int(reached.argmax())
-        if reached[best] < self.objective.specificity - TIE:
+        rows = np.arange(len(self.scores))
+        if not self.reaches(rows):
+            reached = self.specificity(rows)
+            best = int(reached.argmax())
             raise DataError(
-                f"no threshold reaches a P-specificity of {self.objective.specificity:g} on these "
+                f"a P-specificity of {self.objective.specificity:g} is not reached on these "
                 f"{np.count_nonzero(self.lesion_free)} lesion-free scans; the highest is "
-                f"{reached[best]:.3g}, at threshold {thresholds[best]:g}: ask for no more than that"
+                f"{reached[best]:.3g}, at {names[best]}: ask for no more than that"
             )
 
 
-def score(scans: Sequence[Curve | ScanCounts], objective: Objective) -> Scored:
-    """Score scans at every threshold.
-
-    Parameters
-    ----------
-    scans : sequence of Curve or ScanCounts
-        Over the same thresholds.
-    objective : Objective
-
-    Returns
-    -------
-    Scored
+def score(scans: Sequence[ScanCounts], objective: Objective) -> Scored:
+    """Score scans, all counted at the same thresholds, at each of them.
 
     Raises
     ------
     UsageError
         The objective is lesion-wise, and a scan has voxel counts alone.
     """
-    score_of = SCORES[objective.criterion.score]
-    scores = np.stack([score_of(scan, objective) for scan in scans])
+    scores = np.stack([objective.scores(scan) for scan in scans])
     empty = np.full(scores.shape, np.nan)
-    if objective.criterion.at_specificity:
+    if objective.specificity is not None:
         for row, scan in enumerate(scans):
-            if voxels(scan).n_truth == 0:
-                empty[row] = _lesions(scan, objective).n_predicted == 0
+            if scan.n_truth == 0:
+                empty[row] = scan.lesions[objective.preset].n_predicted == 0
     return Scored(objective, scores, empty)
-
-
-def voxels(scan: Curve | ScanCounts) -> Curve:
-    """Voxel counts of a scan."""
-    return scan if isinstance(scan, Curve) else scan.voxels
-
-
-def _lesions(scan: Curve | ScanCounts, objective: Objective) -> LesionCurve:
-    if isinstance(scan, Curve):
-        raise UsageError(
-            f"{objective} needs lesion counts, received voxel counts alone; give both (`count`)"
-        )
-    return scan.lesions[objective.preset]
-
-
-# Score of a scan at every threshold, (T,); NaN throughout for one without lesions.
-SCORES: dict[str, Callable[[Curve | ScanCounts, Objective], FloatArray]] = {
-    "v_f1": lambda scan, _: voxels(scan).f1,
-    "v_fbeta": lambda scan, objective: voxels(scan).f_beta(objective.beta),
-    "l_f1": lambda scan, objective: _lesions(scan, objective).f1,
-}

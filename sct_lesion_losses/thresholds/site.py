@@ -43,25 +43,16 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.thresholds.choice import (
-    BOOTSTRAPS,
-    Optimum,
-    best_of,
-    interval,
-    optimum,
-    resample,
-    rows_by_subject,
-)
-from sct_lesion_losses.thresholds.objectives import FloatArray, Objective
+from sct_lesion_losses.metrics.statistics import BOOTSTRAPS, by_subject
+from sct_lesion_losses.thresholds.choice import Optimum, best_of, held_out, interval
+from sct_lesion_losses.thresholds.objectives import FloatArray, Objective, Rows
 
 PRIOR_SUBJECTS = 5
 _NODES = (np.arange(200) + 0.5) / 200  # midpoints for the integral over the prior
 _LEAST_VARIANCE = 1e-12
-
-SubjectRows = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +111,9 @@ def recalibrate(
     thresholds: ArrayLike,
     shipped_threshold: float,
     *,
-    objective: str | Objective = "median_v_f1",
+    objective: Objective = Objective(),  # noqa: B008 (frozen)
     allowed: ArrayLike | None = None,
     bootstraps: int = BOOTSTRAPS,
-    seed: int = 0,
 ) -> Recalibration:
     """Choose a site's threshold by its own curve and the shipped one together.
 
@@ -137,16 +127,13 @@ def recalibrate(
         Rising, in [0, 1]; those of both groups.
     shipped_threshold : float
         One of them.
-    objective : str or Objective
-        A key of `thresholds.OBJECTIVES`, or one with its numbers: the one that both groups were
-        scored by.
+    objective : Objective
+        The one that both groups were scored by.
     allowed : (T,) array_like of bool, optional
         Thresholds to choose from: those that reach a P-specificity on the lesion-free scans that
         the bundle was tuned on, for one; all of them by default.
     bootstraps : int
         Resamplings of the subjects.
-    seed : int
-        Of the bootstrap.
 
     Returns
     -------
@@ -157,55 +144,45 @@ def recalibrate(
     DataError
         A group holds no scan.
     UsageError
-        The objective is unknown, or the curves, subjects and thresholds do not belong together.
+        The shipped curves have gaps.
     """
-    wanted = Objective(objective) if isinstance(objective, str) else objective
+    if len(local.scores) == 0:
+        raise DataError("no local scan holds lesions, so no threshold can be chosen; add some")
+    if np.isnan(shipped.scores).any():
+        raise UsageError("the shipped curves hold NaN; tune the bundle anew")
     grid = np.asarray(thresholds, dtype=np.float64)
-    left_out = np.zeros(len(grid)) if allowed is None else np.where(allowed, 0.0, np.nan)
+    forbidden = np.zeros(len(grid)) if allowed is None else np.where(allowed, 0.0, np.nan)
+    at_shipped = np.abs(grid - shipped_threshold).argmin()
+    ours, theirs = by_subject(local.subjects), by_subject(shipped.subjects)
 
     def summary(scores: FloatArray) -> FloatArray:
-        return wanted.summary(scores) + left_out
+        return objective.summary(scores) + forbidden
 
-    def combined(ours: SubjectRows, theirs: SubjectRows) -> tuple[float, FloatArray]:
-        """Weight and combined curve of the scans that the rows of each group name."""
-        groups = ((local.scores, ours), (shipped.scores, theirs))
+    def combined(our_rows: list[Rows], their_rows: list[Rows]) -> tuple[float, FloatArray]:
+        groups = ((local.scores, our_rows), (shipped.scores, their_rows))
         weight = weight_of(*(np.stack([s[r].mean(axis=0) for r in rows]) for s, rows in groups))
         own, other = (summary(scores[np.concatenate(rows)]) for scores, rows in groups)
         return weight, weight * own + (1 - weight) * other
 
-    _check("local", local, grid)
-    _check("shipped", shipped, grid)
-    at_shipped = np.flatnonzero(np.abs(grid - shipped_threshold) < 1e-9)
-    if not at_shipped.size:
-        raise UsageError(f"the shipped threshold {shipped_threshold} is none of {grid.tolist()}")
-    ours, theirs = (
-        rows_by_subject(np.arange(len(group.scores)), group.subjects) for group in (local, shipped)
-    )
     weight, curve = combined(ours, theirs)
     local_curve = summary(local.scores)
-    held_out = np.full(len(local.scores), np.nan)
-    for rows in ours if len(ours) > 1 else []:
-        rest = combined([others for others in ours if others is not rows], theirs)[1]
-        held_out[rows] = local.scores[rows, best_of(rest, grid)]
+    left_out = held_out(
+        local.scores, ours, lambda others: best_of(combined(others, theirs)[1], grid)
+    )
     return Recalibration(
-        **optimum(curve, grid),
-        objective=wanted,
+        objective=objective,
+        thresholds=grid,
+        curve=curve,
+        per_scan=local.scores,
+        interval=interval(lambda *drawn: combined(*drawn)[1], [ours, theirs], grid, bootstraps),
+        leave_one_out=float(objective.summary(left_out)),
+        n_subjects=len(ours),
         shipped_threshold=float(shipped_threshold),
         local_threshold=float(grid[best_of(local_curve, grid)]),
         weight=weight,
         local_curve=local_curve,
         shipped_curve=summary(shipped.scores),
-        per_scan=local.scores,
-        interval=interval(
-            lambda rng: combined(resample(ours, rng), resample(theirs, rng))[1],
-            grid,
-            bootstraps if len(ours) > 1 else 0,  # one site subject, resampled, is always the same
-            seed,
-        ),
-        leave_one_out=float(wanted.summary(held_out)),
-        held_out_shipped=float(wanted.summary(local.scores[:, at_shipped[0]])),
-        n_scans=len(local.scores),
-        n_subjects=len(ours),
+        held_out_shipped=float(objective.summary(local.scores[:, at_shipped])),
     )
 
 
@@ -260,15 +237,3 @@ def credibility(n: float, m: float, difference: float = 0.0, directions: float =
     log_likelihood = -directions / 2 * (np.log(spread) + difference / spread)
     posterior = np.exp(log_likelihood - log_likelihood.max())
     return float(posterior @ ((ratio + 1 / m) / spread) / posterior.sum())
-
-
-def _check(name: str, group: Curves, grid: FloatArray) -> None:
-    if len(group.scores) == 0:
-        raise DataError(f"no {name} scan holds lesions, so no threshold can be chosen; add some")
-    if group.scores.shape != (len(group.subjects), len(grid)):
-        raise UsageError(
-            f"the {name} curves have shape {group.scores.shape}, expected one of "
-            f"{len(grid)} thresholds for each of {len(group.subjects)} scans"
-        )
-    if np.isnan(group.scores).any():
-        raise UsageError(f"the {name} curves hold NaN; leave scans without lesions out")

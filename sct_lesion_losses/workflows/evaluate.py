@@ -28,9 +28,9 @@ from sct_lesion_losses.inference.cohort import (
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore, TruthLesion
+from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import figures, scores, tables
 from sct_lesion_losses.report.scores import TableColumn
 from sct_lesion_losses.report.tables import PUBLISHED, Table
@@ -284,7 +284,7 @@ def _require_outputs(data: Path, folder: Path) -> None:
 def _choice(tuning: Sequence[CohortScan], model: Model, results: Results) -> Choice | None:
     """Tune SCT's model; None where no scan holds lesions, or where no threshold is any good."""
     counts = [(scan.subject, results[scan][model].counts) for scan in tuning]
-    curves = [(subject, one.voxels) for subject, one in counts if one is not None]
+    curves = [(subject, one) for subject, one in counts if one is not None]
     if not any(curve.n_truth for _, curve in curves):
         return None
     choice = choose([curve for _, curve in curves], [subject for subject, _ in curves])

@@ -39,7 +39,7 @@ from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics.scores import UNTUNED
+from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.report import card, figures, page, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.page import Section

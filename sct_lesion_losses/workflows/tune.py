@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import (
     NAME_PATTERN,
     BundleInfo,
-    Froc,
     LesionPoint,
     Metric,
     OperatingPoint,
@@ -392,7 +391,7 @@ def operating_point(
         per_scan=scan_curves(subjects, found.per_scan),
         interval=None if math.isnan(found.interval[0]) else found.interval,
         plateau=found.plateau,
-        loss_at_pm_0_05=(found.loss_below, found.loss_above),
+        loss_at_pm_0_05=found.losses,
         leave_one_out=found.leave_one_out,
         n_scans=found.n_scans,
         n_subjects=found.n_subjects,
@@ -451,25 +450,7 @@ def filter_of(
         See `lesion_filter.choose_filter`.
     """
     choice = choose_filter(noted, subjects, threshold, specificity=specificity)
-    froc = choice.froc
-    return LesionPoint(
-        peak=choice.filter.peak,
-        volume_mm3=choice.filter.volume_mm3,
-        preset=PRESET,
-        specificity_asked=specificity,
-        f1=choice.f1,
-        f1_unfiltered=choice.f1_unfiltered,
-        specificity=choice.specificity,
-        specificity_unfiltered=choice.specificity_unfiltered,
-        leave_one_out=choice.leave_one_out,
-        froc=Froc(
-            peaks=tuple(froc.peaks.tolist()),
-            sensitivity=tuple(froc.sensitivity.tolist()),
-            false_lesions=tuple(froc.false_lesions.tolist()),
-        ),
-        n_scans=choice.n_scans,
-        n_lesion_free=choice.n_lesion_free,
-    )
+    return LesionPoint(preset=PRESET, specificity_asked=specificity, **asdict(choice))
 
 
 def doubts(point: LesionPoint, threshold: float) -> tuple[str, ...]:

@@ -13,13 +13,20 @@ from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import OBJECTIVES, THRESHOLDS, Choice, Curve, Objective, choose
+from sct_lesion_losses.thresholds import (
+    OBJECTIVES,
+    THRESHOLDS,
+    Choice,
+    Objective,
+    ScanCounts,
+    choose,
+)
 from sct_lesion_losses.thresholds.site import Curves, recalibrate
 from sct_lesion_losses.workflows import site as of_site
 from sct_lesion_losses.workflows import tune
 from sct_lesion_losses.workflows.site import SiteSettings
 
-CURVE = Curve(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
+CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
 
 
 def written(choice: Choice, elsewhere: bool = False) -> tune.Tuned:

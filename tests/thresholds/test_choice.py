@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.thresholds import Curve, choose, sweep
+from sct_lesion_losses.thresholds import ScanCounts, choose, sweep
 
 GRID = np.array([0.2, 0.3, 0.5, 0.7, 0.8])
 
 
-def curve(f1: list[float], grid: np.ndarray = GRID) -> Curve:
+def curve(f1: list[float], grid: np.ndarray = GRID) -> ScanCounts:
     """A scan of 1000 lesion voxels and no false positive, with about these scores."""
     # 2 tp / (tp + 1000) = f1, so tp = 1000 f1 / (2 - f1)
     tp = np.array([1000 * f / (2 - f) for f in f1])
-    return Curve(grid, tp, np.zeros(len(f1)), 1000)
+    return ScanCounts(grid, tp, np.zeros(len(f1)), 1000)
 
 
 def test_the_median_decides():
@@ -40,14 +40,14 @@ def test_ties_at_one_distance_go_to_the_higher_threshold():
 
 
 def test_lesion_free_scans_do_not_decide():
-    free = Curve(GRID, np.zeros(5, int), np.array([9, 5, 3, 1, 0]), 0)
+    free = ScanCounts(GRID, np.zeros(5, int), np.array([9, 5, 3, 1, 0]), 0)
     with_free = choose([curve([0.1, 0.6, 0.1, 0.1, 0.1]), free])
     assert (with_free.threshold, with_free.n_scans) == (0.3, 1)
 
 
 def test_without_lesions_nothing_can_be_chosen():
     with pytest.raises(DataError, match="no scan holds lesions"):
-        choose([Curve(GRID, np.zeros(5, int), np.zeros(5, int), 0)])
+        choose([ScanCounts(GRID, np.zeros(5, int), np.zeros(5, int), 0)])
 
 
 def test_plateau_is_the_unbroken_range_within_2_percent():
@@ -59,13 +59,13 @@ def test_plateau_is_the_unbroken_range_within_2_percent():
 def test_loss_is_that_of_the_neighbours_at_a_distance_of_0_05():
     grid = np.array([0.45, 0.5, 0.55])
     chosen = choose([curve([0.5, 0.6, 0.4], grid)])
-    assert (chosen.loss_below, chosen.loss_above) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert chosen.losses == pytest.approx((0.1, 0.2))
 
 
 def test_loss_beyond_the_grid_is_nan(caplog):
     with caplog.at_level(logging.WARNING):
         chosen = choose([curve([0.6, 0.5], np.array([0.0, 0.05]))])
-    assert np.isnan(chosen.loss_below)
+    assert np.isnan(chosen.losses[0])
     assert chosen.at_end
     assert "lies at an end of the grid" in caplog.text
 
@@ -119,11 +119,6 @@ def test_a_threshold_is_of_use_above_0_and_where_the_objective_is():
     assert (found.threshold, found.best) == (0.5, 0)  # all are tied
     assert not found.useful
     assert not choose([curve([0.6, 0.1], np.array([0.0, 0.5]))]).useful
-
-
-def test_unknown_objectives_are_refused():
-    with pytest.raises(UsageError, match="no objective is named 'best'"):
-        choose([curve([0.1] * 5)], objective="best")
 
 
 @pytest.fixture(scope="module")

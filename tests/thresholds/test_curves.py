@@ -11,15 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import (
-    THRESHOLDS,
-    LesionCurve,
-    binarize,
-    count,
-    curves,
-    sweep,
-    sweep_lesions,
-)
+from sct_lesion_losses.thresholds import THRESHOLDS, ScanCounts, binarize, count, curves, sweep
 from sct_lesion_losses.thresholds.curves import from_dict
 
 SHAPE = (6, 5, 4)
@@ -32,54 +24,61 @@ pmaps = st.tuples(
     arrays(np.float64, SHAPE, elements=values),
     st.sampled_from([np.float16, np.float32, np.float64]),
 ).map(lambda drawn: drawn[0].astype(drawn[1]))
-few_pmaps = arrays(np.float32, SHAPE, elements=st.sampled_from([0.0, 0.1, 0.35, 0.5, 0.72, 1.0]))
 grids = st.just(THRESHOLDS) | st.lists(
     st.sampled_from(THRESHOLDS) | st.floats(0, 1), min_size=1, max_size=5, unique=True
 ).map(sorted)
 
 
-def assert_is_that_of_each_mask(curve: LesionCurve, truth: np.ndarray, pmap: np.ndarray) -> None:
-    for k, threshold in enumerate(curve.thresholds):
+def assert_scores_are_those_of_each_mask(
+    counted: ScanCounts, truth: np.ndarray, pmap: np.ndarray
+) -> None:
+    for k, threshold in enumerate(counted.thresholds):
         mask = binarize(pmap, threshold)
-        found = lesionwise.score(truth, mask, SPACING_MM, curve.preset)
-        assert (curve.n_predicted[k], curve.detected[k], curve.correct[k]) == (
-            found.n_predicted,
-            found.detected,
-            found.correct,
-        ), threshold
-        assert curve.n_truth == found.n_truth
-        for name in ("sensitivity", "precision", "f1"):
-            wanted = pytest.approx(getattr(found, name), nan_ok=True)
-            assert getattr(curve, name)[k] == wanted, threshold
+        assert counted.voxel_score(k) == voxelwise.score(truth, mask), threshold
+        for preset in PRESETS:
+            found = counted.lesion_score(preset, k)
+            assert found == lesionwise.score(truth, mask, SPACING_MM, preset), threshold
 
 
-@given(truths, pmaps, st.sampled_from(sorted(PRESETS)), grids)
-def test_a_sweep_counts_what_binarize_and_score_count(truth, pmap, preset, thresholds):
-    curve = sweep_lesions(truth, pmap, SPACING_MM, preset, thresholds)
-    assert curve.thresholds.tolist() == list(thresholds)
-    assert_is_that_of_each_mask(curve, truth, pmap)
+@given(truths, pmaps, grids)
+def test_counts_that_were_kept_give_the_scores_of_each_mask(truth, pmap, thresholds):
+    counted = count(truth, pmap, SPACING_MM, thresholds)
+    kept = from_dict(json.loads(json.dumps(counted.to_dict())))
+    assert kept.thresholds.tolist() == list(thresholds)
+    assert_scores_are_those_of_each_mask(kept, truth, pmap)
 
 
 @pytest.mark.parametrize("number", range(9))
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_it_does_on_the_maps_of_the_oracle(testing_data, number, preset):
+def test_maps_of_the_oracle_have_its_f1_and_the_scores_of_each_mask(testing_data, number):
     with np.load(testing_data / "oracles" / "threshold_inputs.npz") as stored:
         truth, pmap = stored[f"thr/g{number}"] > 0, stored[f"thr/p{number}"]
-    curve = sweep_lesions(truth, pmap, SPACING_MM, preset)
-    assert_is_that_of_each_mask(curve, truth, pmap)
+        expected = stored["thr/f1_ge"][number]
+    counted = count(truth, pmap, SPACING_MM)
+    assert_scores_are_those_of_each_mask(counted, truth, pmap)
+    if truth.any():  # 7 and 8 are lesion-free
+        assert counted.f_beta() == pytest.approx(expected, abs=1e-12)
 
 
 def test_lesions_split_and_vanish_as_the_threshold_rises():
     truth, pmap = np.zeros((9, 1, 1), bool), np.zeros((9, 1, 1), np.float32)
     truth[1:4] = truth[5:8] = True
     pmap[1:8, 0, 0] = [0.8, 0.8, 0.8, 0.3, 0.6, 0.6, 0.6]
-    curve = sweep_lesions(truth, pmap, SPACING_MM, thresholds=(0, 0.2, 0.5, 0.55, 0.7, 0.9))
+    counted = count(truth, pmap, SPACING_MM, thresholds=(0, 0.2, 0.5, 0.55, 0.7, 0.9))
+    curve = counted.lesions["paper"]
     # Everything: 3 of 9 voxels outside all lesions, 33 %. At 0.2 one lesion, 1 of 7 outside.
     assert curve.n_predicted.tolist() == [1, 1, 2, 2, 1, 0]
-    assert curve.detected.tolist() == [2, 2, 2, 2, 1, 0]
+    assert curve.found.sum(axis=1).tolist() == [2, 2, 2, 2, 1, 0]
     assert curve.correct.tolist() == [1, 1, 2, 2, 1, 0]
-    assert curve.sensitivity.tolist() == [1, 1, 1, 1, 0.5, 0]
-    assert curve.f1 == pytest.approx([1, 1, 1, 1, 2 / 3, 0])
+    assert counted.l_f1("paper") == pytest.approx([1, 1, 1, 1, 2 / 3, 0])
+
+
+def test_lesions_are_found_one_by_one_the_largest_first():
+    truth, pmap = np.zeros((9, 1, 1), bool), np.zeros((9, 1, 1), np.float32)
+    truth[0:2] = truth[4:7] = True
+    pmap[0:2], pmap[4:7] = 0.8, 0.3
+    curve = count(truth, pmap, (1, 1, 1), (0.2, 0.5, 0.9)).lesions["paper"]
+    assert curve.truth_sizes.tolist() == [3, 2]
+    assert curve.found.tolist() == [[True, True], [False, True], [False, False]]
 
 
 def test_masks_like_the_one_before_are_not_labelled_again(monkeypatch):
@@ -92,53 +91,18 @@ def test_masks_like_the_one_before_are_not_labelled_again(monkeypatch):
     )
     pmap = np.zeros(SHAPE, np.float32)
     pmap[1], pmap[3] = 0.3, 0.9
-    truth = pmap > 0.5
-    sweep_lesions(truth, pmap, SPACING_MM)
-    # The manual mask; up to 0.3 both; up to 0.9 one; none.
-    assert len(labelled) == 4
+    count(pmap > 0.5, pmap, SPACING_MM, presets=["paper"])
+    # The manual mask; all at 0; up to 0.3 both; up to 0.9 one; none.
+    assert len(labelled) == 5
 
 
-def test_a_lesion_free_scan_has_no_score_and_its_predicted_lesions_are_counted():
+def test_a_lesion_free_scan_has_no_score_and_its_counts_are_kept():
     pmap = np.zeros(SHAPE, np.float32)
     pmap[1], pmap[3] = 0.3, 0.9
-    curve = sweep_lesions(np.zeros(SHAPE, bool), pmap, SPACING_MM, thresholds=(0, 0.2, 0.5, 1))
-    assert curve.n_predicted.tolist() == [1, 2, 1, 0]
-    assert np.isnan(curve.f1).all()
-
-
-def test_what_no_sweep_can_use_is_refused():
-    truth, pmap = np.zeros(SHAPE, bool), np.zeros(SHAPE, np.float32)
-    with pytest.raises(GeometryError, match="expected one grid"):
-        sweep_lesions(truth[:-1], pmap, SPACING_MM)
-    with pytest.raises(GeometryError, match="expected 3 positive"):
-        sweep_lesions(truth, pmap, (1, 1, 0))
-    with pytest.raises(UsageError, match="no lesion-wise preset"):
-        sweep_lesions(truth, pmap, SPACING_MM, "study")
-    with pytest.raises(UsageError, match="expected rising"):
-        sweep_lesions(truth, pmap, SPACING_MM, thresholds=(0.5, 0.2))
-
-
-on_grid = st.sampled_from(THRESHOLDS)
-anywhere = st.floats(0, 1, width=16)
-
-
-@given(
-    arrays(np.bool_, 30),
-    st.sampled_from([np.float16, np.float32, np.float64]).flatmap(
-        lambda dtype: arrays(np.float64, 30, elements=on_grid | anywhere).map(
-            lambda values: values.astype(dtype)
-        )
-    ),
-)
-def test_one_pass_counts_what_binarize_and_score_count(truth, pmap):
-    curve = sweep(truth, pmap)
-    for k, threshold in enumerate(THRESHOLDS):
-        score = voxelwise.score(truth, binarize(pmap, threshold))
-        assert (curve.tp[k], curve.fp[k], curve.fn[k]) == (score.tp, score.fp, score.fn)
-        if truth.any():
-            assert curve.f1[k] == pytest.approx(score.f1)
-            assert curve.sensitivity[k] == pytest.approx(score.sensitivity)
-            assert curve.precision[k] == pytest.approx(score.precision)
+    counted = count(np.zeros(SHAPE, bool), pmap, SPACING_MM, thresholds=(0, 0.2, 0.5, 1))
+    assert counted.fp.tolist() == [120, 40, 20, 0]
+    assert counted.lesions["paper"].n_predicted.tolist() == [1, 2, 1, 0]
+    assert np.isnan([counted.f_beta(), counted.l_f1("paper")]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -149,66 +113,17 @@ def test_a_threshold_that_rounds_to_0_still_leaves_the_zeros_out(dtype):
     assert (curve.tp.tolist(), curve.fp.tolist()) == ([1, 1], [0, 0])
 
 
-@pytest.mark.parametrize("number", range(7))  # 7 and 8 are lesion-free
-def test_f1_is_that_of_the_oracle(testing_data, number):
-    with np.load(testing_data / "oracles" / "threshold_inputs.npz") as stored:
-        truth, pmap = stored[f"thr/g{number}"] > 0, stored[f"thr/p{number}"]
-        expected = stored["thr/f1_ge"][number]
-    assert sweep(truth, pmap).f1 == pytest.approx(expected, abs=1e-12)
-
-
-def test_scores_of_a_lesion_free_scan_are_nan_and_its_counts_are_kept():
-    curve = sweep(np.zeros(4, bool), np.array([0, 0.2, 0.6, 1], np.float32), (0, 0.5))
-    assert curve.fp.tolist() == [4, 2]
-    assert np.isnan(curve.f1).all()
-    assert np.isnan(curve.sensitivity).all()
-    assert np.isnan(curve.precision).all()
-
-
-def test_shapes_that_differ_are_refused():
+def test_what_no_sweep_can_use_is_refused():
+    truth, pmap = np.zeros(SHAPE, bool), np.zeros(SHAPE, np.float32)
     with pytest.raises(GeometryError, match="expected one grid"):
-        sweep(np.zeros((2, 2), bool), np.zeros((2, 3), np.float32))
+        sweep(truth[:-1], pmap)
+    with pytest.raises(GeometryError, match="expected 3 positive"):
+        count(truth, pmap, (1, 1, 0))
+    with pytest.raises(UsageError, match="no lesion-wise preset"):
+        count(truth, pmap, SPACING_MM, presets=["study"])
 
 
 @pytest.mark.parametrize("thresholds", [(), (0.5, 0.5), (0.5, 0.2), (-0.1, 0.5), (0.5, 1.1)])
 def test_thresholds_that_do_not_rise_from_0_to_1_are_refused(thresholds):
     with pytest.raises(UsageError, match="expected rising numbers"):
         sweep(np.zeros(3, bool), np.zeros(3, np.float32), thresholds)
-
-
-@given(truths, few_pmaps)
-def test_counts_that_were_kept_give_the_scores_of_each_mask(truth, pmap):
-    counted = from_dict(json.loads(json.dumps(count(truth, pmap, SPACING_MM).to_dict())))
-    for k, threshold in enumerate(THRESHOLDS):
-        mask = binarize(pmap, threshold)
-        assert same(counted.voxel_score(k), voxelwise.score(truth, mask))
-        for preset in PRESETS:
-            assert same(
-                counted.lesion_score(preset, k), lesionwise.score(truth, mask, SPACING_MM, preset)
-            )
-
-
-def same(one: object, other: object) -> bool:
-    """Equal to the bit; what is not defined is so in both."""
-    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
-    return all(a == b or (a != a and b != b) for a, b in pairs)
-
-
-def test_lesions_are_found_one_by_one_the_largest_first():
-    truth, pmap = np.zeros((9, 1, 1), bool), np.zeros((9, 1, 1), np.float32)
-    truth[0:2] = truth[4:7] = True
-    pmap[0:2], pmap[4:7] = 0.8, 0.3
-    curve = count(truth, pmap, (1, 1, 1), (0.2, 0.5, 0.9)).lesions["paper"]
-    assert curve.truth_sizes.tolist() == [3, 2]
-    assert curve.found.tolist() == [[True, True], [False, True], [False, False]]
-    # Of more than 3 mm³ there is none.
-    assert count(truth, pmap, (1, 1, 1), (0.2,)).lesions["anima"].found.shape == (1, 0)
-
-
-@pytest.mark.parametrize("name", ["tp", "lesions", "voxel_mm3"])
-def test_what_is_damaged_is_not_taken(name):
-    stored = count(np.ones(SHAPE, bool), np.ones(SHAPE, np.float32), SPACING_MM).to_dict()
-    with pytest.raises(KeyError):
-        from_dict({key: value for key, value in stored.items() if key != name})
-    with pytest.raises(ValueError, match="reshape"):
-        from_dict({**stored, "tp": stored["tp"][1:]})

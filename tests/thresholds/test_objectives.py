@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import Curve, LesionCurve, Objective, ScanCounts, choose
+from sct_lesion_losses.thresholds import Objective, ScanCounts, choose
+from sct_lesion_losses.thresholds.curves import LesionCurve
 
 GRID = np.array([0.2, 0.3, 0.5, 0.7, 0.8])
 
@@ -17,10 +20,9 @@ def scan(detected: list[int], predicted: list[int], n_truth: int = 10) -> ScanCo
     found = np.array([[k < n for k in range(n_truth)] for n in detected]).reshape(5, n_truth)
     hits, marked = np.array(detected), np.array(predicted)
     curves = {
-        name: LesionCurve(preset, GRID, marked, hits, found, np.ones(n_truth, np.int64))
-        for name, preset in PRESETS.items()
+        name: LesionCurve(marked, hits, found, np.ones(n_truth, np.int64)) for name in PRESETS
     }
-    return ScanCounts(Curve(GRID, hits, marked - hits, n_truth), curves, 1.0)
+    return ScanCounts(GRID, hits, marked - hits, n_truth, 1.0, curves)
 
 
 def free(last_marked: int) -> ScanCounts:
@@ -43,13 +45,16 @@ def at(specificity: float) -> Objective:
 )
 def test_f_beta_is_the_weighted_harmonic_mean(counts, n_truth, beta):
     tp = np.array([min(hits, n_truth) for hits, _ in counts])
-    curve = Curve(np.linspace(0, 1, len(tp)), tp, np.array([fp for _, fp in counts]), n_truth)
-    for value, s, p in zip(curve.f_beta(beta), curve.sensitivity, curve.precision, strict=True):
-        if s * p == 0:
+    grid = np.linspace(0, 1, len(tp))
+    curve = ScanCounts(grid, tp, np.array([fp for _, fp in counts]), n_truth)
+    for k, value in enumerate(curve.f_beta(beta)):
+        score = curve.voxel_score(k)
+        if score.tp == 0:
             assert value == 0
         else:
             # 1 / F = (1 / P + b^2 / S) / (1 + b^2)
-            assert 1 / value == pytest.approx((1 / p + beta**2 / s) / (1 + beta**2))
+            wanted = (1 / score.precision + beta**2 / score.sensitivity) / (1 + beta**2)
+            assert 1 / value == pytest.approx(wanted)
 
 
 def test_beta_of_1_is_f1():
@@ -78,7 +83,7 @@ def test_lesion_wise_scores_decide(name, expected):
 
 def test_the_preset_says_which_lesions():
     one = scan([2, 2, 8, 2, 2], [10] * 5)
-    mixed = ScanCounts(one.voxels, {**one.lesions, "anima": FALLING.lesions["anima"]}, 1.0)
+    mixed = replace(one, lesions={**one.lesions, "anima": FALLING.lesions["anima"]})
     chosen = [
         choose([mixed], objective=Objective("median_l_f1", preset=name), bootstraps=0)
         for name in ("paper", "anima")
@@ -89,7 +94,7 @@ def test_the_preset_says_which_lesions():
 
 def test_lesion_wise_objectives_need_lesion_counts():
     with pytest.raises(UsageError, match="needs lesion counts"):
-        choose([FALLING.voxels], objective="median_l_f1")
+        choose([replace(FALLING, lesions={})], objective="median_l_f1")
 
 
 def test_the_best_threshold_with_enough_specificity_is_chosen():

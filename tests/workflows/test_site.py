@@ -175,7 +175,7 @@ def test_what_has_to_be_said_is_said(written):
         found,
         n_subjects=6,
         interval=(0.3, 0.5),
-        at_end=False,
+        curve=-np.abs(found.thresholds - 0.4),
         leave_one_out=0.6,
         held_out_shipped=0.5,
     )
@@ -183,7 +183,7 @@ def test_what_has_to_be_said_is_said(written):
     for change, words in (
         ({"n_subjects": 4}, "few scans"),
         ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
-        ({"at_end": True}, "end of the grid"),
+        ({"curve": found.thresholds}, "end of the grid"),
         ({"leave_one_out": 0.5}, "no better than the shipped one"),
         ({"leave_one_out": float("nan")}, "scans of one subject"),
     ):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics.scores import UNTUNED, ScanScore
+from sct_lesion_losses.metrics import UNTUNED
+from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import tables
 from sct_lesion_losses.report.figures import style
 
