@@ -61,12 +61,12 @@ def main(subjects: int | None, figure: Path | None, **values: Any) -> None:
     """Make the cohort, and print its folder."""
     from sct_lesion_losses.cohorts import table
     from sct_lesion_losses.phantom import make_cohort
-    from sct_lesion_losses.report.figures import contact_sheet
+    from sct_lesion_losses.report.figures import contact_sheet, style
 
     if figure is not None:
         contact_sheet.check(figure)
     with talk.progress("simulating") as progress:
         made = make_cohort(subjects or SUBJECTS[values["preset"]], progress=progress, **values)
     if figure is not None:
-        contact_sheet.draw(table.read(made), figure)
+        style.save(contact_sheet.figure(table.read(made)), figure)
     click.echo(made)

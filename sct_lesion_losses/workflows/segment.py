@@ -361,11 +361,8 @@ def _write(
     line, mask, pmap = result.centerline.on(scan.grid.to_rpi()[0]), result.mask, result.pmap
     with atomic.together():
         if outputs.figure in result.written:
-            figure.draw(
-                *(scan.array, scan.grid, result.centerline, mask, pmap),
-                outputs.figure,
-                result.sentence,
-            )
+            shown = (scan.array, scan.grid, result.centerline, mask, pmap)
+            style.save(figure.figure(*shown, result.sentence), outputs.figure)
         if outputs.centerline in result.written:
             nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
         if outputs.points in result.written:

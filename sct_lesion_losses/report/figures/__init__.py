@@ -61,7 +61,7 @@ FIGURES = {  # by the name of the files
     ),
     "figure3": ReportFigure(
         "scores",
-        "overlay.figure",
+        "scan.comparison",
         "Figure 3. The sagittal slice with most lesion of the unseen scan whose lesion volume is "
         "the median: the scan, the manual mask, and each model at its threshold. Green: true "
         "positive; white: false negative; red, hatched: false positive.",

@@ -151,7 +151,7 @@ def draw_history(history: Sequence[Line], path: Path) -> None:
         Matplotlib is not installed, or the file cannot be written.
     """
     with style.drawing():
-        sheet = style.sheet(_HEIGHT_INCH, layout="constrained")
+        sheet = style.sheet(_HEIGHT_INCH, dpi=DPI, layout="constrained")
         loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         losses = [float(line.val_loss or 0) for line in history]
         best = int(np.argmin(losses))
@@ -161,4 +161,4 @@ def draw_history(history: Sequence[Line], path: Path) -> None:
         loss.legend()
         rate.set_ylabel("rate")
         rate.set_xlabel("epoch")
-        style.save(sheet, path, dpi=DPI)
+        style.save(sheet, path)

@@ -109,18 +109,22 @@ def drawing() -> Iterator[None]:
 
 
 def sheet(
-    height_inch: float, width_inch: float = WIDTH_INCH, colour: str = "white", **options: Any
+    height_inch: float,
+    width_inch: float = WIDTH_INCH,
+    colour: str = "white",
+    dpi: float = DPI,
+    **options: Any,
 ) -> Any:
     """Return an empty figure that needs no display; `options` are those of matplotlib's Figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width_inch, height_inch), facecolor=colour, **options)
+    made = Figure(figsize=(width_inch, height_inch), facecolor=colour, dpi=dpi, **options)
     FigureCanvasAgg(made)
     return made
 
 
-def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> None:
+def save(made: Any, path: Path) -> None:
     """Write a figure, whole or not at all; the same figure gives the same bytes.
 
     Parameters
@@ -128,10 +132,6 @@ def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> Non
     made : matplotlib.figure.Figure
     path : Path
         Ends in .png or .svg.
-    dpi : float
-        Of a PNG.
-    optimize : bool
-        Take more time for a smaller PNG.
 
     Raises
     ------
@@ -139,11 +139,9 @@ def save(made: Any, path: Path, dpi: float = DPI, optimize: bool = False) -> Non
         The file cannot be written.
     """
     kind = path.suffix.lower()[1:]
-    options: dict[str, Any] = {"metadata": {"Date": None}}
-    if kind == "png":
-        options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": optimize}}
+    metadata = {"Software": None} if kind == "png" else {"Date": None}
     with atomic.replacing(path) as temporary, drawing():
-        made.savefig(temporary, format=kind, dpi=dpi, **options)
+        made.savefig(temporary, format=kind, dpi=made.dpi, metadata=metadata)
 
 
 def save_all(made: Any, stem: Path) -> tuple[Path, ...]:
