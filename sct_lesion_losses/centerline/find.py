@@ -193,7 +193,7 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
 def _by_command(
     image: npt.NDArray[Any], grid: Grid, method: str, arguments: list[str]
 ) -> Centerline:
-    drawn = sct_centerline.get(install.require(), image, grid, arguments)
+    drawn = sct_centerline.get(image, grid, arguments)
     name = f"{method} (SCT's {sct_centerline.COMMAND})"
     return _bridged(_drawn(drawn, grid.to_rpi()[0], name), drawn.path.name)
 

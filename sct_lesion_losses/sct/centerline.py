@@ -1,4 +1,4 @@
-"""SCT's own centerline command, run on a scan in memory."""
+"""SCT's centerlines: the models of its methods, and its command, run on a scan in memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import install
-from sct_lesion_losses.sct.install import Installation
 
+COMMAND = "sct_get_centerline"
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
 WEIGHTS = 577  # 16 blocks x 4 cells x 9 bins, and the bias
 # The HOG that the weights belong to; another one would give other scores without a word.
@@ -35,6 +35,7 @@ EXPECTED = {
     "gammaCorrection": (1,),
     "signedGradient": (1,),
 }
+NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
 FIELD = re.compile(r"^\s*(\w+):\s*(\[[^\]]*\]|\S+)\s*$", re.MULTILINE)
 
 
@@ -114,16 +115,11 @@ def _listed(numbers: tuple[float, ...] | None) -> str:
     return "missing" if numbers is None else " x ".join(f"{number:g}" for number in numbers)
 
 
-COMMAND = "sct_get_centerline"
-_NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
-
-
-def get(installation: Installation, image: NDArray[Any], grid: Grid, arguments: list[str]) -> Scan:
+def get(image: NDArray[Any], grid: Grid, arguments: list[str]) -> Scan:
     """Centerline image that the command draws on a copy of the scan as it was read and repaired.
 
     Parameters
     ----------
-    installation : Installation
     image : (X, Y, Z)
         Scan on its own axes.
     grid : Grid
@@ -141,21 +137,15 @@ def get(installation: Installation, image: NDArray[Any], grid: Grid, arguments: 
     SctError
         The command is missing, fails, or writes nothing.
     """
-    if not installation.has(COMMAND):
-        raise SctError(
-            f"{COMMAND} was not found in SCT's bin folder nor on the PATH; install SCT whole "
-            "(https://spinalcordtoolbox.com), or use -centerline auto, embedded or file"
-        )
     with tempfile.TemporaryDirectory(prefix="sct_lesion_losses_") as folder:
         scan, result = Path(folder) / "scan.nii", Path(folder) / "scan_centerline.nii.gz"
-        known = image if image.dtype.name in _NIFTI_TYPES else image.astype(np.float32)
+        known = image if image.dtype.name in NIFTI_TYPES else image.astype(np.float32)
         copy = nib.Nifti1Image(known, grid.affine)
         copy.set_sform(grid.affine, code=1)
         copy.set_qform(grid.affine, code=1)
         nib.save(copy, scan)
-        installation.run(
-            [COMMAND, "-i", scan.name, *arguments, "-o", result.name, "-v", "0"], Path(folder)
-        )
+        command = [COMMAND, "-i", scan.name, *arguments, "-o", result.name, "-v", "0"]
+        install.require().run(command, Path(folder))
         if not result.exists():
             raise SctError(
                 f"{COMMAND} wrote no centerline; run it by hand on the scan, then give its output "

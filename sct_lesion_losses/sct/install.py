@@ -101,11 +101,13 @@ class Installation:
         program = None if self.bin is None else shutil.which(name, path=str(self.bin))
         if program is None:
             raise SctError(f"SCT's command {name} was not found; {HOW_TO_INSTALL}")
+        kept = {key: value for key, value in os.environ.items() if key not in UNSET}
+        path = os.pathsep.join([str(self.bin), kept.get("PATH", os.defpath)])
         try:
             done = subprocess.run(
                 [program, *arguments],
                 cwd=folder,
-                env=self._environment(),
+                env=kept | {VARIABLE: str(self.root), "PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -116,31 +118,28 @@ class Installation:
         printed = ANSI.sub("", done.stdout.decode("utf-8", errors="replace"))
         if done.returncode != 0:
             lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
+            words = [PurePath(word).name if os.sep in word else word for word in command]
             raise SctError(
-                f"SCT's command failed with exit status {done.returncode}: "
-                f"{_without_folders(command)}\n" + "\n".join(lines[-LAST_LINES:])
+                f"SCT's command failed with exit status {done.returncode}: {shlex.join(words)}\n"
+                + "\n".join(lines[-LAST_LINES:])
             )
         return printed
-
-    def _environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if key not in UNSET}
-        path = os.pathsep.join([str(self.bin), kept.get("PATH", os.defpath)])
-        return kept | {VARIABLE: str(self.root), "PATH": path}
 
 
 def find() -> Installation | None:
     """Find SCT: at $SCT_DIR, else where `sct_version` on the PATH leads; None where it is not."""
     command = shutil.which("sct_version")
-    given = os.environ.get(VARIABLE)
+    folder = None if command is None else Path(command).parent
+    above = None if command is None else _root_above(command)
+    given = os.environ.get(VARIABLE, "")
+    root = Path(given).expanduser()
+    if given and root.is_dir():
+        if shutil.which("sct_version", path=str(root / "bin")):
+            return Installation(root, root / "bin")
+        return Installation(root, folder if above == root.resolve() else None)
     if given:
-        root = Path(given).expanduser()
-        if root.is_dir():
-            return Installation(root, _commands(root, command))
         logger.warning("$%s is no folder: looking for SCT on the PATH", VARIABLE)
-    if command is None:
-        return None
-    folder = Path(command).parent
-    return Installation(_root_above(command) or folder.parent, folder)
+    return None if folder is None else Installation(above or folder.parent, folder)
 
 
 def require() -> Installation:
@@ -151,23 +150,9 @@ def require() -> Installation:
     return installation
 
 
-def _commands(root: Path, on_path: str | None) -> Path | None:
-    """Folder of the commands that belong to `root`: its bin, else that on the PATH."""
-    if shutil.which("sct_version", path=str(root / "bin")):
-        return root / "bin"
-    if on_path is not None and _root_above(on_path) == root.resolve():
-        return Path(on_path).parent
-    return None
-
-
 def _root_above(command: str) -> Path | None:
     """Nearest folder above a command that looks like $SCT_DIR."""
     for folder in Path(command).resolve().parents[:-1]:
         if (folder / "data").is_dir() and (folder / "spinalcordtoolbox").is_dir():
             return folder
     return None
-
-
-def _without_folders(command: list[str]) -> str:
-    """Command line as a shell would take it, paths cut down to their names."""
-    return shlex.join(PurePath(word).name if os.sep in word else word for word in command)

@@ -9,7 +9,7 @@ lesions with convolutional neural networks", NeuroImage 184, 2019.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,13 +28,42 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.geometry import resample
 from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid, axis_mapping
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.sct import CONTRASTS, install
 
-WIDTH_VOX = 48
+WIDTH_VOX, PATCH_VOX = 48, 48
 SPACING_MM = 0.5
-SECTION = 32  # slices resampled at a time: the box around a short piece of the cord is narrow
+RULE_THRESHOLD = 0.1  # of SCT's code, used twice
+RULE_ENGINE = "onnxruntime"  # which SCT computes in
+
+# Mean, std, and landmarks of the percentiles 10, 20, ..., 90; those of 1 and 99 are 0 and 2611.
+# fmt: off
+_NUMBERS = {
+    "t2": (871.309, 557.916, (
+        136.832187, 312.158435, 448.968030, 568.657779, 696.671586, 859.221138, 1074.463414,
+        1373.289174, 1811.522669)),
+    "t2_ax": (835.592, 528.386, (
+        112.195357, 291.611185, 446.727066, 581.103970, 702.979079, 833.318257, 1011.856313,
+        1268.801813, 1687.137075)),
+    "t2s": (1011.31, 678.985, (
+        123.246969, 226.422561, 338.361023, 532.341924, 788.693675, 1096.975553, 1407.979466,
+        1716.524530, 2079.788451)),
+}
+# fmt: on
+PREPARATIONS: dict[str, SctPreparation] = {
+    contrast: SctPreparation(
+        contrast=contrast,
+        percentiles=intensity.PERCENTILES,
+        landmarks=(0.0, *_NUMBERS[contrast][2], 2611.0),
+        mean=_NUMBERS[contrast][0],
+        std=_NUMBERS[contrast][1],
+    )
+    for contrast in CONTRASTS
+}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +99,16 @@ class Crop:
             The scan's, in RPI.
         """
         plane = in_plane(as_header(native))
-        if centerline.grid.matches(plane):
-            xy, covered = centerline.xy, centerline.covered
-        else:
-            line = centerline.on(in_plane(native))
+        line = centerline
+        if not line.grid.matches(plane):
+            line = line.on(in_plane(native))
             # Rounded, so that a centre on a voxel does not fall to the one before it.
-            xy, covered = np.round(line.xy, 6), line.covered
-        first = np.zeros((len(covered), 2), dtype=np.intp)
-        first[covered] = xy[covered].astype(np.intp) - (WIDTH_VOX // 2 - 1)
+            line = Centerline(line.grid, np.round(line.xy, 6))
+        within = np.nan_to_num(line.filled().xy).astype(np.intp)  # in gaps, windows are bridged
+        first = within - (WIDTH_VOX // 2 - 1)
         last = np.array(plane.shape[:2]) - WIDTH_VOX
-        return cls(as_header(native), plane, np.maximum(np.minimum(first, last), 0), covered)
+        starts = np.maximum(np.minimum(first, last), 0)
+        return cls(as_header(native), plane, starts, line.covered)
 
     @property
     def coarse(self) -> Grid:
@@ -99,22 +128,13 @@ class Crop:
         array : (X, Y, Z)
             On `native`.
         """
-        result = np.zeros(self.coarse.shape, np.float32)
-        width, height = self._window
+        width, height = np.minimum(WIDTH_VOX, self.plane.shape[:2])
         known = np.flatnonzero(self.covered)
-        for k in range(0, len(known), SECTION):
-            section = known[k : k + SECTION]
-            low = self.starts[section].min(axis=0)
-            high = self.starts[section].max(axis=0) + np.array([width, height])
-            box = (
-                slice(int(low[0]), int(high[0])),
-                slice(int(low[1]), int(high[1])),
-                slice(int(section[0]), int(section[-1]) + 1),
-            )
-            region = resample.values(array, self.native, self.plane, box)
-            for z in section:
-                x, y = self.starts[z] - low
-                result[:width, :height, z] = region[x : x + width, y : y + height, z - section[0]]
+        span = slice(int(known[0]), int(known[-1]) + 1)
+        result = np.zeros(self.coarse.shape, np.float32)
+        windows = CordCrop(self.plane, span.start, self.starts[span], WIDTH_VOX)
+        result[:, :, span] = windows.cut(array, self.native)
+        result[width:], result[:, height:], result[:, :, ~self.covered] = 0, 0, 0
         return result
 
     def refine(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -134,41 +154,29 @@ class Crop:
         if values.shape != self.fine.shape:
             raise GeometryError(f"crop: expected {self.fine.shape}, received {values.shape}")
         slices = resample.values(values, self.fine, self.coarse)
-        frame, region = self._framed(slices)
-        corner = np.eye(4)
-        corner[:3, 3] = [part.start for part in frame]
-        region_grid = Grid(region.shape, self.plane.affine @ corner)
-        scale, offset = axis_mapping(self.plane, self.native)
-        box = []
-        for k, part in enumerate(frame):
-            low = np.ceil((part.start - offset[k]) / scale[k] - 1e-6) if part.start > 0 else 0
-            top = (part.stop - 1 - offset[k]) / scale[k]
-            size = self.native.shape[k]
-            high = np.floor(top + 1e-6) + 1 if part.stop < self.plane.shape[k] else size
-            box.append(slice(max(int(low), 0), min(int(high), size)))
-        inside = (box[0], box[1], box[2])
-        result = np.zeros(self.native.shape, np.float32)
-        result[inside] = resample.values(region, region_grid, self.native, inside)
-        return result
-
-    @property
-    def _window(self) -> tuple[int, int]:
-        return min(WIDTH_VOX, self.plane.shape[0]), min(WIDTH_VOX, self.plane.shape[1])
-
-    def _framed(self, slices: NDArray[np.float32]) -> tuple[resample.Box, NDArray[np.float32]]:
-        """Windows on their bounding box, with one voxel of zeros around it inside the image."""
-        width, height = self._window
+        width, height = np.minimum(WIDTH_VOX, self.plane.shape[:2])
         known = np.flatnonzero(self.covered)
-        first, last = self.starts[known].min(axis=0), self.starts[known].max(axis=0)
-        low = np.maximum([first[0] - 1, first[1] - 1, known[0] - 1], 0)
-        end = [last[0] + width + 1, last[1] + height + 1, known[-1] + 2]
-        high = np.minimum(end, self.plane.shape)
+        # The windows' bounding box, with a voxel of zeros beside it where the image goes on.
+        corners = np.column_stack([self.starts, np.arange(len(self.starts))])[known]
+        low = np.maximum(corners.min(axis=0) - 1, 0)
+        high = np.minimum(corners.max(axis=0) + (width, height, 1) + 1, self.plane.shape)
         region = np.zeros(high - low, np.float32)
-        for z in known:
-            x, y = self.starts[z] - low[:2]
-            region[x : x + width, y : y + height, z - low[2]] = slices[:width, :height, z]
-        x0, y0, z0 = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        return (x0, y0, z0), region
+        for x, y, z in corners - low:
+            window = slices[:width, :height, z + low[2]]
+            region[x : x + width, y : y + height, z] = window
+        corner = np.eye(4)
+        corner[:3, 3] = low
+        region_grid = Grid(region.shape, self.plane.affine @ corner)
+        # The native voxels in the box; beyond the end of the image its last voxel holds.
+        scale, offset = axis_mapping(self.plane, self.native)
+        first = np.where(low > 0, np.ceil((low - offset) / scale - 1e-6), 0)
+        last = np.floor((high - 1 - offset) / scale + 1e-6)
+        end = np.where(high < self.plane.shape, last + 1, self.native.shape)
+        first, end = np.maximum(first, 0), np.minimum(end, self.native.shape)
+        x0, y0, z0 = map(slice, first.astype(int), end.astype(int))
+        result = np.zeros(self.native.shape, np.float32)
+        result[x0, y0, z0] = resample.values(region, region_grid, self.native, (x0, y0, z0))
+        return result
 
 
 def as_header(grid: Grid) -> Grid:
@@ -212,31 +220,19 @@ def centerline(mask: NDArray[Any], grid: Grid, method: str = "") -> Centerline:
     plane = in_plane(native)
     weights = reorientation.apply(mask.astype(np.uint8) if mask.dtype.kind == "b" else mask)
     xy = np.full((plane.shape[2], 2), np.nan)
-    for z, values in _slices_in_plane(weights, native, plane):
-        if values.any():
-            xy[z] = ndimage.center_of_mass(values)
-    return Centerline(plane, xy, method)
-
-
-def _slices_in_plane(
-    array: NDArray[Any], native: Grid, plane: Grid
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Interpolate slices that may hold something, one by one, each (X, Y) of `plane`.
-
-    The coordinates are summed in the order of `scipy.ndimage.affine_transform`, which nibabel and
-    SCT interpolate with, but only around the voxels that are not zero.
-    """
-    if not array.any():
-        return
+    if not weights.any():
+        return Centerline(plane, xy, method)  # which is refused
+    # Summed in the order of `scipy.ndimage.affine_transform`, which nibabel and SCT interpolate
+    # with, but only around the voxels that are not zero.
     mapping = np.linalg.inv(native.affine).dot(plane.affine)
-    used = [np.flatnonzero(array.any(axis=tuple({0, 1, 2} - {k}))) for k in range(3)]
+    used = [np.flatnonzero(weights.any(axis=tuple({0, 1, 2} - {k}))) for k in range(3)]
     low = [int((used[k][0] - 1) / mapping[k, k]) - 1 for k in range(3)]
     high = [int((used[k][-1] + 1) / mapping[k, k]) + 2 for k in range(3)]
     x, y, slices = (
         np.arange(max(a, 0), min(b, size))
         for a, b, size in zip(low, high, plane.shape, strict=True)
     )
-    kind = array.dtype if array.dtype.kind == "f" else np.float64
+    kind = weights.dtype if weights.dtype.kind == "f" else np.float64
     for z in slices:
         at = np.stack(
             [
@@ -246,39 +242,11 @@ def _slices_in_plane(
         )
         whole = np.zeros(plane.shape[:2], kind)
         whole[x[0] : x[-1] + 1, y[0] : y[-1] + 1] = ndimage.map_coordinates(
-            array, at, order=1, mode="nearest", output=kind
+            weights, at, order=1, mode="nearest", output=kind
         )
-        yield int(z), whole
-
-
-logger = logging.getLogger(__name__)
-
-PATCH_VOX = 48
-RULE_THRESHOLD = 0.1  # of SCT's code, used twice
-RULE_ENGINE = "onnxruntime"  # which SCT computes in
-
-# Landmarks of the percentiles 10, 20, ..., 90; those of 1 and 99 are 0 and 2611.
-# fmt: off
-_BETWEEN = {
-    "t2": (136.832187, 312.158435, 448.968030, 568.657779, 696.671586, 859.221138, 1074.463414,
-           1373.289174, 1811.522669),
-    "t2_ax": (112.195357, 291.611185, 446.727066, 581.103970, 702.979079, 833.318257, 1011.856313,
-              1268.801813, 1687.137075),
-    "t2s": (123.246969, 226.422561, 338.361023, 532.341924, 788.693675, 1096.975553, 1407.979466,
-            1716.524530, 2079.788451),
-}
-# fmt: on
-_MEAN_STD = {"t2": (871.309, 557.916), "t2_ax": (835.592, 528.386), "t2s": (1011.31, 678.985)}
-PREPARATIONS: dict[str, SctPreparation] = {
-    contrast: SctPreparation(
-        contrast=contrast,
-        percentiles=intensity.PERCENTILES,
-        landmarks=(0.0, *_BETWEEN[contrast], 2611.0),
-        mean=_MEAN_STD[contrast][0],
-        std=_MEAN_STD[contrast][1],
-    )
-    for contrast in CONTRASTS
-}
+        if whole.any():
+            xy[z] = ndimage.center_of_mass(whole)
+    return Centerline(plane, xy, method)
 
 
 class Predictor(Protocol):

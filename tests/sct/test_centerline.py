@@ -38,27 +38,27 @@ def test_weights_are_read_in_order() -> None:
     assert values.dtype == np.float32
 
 
-@pytest.mark.parametrize("count", [0, 576, 578])
-def test_another_number_of_weights_is_refused(count: int) -> None:
-    with pytest.raises(SctError, match="expected 577 finite weights"):
-        centerline.parse(detector(["0.1"] * count), "t2_model.yml")
+RIGHT = detector(["0.1"] * 577)
 
 
-@pytest.mark.parametrize("word", [".Nan", "nan", ".Inf", "abc"])
-def test_a_weight_that_is_no_number_is_refused(word: str) -> None:
-    with pytest.raises(SctError, match="577 finite weights"):
-        centerline.parse(detector(["0.1"] * 576 + [word]), "t2_model.yml")
-
-
-def test_the_weights_of_another_hog_are_refused() -> None:
-    other = detector(["0.1"] * 577).replace("nbins: 9", "nbins: 8")
-    with pytest.raises(SctError, match=r"t2_model.yml: nbins is 8, OptiC needs 9"):
-        centerline.parse(other, "t2_model.yml")
-
-
-@pytest.mark.parametrize("text", ["", "version https://git-lfs.github.com/spec/v1", "\0" * 99])
-def test_a_file_that_is_no_detector_is_refused(text: str) -> None:
-    with pytest.raises(SctError, match="winSize is missing"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *((detector(["0.1"] * n), "expected 577 finite weights") for n in (0, 576, 578)),
+        *(
+            (detector(["0.1"] * 576 + [word]), "577 finite weights")
+            for word in (".Nan", "nan", ".Inf", "abc")
+        ),
+        (RIGHT.replace("nbins: 9", "nbins: 8"), r"t2_model.yml: nbins is 8, OptiC needs 9"),
+        ("", "winSize is missing"),
+        ("version https://git-lfs.github.com/spec/v1", "winSize is missing"),
+        ("\0" * 99, "winSize is missing"),
+    ],
+)
+def test_other_weights_those_of_another_hog_and_other_files_are_refused(
+    text: str, said: str
+) -> None:
+    with pytest.raises(SctError, match=said):
         centerline.parse(text, "t2_model.yml")
 
 
@@ -78,19 +78,9 @@ def test_missing_weights_say_how_to_get_them(
 
 
 @pytest.mark.sct
-@pytest.mark.parametrize(("contrast", "first", "last"), [("t2", 1.03807012e-02, -1.26354277e00)])
-def test_sct_own_weights_are_read(contrast: str, first: float, last: float, sct_dir: Path) -> None:
-    values = centerline.weights(contrast)
-    assert values[[0, -1]] == pytest.approx([first, last], rel=1e-6)
-
-
-@pytest.mark.sct
-@pytest.mark.parametrize("contrast", centerline.CONTRASTS)
-def test_every_contrast_has_weights(contrast: str, sct_dir: Path) -> None:
-    assert centerline.weights(contrast).shape == (577,)
-
-
-@pytest.mark.sct
-def test_sct_own_centerline_network_is_read(sct_dir: Path) -> None:
+def test_sct_own_models_are_read(sct_dir: Path) -> None:
+    found = {contrast: centerline.weights(contrast) for contrast in centerline.CONTRASTS}
+    assert {values.shape for values in found.values()} == {(577,)}
+    assert found["t2"][[0, -1]] == pytest.approx([1.03807012e-02, -1.26354277e00], rel=1e-6)
     path = sct_dir / "data" / "deepseg_sc_models" / "t2_ctr.onnx"
     assert centerline.ctr_model("t2") == path.read_bytes()

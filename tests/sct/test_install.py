@@ -31,11 +31,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_no_sct_is_none(tree: Path) -> None:
+def test_no_sct_is_none_and_where_it_is_needed_it_is_said_how_to_install_it(tree: Path) -> None:
     assert install.find() is None
-
-
-def test_required_sct_says_how_to_install_it(tree: Path) -> None:
     with pytest.raises(SctError, match=r"install it .* or set \$SCT_DIR"):
         install.require()
 
@@ -96,27 +93,28 @@ def test_a_variable_that_is_no_folder_is_said(
     assert "$SCT_DIR is no folder" in caplog.text
 
 
-def test_colours_are_stripped_from_what_a_command_prints(tree: Path) -> None:
-    script(tree / "bin" / "sct_echo", r"printf '\033[1;31mred\033[0m \033]0;title\007plain\n'")
-    assert install.Installation(tree, tree / "bin").run(["sct_echo"]) == "red plain\n"
-
-
-def test_library_paths_of_the_caller_do_not_reach_sct(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("body", "printed"),
+    [
+        (r"printf '\033[1;31mred\033[0m \033]0;title\007plain\n'", "red plain\n"),
+        (
+            'echo "${LD_LIBRARY_PATH-unset} ${PYTHONPATH-unset} ${PYTHONHOME-unset} $SCT_DIR"',
+            "unset unset unset {tree}\n",
+        ),
+        ("sct_version", "7.4\n"),
+        ('read answer || echo "nobody"', "nobody\n"),
+        (r"printf 'caf\351'", "caf\ufffd"),
+    ],
+    ids=["colours", "environment", "another command", "question", "latin"],
+)
+def test_a_command_runs_in_scts_own_world_and_its_plain_text_is_returned(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, body: str, printed: str
 ) -> None:
     for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME"):
         monkeypatch.setenv(name, "/nowhere")
-    script(
-        tree / "bin" / "sct_env",
-        'echo "${LD_LIBRARY_PATH-unset} ${PYTHONPATH-unset} ${PYTHONHOME-unset} $SCT_DIR"',
-    )
-    printed = install.Installation(tree, tree / "bin").run(["sct_env"])
-    assert printed == f"unset unset unset {tree}\n"
-
-
-def test_commands_find_each_other(tree: Path) -> None:
-    script(tree / "bin" / "sct_outer", "sct_version")
-    assert install.Installation(tree, tree / "bin").run(["sct_outer"]) == "7.4\n"
+    script(tree / "bin" / "sct_x", body)
+    said = install.Installation(tree, tree / "bin").run(["sct_x"])
+    assert said == printed.format(tree=tree)
 
 
 def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> None:
@@ -126,11 +124,6 @@ def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> Non
     printed = install.Installation(tree, tree / "bin").run(["sct_args", *words])
     assert printed == "".join(f"<{word}>" for word in words)
     assert not marker.exists()
-
-
-def test_a_command_cannot_wait_for_an_answer(tree: Path) -> None:
-    script(tree / "bin" / "sct_ask", 'read answer || echo "nobody"')
-    assert install.Installation(tree, tree / "bin").run(["sct_ask"]) == "nobody\n"
 
 
 def test_a_failed_command_is_named_with_its_last_lines(tree: Path) -> None:
@@ -151,16 +144,9 @@ def test_a_command_that_is_no_program_is_an_error(tree: Path) -> None:
         install.Installation(tree, tree / "bin").run(["sct_broken"])
 
 
-def test_output_that_is_not_utf8_is_survived(tree: Path) -> None:
-    script(tree / "bin" / "sct_latin", r"printf 'caf\351'")
-    assert install.Installation(tree, tree / "bin").run(["sct_latin"]) == "caf\ufffd"
-
-
-def test_a_missing_model_says_how_to_get_it(tree: Path) -> None:
-    with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
-        install.Installation(tree, None).read("deepseg_lesion_models", "t2_lesion.onnx")
-
-
-def test_a_tree_without_a_version_has_none(tree: Path) -> None:
+def test_a_tree_without_a_model_or_a_version_says_so(tree: Path) -> None:
     (tree / "spinalcordtoolbox" / "version.txt").unlink()
-    assert install.Installation(tree, None).version is None
+    found = install.Installation(tree, None)
+    assert found.version is None
+    with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
+        found.read("deepseg_lesion_models", "t2_lesion.onnx")
