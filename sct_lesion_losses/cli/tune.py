@@ -140,45 +140,28 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
                     "tuned for, nothing is measured, no filter of lesions is chosen, and scans "
                     "that it was trained on are refused"
                 )
-        if folder is None:
-            raise UsageError("-site writes a new bundle: name its folder with -ofolder")
     if froc is not None and not values["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.report.figures import style
     from sct_lesion_losses.thresholds import Objective
-    from sct_lesion_losses.workflows import site as of_site
     from sct_lesion_losses.workflows import tune
 
     if froc is not None:
         style.require()  # known before any scan is read
-    inference = InferenceSettings.taken_from(values)
     names = ("objective", "beta", "preset", "specificity")
     objective = Objective(*(values.pop(name) for name in names))
-    bundle, data, force = (values.pop(name) for name in ("bundle", "data", "force"))
-    work = {name: values.pop(name) for name in ("results", "jobs")} | {"command": command_line()}
-    if site is not None and folder is not None:
-        calibration = of_site.SiteSettings(site, folder, inference, values["limits"], force)
-        with talk.progress("tuning") as report:
-            found = of_site.run(bundle, data, calibration, **work, report=report)
-        _log(found)
-        held_out = f"{found.leave_one_out:.3f}" if found.n_subjects > 1 else "unknown: one subject"
-        logger.info(
-            "for %s: shipped %g, of the local scans alone %g with weight %.2f; %s held out %s, at "
-            "the shipped threshold %.3f",
-            *(site, found.shipped_threshold, found.local_threshold, found.weight),
-            *(found.objective, held_out, found.held_out_shipped),
-        )
-        click.echo(f"{found.threshold:g}")
-        click.echo(folder)
-        return
-    settings = tune.TuneSettings(objective, inference, **values)
+    bundle, data = values.pop("bundle"), values.pop("data")
+    inference = InferenceSettings.taken_from(values)
+    settings = tune.TuneSettings(
+        objective, inference, site=site, folder=folder, command=command_line(), **values
+    )
     with talk.progress("tuning") as report:
-        tuned = tune.run(bundle, data, settings, folder=folder, force=force, **work, report=report)
-    _log(tuned.choice)
+        tuned = tune.run(bundle, data, settings, report)
+    _log(tuned.choice, site)
     click.echo(f"{tuned.choice.threshold:g}")
     if tuned.elsewhere:
-        click.echo(tuned.bundle.folder)
+        click.echo(folder if site is not None else tuned.bundle.folder)
     info = tuned.bundle.info
     if froc is not None and info.operating_point.lesions is not None:
         from sct_lesion_losses.report.figures import thresholds
@@ -188,9 +171,10 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
             click.echo(path)
 
 
-def _log(found: Optimum) -> None:
+def _log(found: Optimum, site: str | None) -> None:
     """Log a threshold and what it is worth; one subject leaves its interval unknown."""
     from sct_lesion_losses.report.figures.style import counted
+    from sct_lesion_losses.thresholds.site import Recalibration
 
     low, high = found.interval
     logger.info(
@@ -204,3 +188,11 @@ def _log(found: Optimum) -> None:
         counted(found.n_scans, "scan"),
         counted(found.n_subjects, "subject"),
     )
+    if isinstance(found, Recalibration):
+        held_out = f"{found.leave_one_out:.3f}" if found.n_subjects > 1 else "unknown: one subject"
+        logger.info(
+            "for %s: shipped %g, of the local scans alone %g with weight %.2f; %s held out %s, at "
+            "the shipped threshold %.3f",
+            *(site, found.shipped_threshold, found.local_threshold, found.weight),
+            *(found.objective, held_out, found.held_out_shipped),
+        )

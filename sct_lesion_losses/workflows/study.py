@@ -40,7 +40,7 @@ from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED
-from sct_lesion_losses.report import card, figures, page, tables
+from sct_lesion_losses.report import figures, page, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.thresholds import binarize
@@ -440,36 +440,23 @@ def _tune(
     failures: dict[str, str],
 ) -> None:
     """Tune what was trained, or copies of what was given; add why that failed."""
-    sources = {bundle.name: bundle for bundle in given}
-    how = tune.TuneSettings(inference=settings.evaluation.inference)
+    sources = {bundle.name: bundle.folder for bundle in given}
+    how = tune.TuneSettings(
+        inference=settings.evaluation.inference,
+        force=True,
+        results=folder / EVALUATION,
+        jobs=jobs,
+        command=settings.command,
+    )
     for name in _to_tune(given, settings):
         if f"train {name}" in failures:
             continue
         bundle = folder / BUNDLES / name
         try:
-            if name in sources:
-                _copy(sources[name], bundle)
             with progress(f"tuning {name}") as report:
-                tune.run(
-                    bundle,
-                    table,
-                    how,
-                    results=folder / EVALUATION,
-                    jobs=jobs,
-                    command=settings.command or None,
-                    report=report,
-                )
+                tune.run(sources.get(name) or bundle, table, replace(how, folder=bundle), report)
         except Exception as error:  # whatever it is, the other bundles are tuned
             _note(f"tune {name}", _why(error), failures)
-
-
-def _copy(given: Bundle, folder: Path) -> None:
-    """Copy a bundle, to be tuned; a copy of the same network that is there already is kept."""
-    with suppress(BundleError):
-        if store.load(folder).pmap_sha256 == given.pmap_sha256:
-            return
-    text = card.text(given.info)
-    store.save(folder, given.info, given.network, given.weights, text, overwrite=True)
 
 
 def _bundles(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import tempfile
-from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from sct_lesion_losses.bundle.schema import (
     LesionPoint,
     Metric,
     OperatingPoint,
-    scan_curves,
 )
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
@@ -37,22 +35,23 @@ from sct_lesion_losses.inference.cohort import (
     content_of,
     gather,
     locate,
+    refuse_seen,
     trained_on,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card, reached
-from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
+from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
 from sct_lesion_losses.thresholds.choice import Optimum
-from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates, choose_filter
-
-PRESET = "paper"  # by which the filter of predicted lesions counts
+from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates
+from sct_lesion_losses.training import warm_start
+from sct_lesion_losses.workflows import operating_points
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How a threshold is chosen, and how scans are segmented for that.
+    """How a threshold is chosen, how scans are segmented for that, and what is written.
 
     Attributes
     ----------
@@ -67,10 +66,26 @@ class TuneSettings:
         Also choose which predicted lesions are kept, a second operating point.
     lesion_specificity : float
         Least P-specificity of that choice on the tuning scans; 0 asks for none.
+    site : str or None
+        Name of a site that the scans are of: the new bundle's threshold suits it, chosen by the
+        objective that the bundle was tuned for and shrunk towards the one that it has; see
+        `thresholds.site`. Nothing is measured then.
+    folder : Path or None
+        The bundle to write, named as the folder. By default the bundle itself, which is replaced at
+        once; see `target` for one that is not the user's own.
+    force : bool
+        Replace another bundle that is there; refused otherwise.
+    results : Path or None
+        Folder in whose ``scans`` the counts of each scan are kept: another tuning, and an
+        evaluation into the same folder, compute only what is missing there.
+    jobs : int
+        Scans at a time, each in a process of its own.
     about : str
         A sentence or two on the scans that choose, for the model card.
     limits : tuple of str
         Sentences to add to the bundle's limits: where the measured scans showed it to fail.
+    command : str
+        The command line that tunes like this, for the model card; see `schema.command_line`.
     """
 
     objective: Objective = Objective()  # noqa: RUF009
@@ -79,8 +94,14 @@ class TuneSettings:
     seen: bool = False
     lesion_point: bool = False
     lesion_specificity: float = 0.0
+    site: str | None = None
+    folder: Path | None = None
+    force: bool = False
+    results: Path | None = None
+    jobs: int = 1
     about: str = ""
     limits: tuple[str, ...] = ()
+    command: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.lesion_specificity <= 1:
@@ -89,6 +110,18 @@ class TuneSettings:
             )
         if self.lesion_specificity and not self.lesion_point:
             raise UsageError("-lesion_specificity goes with -lesion_point 1")
+        if self.seen and self.results is not None:
+            raise UsageError(
+                "-results keeps what an evaluation takes over, which must not hold scans that the "
+                "bundle was trained on: leave out -results or -seen"
+            )
+        if self.site is not None and not re.fullmatch(NAME_PATTERN, self.site):
+            raise UsageError(
+                f"-site is {self.site!r}, expected a name of letters, digits, dots, dashes and "
+                "underscores"
+            )
+        if self.site is not None and self.folder is None:
+            raise UsageError("-site writes a new bundle: name its folder with -ofolder")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +130,14 @@ class Tuned:
 
     Attributes
     ----------
-    choice : Choice
+    choice : Optimum
+        A `Choice`, or the `Recalibration` to a site.
     bundle : Bundle
     elsewhere : bool
         It is another one than the bundle that was tuned.
     """
 
-    choice: Choice
+    choice: Optimum
     bundle: Bundle
     elsewhere: bool = False
 
@@ -112,12 +146,6 @@ def run(
     bundle: str | Path,
     data: Path,
     settings: TuneSettings = TuneSettings(),
-    *,
-    folder: Path | None = None,
-    force: bool = False,
-    results: Path | None = None,
-    jobs: int = 1,
-    command: str | None = None,
     report: Progress | None = None,
 ) -> Tuned:
     """Sweep the threshold over a cohort and write curve and operating point into a bundle.
@@ -131,18 +159,6 @@ def run(
         threshold and those of ``unseen`` are measured; else every scan chooses and none is
         measured. Scans in which no cord is found are left out, counted.
     settings : TuneSettings
-    folder : Path, optional
-        The bundle to write, named as the folder. By default the bundle itself, which is replaced at
-        once; see `target` for one that is not the user's own.
-    force : bool
-        Replace another bundle that is there; refused otherwise.
-    results : Path, optional
-        Folder in whose ``scans`` the counts of each scan are kept: another tuning, and an
-        evaluation into the same folder, compute only what is missing there. By default none are.
-    jobs : int
-        Scans at a time, each in a process of its own.
-    command : str, optional
-        The command line that tunes like this, for the model card; see `schema.command_line`.
     report : callable, optional
         Told of the scans that are computed, and from the start again of those that are segmented
         for the choice of lesions.
@@ -156,65 +172,53 @@ def run(
     BundleError
         There is no such bundle, or the one to write exists and may not be replaced.
     DataError
-        A scan was trained on, or those there are choose no threshold above 0.
+        A scan was trained on, or those there are choose no threshold above 0; for a site, also one
+        that chose the threshold of the bundle.
     OutputError
         The bundle cannot be written where it is to be.
     UsageError
-        The bundle is SCT's own model, which cannot be rewritten, or the settings make no sense.
+        For a site: the bundle is untuned or one site's already.
     """
-    if settings.seen and results is not None:
-        raise UsageError(
-            "-results keeps what an evaluation takes over, which must not hold scans that the "
-            "bundle was trained on: leave out -results or -seen"
-        )
     loaded = store.load(bundle)
-    where = target(loaded, folder, force)
+    if settings.site:
+        operating_points.require_tuned(loaded)
+    where = target(loaded, settings)
     cohort = cohorts.read(data)
     tuning = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
-    unseen = splits.part(cohort, "unseen") if settings.measure else []
-    scans = [*tuning, *unseen]
-    found = counts(
-        loaded, scans, cohort, settings.inference, results, seen=settings.seen, jobs=jobs,
-        report=report,
-    )  # fmt: skip
-    choice, point = chosen(tuning, found, settings)
-    deciding = [scan for scan in tuning if scan in found]
-    measured = [scan for scan in unseen if scan in found]
+    unseen = splits.part(cohort, "unseen") if settings.measure and not settings.site else []
+    if settings.site:
+        refuse_seen([loaded], tuning, "whose curves would count twice")
+    model = Model(str(loaded.folder), loaded.pmap_sha256, THRESHOLDS)
+    counts = _counts(loaded, model, [*tuning, *unseen], cohort, settings, report)
+    deciding, measured = ([scan for scan in part if scan in counts] for part in (tuning, unseen))
+    if not deciding:
+        raise DataError(
+            f"no cord was found in any of the {len(tuning)} scans that are to choose the "
+            "threshold; check them, or give centerlines with the cohort"
+        )
+    choice, point = _chosen(loaded, {scan: counts[scan] for scan in deciding}, settings)
     metrics = reached.metrics(
-        [found[s] for s in measured],
-        [s.subject for s in measured],
+        [counts[scan] for scan in measured],
+        [scan.subject for scan in measured],
         choice.threshold,
-        len(unseen) - len(measured),
+        refused=len(unseen) - len(measured),
     )
-    warnings = [*point.warnings, *(_seen(loaded, scans) if settings.seen else ())]
+    doubts = [*point.warnings]
+    if refused := len(tuning) - len(deciding):
+        doubts.append(f"left out, because no cord was found: {refused} of the scans")
+    if settings.seen:
+        doubts += _seen(loaded, [*tuning, *unseen])
     lesions = None
     if settings.lesion_point:
-        note = partial(
-            candidates_of, str(loaded.folder), loaded.pmap_sha256, choice.threshold,
-            settings.inference,
-        )  # fmt: skip
-        shown = [*deciding, *measured]
-        noted = executor.run(note, shown, jobs, name=lambda scan: scan.scan.name, progress=report)
-        own, others = noted[: len(deciding)], noted[len(deciding) :]
-        lesions = filter_of(
-            own, [s.subject for s in deciding], choice.threshold, settings.lesion_specificity
-        )
-        warnings += doubts(lesions, choice.threshold)
-        rule = Filter(lesions.peak, lesions.volume_mm3)
-        metrics |= reached.filtered(others, [s.subject for s in measured], rule)
-    point = point.model_copy(
-        update={
-            "data": settings.about,
-            "tuned_on": tuple(sorted({content_of(scan) for scan in deciding})),
-            "warnings": tuple(warnings),
-            "lesions": lesions,
-        }
-    )
-    saved = _saved(loaded, where, point, metrics, settings.limits, command)
-    return Tuned(choice, saved, where != _own(loaded))
+        at = replace(model, thresholds=(choice.threshold,))
+        lesions, said, filtered = _lesions(at, deciding, measured, settings, report)
+        doubts += said
+        metrics |= filtered
+    point = point.model_copy(update={"warnings": tuple(doubts), "lesions": lesions})
+    return Tuned(choice, _save(loaded, where, point, metrics, settings), where != _own(loaded))
 
 
-def target(bundle: Bundle, folder: Path | None = None, force: bool = False) -> Path:
+def target(bundle: Bundle, settings: TuneSettings = TuneSettings()) -> Path:
     """Return where a bundle goes when it is tuned; refuse what cannot be written.
 
     A bundle of the package, of somebody else or on a read-only disk is never written: its tuned
@@ -223,25 +227,15 @@ def target(bundle: Bundle, folder: Path | None = None, force: bool = False) -> P
     Raises
     ------
     BundleError
-        The folder holds another bundle and `force` is not set, or other files.
+        The folder holds another bundle and ``settings.force`` is not set, or other files.
     OutputError
         Nothing can be written there.
     UsageError
-        The bundle is SCT's own model.
+        A bundle cannot have the folder's name, or the folder is the bundle itself and must not be.
     """
     own = _own(bundle)
-    if own is None or not bundle.weights:
-        raise UsageError(f"{bundle.name}: this model is not a bundle on disk; tune one of your own")
-    if folder is not None:
-        chosen = folder.absolute()
-        if chosen.resolve() == own.resolve() and not _is_writable(own):
-            raise UsageError(
-                f"-ofolder is the bundle {bundle.name} itself, which is not yours to change; "
-                "choose another folder"
-            )
-    elif _is_writable(own):
-        chosen = own
-    else:
+    chosen = own if settings.folder is None else settings.folder.absolute()
+    if settings.folder is None and not _is_writable(own):
         chosen = store.personal_folder() / f"{bundle.name}-tuned"
         logger.warning(
             "the bundle %s is not yours to change and stays as it is; the tuned copy will be %s, "
@@ -249,18 +243,30 @@ def target(bundle: Bundle, folder: Path | None = None, force: bool = False) -> P
             bundle.name,
             chosen,
         )
-    if chosen != own and not re.fullmatch(NAME_PATTERN, chosen.name):
+    is_own = chosen.resolve() == own.resolve()
+    if is_own and settings.site:
+        raise UsageError(
+            f"-ofolder is the bundle {bundle.name} itself; choose a new folder for the site's"
+        )
+    if is_own and not _is_writable(own):
+        raise UsageError(
+            f"-ofolder is the bundle {bundle.name} itself, which is not yours to change; "
+            "choose another folder"
+        )
+    if not is_own and not re.fullmatch(NAME_PATTERN, chosen.name):
         raise UsageError(
             f"a bundle cannot be named {chosen.name!r}, as -ofolder says, but by letters, digits, "
             "dots, dashes and underscores; choose another folder name"
         )
-    store.check_replaceable(chosen, force or chosen.resolve() == own.resolve())
+    store.check_replaceable(chosen, settings.force or is_own)
     atomic.require_writable(chosen.parent)
     return chosen
 
 
-def _own(bundle: Bundle) -> Path | None:
-    return None if bundle.folder is None else bundle.folder.absolute()
+def _own(bundle: Bundle) -> Path:
+    """Folder of a bundle on disk."""
+    assert bundle.folder is not None
+    return bundle.folder.absolute()
 
 
 def _is_writable(folder: Path) -> bool:
@@ -271,51 +277,25 @@ def _is_writable(folder: Path) -> bool:
     return mine and os.access(folder, os.W_OK) and os.access(folder.parent, os.W_OK)
 
 
-def counts(
+def _counts(
     bundle: Bundle,
+    model: Model,
     scans: Sequence[CohortScan],
     cohort: Sequence[CohortScan],
-    inference: InferenceSettings,
-    results: Path | None,
-    *,
-    seen: bool = False,
-    jobs: int = 1,
-    report: Progress | None = None,
+    settings: TuneSettings,
+    report: Progress | None,
 ) -> dict[CohortScan, ScanCounts]:
-    """Count what the bundle does on scans at every threshold; those without a cord are left out.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        One on disk.
-    scans : sequence of CohortScan
-        Those of the cohort that are looked at.
-    cohort : sequence of CohortScan
-        All, by which the scans are named.
-    inference : InferenceSettings
-    results : Path or None
-        Folder in whose ``scans`` the counts are kept, and taken over from.
-    seen : bool
-        Take scans that the bundle was trained on as well.
-
-    Raises
-    ------
-    DataError
-        The bundle was trained on a scan.
-    LesionError
-        A scan cannot be used, or the folder not be written.
-    """
-    model = Model(str(bundle.folder), bundle.pmap_sha256, THRESHOLDS)
+    """Count what the bundle does on scans at every threshold; those without a cord are left out."""
     with tempfile.TemporaryDirectory() as passing:
-        folder = (results or Path(passing)) / SCANS
+        folder = (settings.results or Path(passing)) / SCANS
         atomic.require_writable(folder)
         gathered = gather(
             {scan: [model] for scan in scans},
             cohorts.names(cohort),
             folder,
-            inference,
-            {} if seen else {model: bundle},
-            jobs=jobs,
+            settings.inference,
+            {} if settings.seen else {model: bundle},
+            jobs=settings.jobs,
             report=report,
         )
     found = {}
@@ -328,76 +308,27 @@ def counts(
     return found
 
 
-def chosen(
-    tuning: Sequence[CohortScan], found: dict[CohortScan, ScanCounts], settings: TuneSettings
-) -> tuple[Choice, OperatingPoint]:
-    """Choose the threshold by the scans of `tuning` that are in `found`; the others have no cord.
-
-    Raises
-    ------
-    DataError
-        There is nothing to choose with, or no threshold above 0 is any good.
-    """
-    scans = [scan for scan in tuning if scan in found]
-    if not scans:
-        raise DataError(
-            f"no cord was found in any of the {len(tuning)} scans that are to choose the "
-            "threshold; check them, or give centerlines with the cohort"
+def _chosen(
+    bundle: Bundle, counts: Mapping[CohortScan, ScanCounts], settings: TuneSettings
+) -> tuple[Optimum, OperatingPoint]:
+    """Choose the threshold by scans, for their cohort or for one site."""
+    owners, tuned_on = [scan.subject for scan in counts], {content_of(scan) for scan in counts}
+    choice: Optimum
+    if settings.site:
+        choice, point = operating_points.of_site(
+            settings.site, bundle, list(counts.values()), owners
         )
-    choice = choose(
-        [found[s] for s in scans], [s.subject for s in scans], objective=settings.objective
-    )
-    warnings = list(choice.warnings)
-    if len(scans) < len(tuning):
-        refused = len(tuning) - len(scans)
-        warnings.append(f"left out, because no cord was found: {refused} of the scans")
-    subjects = [scans[k].subject for k in choice.deciding]
-    return choice, operating_point(choice, subjects, settings.inference.centerline, warnings)
-
-
-def operating_point(
-    found: Optimum, subjects: Sequence[Hashable], centerline: str, warnings: Sequence[str]
-) -> OperatingPoint:
-    """Return a choice as a bundle stores it: scans and subjects numbered, not named.
-
-    Parameters
-    ----------
-    found : Optimum
-    subjects : sequence of hashable
-        Of the scans that decided, in the order of `found.per_scan`.
-    centerline : str
-        How the cord was found; see `OperatingPoint`.
-    warnings : sequence of str
-        What the choice was warned of.
-
-    Raises
-    ------
-    DataError
-        No threshold above 0 is any good.
-    """
-    if not found.useful:
-        raise DataError(
-            f"no threshold above 0 is any good on these scans ({found.objective} {found.best:.3g} "
-            "at best): the bundle has learned nothing of use for them; train it longer, or on "
-            "scans like them"
+        tuned_on.update(bundle.info.operating_point.tuned_on)
+    else:
+        choice, point = operating_points.of_cohort(
+            list(counts.values()), owners, settings.objective
         )
-    return OperatingPoint(
-        kind="tuned",
-        threshold=found.threshold,
-        objective=found.objective.name,
-        **found.objective.numbers,
-        thresholds=tuple(found.thresholds.tolist()),
-        curve=tuple(found.curve.tolist()),
-        per_scan=scan_curves(subjects, found.per_scan),
-        interval=None if math.isnan(found.interval[0]) else found.interval,
-        plateau=found.plateau,
-        loss_at_pm_0_05=found.losses,
-        leave_one_out=found.leave_one_out,
-        n_scans=found.n_scans,
-        n_subjects=found.n_subjects,
-        centerline=centerline,
-        warnings=tuple(warnings),
-    )
+    of_scans = {
+        "centerline": settings.inference.centerline,
+        "data": settings.about,
+        "tuned_on": tuple(sorted(tuned_on)),
+    }
+    return choice, point.model_copy(update=of_scans)
 
 
 def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
@@ -410,10 +341,41 @@ def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
     return (said,)
 
 
-def candidates_of(
-    folder: str, sha256: str, threshold: float, inference: InferenceSettings, scan: CohortScan
-) -> Candidates:
+def _lesions(
+    model: Model,
+    deciding: Sequence[CohortScan],
+    measured: Sequence[CohortScan],
+    settings: TuneSettings,
+    report: Progress | None,
+) -> tuple[LesionPoint, tuple[str, ...], dict[str, Metric]]:
+    """Choose which predicted lesions are kept: the point, its doubts, and what it reaches."""
+    noted = executor.run(
+        partial(predicted_lesions, model, settings.inference),
+        [*deciding, *measured],
+        settings.jobs,
+        name=lambda scan: scan.scan.name,
+        progress=report,
+    )
+    point, doubts = operating_points.of_lesions(
+        noted[: len(deciding)],
+        [scan.subject for scan in deciding],
+        model.thresholds[0],
+        settings.lesion_specificity,
+    )
+    rule = Filter(point.peak, point.volume_mm3)
+    subjects = [scan.subject for scan in measured]
+    return point, doubts, reached.filtered(noted[len(deciding) :], subjects, rule)
+
+
+def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortScan) -> Candidates:
     """Segment a scan and note its predicted lesions: sizes, peaks and overlaps, no more.
+
+    Parameters
+    ----------
+    model : Model
+        At one threshold.
+    inference : InferenceSettings
+    scan : CohortScan
 
     Raises
     ------
@@ -421,78 +383,44 @@ def candidates_of(
         The scan or the bundle cannot be used.
     """
     bundle, network = predict.opened(
-        folder, inference.contrast, inference.engine, inference.precision, sha256
+        model.name, inference.contrast, inference.engine, inference.precision, model.sha256
     )
     found = locate(scan, inference, for_sct=False)
     pmap = found.pmap(bundle, network)
-    return candidates(found.truth, pmap, threshold, found.image.grid.spacing_mm, PRESET)
+    threshold, spacing_mm = model.thresholds[0], found.image.grid.spacing_mm
+    return candidates(found.truth, pmap, threshold, spacing_mm, operating_points.PRESET)
 
 
-def filter_of(
-    noted: Sequence[Candidates], subjects: Sequence[str], threshold: float, specificity: float = 0.0
-) -> LesionPoint:
-    """Choose which predicted lesions of a bundle are kept.
-
-    Parameters
-    ----------
-    noted : sequence of Candidates
-        Of the scans that chose the threshold, lesion-free ones with them.
-    subjects : sequence of str
-        Whose scan each is.
-    threshold : float
-        The tuned one.
-    specificity : float
-        Least P-specificity of the filter on these scans; 0 asks for none.
-
-    Raises
-    ------
-    DataError
-        See `lesion_filter.choose_filter`.
-    """
-    choice = choose_filter(noted, subjects, threshold, specificity=specificity)
-    return LesionPoint(preset=PRESET, specificity_asked=specificity, **asdict(choice))
-
-
-def doubts(point: LesionPoint, threshold: float) -> tuple[str, ...]:
-    """Say what is doubtful about the choice of which lesions are kept; it is logged as well.
-
-    Parameters
-    ----------
-    point : LesionPoint
-        From `filter_of`.
-    threshold : float
-        The tuned one: no predicted lesion has a lower peak.
-    """
-    if point.peak > threshold or point.volume_mm3 > 0:
-        return ()
-    said = "the filter of lesions keeps everything: it decides nothing on these scans"
-    logger.warning("%s", said)
-    return (said,)
-
-
-def _saved(
+def _save(
     bundle: Bundle,
     folder: Path,
     point: OperatingPoint,
     metrics: dict[str, Metric],
-    limits: Sequence[str],
-    command: str | None,
+    settings: TuneSettings,
 ) -> Bundle:
     """Write the tuned bundle, with the operating point that it had before, and a card anew."""
-    before = bundle.info.operating_point
-    previous = before.previous
-    if before.kind == "tuned" and point != before.model_copy(update={"previous": None}):
-        previous = before.model_copy(update={"previous": None})
-    info = bundle.info.model_copy(
-        update={
-            "name": bundle.name if folder == _own(bundle) else folder.name,
-            "operating_point": point.model_copy(update={"previous": previous}),
-            "metrics": metrics,
-            "limits": tuple(dict.fromkeys((*bundle.info.limits, *limits))),
-        }
-    )
-    if command is not None:
-        provenance = bundle.info.provenance.followed_by(command)
-        info = info.model_copy(update={"provenance": provenance})
-    info = BundleInfo.model_validate(info.model_dump())
+    info, before, site = bundle.info, bundle.info.operating_point, settings.site
+    provenance, own_limits = info.provenance, settings.limits
+    if site:
+        ancestor = warm_start.ancestor(bundle)
+        if provenance.ancestor is not None:
+            ancestor += f", whose training started from {provenance.ancestor}"
+        commands = (*provenance.commands, *filter(None, [settings.command]))
+        provenance = provenance.model_copy(update={"ancestor": ancestor, "commands": commands})
+        limit = f"its threshold is that of the site {site}; on other scans it was not measured"
+        own_limits = (limit, *own_limits)
+    else:
+        alone = before.model_copy(update={"previous": None})
+        previous = alone if before.kind == "tuned" and point != alone else before.previous
+        point = point.model_copy(update={"previous": previous})
+        if settings.command:
+            provenance = provenance.followed_by(settings.command)
+    changes = {
+        "name": bundle.name if folder == _own(bundle) else folder.name,
+        "operating_point": point,
+        "metrics": metrics,
+        "limits": tuple(dict.fromkeys((*info.limits, *own_limits))),
+        "provenance": provenance,
+    }
+    info = BundleInfo.model_validate(info.model_copy(update=changes).model_dump())
     return store.save(folder, info, bundle.network, bundle.weights, card.text(info), overwrite=True)

@@ -22,9 +22,7 @@ from sct_lesion_losses.thresholds import (
     choose,
 )
 from sct_lesion_losses.thresholds.site import Curves, recalibrate
-from sct_lesion_losses.workflows import site as of_site
 from sct_lesion_losses.workflows import tune
-from sct_lesion_losses.workflows.site import SiteSettings
 
 CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
 
@@ -56,8 +54,8 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
 ) -> None:
     received: dict[str, Any] = {}
 
-    def run(bundle: str, data: Path, settings: tune.TuneSettings, **rest: Any) -> object:
-        received.update(bundle=bundle, data=data, settings=settings, **rest)
+    def run(bundle: str, data: Path, settings: tune.TuneSettings, _report: Any) -> object:
+        received.update(bundle=bundle, data=data, settings=settings)
         return written(choose([CURVE], bootstraps=0), elsewhere=True)
 
     monkeypatch.setattr(tune, "run", run)
@@ -66,10 +64,11 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
     assert main(["-bundle", "b", "-i", "cohort", *args, "-v", "0"]) == 0
     assert capsys.readouterr().out == f"0.3\n{store.PACKAGED / 'default'}\n"
     objective = Objective("l_f1_at_specificity", 3.0, "candidate", 0.9)
-    assert received["settings"] == tune.TuneSettings(objective)
-    assert (received["results"], received["jobs"]) == (Path("kept"), 2)
-    assert (received["folder"], received["force"]) == (Path("new"), True)
-    assert received["command"].startswith("sct_tune_lesion -bundle b -i cohort -objective")
+    settings = received["settings"]
+    assert settings.command.startswith("sct_tune_lesion -bundle b -i cohort -objective")
+    assert dataclasses.replace(settings, command="") == tune.TuneSettings(
+        objective, folder=Path("new"), force=True, results=Path("kept"), jobs=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,13 +118,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found = []
     scores = np.exp(-((np.array(THRESHOLDS) - 0.4) ** 2))[None].repeat(2, axis=0)
 
-    def run(*args: Any, **rest: Any) -> object:
-        found.append((args, rest))
-        names = ["a", "a" if args[2].site == "Bern" else "b"]
+    def run(bundle: str, data: Path, settings: tune.TuneSettings, _report: Any) -> object:
+        found.append((bundle, data, settings))
+        names = ["a", "a" if settings.site == "Bern" else "b"]
         local, shipped = Curves(scores, names), Curves(scores, ["c", "d"])
-        return recalibrate(local, shipped, THRESHOLDS, 0.4, bootstraps=10)
+        chosen = recalibrate(local, shipped, THRESHOLDS, 0.4, bootstraps=10)
+        return tune.Tuned(chosen, store.load("default"), elsewhere=True)
 
-    monkeypatch.setattr(of_site, "run", run)
+    monkeypatch.setattr(tune, "run", run)
     return found
 
 
@@ -134,15 +134,16 @@ def test_a_site_gets_a_bundle_of_its_own(
 ) -> None:
     args = "-bundle x/b -i data -site Zurich -ofolder out/b-zurich -force 1 -centerline svm -jobs 2"
     assert main(args.split()) == 0
-    [((bundle, data, settings), rest)] = calls
-    assert (bundle, data) == ("x/b", Path("data"))
-    inference = InferenceSettings(centerline="svm")
-    assert settings == SiteSettings("Zurich", Path("out/b-zurich"), inference, force=True)
-    assert (rest["jobs"], rest["results"]) == (2, None)
-    assert rest["command"] == (
-        "sct_tune_lesion -bundle ./b -i data -site Zurich -ofolder b-zurich -force 1 "
-        "-centerline svm -jobs 2"
+    settings = tune.TuneSettings(
+        inference=InferenceSettings(centerline="svm"),
+        site="Zurich",
+        folder=Path("out/b-zurich"),
+        force=True,
+        jobs=2,
+        command="sct_tune_lesion -bundle ./b -i data -site Zurich -ofolder b-zurich -force 1 "
+        "-centerline svm -jobs 2",
     )
+    assert calls == [("x/b", Path("data"), settings)]
     assert capsys.readouterr().out.splitlines() == ["0.4", "out/b-zurich"]
 
 

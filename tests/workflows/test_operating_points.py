@@ -1,0 +1,183 @@
+"""Choices as bundles store them, those for one site by the whole flow."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_data import write_cohort
+
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.errors import BundleError, DataError, UsageError
+from sct_lesion_losses.thresholds import THRESHOLDS, Objective, count, lesion_filter
+from sct_lesion_losses.workflows import operating_points, tune
+from sct_lesion_losses.workflows.tune import TuneSettings
+
+
+@pytest.mark.parametrize("objective", ["median_l_f1", "mean_l_f1", "l_f1_at_specificity"])
+def test_a_bundle_that_finds_no_lesion_at_any_threshold_is_refused(objective):
+    truth = np.zeros((12, 12, 12), bool)
+    truth[2:4, 2:4, 2:4] = True
+    elsewhere = np.zeros(truth.shape, np.float32)
+    elsewhere[8:, 8:, 8:] = 1
+    scans = [(truth, elsewhere), (np.zeros_like(truth), np.zeros_like(elsewhere))]
+    counts = [count(mask, pmap, (1, 1, 1), THRESHOLDS[1:]) for mask, pmap in scans]
+    wanted = Objective(objective, specificity=0.5 if "specificity" in objective else None)
+    with pytest.raises(DataError, match="learned nothing of use"):
+        operating_points.of_cohort(counts, ["a", "b"], wanted)
+
+
+def test_scans_that_decide_nothing_keep_every_lesion():
+    truth, pmap = np.zeros((2, 20, 8, 8), bool), np.zeros((2, 20, 8, 8), np.float32)
+    truth[:, 2:4, 2:4, 2:4] = True
+    pmap[:, 10:12, 2:4, 2:4] = 0.6
+    pmap[:, 15:18, 2:4, 2:4] = 0.9
+    # With the lesion of the higher peak on the true one, the other is filtered.
+    for mask, f1, doubtful in ((truth, 0, True), (np.roll(truth, 13, axis=1), 1, False)):
+        seen = [
+            lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(mask, pmap, strict=True)
+        ]
+        point, doubts = operating_points.of_lesions(seen, ["a", "b"], 0.4)
+        assert point.f1 == f1
+        assert bool(doubts) is doubtful
+
+
+def site(folder: Path, name: str = "Zurich", **changes: object) -> TuneSettings:
+    command = "sct_tune_lesion -bundle ./small -i data -site Zurich -ofolder small-zurich"
+    return TuneSettings(site=name, folder=folder, command=command, **changes)
+
+
+@pytest.fixture(scope="module")
+def zurich(small, fresh, tmp_path_factory) -> tune.Tuned:
+    """The tuned bundle `small` and the site's new one."""
+    before, heard = {path.name: path.read_bytes() for path in small.iterdir()}, []
+    folder = tmp_path_factory.mktemp("site") / "small-zurich"
+    made = tune.run(small, fresh, site(folder), lambda *now: heard.append(now))
+    assert heard == [(k, 3) for k in range(1, 4)]
+    assert {path.name: path.read_bytes() for path in small.iterdir()} == before
+    return made
+
+
+def test_a_sites_bundle_is_the_old_one_but_for_threshold_and_name(tuned, zurich):
+    old, new = tuned.bundle, store.load(zurich.bundle.folder)
+    assert (new.weights, new.network) == (old.weights, old.network)
+    assert (new.name, new.threshold) == ("small-zurich", zurich.choice.threshold)
+    same = {"name", "operating_point", "metrics", "limits", "provenance"}
+    assert new.info.model_dump(exclude=same) == old.info.model_dump(exclude=same)
+    assert new.info.provenance.trained_on == old.info.provenance.trained_on
+
+
+def test_it_keeps_its_ancestry_and_both_curves(tuned, zurich):
+    old, new = tuned.bundle, zurich.bundle
+    point, before = new.info.operating_point, old.info.operating_point
+    assert new.info.provenance.ancestor == f"small 1.0.0, weights {old.weights_sha256}"
+    commands = new.info.provenance.commands
+    assert commands == (*old.info.provenance.commands, site(Path()).command)
+    assert (point.site.name, point.previous) == ("Zurich", None)
+    assert point.site.shipped_threshold == old.threshold
+    assert point.site.shipped_curve == before.curve
+    assert point.site.local_curve == pytest.approx(zurich.choice.local_curve)
+    assert [scan.scan for scan in point.per_scan] == ["scan-01", "scan-02"]
+    local = np.median([scan.values for scan in point.per_scan], axis=0)
+    assert local == pytest.approx(point.site.local_curve)
+    assert point.objective == before.objective
+    assert before.tuned_on
+    assert set(before.tuned_on) < set(point.tuned_on)
+    assert len(point.tuned_on) == len(before.tuned_on) + 3
+
+
+def test_its_card_says_what_it_is(zurich):
+    card = (zurich.bundle.folder / "card.md").read_text(encoding="utf-8")
+    assert "Nothing was trained anew: the weights are those of small 1.0.0" in card
+    assert f"`Zurich`. The curve is theirs, with the weight {zurich.choice.weight:.2f}" in card
+    assert "- its threshold is that of the site Zurich" in card
+    assert "few scans: 2 with lesions, of 2 subjects" in card
+    assert "Not measured." in card
+
+
+def test_an_existing_bundle_is_kept_unless_told(small, mine, fresh):
+    before = (mine / "bundle.json").read_bytes()
+    with pytest.raises(BundleError, match="replace it with -force 1"):
+        tune.run(small, fresh, site(mine, "Bern"))
+    assert (mine / "bundle.json").read_bytes() == before
+    tune.run(small, fresh, site(mine, "Bern", force=True))
+    assert store.load(mine).info.operating_point.site.name == "Bern"
+
+
+def test_scans_that_were_trained_or_tuned_on_and_those_without_lesions_are_refused(
+    small, split_table, fresh, tmp_path
+):
+    data = split_table.parent.parent / "data"
+    chose = [
+        dataclasses.replace(scan, split="")
+        for scan in cohorts.read(split_table)
+        if scan.split == "thr-optimization"
+    ]
+    cohorts.write([*cohorts.read(fresh), chose[0]], tmp_path / "site.tsv")
+    free = write_cohort(tmp_path / "free", 2, lesion_free=2, seed=12)
+    for scans, said in (
+        (data, "was trained on"),
+        (tmp_path / "site.tsv", r"chosen on 1 of these scans .* would count twice"),
+        (free, "no local scan holds lesions"),
+    ):
+        with pytest.raises(DataError, match=said):
+            tune.run(small, scans, site(tmp_path / "new"))
+        assert not (tmp_path / "new").exists()
+
+
+def test_scans_of_a_site_without_a_cord_are_left_out_and_counted(
+    small, fresh, tmp_path, without_cord
+):
+    without_cord("sub-002")
+    made = tune.run(small, fresh, site(tmp_path / "new"))
+    assert made.choice.n_scans == 1
+    point = made.bundle.info.operating_point
+    assert "left out, because no cord was found: 1 of the scans" in point.warnings
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "match"),
+    [
+        ("a site", "new", "-site is 'a site'"),
+        ("Zurich", "a folder", "choose another folder name"),
+        ("Zurich", "small", "is the bundle small itself"),
+    ],
+)
+def test_names_that_cannot_be_are_refused_before_a_scan_is_read(small, place, folder, match):
+    with pytest.raises(UsageError, match=match):
+        tune.run(small, Path("no such data"), site(small.with_name(folder), place))
+
+
+def test_an_untuned_bundle_and_one_of_a_site_are_refused(zurich, small, fresh, tmp_path):
+    with pytest.raises(UsageError, match="is that of the site Zurich already"):
+        tune.run(zurich.bundle.folder, fresh, site(tmp_path / "new"))
+    old = store.load(small)
+    point = type(old.info.operating_point)()
+    info = old.info.model_copy(update={"name": "raw", "operating_point": point})
+    raw = store.save(tmp_path / "raw", info, old.network, old.weights, "# raw\n")
+    with pytest.raises(UsageError, match="was never tuned"):
+        tune.run(raw.folder, fresh, site(tmp_path / "new"))
+
+
+def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):
+    good = dataclasses.replace(
+        zurich.choice,
+        n_subjects=6,
+        interval=(0.3, 0.5),
+        curve=-np.abs(zurich.choice.thresholds - 0.4),
+        leave_one_out=0.6,
+        held_out_shipped=0.5,
+    )
+    assert operating_points.site_doubts(good) == ()
+    for change, words in (
+        ({"n_subjects": 4}, "few scans"),
+        ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
+        ({"curve": zurich.choice.thresholds}, "end of the grid"),
+        ({"leave_one_out": 0.5}, "no better than the shipped one"),
+        ({"leave_one_out": float("nan")}, "scans of one subject"),
+    ):
+        [said] = operating_points.site_doubts(dataclasses.replace(good, **change))
+        assert words in said
