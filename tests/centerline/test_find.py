@@ -126,7 +126,7 @@ def test_the_viewer_without_scts_commands_says_what_to_install(
     image: np.ndarray, grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SctError, match="install SCT whole"):
+    with pytest.raises(SctError, match="sct_get_centerline was not found; install it"):
         find.centerline(image, grid, "viewer")
 
 
