@@ -1,23 +1,23 @@
-"""Which scans are trained on, which choose the threshold, and which are never seen."""
+"""Parts of a cohort: scans that are trained on, that choose the threshold, or are never seen."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sct_lesion_losses.cohorts.table import SPLITS, CohortScan, content_hash, read_lesions
 from sct_lesion_losses.errors import DataError, ImageError
+from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.metrics import lesionwise
 
-# Called after each scan with the number done and the number of all.
-Report = Callable[[int, int], None]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LesionLoad:
     Attributes
     ----------
     lesions : int
-        Connected components of the mask, by `metrics.lesion.CONNECTIVITY`, of whatever volume.
+        Connected components of the mask, by `metrics.CONNECTIVITY`, of whatever volume.
     volume_mm3 : float
     """
 
@@ -81,7 +81,7 @@ def measure(scan: CohortScan) -> LesionLoad:
 
 
 def measure_all(
-    scans: Sequence[CohortScan], report: Report | None = None
+    scans: Sequence[CohortScan], report: Progress | None = None
 ) -> dict[Path, LesionLoad]:
     """Measure the mask of every scan; the result is by the path of the scan.
 
@@ -155,22 +155,21 @@ def noted(table: Path) -> dict[Path, LesionLoad]:
 
 def by_part(scans: Sequence[CohortScan], loads: Mapping[Path, LesionLoad]) -> list[PartLoad]:
     """Gather the loads of a split by part, in the order of `table.SPLITS`."""
-    parts = []
-    for name in SPLITS:
-        own = [scan for scan in scans if scan.split == name]
-        parts.append(
-            PartLoad(
-                name,
-                subjects=len({scan.subject for scan in own}),
-                sites=len({scan.site for scan in own if scan.site}),
-                loads=tuple(loads[scan.scan] for scan in own),
-            )
+    by_name = {name: [scan for scan in scans if scan.split == name] for name in SPLITS}
+    return [
+        PartLoad(
+            name,
+            subjects=len({scan.subject for scan in own}),
+            sites=len({scan.site for scan in own if scan.site}),
+            loads=tuple(loads[scan.scan] for scan in own),
         )
-    return parts
+        for name, own in by_name.items()
+    ]
 
 
 # Scans with lesions per part: Hussein et al. 2023, section 2.2.
 SHARES = {"training": 62, "validation": 13, "thr-optimization": 14, "unseen": 26}
+_WEIGHTS = np.array(list(SHARES.values()))
 _BLOCK = 8  # subjects of similar lesion load, among which chance and site decide
 _ROUNDING = 1e-9
 
@@ -276,7 +275,10 @@ def assign(
 
     rng = np.random.default_rng(rules.seed)
     parts = dict.fromkeys(groups, "unseen")
-    parts.update(_exchanged(bearing, _dealt(bearing, sizes, rng), sizes, sites))
+    size = np.array([sizes[name] for name in bearing], dtype=np.int64)
+    _, site = np.unique([sites[name] for name in bearing], return_inverse=True)
+    for name, part in zip(bearing, _exchanged(_dealt(size, rng), size, site), strict=True):
+        parts[name] = list(SHARES)[part]
     drawn = _interleaved([free[i] for i in rng.permutation(len(free))], sites)
     trained = round(rules.lesion_free_in_training * len(free))
     tuned = round((rules.lesion_free_in_training + rules.lesion_free_in_tuning) * len(free))
@@ -285,91 +287,65 @@ def assign(
     return [replace(scan, split=parts[scan.subject]) for scan in scans]
 
 
-def _dealt(
-    subjects: Sequence[str], sizes: Mapping[str, int], rng: np.random.Generator
-) -> dict[str, str]:
-    """Deal subjects, in the order of their load, to whichever part is furthest behind."""
-    order: list[str] = []
-    for first in range(0, len(subjects), _BLOCK):
-        block = subjects[first : first + _BLOCK]
-        order += [block[i] for i in rng.permutation(len(block))]
-    total = sum(SHARES.values())
-    held = dict.fromkeys(SHARES, 0)
-    dealt: dict[str, str] = {}
-    seen = 0
-    for subject in order:
-        seen += sizes[subject]
-        behind = {part: seen * SHARES[part] / total - held[part] for part in SHARES}
-        part = max(behind, key=lambda name: behind[name])
-        held[part] += sizes[subject]
-        dealt[subject] = part
-    return _none_empty(dealt)
+def _dealt(size: IntArray, rng: np.random.Generator) -> IntArray:
+    """Deal subjects, in the order of their load, to whichever part is furthest behind.
 
-
-def _none_empty(dealt: dict[str, str]) -> dict[str, str]:
-    """Give every part a subject, as far as there are any: training first, unseen last."""
-    needed = list(SHARES)[: len(dealt)]
-    for part in needed:
-        members = {name: [s for s in dealt if dealt[s] == name] for name in SHARES}
-        if not members[part]:
-            spare = [own[-1] for name, own in members.items() if own and name not in needed]
-            largest = max(members.values(), key=len)
-            dealt = {**dealt, (spare or largest)[-1]: part}
+    Every part gets a subject, as far as there are any: training first, unseen last.
+    """
+    n = len(size)
+    blocks = range(0, n, _BLOCK)
+    order = [first + k for first in blocks for k in rng.permutation(min(_BLOCK, n - first))]
+    held = np.zeros(len(_WEIGHTS))
+    part = np.zeros(n, dtype=np.int64)
+    for k, seen in enumerate(np.cumsum(size[order])):
+        part[k] = np.argmax(seen * _WEIGHTS / _WEIGHTS.sum() - held)
+        held[part[k]] += size[order[k]]
+    needed = min(n, len(_WEIGHTS))
+    for empty in range(needed):
+        counts = np.bincount(part, minlength=len(_WEIGHTS))
+        if not counts[empty]:
+            spare = needed + np.flatnonzero(counts[needed:])
+            giving = spare[-1] if spare.size else counts.argmax()
+            part[np.flatnonzero(part == giving)[-1]] = empty
+    dealt = np.empty_like(part)
+    dealt[order] = part
     return dealt
 
 
-def _exchanged(
-    subjects: Sequence[str],
-    dealt: Mapping[str, str],
-    sizes: Mapping[str, int],
-    sites: Mapping[str, str],
-) -> dict[str, str]:
+def _exchanged(dealt: IntArray, size: IntArray, site: IntArray) -> IntArray:
     """Exchange subjects of one size and similar load while that lessens the imbalance of sites."""
-    parts = dict(dealt)
-    ahead = _ahead(parts, sizes, sites)
+    part, n = dealt.copy(), len(dealt)
+    # Scans with lesions that each part holds of each site beyond its share.
+    ahead = np.zeros((n, len(_WEIGHTS)))
+    np.add.at(ahead, (site, part), size)
+    ahead -= np.outer(ahead.sum(axis=1), _WEIGHTS / _WEIGHTS.sum())
     pairs = [
         (one, other)
-        for place, one in enumerate(subjects)
-        for other in subjects[place + 1 : place + _BLOCK]
-        if sizes[one] == sizes[other] and sites[one] != sites[other]
+        for one in range(n)
+        for other in range(one + 1, min(one + _BLOCK, n))
+        if size[one] == size[other] and site[one] != site[other]
     ]
     better = True
     while better:
         better = False
         for one, other in pairs:
-            here, there, size = parts[one], parts[other], sizes[one]
-            a, b = ahead[sites[one]], ahead[sites[other]]
-            # The sum of the squares of all `ahead` would fall by 2 size (left side - right side).
-            if a[here] - a[there] + b[there] - b[here] > 2 * size + _ROUNDING:
-                parts[one], parts[other] = there, here
-                a[here], a[there] = a[here] - size, a[there] + size
-                b[there], b[here] = b[there] - size, b[here] + size
+            here, there = part[one], part[other]
+            a, b = ahead[site[one]], ahead[site[other]]
+            # The sum of the squares of `ahead` would fall by 2 size (left side - right side).
+            if a[here] - a[there] + b[there] - b[here] > 2 * size[one] + _ROUNDING:
+                part[one], part[other] = there, here
+                a[[here, there]] += (-size[one], size[one])
+                b[[here, there]] += (size[one], -size[one])
                 better = True
-    return parts
-
-
-def _ahead(
-    parts: Mapping[str, str], sizes: Mapping[str, int], sites: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """Count the scans with lesions that each part holds of each site beyond its share."""
-    total = sum(SHARES.values())
-    ahead = {sites[subject]: dict.fromkeys(SHARES, 0.0) for subject in parts}
-    for subject, held_by in parts.items():
-        for part in SHARES:
-            held = sizes[subject] if part == held_by else 0
-            ahead[sites[subject]][part] += held - sizes[subject] * SHARES[part] / total
-    return ahead
+    return part
 
 
 def _interleaved(subjects: Sequence[str], sites: Mapping[str, str]) -> list[str]:
     """Order subjects so that every beginning of the list holds the sites in proportion."""
-    of_site = Counter(sites[subject] for subject in subjects)
-    before: Counter[str] = Counter()
-    place = {}
+    of_site: dict[str, list[str]] = {}
     for subject in subjects:
-        site = sites[subject]
-        place[subject] = (before[site] + 0.5) / of_site[site]
-        before[site] += 1
+        of_site.setdefault(sites[subject], []).append(subject)
+    place = {s: (k + 0.5) / len(own) for own in of_site.values() for k, s in enumerate(own)}
     return sorted(subjects, key=lambda subject: place[subject])
 
 
@@ -440,8 +416,6 @@ def for_tuning(
 
 def part(scans: Sequence[CohortScan], *names: str) -> list[CohortScan]:
     """Return the scans of the parts of that name."""
-    if unknown := set(names) - set(SPLITS):
-        raise ValueError(f"expected names out of {SPLITS}, received {sorted(unknown)}")
     return [scan for scan in scans if scan.split in names]
 
 

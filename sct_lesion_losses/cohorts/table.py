@@ -1,4 +1,4 @@
-"""A cohort: which scans there are, with their lesion masks, subjects, sites and centerlines."""
+"""The scans of a cohort, with their lesion masks, subjects, sites and centerlines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from sct_lesion_losses.images.nifti import Scan, stem
 SPLITS = ("training", "validation", "thr-optimization", "unseen")
 _MOST_OF_IMAGE = 0.2  # of all voxels; lesions that fill the cord of a close crop are below
 MISSING = "n/a"  # of a value in a BIDS table
-COLUMNS = ("scan", "lesion_mask", "subject", "site", "split", "centerline")
+_REQUIRED = ("scan", "lesion_mask", "subject")
+COLUMNS = (*_REQUIRED, "site", "split", "centerline")
 _LESION = ("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg")
 _CENTERLINE = ("label-centerline", "centerline")
 _CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
@@ -96,7 +97,7 @@ def read(data: Path) -> list[CohortScan]:
         raise DataError(
             f"{data}: no scan with a lesion mask; expected sub-*/anat/*_T2w.nii.gz and "
             "derivatives/labels/sub-*/anat/*_T2w_label-lesion_seg.nii.gz, or a TSV with the "
-            f"columns {', '.join(COLUMNS[:3])}"
+            f"columns {', '.join(_REQUIRED)}"
         )
     spelt: dict[str, str] = {}
     for scan in scans:
@@ -244,18 +245,30 @@ def _read_table(path: Path) -> list[CohortScan]:
         rows = _rows(path)
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: not a TSV table ({error})") from error
+    if rows and (absent := [name for name in _REQUIRED if name not in rows[0]]):
+        raise DataError(
+            f"{path}: no column {', '.join(absent)}, only {', '.join(rows[0])}; expected a TSV "
+            f"with the columns {', '.join(_REQUIRED)}"
+        )
     scans = []
     for line, row in enumerate(rows, start=2):
-        if absent := [name for name in COLUMNS[:3] if name not in row]:
-            raise DataError(
-                f"{path}: no column {', '.join(absent)}, only {', '.join(row)}; expected a TSV "
-                f"with the columns {', '.join(COLUMNS[:3])}"
+        where = f"{path}, line {line}"
+        if empty := [name for name in _REQUIRED if not row[name]]:
+            raise DataError(f"{where}: {empty[0]} is empty; give every scan one")
+        split, centerline = row.get("split", ""), row.get("centerline")
+        if split and split not in SPLITS:
+            raise DataError(f"{where}: split is {split!r}, expected one of {', '.join(SPLITS)}")
+        scans.append(
+            CohortScan(
+                _existing(path.parent / row["scan"], where),
+                _existing(path.parent / row["lesion_mask"], where),
+                row["subject"],
+                row.get("site", ""),
+                split,
+                _existing(path.parent / centerline, where) if centerline else None,
             )
-        if empty := [name for name in COLUMNS[:3] if not row[name]]:
-            raise DataError(f"{path}, line {line}: {empty[0]} is empty; give every scan one")
-        scans.append(_from_row(path, line, row))
-    names = [s.scan for s in scans]
-    if len(set(names)) != len(names):
+        )
+    if len({scan.scan for scan in scans}) != len(scans):
         raise DataError(f"{path}: a scan is listed twice")
     return sorted(scans, key=lambda s: str(s.scan))
 
@@ -276,42 +289,23 @@ def _rows(path: Path) -> list[dict[str, str]]:
     delimiter = max("\t,;", key=header.count)
     return [
         {
-            name.strip().lower(): "" if (value or "").strip() == MISSING else (value or "").strip()
+            name.strip().lower(): "" if (known := value.strip()) == MISSING else known
             for name, value in row.items()
             if name
         }
-        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
     ]
 
 
-def _from_row(path: Path, line: int, row: Mapping[str, str]) -> CohortScan:
-    split = row.get("split", "")
-    if split and split not in SPLITS:
-        raise DataError(
-            f"{path}, line {line}: split is {split!r}, expected one of {', '.join(SPLITS)}"
-        )
-    folder = path.parent
-    return CohortScan(
-        scan=_existing(folder / row["scan"], path, line),
-        lesion_mask=_existing(folder / row["lesion_mask"], path, line),
-        subject=row["subject"],
-        site=row.get("site", ""),
-        split=split,
-        centerline=(
-            _existing(folder / row["centerline"], path, line) if row.get("centerline") else None
-        ),
-    )
-
-
-def _existing(file: Path, table: Path, line: int) -> Path:
+def _existing(file: Path, where: str) -> Path:
     try:
         stem(file)
     except ImageError as error:
-        raise DataError(f"{table}, line {line}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
     if file.is_symlink() and not file.exists():
-        raise DataError(f"{table}, line {line}: {file} {_NOT_FETCHED}")
+        raise DataError(f"{where}: {file} {_NOT_FETCHED}")
     if not file.is_file():
-        raise DataError(f"{table}, line {line}: {file} does not exist")
+        raise DataError(f"{where}: {file} does not exist")
     return file
 
 

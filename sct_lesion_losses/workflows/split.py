@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from sct_lesion_losses.cohorts import splits
-from sct_lesion_losses.cohorts import splits as lesion_load
 from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.cohorts.splits import PartLoad, Report
+from sct_lesion_losses.cohorts.splits import PartLoad
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
+from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.report.figures import split as split_figure
 from sct_lesion_losses.report.figures import style
@@ -37,7 +37,7 @@ def split(
     resplit: bool = False,
     keep: bool = False,
     force: bool = False,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Path:
     """Split a cohort by subject, balanced for lesion load and site.
 
@@ -96,7 +96,7 @@ def split(
     splits.check(scans, rules)
     others = [] if tuning is None else cohorts.read(tuning)
     added = splits.for_tuning(others, scans, tuning.stem if tuning else "")
-    loads = lesion_load.measure_all([*scans, *added], report)
+    loads = splits.measure_all([*scans, *added], report)
     if not any(loads[scan.scan].lesions for scan in scans):
         raise DataError(
             f"{data}: no mask of its {len(scans)} scans holds a lesion, so that there is nothing "
@@ -106,7 +106,7 @@ def split(
     if not kept:
         scans = splits.assign(scans, volumes, rules)
     scans = [*scans, *added]
-    parts = lesion_load.by_part(scans, loads)
+    parts = splits.by_part(scans, loads)
     _say(parts)
     with ExitStack() as stack:
         for path in drawings:  # they appear only behind a table that could be written
