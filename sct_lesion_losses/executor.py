@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import active_children, current_process, get_context
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar
 
 from sct_lesion_losses import logs
 from sct_lesion_losses.errors import UsageError, WorkerError
@@ -28,14 +28,16 @@ PATIENCE_S = 30.0  # for a scheduler to answer, and for its first worker
 _ORPHAN_S = 1.0  # how often a worker looks whether its parent is there
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _STOPPED = 143  # exit status after SIGTERM
+_LOST = ("BrokenProcessPool", "KilledWorker")  # of concurrent.futures; of dask.distributed
 
 Jobs: TypeAlias = int | str | Path
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
+# Number of a task, and its result or its error
+Outcomes: TypeAlias = Generator[tuple[int, Any, BaseException | None], None, None]
 
 
-@overload
 def run(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
@@ -43,27 +45,8 @@ def run(
     *,
     name: Callable[[Task], str] = str,
     progress: Progress | None = None,
-    return_exceptions: Literal[False] = False,
-) -> list[Result]: ...
-@overload
-def run(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    jobs: Jobs = 1,
-    *,
-    name: Callable[[Task], str] = str,
-    progress: Progress | None = None,
-    return_exceptions: Literal[True],
-) -> list[Result | Exception]: ...
-def run(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    jobs: Jobs = 1,
-    *,
-    name: Callable[[Task], str] = str,
-    progress: Progress | None = None,
-    return_exceptions: bool = False,
-) -> Any:
+    failed: Callable[[BaseException], Result] | None = None,
+) -> list[Result]:
     """Return what a function makes of every task.
 
     Parameters
@@ -72,13 +55,14 @@ def run(
         Of one task; workers import it, as they do the tasks.
     tasks : sequence
     jobs : int, str or Path
-        See `pool`. One task alone is done in this process, unless there is a cluster.
+        1 for this process; more, or a cluster, for the workers of `pool`. One task alone is done in
+        this process, unless there is a cluster.
     name : callable, optional
         What a task is called in messages.
     progress : callable, optional
         Called with (done, total).
-    return_exceptions : bool
-        An error takes the place of its task's result, and the other tasks go on.
+    failed : callable, optional
+        Makes a result of the error of a task, and the other tasks go on.
 
     Returns
     -------
@@ -94,37 +78,33 @@ def run(
     """
     if isinstance(jobs, int):  # the workers of a cluster may have no processes of their own
         jobs = 1 if current_process().daemon else max(1, min(jobs, len(tasks)))
-    results: dict[int, Any] = {}
+    in_turn = partial(_by_workers, jobs=jobs) if jobs != 1 else _one_by_one
+    results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
-    with closing(_completed(function, tasks, jobs, not return_exceptions)) as completed:
-        for number, future in completed:
-            error = _error(future)
+    with closing(in_turn(function, tasks, first_error_ends=failed is None)) as outcomes:
+        for number, result, error in outcomes:
             if error is None:
-                results[number], records = future.result()
+                results[number] = result
+            elif failed is None:
+                errors[number] = _named(error, name(tasks[number]))
             else:
-                records = error.__dict__.pop("records", ())
-                results[number] = errors[number] = _named(error, name(tasks[number]))
-            for record in records:
-                source = logging.getLogger(record.name)
-                if source.isEnabledFor(record.levelno):
-                    source.handle(record)
-            if progress is not None and (return_exceptions or not errors):
+                results[number] = failed(_named(error, name(tasks[number])))
+            if progress is not None and not errors:
                 progress(len(results), len(tasks))
-    if errors and not return_exceptions:
+    if errors:
         raise errors[min(errors)]
     return [results[number] for number in range(len(tasks))]
 
 
-@contextmanager
-def pool(jobs: Jobs) -> Iterator[futures.Executor]:
-    """Give an executor for the length of the block; an error ends what it is at.
+def pool(jobs: Jobs) -> AbstractContextManager[futures.Executor]:
+    """Give an executor for the length of a block; an error ends what it is at.
 
     Parameters
     ----------
     jobs : int, str or Path
-        1 for this process, more for as many worker processes; the address of a scheduler of
-        dask.distributed, ``tcp://host:8786``, or the file that it wrote its address to, for the
-        workers that the site has started.
+        Number of worker processes; or the address of a scheduler of dask.distributed,
+        ``tcp://host:8786``, or the file that it wrote its address to, for the workers that the site
+        has started.
 
     Raises
     ------
@@ -134,33 +114,28 @@ def pool(jobs: Jobs) -> Iterator[futures.Executor]:
     WorkerError
         The scheduler does not answer, or has no workers.
     """
-    if jobs == 1:
-        yield _ThisProcess()
-    elif isinstance(jobs, int):
-        with _processes(jobs) as processes:
-            yield processes
-    else:
-        with _cluster(jobs) as client:
-            yield client.get_executor(pure=False)
+    return _processes(jobs) if isinstance(jobs, int) else _cluster(jobs)
 
 
-class _ThisProcess(futures.Executor):
-    """Does every task when it is submitted."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
-        future: futures.Future[Any] = futures.Future()
+def _one_by_one(
+    function: Callable[[Task], Result], tasks: Sequence[Task], first_error_ends: bool
+) -> Outcomes:
+    """Do every task in this process, as its outcome is asked for."""
+    for number, task in enumerate(tasks):
         try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+            result, error = function(task), None
+        except Exception as raised:
+            result, error = None, raised
+        yield number, result, error
+        if error is not None and first_error_ends:
+            return
 
 
-def _completed(
-    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: Jobs, first_error_ends: bool
-) -> Generator[tuple[int, futures.Future[Any]], None, None]:
-    """Yield the number of every task, with its result and log records, as it ends."""
-    call = partial(_here if jobs == 1 else _elsewhere, function, logs.level())
+def _by_workers(
+    function: Callable[[Task], Result], tasks: Sequence[Task], first_error_ends: bool, jobs: Jobs
+) -> Outcomes:
+    """Let workers do the tasks; log what they logged, and yield the outcomes as they come."""
+    call = partial(_collecting, function, logs.level())
     at_once = jobs if isinstance(jobs, int) else len(tasks)
     ahead = deque(enumerate(tasks))
     while ahead:
@@ -170,43 +145,46 @@ def _completed(
             while running or (ahead and not lost):
                 while ahead and not lost and len(running) < at_once:
                     item = ahead.popleft()
-                    running[_submitted(workers, call, item[1])] = item
+                    try:
+                        running[workers.submit(call, item[1])] = item
+                    except BrokenProcessPool:
+                        lost.append(item)
                 for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                     if future not in running:
                         continue
                     item = running.pop(future)
-                    error = _error(future)
+                    result, error = _outcome(future)
                     if type(error).__name__ in _LOST:
                         lost.append(item)
                         continue
-                    if first_error_ends and error:
+                    if error and first_error_ends:
                         ahead.clear()
                         running = {f: kept for f, kept in running.items() if not f.cancel()}
-                    yield item[0], future
+                    yield item[0], result, error
         for number, task in sorted(lost, key=lambda item: item[0]):
             # Which of them killed its worker, and which was only waiting there, is seen now.
-            with _processes(1) if isinstance(jobs, int) else pool(jobs) as alone:
-                future = alone.submit(call, task)
-                futures.wait([future])
-            if first_error_ends and future.exception():
+            with pool(1 if isinstance(jobs, int) else jobs) as alone:
+                result, error = _outcome(alone.submit(call, task))
+            if error and first_error_ends:
                 ahead.clear()
-            yield number, future
+            yield number, result, error
 
 
-_LOST = ("BrokenProcessPool", "KilledWorker")  # of concurrent.futures; of dask.distributed
-
-
-def _submitted(workers: futures.Executor, call: Any, task: Any) -> futures.Future[Any]:
+def _outcome(future: futures.Future[Any]) -> tuple[Any, BaseException | None]:
+    """Wait for a task; log what it logged, and return its result or its error."""
     try:
-        return workers.submit(call, task)
-    except BrokenProcessPool as error:
-        future: futures.Future[Any] = futures.Future()
-        future.set_exception(error)
-        return future
-
-
-def _error(future: futures.Future[Any]) -> BaseException | None:
-    return futures.CancelledError() if future.cancelled() else future.exception()
+        error = future.exception()
+    except futures.CancelledError as cancelled:
+        error = cancelled
+    if error is None:
+        result, records = future.result()
+    else:
+        result, records = None, error.__dict__.pop("records", ())
+    for record in records:
+        source = logging.getLogger(record.name)
+        if source.isEnabledFor(record.levelno):
+            source.handle(record)
+    return result, error
 
 
 def _named(error: BaseException, task: str) -> BaseException:
@@ -238,7 +216,7 @@ def _processes(jobs: int) -> Iterator[futures.Executor]:
 
 
 @contextmanager
-def _cluster(scheduler: str | Path) -> Iterator[Any]:
+def _cluster(scheduler: str | Path) -> Iterator[futures.Executor]:
     """Connect to a scheduler of dask.distributed for the length of the block."""
     if isinstance(scheduler, Path) and not scheduler.is_file():
         raise UsageError(
@@ -259,23 +237,20 @@ def _cluster(scheduler: str | Path) -> Iterator[Any]:
             "and workers with dask worker --nthreads 1"
         ) from error
     with client:
-        try:
+        with suppress(distributed.TimeoutError):
             client.wait_for_workers(1, timeout=PATIENCE_S)
-        except distributed.TimeoutError as error:
+        threads = client.nthreads().values()
+        if not threads:
             raise WorkerError(
                 f"the scheduler {scheduler} has no workers; start some with "
                 "dask worker --nthreads 1"
-            ) from error
-        if max(client.nthreads().values()) > 1:
+            )
+        if max(threads) > 1:
             raise UsageError(
                 "workers of this cluster do several tasks in one process, and a task needs a "
                 "process of its own: start them with dask worker --nthreads 1"
             )
-        yield client
-
-
-def _here(function: Callable[[Task], Result], _level: int, task: Task) -> tuple[Result, Any]:
-    return function(task), ()
+        yield client.get_executor(pure=False)
 
 
 # What follows runs in the workers. A handler of signals can only be told by globals where it comes.
@@ -284,7 +259,7 @@ _at_work = False
 _stopped = False
 
 
-def _elsewhere(
+def _collecting(
     function: Callable[[Task], Result], level: int, task: Task
 ) -> tuple[Result, list[logging.LogRecord]]:
     """Do a task; its log records come with its result, or with its error."""

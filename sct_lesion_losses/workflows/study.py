@@ -374,15 +374,9 @@ def _train(
         list(trainings.values()),
         workers,
         name=lambda task: task.recipe.loss.name,
-        return_exceptions=True,
+        failed=_lost,
     )
-    failures: dict[str, str] = {}
-    for step, why in zip(trainings, found, strict=True):
-        if isinstance(why, Exception):
-            _note(step, _why(why), failures)
-        elif why:
-            failures[step] = why
-    return failures
+    return {step: why for step, why in zip(trainings, found, strict=True) if why}
 
 
 def train_one(training: Training, progress: Opened = _unseen) -> str:
@@ -419,7 +413,12 @@ def train_one(training: Training, progress: Opened = _unseen) -> str:
     return ""
 
 
-def _why(error: Exception) -> str:
+def _lost(error: BaseException) -> str:
+    logger.error("a training failed: %s", why := _why(error))
+    return why
+
+
+def _why(error: BaseException) -> str:
     logger.debug("what ended it", exc_info=error)
     return str(error) if isinstance(error, LesionError) else f"{type(error).__name__}: {error}"
 
