@@ -107,8 +107,8 @@ def _tubes(cohort: Path, cache: Path, jobs: int) -> list:
 
     workshop = crop_cache.CacheSettings(cache, 0, jobs)
     cut = crop_cache.crop_scans(cohorts.read(cohort), workshop)
-    landmarks = intensity.average([one.percentiles for one in cut])
-    return crop_cache.standardise_scans(cut, landmarks, workshop)
+    preparation = intensity.fit([one.percentiles for one in cut])
+    return crop_cache.standardise_scans(cut, preparation, workshop)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@
     ├── EngineError           the inference engine cannot run the network
     ├── SctError              the Spinal Cord Toolbox is missing or its command failed
     ├── DataError             a cohort, its labels or its split cannot be used
-    │   └── DamagedError      a file of a cache is not as it was written
     ├── TrainingError         training cannot start or go on
     ├── WorkerError           a worker process was killed
     └── OutputError           a result cannot be written
@@ -66,10 +65,6 @@ class SctError(LesionError):
 
 class DataError(LesionError):
     """A cohort, its labels or its split cannot be used."""
-
-
-class DamagedError(DataError):
-    """A file of a cache is not as it was written."""
 
 
 class TrainingError(LesionError):

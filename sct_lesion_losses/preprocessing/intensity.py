@@ -1,9 +1,9 @@
 """Intensity standardisation: one scale for scans whose units are arbitrary.
 
-Two mappings share the same landmarks (percentiles of a scan and the values they are mapped to):
-`standardise`, piecewise linear with its end segments extended, and `standardise_sct`, the mapping
-of SCT's lesion model with its exponential tails. `zscore` then gives each patch zero mean and unit
-standard deviation.
+Two mappings share the same landmarks (percentiles of a scan and the values they are mapped to, part
+of a bundle's preparation): `standardise`, piecewise linear with its end segments extended, and
+`standardise_sct`, the mapping of SCT's lesion model with its exponential tails. `zscore` then gives
+each patch zero mean and unit standard deviation.
 
 References
 ----------
@@ -12,14 +12,20 @@ Nyul & Udupa, "On standardizing the MR image intensity scale", Magn Reson Med 42
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
+from sct_lesion_losses.bundle.schema import (
+    Preparation,
+    SctPreparation,
+    StudyPreparation,
+    problems,
+)
 from sct_lesion_losses.errors import DataError, ImageError
 
 PERCENTILES = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
@@ -33,62 +39,13 @@ _PLAIN_CONTRAST = 0.1
 _PLAIN_DEVIATION = 1e-12  # the squares of smaller numbers are too small for float32
 _FLOAT32 = np.finfo(np.float32)
 
-
-@dataclass(frozen=True)
-class Landmarks:
-    """What each percentile of a scan is mapped to.
-
-    Attributes
-    ----------
-    percentiles : tuple of float
-        Strictly rising, in [0, 100].
-    values : tuple of float
-        As many, strictly rising.
-    """
-
-    percentiles: tuple[float, ...]
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.percentiles) != len(self.values) or len(self.values) < 3:
-            raise DataError(
-                f"intensity landmarks: expected as many values as percentiles and at least 3, "
-                f"received {len(self.values)} and {len(self.percentiles)}; fit them again"
-            )
-        if not (_rises(self.percentiles) and _rises(self.values)):
-            raise DataError(
-                "intensity landmarks: percentiles and values must be finite and strictly rising; "
-                f"received {self.percentiles} -> {self.values}"
-            )
-        if self.percentiles[0] < 0 or self.percentiles[-1] > 100:
-            raise DataError(f"intensity landmarks: {self.percentiles} are not within [0, 100]")
-
-
-def fit(samples: Iterable[NDArray[Any]], percentiles: tuple[float, ...] = PERCENTILES) -> Landmarks:
-    """Learn landmarks from training scans.
-
-    The percentiles of each sample are scaled so that the first becomes 0 and the last 100; the
-    landmarks are their average over the samples (Nyul & Udupa 1999).
-
-    Parameters
-    ----------
-    samples : iterable of ndarray
-        One array per scan, any shape and unit; read one at a time.
-    percentiles : tuple of float
-        Strictly rising, in [0, 100].
-
-    Raises
-    ------
-    DataError
-        There is no sample, or one has no contrast at all.
-    """
-    return average((measure(sample, percentiles) for sample in samples), percentiles)
+logger = logging.getLogger(__name__)
 
 
 def measure(
     sample: NDArray[Any], percentiles: tuple[float, ...] = PERCENTILES
 ) -> NDArray[np.float64]:
-    """Percentiles of one scan, all that `average` needs of it.
+    """Percentiles of one scan, all that `fit` needs of it.
 
     Parameters
     ----------
@@ -103,45 +60,48 @@ def measure(
     """
     if sample.size == 0:
         raise ImageError("intensities: there is no voxel to take percentiles of")
-    _require_finite(sample)
+    if not np.isfinite(sample).all():
+        raise ImageError("intensities: NaN or infinite voxels; replace them before standardising")
     return np.asarray(np.percentile(sample, percentiles), dtype=np.float64)
 
 
-def average(
-    measured: Iterable[ArrayLike], percentiles: tuple[float, ...] = PERCENTILES
-) -> Landmarks:
-    """Landmarks of training scans whose percentiles are known; see `fit`.
+def fit(measured: Iterable[ArrayLike]) -> StudyPreparation:
+    """Learn landmarks from training scans.
+
+    The percentiles of each scan are scaled so that the first becomes 0 and the last 100; the
+    landmarks are their average over the scans (Nyul & Udupa 1999).
 
     Parameters
     ----------
-    measured : iterable of (P,) array or sequence
+    measured : iterable of (11,) array or sequence
         One per scan, by `measure`.
-    percentiles : tuple of P float
-        Those that were measured.
 
     Raises
     ------
     DataError
-        There is no scan, or one has no contrast at all.
+        There is no scan, one has no contrast at all, or neighbouring percentiles of all coincide.
     """
-    total = np.zeros(len(percentiles))
-    count = 0
-    for one in measured:
-        own = np.asarray(one, dtype=np.float64)
-        if not own[-1] > own[0]:
-            raise DataError(
-                f"intensity landmarks: sample {count} is {own[0]:g} from percentile "
-                f"{percentiles[0]:g} to {percentiles[-1]:g}; leave this scan out"
-            )
-        total += FULL_SCALE * (own - own[0]) / (own[-1] - own[0])
-        count += 1
-    if count == 0:
+    own = np.array(list(measured), dtype=np.float64)
+    if len(own) == 0:
         raise DataError("intensity landmarks: no sample to fit them on; check the training set")
-    return Landmarks(tuple(percentiles), tuple(float(value) for value in total / count))
+    low, high = own[:, :1], own[:, -1:]
+    if not (high > low).all():
+        flat = int((high > low).argmin())
+        raise DataError(
+            f"intensity landmarks: sample {flat} is {low[flat, 0]:g} from percentile "
+            f"{PERCENTILES[0]:g} to {PERCENTILES[-1]:g}; leave this scan out"
+        )
+    landmarks = (FULL_SCALE * (own - low) / (high - low)).mean(axis=0)
+    try:
+        return StudyPreparation(percentiles=PERCENTILES, landmarks=tuple(landmarks.tolist()))
+    except ValidationError as error:
+        raise DataError(
+            f"intensity landmarks: {problems(error)}; the training scans have too few grey values"
+        ) from error
 
 
 def standardise(
-    values: NDArray[Any], landmarks: Landmarks, reference: NDArray[Any] | None = None
+    values: NDArray[Any], preparation: StudyPreparation, reference: NDArray[Any] | None = None
 ) -> NDArray[np.float32]:
     """Map the percentiles of a scan linearly, piece by piece, onto the landmarks.
 
@@ -153,7 +113,8 @@ def standardise(
     ----------
     values : ndarray
         Any shape and unit.
-    landmarks : Landmarks
+    preparation : StudyPreparation
+        Its landmarks.
     reference : ndarray, optional
         What the percentiles are taken of; `values` itself by default.
 
@@ -162,10 +123,9 @@ def standardise(
     ndarray of float32
         The shape of `values`.
     """
-    own = measure(values if reference is None else reference, landmarks.percentiles)
-    x, y = _merge_ties(own, np.asarray(landmarks.values))
+    own = measure(values if reference is None else reference, preparation.percentiles)
+    x, y = _merge_ties(own, np.asarray(preparation.landmarks))
     data = np.asarray(values, dtype=np.float64)
-    _require_finite(data)
     mapped = np.interp(data, x, y)
     if len(x) > 1:
         first, last = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2])
@@ -173,7 +133,7 @@ def standardise(
     return np.asarray(mapped, dtype=np.float32)
 
 
-def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.float32]:
+def standardise_sct(values: NDArray[Any], preparation: SctPreparation) -> NDArray[np.float32]:
     """Map a crop as SCT's lesion model has it: linear pieces with exponential tails.
 
     Below the first landmark the tail is built on the first segment; above the last one on the
@@ -184,8 +144,8 @@ def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.fl
     ----------
     values : ndarray
         The whole crop, zeros outside the centerline's slices included.
-    landmarks : Landmarks
-        SCT's, for the contrast.
+    preparation : SctPreparation
+        Its landmarks.
 
     Returns
     -------
@@ -193,8 +153,7 @@ def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.fl
         The shape of `values`.
     """
     data = np.asarray(values, dtype=np.float32)
-    x = measure(data, landmarks.percentiles)
-    y = np.asarray(landmarks.values)
+    x, y = measure(data, preparation.percentiles), np.asarray(preparation.landmarks)
     mapped = np.interp(data, x, y)
     below, above = data < x[0], data > x[-1]
     mapped[below] = _sct_tail(data[below], x[:2], y[:2], float(y[0]))
@@ -202,7 +161,7 @@ def standardise_sct(values: NDArray[Any], landmarks: Landmarks) -> NDArray[np.fl
     return np.asarray(mapped, dtype=np.float32)
 
 
-def landmark_distance(values: NDArray[Any], landmarks: Landmarks) -> float:
+def landmark_distance(values: NDArray[Any], preparation: Preparation) -> float:
     """Say how far the shape of a scan's histogram is from the training set's.
 
     Both sets of landmarks are scaled to 0-100 first, so brightness and gain do not count.
@@ -213,32 +172,33 @@ def landmark_distance(values: NDArray[Any], landmarks: Landmarks) -> float:
         Mean absolute distance over the landmarks, 0 (the same shape) to 100; a constant scan, which
         has no shape, is at 100.
     """
-    own = measure(values, landmarks.percentiles)
+    own = measure(values, preparation.percentiles)
     if not own[-1] > own[0]:
         return FULL_SCALE
-    stored = np.asarray(landmarks.values)
+    stored = np.asarray(preparation.landmarks)
     scaled = FULL_SCALE * (own - own[0]) / (own[-1] - own[0])
     expected = FULL_SCALE * (stored - stored[0]) / (stored[-1] - stored[0])
     return float(np.abs(scaled - expected).mean())
 
 
-def contrast_warning(values: NDArray[Any], landmarks: Landmarks) -> str | None:
-    """Say that a scan's intensities are unlike those of the training scans; None if they are not.
+def warn_if_unlike(values: NDArray[Any], preparation: Preparation) -> None:
+    """Warn where a scan's intensities are unlike those of the training scans.
 
     Parameters
     ----------
     values : array
         Untouched intensities around the cord.
-    landmarks : Landmarks
+    preparation : Preparation
+        Of the network.
     """
-    distance = landmark_distance(values, landmarks)
-    if distance <= FAR_CONTRAST:
-        return None
-    return (
-        "intensities around the cord are unlike those of the training scans (landmark distance "
-        f"{distance:.0f} of 100): has the scan the contrast that the model was trained for, and "
-        "is the centerline on the cord?"
-    )
+    distance = landmark_distance(values, preparation)
+    if distance > FAR_CONTRAST:
+        logger.warning(
+            "intensities around the cord are unlike those of the training scans (landmark distance "
+            "%.0f of 100): has the scan the contrast that the model was trained for, and is the "
+            "centerline on the cord?",
+            distance,
+        )
 
 
 def zscore(patches: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -295,15 +255,6 @@ def _sum(values: NDArray[np.float32]) -> float:
     # einsum sums a row in many lanes at once; unlike a BLAS, the same way wherever the row lies.
     rows = np.einsum("ij->i", values.reshape(len(values), -1))
     return float(rows.sum(dtype=np.float64))
-
-
-def _rises(numbers: tuple[float, ...]) -> bool:
-    return bool(np.isfinite(numbers).all()) and all(a < b for a, b in pairwise(numbers))
-
-
-def _require_finite(values: NDArray[Any]) -> None:
-    if not np.isfinite(values).all():
-        raise ImageError("intensities: NaN or infinite voxels; replace them before standardising")
 
 
 def _merge_ties(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.patches import PATCH_VOX, extract, patch_starts
 from sct_lesion_losses.geometry.signal import Signal
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.sct import lesion as sct_lesion
 
 logger = logging.getLogger(__name__)
@@ -108,104 +107,35 @@ def crop_mask(mask: npt.NDArray[np.bool_], grid: Grid, like: CroppedScan) -> npt
     return _sampled(part, like.signal.grid, like.crop, like.margin, order=0) > 0.5
 
 
-def inner(values: npt.NDArray[Any], margin: int) -> npt.NDArray[Any]:
-    """Return the 48 x 48 window that a network sees in use, without the margin for shifts."""
-    return values[margin : values.shape[0] - margin, margin : values.shape[1] - margin]
-
-
 def stacked_patches(values: FloatArray) -> FloatArray:
-    """All the 75 % overlapping patches of a crop, (N, 48, 48, 48)."""
-    return extract(values, patch_starts(values.shape[2]))
+    """All the 75 % overlapping patches of a crop, (N, 48, 48, 48), without its margin."""
+    margin = (values.shape[0] - PATCH_VOX) // 2
+    inner = values[margin : margin + PATCH_VOX, margin : margin + PATCH_VOX]
+    return extract(inner, patch_starts(values.shape[2]))
 
 
-def standardise(values: FloatArray, landmarks: Landmarks, margin: int = 0) -> FloatArray:
-    """Map the intensities of a crop onto landmarks, by the percentiles of its stacked patches.
-
-    Parameters
-    ----------
-    values : (48 + 2M, 48 + 2M, Z) float32
-    landmarks : Landmarks
-    margin : int
-        M; the margin takes no part in the percentiles.
-    """
-    return intensity.standardise(values, landmarks, stacked_patches(inner(values, margin)))
+def standardise(values: FloatArray, preparation: StudyPreparation) -> FloatArray:
+    """Map the intensities of a crop onto landmarks, by the percentiles of its stacked patches."""
+    return intensity.standardise(values, preparation, stacked_patches(values))
 
 
-class Prepared(Protocol):
+@dataclass(frozen=True, eq=False)
+class Prepared:
     """A scan as a network takes it, and the way from its p-map back to the scan.
 
     Attributes
     ----------
     values : (48, 48, Z) float32
         Standardised intensities around the cord, at least one patch long.
-    """
-
-    @property
-    def values(self) -> FloatArray:
-        """Standardised intensities around the cord, (48, 48, Z)."""
-        ...
-
-    def normalise(self, patches: FloatArray) -> FloatArray:
-        """Patches, (N, 48, 48, 48), as the network was trained on them."""
-        ...
-
-    def to_native(self, pmap: FloatArray) -> FloatArray:
-        """P-map of the crop, (48, 48, Z), on the grid of the stored image, (X, Y, Z)."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class StudyPrepared:
-    """A scan prepared as in the study (`StudyPreparation`).
-
-    Attributes
-    ----------
-    values : (48, 48, Z) float32
-        Those of `cropped`, standardised.
-    cropped : CroppedScan
+    normalise : callable
+        Patches, (N, 48, 48, 48), to what the network was trained on.
+    to_native : callable
+        P-map of the crop, (48, 48, Z), to the grid of the stored image, (X, Y, Z).
     """
 
     values: FloatArray
-    cropped: CroppedScan
-
-    def normalise(self, patches: FloatArray) -> FloatArray:
-        """Each patch, (N, 48, 48, 48), to zero mean and unit standard deviation."""
-        return intensity.zscore(patches)
-
-    def to_native(self, pmap: FloatArray) -> FloatArray:
-        """P-map of the crop, (48, 48, Z), on the grid of the stored image; zero elsewhere."""
-        return self.cropped.to_native(pmap)
-
-
-@dataclass(frozen=True, eq=False)
-class SignalPrepared:
-    """A scan of which the part with signal was prepared.
-
-    Attributes
-    ----------
-    part : Prepared
-        In RPI.
-    signal : Signal
-    undo : callable
-        From RPI back to the stored axis order.
-    """
-
-    part: Prepared
-    signal: Signal
-    undo: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-
-    @property
-    def values(self) -> FloatArray:
-        """Standardised intensities around the cord, (48, 48, Z)."""
-        return self.part.values
-
-    def normalise(self, patches: FloatArray) -> FloatArray:
-        """Patches, (N, 48, 48, 48), as the network was trained on them."""
-        return self.part.normalise(patches)
-
-    def to_native(self, pmap: FloatArray) -> FloatArray:
-        """P-map of the crop, (48, 48, Z), on the grid of the stored image; zero elsewhere."""
-        return np.ascontiguousarray(self.undo(self.signal.uncrop(self.part.to_native(pmap))))
+    normalise: Callable[[FloatArray], FloatArray]
+    to_native: Callable[[FloatArray], FloatArray]
 
 
 def prepare(
@@ -237,28 +167,30 @@ def prepare(
             cropped.crop.length * SPACING_MM,
             PATCH_VOX * SPACING_MM,
         )
-    landmarks = Landmarks(preparation.percentiles, preparation.landmarks)
-    if unlike := intensity.contrast_warning(stacked_patches(cropped.values), landmarks):
-        logger.warning("%s", unlike)
-    return StudyPrepared(standardise(cropped.values, landmarks), cropped)
+    intensity.warn_if_unlike(stacked_patches(cropped.values), preparation)
+    standard = standardise(cropped.values, preparation)
+    return Prepared(standard, intensity.zscore, cropped.to_native)
 
 
 def _as_sct(
     image: npt.NDArray[Any], grid: Grid, centerline: Centerline, preparation: SctPreparation
 ) -> Prepared:
+    """Prepare the slices that have signal as SCT prepares a scan."""
     rpi, reorientation = grid.to_rpi()
     upright = reorientation.apply(image)
     # Columns stay: SCT's windows end where the image does.
     signal = Signal.of(upright, rpi).slices
-    if signal.is_whole:
-        return sct_lesion.prepare(image, grid, centerline, preparation)
     if centerline.grid.matches(rpi):
         line = signal.crop_line(centerline)
     else:  # on the grid of SCT's windows
         plane = sct_lesion.in_plane(sct_lesion.as_header(signal.grid))
         line = Centerline(plane, centerline.xy[signal.z], centerline.method)
     part = sct_lesion.prepare(signal.crop(upright), signal.grid, line, preparation)
-    return SignalPrepared(part, signal, reorientation.undo)
+
+    def to_native(pmap: FloatArray) -> FloatArray:
+        return np.ascontiguousarray(reorientation.undo(signal.uncrop(part.to_native(pmap))))
+
+    return Prepared(part.values, part.normalise, to_native)
 
 
 def _sampled(

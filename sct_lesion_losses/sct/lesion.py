@@ -350,11 +350,9 @@ def prepare(
     """
     rpi, reorientation = grid.to_rpi()
     crop = Crop.around(centerline, rpi)
-    landmarks = intensity.Landmarks(preparation.percentiles, preparation.landmarks)
     cut = crop.cut(reorientation.apply(image))
-    if unlike := intensity.contrast_warning(cut, landmarks):
-        logger.warning("%s", unlike)
-    standard = intensity.standardise_sct(cut, landmarks)
+    intensity.warn_if_unlike(cut, preparation)
+    standard = intensity.standardise_sct(cut, preparation)
     values = crop.refine(standard)
     missing = max(PATCH_VOX - values.shape[2], 0)
     padded = np.pad(values, ((0, 0), (0, 0), (0, missing)))

@@ -23,6 +23,29 @@ Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion ma
 _LARGEST_KEPT_BYTES = 31 << 20  # glibc keeps 32 MiB at most
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a patch is: the crop's number and the first slice in it."""
+
+    crop: int
+    start: int
+    has_lesion: bool
+
+
+def places(crops: Sequence[TrainingCrop], stride: int = STRIDE_VOX) -> list[Place]:
+    """Every patch of the crops, in order; one holds lesion if its central window does."""
+    found = []
+    for number, crop in enumerate(crops):
+        m = crop.margin
+        window = crop.lesion[m : m + PATCH_VOX, m : m + PATCH_VOX]
+        per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
+        found += [
+            Place(number, start, bool(per_slice[start : start + PATCH_VOX].any()))
+            for start in patch_starts(crop.values.shape[2], PATCH_VOX, stride)
+        ]
+    return found
+
+
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of an epoch: patches (B, 48, 48, 48, 1) and lesion masks of the same shape, float32.
 
@@ -64,7 +87,10 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._lesion_share = lesion_share
         self._augmentation = augmentation
         self._seed = seed
-        keep_freed_memory()
+        # glibc gives arrays of this size back to the system when they are freed, and gets them anew
+        # page by page, which takes three times as long as writing them; once it has seen a larger
+        # one freed, it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD).
+        np.empty(_LARGEST_KEPT_BYTES, np.uint8)
         self.go_to(0)
 
     def go_to(self, epoch: int) -> None:
@@ -78,7 +104,35 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self._seed, self._epoch, index])
-        return filled(windows(self._crops, self._rows(index), self._augmentation, rng))
+        shape = (self._batch_size, PATCH_VOX, PATCH_VOX, PATCH_VOX)
+        patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        # All of one patch before the next, while it is in the processor's cache.
+        for place, patch, lesion in zip(self._rows(index), patches, lesions, strict=True):
+            values, mask, turn = self._drawn(place, rng)
+            values = _upright(turn.along_cord(values))
+            scale = intensity.centre(values, out=values)
+            np.multiply(turn.in_plane(values), scale, out=patch)
+            if mask.any():
+                lesion[...] = turn.in_plane(_upright(turn.along_cord(mask)))
+            else:
+                lesion[...] = 0
+        return patches[..., None], lesions[..., None]
+
+    def _drawn(
+        self, place: Place, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Orientation]:
+        """Window of a crop, its intensities changed, the lesions in it, and how both shall lie."""
+        crop, change = self._crops[place.crop], self._augmentation
+        x = y = crop.margin
+        if change is not None and crop.margin:
+            x, y = augment.shift(rng, crop.margin)
+        box = np.s_[x : x + PATCH_VOX, y : y + PATCH_VOX, place.start : place.start + PATCH_VOX]
+        values, mask = crop.values[box], crop.lesion[box]
+        if change is None:
+            return values, mask, Orientation()
+        if change.intensity > 0:
+            values = augment.vary_intensity(_upright(values), rng, change.intensity)
+        return values, mask, augment.draw_orientation(rng, change)
 
     def _rows(self, index: int) -> list[Place]:
         numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
@@ -87,29 +141,6 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""
         return [self._crops[place.crop].name for place in self._rows(index)]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a patch is: the crop's number and the first slice in it."""
-
-    crop: int
-    start: int
-    has_lesion: bool
-
-
-def places(crops: Sequence[TrainingCrop], stride: int = STRIDE_VOX) -> list[Place]:
-    """Every patch of the crops, in order; one holds lesion if its central window does."""
-    found = []
-    for number, crop in enumerate(crops):
-        m = crop.margin
-        window = crop.lesion[m : m + PATCH_VOX, m : m + PATCH_VOX]
-        per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
-        found += [
-            Place(number, start, bool(per_slice[start : start + PATCH_VOX].any()))
-            for start in patch_starts(crop.values.shape[2], PATCH_VOX, stride)
-        ]
-    return found
 
 
 def draw(
@@ -154,100 +185,6 @@ def _rounds(group: list[Place], size: int, rng: np.random.Generator) -> list[Pla
         order = rng.permutation(len(group))[: size - len(chosen)]
         chosen += [group[i] for i in order]
     return chosen
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """A patch as it was drawn, before it is turned and normalised.
-
-    Attributes
-    ----------
-    values : (48, 48, 48) float32
-        A view of the crop, unless the intensities were changed.
-    lesion : (48, 48, 48) bool
-        A view of the crop.
-    orientation : Orientation
-        How both shall lie.
-    """
-
-    values: NDArray[np.float32]
-    lesion: NDArray[np.bool_]
-    orientation: Orientation
-
-
-def windows(
-    crops: Sequence[TrainingCrop],
-    chosen: Sequence[Place],
-    augmentation: Augmentation | None,
-    rng: np.random.Generator,
-) -> list[Window]:
-    """Draw how each of the chosen patches is to be shown.
-
-    Parameters
-    ----------
-    crops : sequence of TrainingCrop
-    chosen : sequence of Place
-    augmentation : Augmentation or None
-        None takes the central window as it is.
-    rng : numpy.random.Generator
-        Drawn from patch after patch.
-    """
-    return [_window(crops[place.crop], place.start, augmentation, rng) for place in chosen]
-
-
-def filled(chosen: Sequence[Window]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Patches and their lesion masks as a network is trained on them.
-
-    Parameters
-    ----------
-    chosen : sequence of B Window
-
-    Returns
-    -------
-    patches : (B, 48, 48, 48, 1) float32
-        Each with zero mean and unit standard deviation.
-    lesions : (B, 48, 48, 48, 1) float32
-        0 and 1.
-    """
-    shape = (len(chosen), PATCH_VOX, PATCH_VOX, PATCH_VOX)
-    patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    # All of one patch before the next, while it is in the processor's cache.
-    for window, patch, lesion in zip(chosen, patches, lesions, strict=True):
-        orientation = window.orientation
-        values = _upright(orientation.along_cord(window.values))
-        scale = intensity.centre(values, out=values)
-        np.multiply(orientation.in_plane(values), scale, out=patch)
-        if window.lesion.any():
-            mask = _upright(orientation.along_cord(window.lesion))
-            lesion[...] = orientation.in_plane(mask)
-        else:
-            lesion[...] = 0
-    return patches[..., None], lesions[..., None]
-
-
-def keep_freed_memory() -> None:
-    """Let the memory of a batch serve the next one.
-
-    glibc gives arrays of this size back to the system when they are freed, and gets them anew page
-    by page, which takes three times as long as filling them. Once it has seen a larger one freed,
-    it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD). Elsewhere nothing changes.
-    """
-    np.empty(_LARGEST_KEPT_BYTES, np.uint8)
-
-
-def _window(
-    crop: TrainingCrop, start: int, augmentation: Augmentation | None, rng: np.random.Generator
-) -> Window:
-    x = y = crop.margin
-    if augmentation is not None and crop.margin:
-        x, y = augment.shift(rng, crop.margin)
-    box = tuple(slice(first, first + PATCH_VOX) for first in (x, y, start))
-    values, lesion = crop.values[box], crop.lesion[box]
-    if augmentation is None:
-        return Window(values, lesion, Orientation())
-    if augmentation.intensity > 0:
-        values = augment.vary_intensity(_upright(values), rng, augmentation.intensity)
-    return Window(values, lesion, augment.draw_orientation(rng, augmentation))
 
 
 def _upright(window: NDArray[Any]) -> NDArray[Any]:

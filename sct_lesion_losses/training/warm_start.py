@@ -15,7 +15,6 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Architecture, StudyPreparation
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
-from sct_lesion_losses.preprocessing.intensity import Landmarks
 from sct_lesion_losses.sct import lesion
 from sct_lesion_losses.training import recipe
 from sct_lesion_losses.training.recipe import DOUBLING, EPSILON
@@ -332,13 +331,6 @@ def entries(init: Bundle | None) -> dict[str, Any]:
         return {}
     known = network(init)
     return {"filters": known.filters, "architecture": known.architecture}
-
-
-def landmarks(init: Bundle | None) -> Landmarks | None:
-    """Intensity landmarks that the weights know; None where the training has to fit its own."""
-    if init is None or not isinstance(init.preparation, StudyPreparation):
-        return None
-    return Landmarks(init.preparation.percentiles, init.preparation.landmarks)
 
 
 def ancestor(init: Bundle) -> str:

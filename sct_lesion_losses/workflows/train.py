@@ -221,9 +221,9 @@ def _trained(
     splits.refuse_copies([one.scan for one in every], hashes)
     training, validation = (_part(every, name) for name in ("training", "validation"))
     init = settings.init
-    landmarks = warm_start.landmarks(init)
-    if landmarks is None:
-        landmarks = intensity.average(scan.percentiles for scan in training)
+    preparation = None if init is None else init.preparation  # which its weights know
+    if not isinstance(preparation, schema.StudyPreparation):
+        preparation = intensity.fit(scan.percentiles for scan in training)
     trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
@@ -231,8 +231,8 @@ def _trained(
         fit.resumable(recipe, work, trained_on)
     cohorts.write(scans, work / SPLIT_TABLE)
     model, state = fit.fit(
-        crop_cache.standardise_scans(training, landmarks, crop_settings),
-        crop_cache.standardise_scans(validation, landmarks, crop_settings),
+        crop_cache.standardise_scans(training, preparation, crop_settings),
+        crop_cache.standardise_scans(validation, preparation, crop_settings),
         recipe,
         work,
         data=trained_on,
@@ -246,9 +246,7 @@ def _trained(
         seeds["split"] = settings.rules.seed
     facts = {
         "created": date.today(),
-        "preparation": schema.StudyPreparation(
-            percentiles=landmarks.percentiles, landmarks=landmarks.values
-        ),
+        "preparation": preparation,
         "network": recipe.network.model_copy(update={"parameters": model.count_params()}),
         "recipe": recipe.model_copy(
             update={

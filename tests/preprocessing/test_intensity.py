@@ -10,14 +10,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sct_lesion_losses.bundle.schema import StudyPreparation
 from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.preprocessing.intensity import Landmarks
+
+
+def mapped_to(percentiles: tuple[float, ...], landmarks: tuple[float, ...]) -> StudyPreparation:
+    return StudyPreparation(percentiles=percentiles, landmarks=landmarks)
+
 
 # Eleven values 0, 10, ..., 100: percentile p is simply p.
 RAMP = np.arange(0.0, 101.0, 10.0)
-QUARTERS = (0.0, 25.0, 50.0, 75.0, 100.0)
-SCT_T2 = Landmarks(  # rounded
+SCT_T2 = mapped_to(  # rounded
     intensity.PERCENTILES,
     (0.0, 136.8, 312.2, 449.0, 568.7, 696.7, 859.2, 1074.5, 1373.3, 1811.5, 2611.0),
 )
@@ -34,50 +38,30 @@ def contrasted(scan: np.ndarray) -> bool:
     return bool(high > low)
 
 
-def test_fit_scales_one_sample_to_0_100() -> None:
-    # The quartiles of these five values are the values themselves: (v - 5) / 10 * 100.
-    landmarks = intensity.fit([np.array([9.0, 5.0, 15.0, 6.0, 10.0])], QUARTERS)
-    assert landmarks.values == pytest.approx((0.0, 10.0, 40.0, 50.0, 100.0))
-
-
-def test_fit_averages_the_scaled_percentiles_of_all_samples() -> None:
-    first = np.array([0.0, 1.0, 2.0, 3.0, 4.0])  # scaled: 0 25 50 75 100
-    second = np.array([10.0, 10.1, 10.2, 10.3, 11.0])  # scaled: 0 10 20 30 100
-    landmarks = intensity.fit(iter([first, second]), QUARTERS)
-    assert landmarks.values == pytest.approx((0.0, 17.5, 35.0, 52.5, 100.0))
-
-
-def test_fit_refuses_a_constant_sample() -> None:
-    with pytest.raises(DataError, match="sample 1 is 7"):
-        intensity.fit([RAMP, np.full(50, 7.0)])
-
-
-def test_fit_refuses_no_sample() -> None:
-    with pytest.raises(DataError, match="no sample"):
-        intensity.fit([])
+def test_fit_averages_the_scaled_percentiles_of_all_scans() -> None:
+    first = RAMP / 10 + 5  # scaled: 0 10 ... 100
+    second = [10, *np.linspace(10.1, 10.9, 9), 12]  # scaled: 0 5 10 ... 45 100
+    fitted = intensity.fit(iter([first, second]))
+    assert fitted.percentiles == intensity.PERCENTILES
+    assert fitted.landmarks == pytest.approx((0, 7.5, 15, 22.5, 30, 37.5, 45, 52.5, 60, 67.5, 100))
 
 
 @pytest.mark.parametrize(
-    ("percentiles", "values"),
+    ("measured", "said"),
     [
-        ((1.0, 50.0, 99.0), (0.0, 100.0)),
-        ((1.0, 99.0), (0.0, 100.0)),
-        ((1.0, 50.0, 99.0), (0.0, 0.0, 100.0)),
-        ((1.0, 50.0, 99.0), (0.0, math.nan, 100.0)),
-        ((50.0, 1.0, 99.0), (0.0, 50.0, 100.0)),
-        ((-1.0, 50.0, 99.0), (0.0, 50.0, 100.0)),
+        ([], "no sample"),
+        ([RAMP, np.full(11, 7.0)], "sample 1 is 7 from percentile 1 to 99"),
+        ([[0.0, 0.0, *RAMP[2:]]], "landmarks must increase.*too few grey values"),
     ],
 )
-def test_landmarks_that_are_no_mapping_are_refused(
-    percentiles: tuple[float, ...], values: tuple[float, ...]
-) -> None:
-    with pytest.raises(DataError):
-        Landmarks(percentiles, values)
+def test_scans_without_contrast_are_refused(measured: list[np.ndarray], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        intensity.fit(measured)
 
 
 def test_standardise_is_linear_between_landmarks_and_extends_the_end_segments() -> None:
     # Percentiles of the reference: 0, 50, 100 -> 0, 10, 100: slopes 0.2 and 1.8.
-    landmarks = Landmarks((0.0, 50.0, 100.0), (0.0, 10.0, 100.0))
+    landmarks = mapped_to((0.0, 50.0, 100.0), (0.0, 10.0, 100.0))
     values = np.array([-10.0, 0.0, 25.0, 50.0, 75.0, 100.0, 110.0])
     mapped = intensity.standardise(values, landmarks, reference=RAMP)
     np.testing.assert_allclose(mapped, [-2, 0, 5, 10, 55, 100, 118], rtol=1e-6)
@@ -86,11 +70,11 @@ def test_standardise_is_linear_between_landmarks_and_extends_the_end_segments() 
 
 @given(scans)
 def test_own_landmarks_are_mapped_onto_the_standard_ones(scan: np.ndarray) -> None:
-    landmarks = Landmarks(intensity.PERCENTILES, tuple(np.linspace(0, 100, 11) ** 1.1))
+    landmarks = mapped_to(intensity.PERCENTILES, tuple(np.linspace(0, 100, 11) ** 1.1))
     own = np.percentile(scan, landmarks.percentiles)
     assume((np.diff(own) > 1e-3).all())
     mapped = intensity.standardise(own, landmarks, reference=scan)
-    np.testing.assert_allclose(mapped, landmarks.values, atol=1e-3)
+    np.testing.assert_allclose(mapped, landmarks.landmarks, atol=1e-3)
 
 
 @given(scans)
@@ -110,7 +94,7 @@ def test_standardise_does_not_see_gain_and_offset(
 
 
 def test_a_constant_scan_becomes_the_mean_landmark() -> None:
-    landmarks = Landmarks((1.0, 50.0, 99.0), (0.0, 20.0, 100.0))
+    landmarks = mapped_to((1.0, 50.0, 99.0), (0.0, 20.0, 100.0))
     mapped = intensity.standardise(np.full((4, 4, 4), 12.5), landmarks)
     assert (mapped == np.float32(40)).all()
 
@@ -118,7 +102,7 @@ def test_a_constant_scan_becomes_the_mean_landmark() -> None:
 def test_coinciding_percentiles_become_one_landmark() -> None:
     # 80 % zeros: p0 = p25 = p50 = 0 -> mean(0, 10, 20) = 10; p100 = 8 -> 100.
     scan = np.array([0.0] * 8 + [4.0, 8.0])
-    landmarks = Landmarks((0.0, 25.0, 50.0, 100.0), (0.0, 10.0, 20.0, 100.0))
+    landmarks = mapped_to((0.0, 25.0, 50.0, 100.0), (0.0, 10.0, 20.0, 100.0))
     np.testing.assert_allclose(
         intensity.standardise(scan, landmarks), [10.0] * 8 + [55.0, 100.0], rtol=1e-6
     )
@@ -139,7 +123,7 @@ def test_an_empty_array_is_refused() -> None:
 
 
 def test_sct_mapping_between_the_landmarks_is_linear() -> None:
-    landmarks = Landmarks((0.0, 50.0, 100.0), (0.0, 10.0, 100.0))
+    landmarks = mapped_to((0.0, 50.0, 100.0), (0.0, 10.0, 100.0))
     mapped = intensity.standardise_sct(np.array([0.0, 25.0, 50.0, 75.0, 100.0]), landmarks)
     np.testing.assert_allclose(mapped, [0, 5, 10, 55, 100], rtol=1e-6)
 
@@ -147,7 +131,7 @@ def test_sct_mapping_between_the_landmarks_is_linear() -> None:
 def test_sct_tails_are_exponentials_of_the_first_and_the_last_but_one_segment() -> None:
     # 21 values 0, 5, ..., 100: percentiles 10, 40, 60, 90 are 10, 40, 60, 90 -> 30, 60, 80, 200.
     scan = np.arange(0.0, 101.0, 5.0)
-    landmarks = Landmarks((10.0, 40.0, 60.0, 90.0), (30.0, 60.0, 80.0, 200.0))
+    landmarks = mapped_to((10.0, 40.0, 60.0, 90.0), (30.0, 60.0, 80.0, 200.0))
     mapped = intensity.standardise_sct(scan, landmarks)
     # Below: m = 1, c = 20, s = 30, x2 = 40: w = 1 * 40 - 30 + 20 = 30, g = 1 / 30,
     # b = 30 exp(-40 / 30): y(0) = 30 + 30 exp(-4 / 3), y(5) = 30 + 30 exp(-4 / 3 + 1 / 6).
@@ -165,25 +149,25 @@ def test_sct_tails_without_a_segment_are_flat() -> None:
     scan[0], scan[-50:], scan[-1] = -5.0, 10.0, 99.0
     mapped = intensity.standardise_sct(scan, SCT_T2)
     assert np.isfinite(mapped).all()
-    assert mapped[0] == SCT_T2.values[0]
-    assert mapped[-1] == np.float32(SCT_T2.values[-1])
+    assert mapped[0] == SCT_T2.landmarks[0]
+    assert mapped[-1] == np.float32(SCT_T2.landmarks[-1])
 
 
 def test_landmark_distance_of_the_training_scan_is_zero() -> None:
     scan = np.random.default_rng(0).gamma(2.0, 50.0, 5000)
-    landmarks = intensity.fit([scan])
+    landmarks = intensity.fit([intensity.measure(scan)])
     assert intensity.landmark_distance(3.0 * scan - 20.0, landmarks) == pytest.approx(0, abs=1e-9)
 
 
 def test_landmark_distance_is_the_mean_shift_of_the_scaled_landmarks() -> None:
     # Own, scaled: 0, 50, 100; stored, scaled from 0..2000: 0, 20, 100: (0 + 30 + 0) / 3 = 10.
-    landmarks = Landmarks((0.0, 50.0, 100.0), (0.0, 400.0, 2000.0))
+    landmarks = mapped_to((0.0, 50.0, 100.0), (0.0, 400.0, 2000.0))
     assert intensity.landmark_distance(RAMP, landmarks) == pytest.approx(10.0)
 
 
 def test_an_inverted_contrast_is_far_from_the_landmarks() -> None:
     scan = np.random.default_rng(1).gamma(1.0, 50.0, 5000)
-    landmarks = intensity.fit([scan])
+    landmarks = intensity.fit([intensity.measure(scan)])
     assert intensity.landmark_distance(-scan, landmarks) > 20
 
 
@@ -195,12 +179,9 @@ def test_zscore_normalises_each_patch_by_itself() -> None:
     patches = np.zeros((2, 2, 1, 1), np.float32)
     patches[0, :, 0, 0] = 1, 3  # mean 2, std 1
     patches[1, :, 0, 0] = 100, 140  # mean 120, std 20
+    before = patches.copy()
     np.testing.assert_array_equal(intensity.zscore(patches)[:, :, 0, 0], [[-1, 1], [-1, 1]])
-
-
-def test_zscore_of_a_patch_without_contrast_is_zero() -> None:
-    patches = np.full((1, 48, 48, 48), np.float32(0.1))
-    np.testing.assert_array_equal(intensity.zscore(patches), np.zeros_like(patches))
+    np.testing.assert_array_equal(patches, before)
 
 
 @pytest.mark.parametrize(
@@ -215,21 +196,14 @@ def test_zscore_keeps_the_precision_of_its_numbers(mean: float, deviation: float
     np.testing.assert_allclose(intensity.zscore(noise), expected, atol=2e-6)
 
 
-def test_a_patch_is_centred_in_place() -> None:
-    patch = np.random.default_rng(0).normal(3, 0.1, (8, 8, 8)).astype(np.float32)
-    expected = intensity.zscore(patch[None])[0]
-    scale = intensity.centre(patch, out=patch)
-    np.testing.assert_array_equal(patch * scale, expected)
+def test_zscore_of_a_patch_without_contrast_is_zero() -> None:
+    flat = np.full((48, 48, 48), np.float32(0.1))
+    tiny = np.random.default_rng(0).normal(0, 1e-40, flat.shape).astype(np.float32)
+    assert not intensity.zscore(np.stack([flat, tiny])).any()
 
 
-def test_what_is_too_small_to_be_scaled_has_no_contrast() -> None:
-    patches = np.random.default_rng(0).normal(0, 1e-40, (1, 8, 8, 8)).astype(np.float32)
-    np.testing.assert_array_equal(intensity.zscore(patches), np.zeros_like(patches))
-
-
-def test_zscore_leaves_its_argument_alone() -> None:
-    patches = np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2)
-    before = patches.copy()
-    scaled = intensity.zscore(patches)
-    np.testing.assert_array_equal(patches, before)
-    assert scaled.dtype == np.float32
+def test_a_scan_unlike_those_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    intensity.warn_if_unlike(RAMP, mapped_to((0.0, 50.0, 100.0), (0.0, 40.0, 100.0)))
+    assert not caplog.messages
+    intensity.warn_if_unlike(RAMP, mapped_to((0.0, 50.0, 100.0), (0.0, 1.0, 100.0)))
+    assert "unlike those of the training scans (landmark distance 16 of 100)" in caplog.text

@@ -12,7 +12,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
-from sct_lesion_losses.training.batches import PatchBatches, Place, draw, filled, places, windows
+from sct_lesion_losses.training.batches import PatchBatches, Place, draw, places
 
 STILL = Augmentation(mirrors=False, rotations=False)
 
@@ -110,21 +110,19 @@ def test_a_share_that_cannot_be_kept_draws_what_there_is():
     assert len(draw(free, 5, 0.5, np.random.default_rng(0))) == 5
 
 
-PLACES = [Place(0, start, True) for start in (0, 12, 7, 12)]
-
-
-def noisy(margin: int = 0, lesion: bool = True) -> TrainingCrop:
+def noisy(margin: int = 0) -> TrainingCrop:
     rng = np.random.default_rng(1)
     side = 48 + 2 * margin
     values = rng.normal(50, 20, size=(side, side, 60)).astype(np.float32)
-    return TrainingCrop(values, (rng.random(values.shape) < 0.01) & lesion)
+    return TrainingCrop(values, rng.random(values.shape) < 0.01)
 
 
 def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[np.ndarray, ...]:
-    """What `filled` is to return, step by step, the normalisation in float64."""
-    rng = np.random.default_rng(seed)
+    """The first batch of two, step by step, the normalisation in float64."""
+    order = draw(places([crop]), None, None, np.random.default_rng([seed, 0]))
+    rng = np.random.default_rng([seed, 0, 0])
     patches, lesions = [], []
-    for place in PLACES:
+    for place in order:
         x, y = rng.integers(0, 2 * crop.margin + 1, 2) if crop.margin else (0, 0)
         box = (slice(x, x + 48), slice(y, y + 48), slice(place.start, place.start + 48))
         patch, lesion = crop.values[box], crop.lesion[box]
@@ -141,11 +139,11 @@ def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[
 @pytest.mark.parametrize("intensity", [0.0, 1.0])
 def test_a_batch_is_cut_varied_turned_and_normalised(margin: int, intensity: float) -> None:
     one, augmentation = noisy(margin), Augmentation(intensity=intensity)
-    patches, lesions = filled(windows([one], PLACES, augmentation, np.random.default_rng(3)))
-    expected, expected_lesions = plainly(one, augmentation, 3)
-    assert patches.dtype == lesions.dtype == np.float32
-    np.testing.assert_allclose(patches, expected, atol=2e-5 if intensity else 2e-6)
-    np.testing.assert_array_equal(lesions, expected_lesions)
+    for seed in range(4):
+        patches, lesions = PatchBatches([one], 2, augmentation=augmentation, seed=seed)[0]
+        expected, expected_lesions = plainly(one, augmentation, seed)
+        np.testing.assert_allclose(patches, expected, atol=2e-5 if intensity else 2e-6)
+        np.testing.assert_array_equal(lesions, expected_lesions)
 
 
 def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() -> None:
@@ -155,33 +153,28 @@ def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() ->
         slices = np.ascontiguousarray(array.transpose(2, 0, 1))
         slices.setflags(write=False)
         stored.append(slices.transpose(1, 2, 0))
-    given = (PLACES, Augmentation())
-    expected = filled(windows([one], *given, np.random.default_rng(0)))
-    found = filled(windows([TrainingCrop(*stored)], *given, np.random.default_rng(0)))
-    assert np.array_equal(found[0], expected[0])
-    assert np.array_equal(found[1], expected[1])
-
-
-def test_a_batch_without_lesions_is_all_zero() -> None:
-    _, lesions = filled(windows([noisy(lesion=False)], PLACES, None, np.random.default_rng(0)))
-    assert not lesions.any()
+    first, again = (
+        PatchBatches([crop], 2, augmentation=Augmentation())[0]
+        for crop in (one, TrainingCrop(*stored))
+    )
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
 
 
 FAULTS = """
 import resource
 import numpy as np
-from sct_lesion_losses.training import batches as filling
+from sct_lesion_losses.training.batches import PatchBatches
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
-from sct_lesion_losses.training.batches import Place
 
-def faults(batches):
+def faults(number):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(batches):
-        filling.filled(filling.windows([crop], [Place(0, 0, True)] * 8, None, None))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / batches
+    for _ in range(number):
+        batches[0]
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / number
 
 crop = TrainingCrop(np.ones((48, 48, 48), np.float32), np.ones((48, 48, 48), bool))
-filling.keep_freed_memory()
+batches = PatchBatches([crop], 8)
 faults(2)
 print(faults(5))
 """
