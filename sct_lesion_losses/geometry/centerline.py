@@ -124,24 +124,12 @@ class Centerline:
         known: npt.NDArray[np.bool_] = np.isfinite(self.xy[:, 0])
         return known
 
-    @property
-    def points_mm(self) -> npt.NDArray[np.float64]:
-        """World coordinates of the known points, (N, 3) mm, from inferior to superior."""
-        z = np.flatnonzero(self.covered)
-        return self.grid.to_world(np.column_stack([self.xy[z], z]))
-
-    @property
-    def length_mm(self) -> float:
-        """Length of the line through the known points, mm."""
-        return float(np.linalg.norm(np.diff(self.points_mm, axis=0), axis=1).sum())
-
     def filled(self) -> Centerline:
         """Interpolate the gaps between known slices; the ends stay as they are."""
         known = np.flatnonzero(self.covered)
         z = np.arange(known[0], known[-1] + 1)
         xy = np.full_like(self.xy, np.nan)
-        for k in range(2):
-            xy[z, k] = np.interp(z, known, self.xy[known, k])
+        xy[z] = self._between(z)
         return Centerline(self.grid, xy, self.method)
 
     def only(self, slices: npt.NDArray[np.intp]) -> Centerline:
@@ -168,10 +156,12 @@ class Centerline:
         # Rounded, so that the stored order of the axes does not decide between two slices.
         source = np.round(scale[2] * np.arange(grid.shape[2]) + offset[2], 6)
         nearest = np.clip(np.floor(source + 0.5).astype(int), 0, self.grid.shape[2] - 1)
-        known = np.flatnonzero(self.covered)
         xy = np.full((grid.shape[2], 2), np.nan)
         inside = self.covered[nearest] & (np.abs(source - nearest) <= 0.5 + 1e-6)
-        for k in range(2):
-            here = np.interp(source[inside], known, self.xy[known, k])
-            xy[inside, k] = (here - offset[k]) / scale[k]
+        xy[inside] = (self._between(source[inside]) - offset[:2]) / scale[:2]
         return Centerline(grid, xy, self.method)
+
+    def _between(self, z: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Interpolate between the known slices, (N, 2), and hold the line beyond them."""
+        known = np.flatnonzero(self.covered)
+        return np.column_stack([np.interp(z, known, self.xy[known, k]) for k in range(2)])

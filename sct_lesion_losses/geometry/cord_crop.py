@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid, axis_mapping
 from sct_lesion_losses.geometry.resample import Box, values
@@ -42,15 +41,6 @@ class CordCrop:
     starts: npt.NDArray[np.intp]
     width: int = WIDTH_VOX
     extent: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        starts = np.array(self.starts, dtype=np.intp)
-        if starts.ndim != 2 or starts.shape[1] != 2 or len(starts) == 0:
-            raise GeometryError(f"window starts must have shape (Z, 2), received {starts.shape}")
-        if self.first < 0 or self.first + len(starts) > self.grid.shape[2]:
-            raise GeometryError("the crop reaches beyond the slices of its grid")
-        starts.setflags(write=False)
-        object.__setattr__(self, "starts", starts)
 
     @classmethod
     def around(cls, centerline: Centerline, grid: Grid, width: int = WIDTH_VOX) -> CordCrop:
@@ -132,11 +122,6 @@ class CordCrop:
             Linear interpolation between the voxels of the crop and the zeros beside it; above
             and below, the outermost slices hold as far as the crop's `extent`.
         """
-        if crop_values.shape != (self.width, self.width, self.length):
-            raise GeometryError(
-                f"expected values of shape {(self.width, self.width, self.length)}, "
-                f"received {crop_values.shape}"
-            )
         region, region_grid = self._framed(crop_values)
         result = np.zeros(onto.shape, np.float32)
         scale, offset = axis_mapping(region_grid, onto)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,6 @@ from sct_lesion_losses.errors import GeometryError
 
 PATCH_VOX = 48  # Hussein et al. 2023, section 2.1
 STRIDE_VOX = 12  # 75 % overlap: Hussein et al. 2023, section 2.3
-
-Weighting = Literal["mean", "hann"]
 
 
 def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -> list[int]:
@@ -63,10 +61,7 @@ def extract(
 
 
 def stitch(
-    patches: npt.NDArray[np.float32],
-    starts: Sequence[int],
-    length: int,
-    weighting: Weighting = "mean",
+    patches: npt.NDArray[np.float32], starts: Sequence[int], length: int
 ) -> npt.NDArray[np.float32]:
     """Average overlapping patches into one map; the inverse of `extract`.
 
@@ -74,38 +69,18 @@ def stitch(
     ----------
     patches : (N, X, Y, S) float32
     starts : sequence of N int
-        First slice of each patch.
+        First slice of each patch; together they cover the map, see `patch_starts`.
     length : int
         Slices of the map.
-    weighting : {"mean", "hann"}
-        Every patch counts the same (the study's rule), or by a Hann window along z, which
-        trusts the middle of a patch more than its ends.
 
     Returns
     -------
     (X, Y, length) float32
-
-    Raises
-    ------
-    GeometryError
-        A slice of the map lies in no patch, or a patch reaches beyond the map.
     """
     size = patches.shape[3]
-    if len(starts) != len(patches) or min(starts) < 0 or max(starts) + size > length:
-        raise GeometryError(
-            f"{len(patches)} patches of {size} slices at {list(starts)} do not fit {length} slices"
-        )
-    # k + 0.5 keeps the first and last slice of a Hann window above zero.
-    ramp = (
-        np.ones(size)
-        if weighting == "mean"
-        else np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
-    )
     total = np.zeros((*patches.shape[1:3], length))
-    weight = np.zeros(length)
+    times = np.zeros(length)
     for patch, start in zip(patches, starts, strict=True):
-        total[:, :, start : start + size] += patch * ramp
-        weight[start : start + size] += ramp
-    if weight.min() <= 0:
-        raise GeometryError(f"slice {int(weight.argmin())} of the map lies in no patch")
-    return (total / weight).astype(np.float32)
+        total[:, :, start : start + size] += patch
+        times[start : start + size] += 1
+    return (total / times).astype(np.float32)

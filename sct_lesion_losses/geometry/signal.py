@@ -77,9 +77,7 @@ class Signal:
         low = np.maximum(np.floor(line.xy[known] - half), (self.x.start, self.y.start))
         high = np.minimum(np.ceil(line.xy[known] + half) + 1, (self.x.stop, self.y.stop))
         ranges = np.zeros(len(known))
-        for k, ((x0, y0), (x1, y1)) in enumerate(
-            zip(low.astype(int), high.astype(int), strict=True)
-        ):
+        for k, (x0, y0, x1, y1) in enumerate(np.hstack([low, high]).astype(int)):
             window = image[x0:x1, y0:y1, known[k]]
             ranges[k] = float(window.max()) - float(window.min()) if window.size else 0.0
         blank = known[~_varies(ranges)] if ranges.any() else known[:0]
@@ -118,8 +116,6 @@ class Signal:
 
     def uncrop(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Put an array of the part back on the whole scan, (X, Y, Z); zero elsewhere."""
-        if self.is_whole:
-            return array
         result = np.zeros(self.whole.shape, array.dtype)
         result[self.x, self.y, self._index] = array
         return result
@@ -132,8 +128,6 @@ class Signal:
         CenterlineError
             The line lies in blank slices only.
         """
-        if self.is_whole:
-            return line
         if not line.covered[self.z].any():
             raise CenterlineError(
                 "the centerline lies in slices without signal only; draw it where the cord is seen"
@@ -144,8 +138,6 @@ class Signal:
 
     def uncrop_line(self, line: Centerline) -> Centerline:
         """Move a line back to the grid of the whole scan; blank slices have no point."""
-        if self.is_whole:
-            return line
         xy = np.full((self.whole.shape[2], 2), np.nan)
         xy[self.z] = line.xy + np.array([self.x.start, self.y.start])
         return Centerline(self.whole, xy, line.method)

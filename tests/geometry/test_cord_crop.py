@@ -6,7 +6,7 @@ from geometry import AXIS_ORDERS, affine_of, grids
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from sct_lesion_losses.errors import CenterlineError, GeometryError
+from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid
@@ -74,13 +74,6 @@ def test_only_covered_slices_belong_to_the_crop() -> None:
     assert (crop.first, crop.length) == (3, 4)
     outside = np.r_[0:3, 7:10]
     assert not crop.uncut(np.ones((8, 8, 4)), grid)[:, :, outside].any()
-
-
-def test_values_of_another_shape_are_refused() -> None:
-    grid = Grid((20, 20, 4), np.diag([-0.5, 0.5, 0.5, 1.0]))
-    crop = CordCrop(grid, 0, np.zeros((4, 2), int), width=8)
-    with pytest.raises(GeometryError, match="expected values of shape"):
-        crop.uncut(np.zeros((8, 8, 3)), grid)
 
 
 @given(grids(min_side=6), st.data())
