@@ -72,7 +72,7 @@ def look(task: tuple[int, int, int, bool]) -> Seen:
     scan = phantom.make_scan(seed, subject, site=site, lesions=with_lesions)
     rpi, turn = scan.grid.to_rpi()
     truth = Centerline.from_mask(turn.apply(scan.cord), rpi)
-    found = optic.centerline(scan.image, scan.grid, sct_optic.weights("t2"), "optic")
+    found = optic.centerline(scan.image, scan.grid, sct_optic.weights("t2"))
     both = truth.covered & found.covered
     apart = (found.xy - truth.xy)[both] * np.array(rpi.spacing_mm[:2])
     seen, stray = [], None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 from scipy import ndimage
 
-from sct_lesion_losses.centerline.optic import best_path, check_field
+from sct_lesion_losses.centerline.optic import best_path, upright
 from sct_lesion_losses.errors import CenterlineError, EngineError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -47,7 +47,6 @@ def centerline(
     network: bytes,
     contrast: str,
     brain: bool = True,
-    method: str = "cnn",
 ) -> Centerline:
     """Centerline of a scan by SCT's network.
 
@@ -64,8 +63,6 @@ def centerline(
     brain : bool
         Whether the scan may show the brain: the line then ends below the first ten slices in a
         row without a cord.
-    method : str
-        Name given to the result.
 
     Returns
     -------
@@ -75,18 +72,14 @@ def centerline(
     Raises
     ------
     CenterlineError
-        No slice shows a cord.
+        No slice shows a cord, or the scan cannot show one.
     """
-    rpi, reorientation = grid.to_rpi()
-    check_field(rpi)
+    turned, rpi = upright(image, grid)
     working = rpi.resampled((PIXEL_MM, PIXEL_MM, None))
-    slices = _standardised(values(reorientation.apply(image), rpi, working), contrast)
+    slices = _standardised(values(turned, rpi, working), contrast)
     run = _session(network)
-    search = np.unique(
-        np.append(
-            np.arange(0, len(slices), max(1, int(_SEARCH_MM / rpi.spacing_mm[2]))), len(slices) - 1
-        )
-    )
+    apart = max(1, int(_SEARCH_MM / rpi.spacing_mm[2]))
+    search = np.unique(np.append(np.arange(0, len(slices), apart), len(slices) - 1))
     found = np.stack([_searched(slices[z], run) for z in search])
     course = _course(found, working, search)
     heatmap = _followed(slices, course, run)[:, : working.shape[1], : working.shape[0]]
@@ -103,7 +96,8 @@ def centerline(
             detected = detected[: breaks[0] + 1]
     # Above the last slice with a cord lies the brain; below the first, the cord goes on.
     xy[detected[-1] + 1 :] = np.nan
-    return Centerline(working, xy, method).on(rpi)
+    name = "cnn (SCT's network, best path computed here)"
+    return Centerline(working, xy, name).on(rpi)
 
 
 def _standardised(image: npt.NDArray[np.float32], contrast: str) -> npt.NDArray[np.float32]:
@@ -113,8 +107,6 @@ def _standardised(image: npt.NDArray[np.float32], contrast: str) -> npt.NDArray[
     low, high = np.percentile(padded, (2, 98))
     if low == high:  # nearly everything is background
         low, high = float(image.min()), float(image.max())
-    if low == high:
-        raise CenterlineError(f"every voxel of the image is {low:g}: check the scan")
     mean, std = INTENSITIES[contrast]
     scaled = (np.clip(padded, low, high) - low) * (255.0 / (high - low))
     return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 1, 0), dtype=np.float32)

@@ -20,12 +20,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses.centerline import optic
-from sct_lesion_losses.centerline.optic import best_path, check_field, path_scores
-from sct_lesion_losses.errors import CenterlineError, NoCordError
+from sct_lesion_losses.centerline.optic import PIXEL_MM, best_path, to_millimetres, upright
+from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
-PIXEL_MM = 1.0
 THICKNESS_MM = 3.0  # thin slices are averaged: less noise, fewer pictures
 MARGIN_MM = 4.0  # half a cord: nearer to the edge, an object and its mirror image look like one
 TAIL_PERCENT = 0.5  # of the voxels, clipped at both ends of the intensities
@@ -70,10 +69,7 @@ class Detector:
         """Hash of all that decides what it finds."""
         path = (SMOOTHNESS, _COARSE_PX, _NEAR_PX, _FAR_BELOW)
         cord = (self.limit, STRETCH_MM, SIGNAL, _AROUND_PX)
-        pictures = (
-            *(PIXEL_MM, THICKNESS_MM, MARGIN_MM),
-            *(TAIL_PERCENT, SAMPLED),
-        )
+        pictures = (PIXEL_MM, THICKNESS_MM, MARGIN_MM, TAIL_PERCENT, SAMPLED)
         constants = repr((path, cord, pictures, optic.PARAMETERS))
         return hashlib.sha256(self.weights.tobytes() + constants.encode()).hexdigest()
 
@@ -97,7 +93,7 @@ def shipped() -> Detector:
     return load()
 
 
-def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None) -> Centerline:
+def detect(image: npt.NDArray[Any], grid: Grid) -> Centerline:
     """Centerline of a scan by the embedded detector.
 
     Parameters
@@ -106,8 +102,6 @@ def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None
         Scan on its own axes; finite.
     grid : Grid
         Grid of the scan.
-    detector : Detector, optional
-        The shipped one by default.
 
     Returns
     -------
@@ -119,10 +113,10 @@ def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None
     NoCordError
         The scan shows no cord.
     CenterlineError
-        It shows too little of the body to see one.
+        It cannot show one.
     """
-    detector = shipped() if detector is None else detector
-    pictures, pixels, seen = _searched(image, grid, detector)
+    detector = shipped()
+    pictures, pixels, seen = _searched(image, grid)
     if seen < detector.limit:
         raise NoCordError(
             f"no spinal cord was found: the evidence for one is {seen:.2f}, a cord has at least "
@@ -135,21 +129,16 @@ def detect(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None
     return Centerline(pictures.grid, every, f"embedded (detector {detector.version})")
 
 
-def shows_cord(image: npt.NDArray[Any], grid: Grid, detector: Detector | None = None) -> bool:
+def shows_cord(image: npt.NDArray[Any], grid: Grid) -> bool:
     """Whether a scan, (X, Y, Z) on its own axes, shows a cord; `detect` refuses it otherwise."""
-    detector = shipped() if detector is None else detector
-    _, _, seen = _searched(image, grid, detector)
-    return seen >= detector.limit
+    _, _, seen = _searched(image, grid)
+    return seen >= shipped().limit
 
 
-def _searched(
-    image: npt.NDArray[Any], grid: Grid, detector: Detector
-) -> tuple[Slabs, npt.NDArray[np.float64], float]:
+def _searched(image: npt.NDArray[Any], grid: Grid) -> tuple[Slabs, npt.NDArray[np.float64], float]:
     """Slabs of a scan, the path through them in pixels, and the evidence for a cord."""
-    rpi, reorientation = grid.to_rpi()
-    check_field(rpi)
-    pictures = cut(reorientation.apply(image), rpi)
-    pixels, scores = trace(pictures, detector.weights)
+    pictures = cut(*upright(image, grid))
+    pixels, scores = trace(pictures, shipped().weights)
     return pictures, pixels, evidence(scores, pictures.spacing_mm[2])
 
 
@@ -179,15 +168,11 @@ class Slabs:
 
     def to_pixels(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Columns and rows, (..., 2), of voxel coordinates x, y."""
-        return (np.asarray(xy, np.float64) + 0.5) * self._factors - 0.5
+        return (np.asarray(xy, np.float64) + 0.5) * to_millimetres(self.grid) - 0.5
 
     def to_voxels(self, pixels: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Voxel coordinates x, y, (..., 2), of columns and rows; the inverse of `to_pixels`."""
-        return (np.asarray(pixels, np.float64) + 0.5) / self._factors - 0.5
-
-    @property
-    def _factors(self) -> npt.NDArray[np.float64]:
-        return _factors(self.grid)
+        return (np.asarray(pixels, np.float64) + 0.5) / to_millimetres(self.grid) - 0.5
 
 
 def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
@@ -196,19 +181,19 @@ def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
     Parameters
     ----------
     image : (X, Y, Z)
-        On `grid`; finite.
+        On `grid`; finite, and not the same everywhere.
     grid : Grid
         RPI grid.
-
-    Raises
-    ------
-    CenterlineError
-        All voxels have one value.
     """
-    low, high = _range(image)
+    # Nearly the lowest and the highest intensity become 0 and 255.
+    step = max(1, round((image.size / SAMPLED) ** (1 / 3)))
+    sample = image[::step, ::step, ::step]
+    low, high = np.percentile(sample, (TAIL_PERCENT, 100 - TAIL_PERCENT)).tolist()
+    if low == high:
+        low, high = float(image.min()), float(image.max())
     count = max(1, round(THICKNESS_MM / grid.spacing_mm[2]))
     starts = np.arange(0, grid.shape[2], count)
-    fx, fy = _factors(grid)
+    fx, fy = to_millimetres(grid)
     shrinks = min(fx, fy) < 0.75
 
     def one(start: int) -> npt.NDArray[np.uint8]:
@@ -229,35 +214,15 @@ def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
     return Slabs(grid, images, (starts + stops - 1) / 2)
 
 
-def _factors(grid: Grid) -> npt.NDArray[np.float64]:
-    return np.array([round(size, 6) / PIXEL_MM for size in grid.spacing_mm[:2]])
-
-
-def _range(image: npt.NDArray[Any]) -> tuple[float, float]:
-    """Intensities that become 0 and 255: nearly the lowest and the highest."""
-    step = max(1, round((image.size / SAMPLED) ** (1 / 3)))
-    sample = image[::step, ::step, ::step]
-    low, high = np.percentile(sample, (TAIL_PERCENT, 100 - TAIL_PERCENT))
-    if low == high:
-        low, high = image.min(), image.max()
-    if low == high:
-        raise CenterlineError(
-            f"every voxel of the image is {float(low):g}: there is no cord to find; check the scan"
-        )
-    return float(low), float(high)
-
-
 def inner(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Pixels of a picture (rows, columns) where a cord's centre may be: not at its very edge.
 
     All of them along an axis too short to have an inside.
     """
-    along = []
-    for n in shape:
-        margin = min(round(MARGIN_MM / PIXEL_MM), max(0, (n - 4) // 2))
-        at = np.arange(n)
-        along.append((at >= margin) & (at < n - margin))
-    return np.logical_and.outer(along[0], along[1])
+    margins = [min(round(MARGIN_MM / PIXEL_MM), max(0, (n - 4) // 2)) for n in shape]
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(m, n - m) for n, m in zip(shape, margins, strict=True))] = True
+    return inside
 
 
 def trace(
@@ -280,31 +245,25 @@ def trace(
     stride = 2 if pictures.images.size > _COARSE_PX else 1
     inside = inner(pictures.images.shape[1:])
     with ThreadPoolExecutor() as pool:
-        maps = np.stack(
-            list(pool.map(lambda image: optic.scores(image, weights, stride), pictures.images))
-        )
+        whole = pool.map(lambda image: optic.scores(image, weights, stride), pictures.images)
+        maps = np.stack(list(whole))
         maps[:, ~inside[::stride, ::stride]] = maps.min() - _FAR_BELOW
         dx, dy, dz = pictures.spacing_mm
         path = best_path(maps, (dx * stride, dy * stride, dz), SMOOTHNESS) * stride
-        near = np.stack(
-            list(
-                pool.map(
-                    lambda image, at: optic.scores_near(image, weights, (at[1], at[0]), _NEAR_PX),
-                    pictures.images,
-                    path,
-                )
-            )
+        near = pool.map(
+            lambda image, at: optic.scores_near(image, weights, at, _NEAR_PX), pictures.images, path
         )
     # The windows follow the coarse path; put side by side on one frame they are one small map.
-    framed, corner = _framed(near, path, inside)
+    framed, corner = _framed(np.stack(list(near)), path, inside)
     fine = best_path(framed, pictures.spacing_mm, SMOOTHNESS)
     pixels = np.array([_peak(scores, point) for scores, point in zip(framed, fine, strict=True)])
-    smooth = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
-    at_path = path_scores(framed, fine).astype(np.float64)
-    places = zip(pictures.images, np.rint(smooth + corner).astype(int), strict=True)
+    smoothed = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
+    points: npt.NDArray[np.float64] = np.add(smoothed, corner)
+    at_path = framed[np.arange(len(fine)), fine[:, 1], fine[:, 0]].astype(np.float64)
+    places = zip(pictures.images, np.rint(points).astype(int), strict=True)
     signal = np.array([relative_signal(image, point) for image, point in places])
     likely = (signal >= SIGNAL[0]) & (signal <= SIGNAL[1])
-    return smooth + corner, np.where(likely, at_path, np.minimum(at_path, 0.0))
+    return points, np.where(likely, at_path, np.minimum(at_path, 0.0))
 
 
 def _framed(
@@ -314,34 +273,26 @@ def _framed(
 
     Far below any score where a slab was not looked at, or no cord is expected.
     """
-    side = near.shape[1]
-    starts = path - side // 2
-    corner = starts.min(axis=0)
-    width, height = starts.max(axis=0) - corner + side
-    framed = np.full((len(near), height, width), -np.inf, np.float32)
-    for target, window, (x, y) in zip(framed, near, starts - corner, strict=True):
-        target[y : y + side, x : x + side] = window
-    rows, columns = np.arange(height) + corner[1], np.arange(width) + corner[0]
-    within = [(at >= 0) & (at < n) for at, n in zip((rows, columns), inside.shape, strict=True)]
-    allowed = np.zeros((height, width), bool)
-    allowed[np.ix_(*within)] = inside[np.ix_(rows[within[0]], columns[within[1]])]
-    known = np.isfinite(framed)
-    framed[~(known & allowed)] = framed[known].min() - _FAR_BELOW
+    corners = path - _NEAR_PX
+    corner = corners.min(axis=0)
+    width, height = np.ptp(path, axis=0) + near.shape[2]
+    framed = np.full((len(near), height, width), np.nan, np.float32)
+    for target, window, (x, y) in zip(framed, near, corners - corner, strict=True):
+        target[y : y + len(window), x : x + len(window)] = window
+    x, y = corner + _NEAR_PX  # where the frame begins in the picture with a border
+    framed[:, ~np.pad(inside, _NEAR_PX)[y : y + height, x : x + width]] = np.nan
+    framed[np.isnan(framed)] = np.nanmin(framed) - _FAR_BELOW
     return framed, corner
 
 
 def _peak(scores: npt.NDArray[np.float32], point: npt.NDArray[np.intp]) -> tuple[float, float]:
     """Column and row of the centre of the peak around a pixel, to a fraction of a pixel."""
-    x, y = int(point[0]), int(point[1])
-    rows = slice(max(y - 2, 0), y + 3)
-    columns = slice(max(x - 2, 0), x + 3)
-    window = scores[rows, columns]
+    x, y = (max(int(at) - 2, 0) for at in point)
+    window = scores[y : point[1] + 3, x : point[0] + 3]
     weight = np.exp(window - window.max())
-    y_grid, x_grid = np.mgrid[
-        rows.start : rows.start + window.shape[0], columns.start : columns.start + window.shape[1]
-    ]
+    rows, columns = np.indices(window.shape)
     total = float(weight.sum())
-    return float((weight * x_grid).sum()) / total, float((weight * y_grid).sum()) / total
+    return float((weight * (columns + x)).sum()) / total, float((weight * (rows + y)).sum()) / total
 
 
 def relative_signal(image: npt.NDArray[np.uint8], point: npt.NDArray[np.intp]) -> float:

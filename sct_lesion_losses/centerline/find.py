@@ -115,15 +115,18 @@ def _searched(
     model = _MODELS[contrast]
     if method == "cnn":
         network = sct_centerline.ctr_model(model)
-        name = "cnn (SCT's network, best path computed here)"
-        line = cnn.centerline(image, grid, network, model, brain, name)
+        line = cnn.centerline(image, grid, network, model, brain)
     elif install.require().has(sct_centerline.COMMAND):
         line = _by_command(image, grid, "svm", ["-method", "optic", "-c", model])
     else:
-        name = "svm (OptiC computed here with SCT's weights)"
-        line = optic.centerline(image, grid, sct_centerline.weights(model), name)
-    if contrast in _CHECKED_CONTRASTS:
-        _refuse_without_cord(image, grid)
+        line = optic.centerline(image, grid, sct_centerline.weights(model))
+    # These draw a line through anything.
+    if contrast in _CHECKED_CONTRASTS and not shows_cord(image, grid):
+        raise NoCordError(
+            "no spinal cord was recognised in the scan, the line may follow something else; check "
+            "the scan and its contrast (-c). Where it does show the cord, give its course with "
+            f"-centerline viewer, or {HOW_TO_GIVE}"
+        )
     return line
 
 
@@ -203,22 +206,21 @@ def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
 
     A CSV of the same name beside a centerline image holds the line that the image was rounded from.
     """
-    name = f"file ({file.name})"
+    name, mask = f"file ({file.name})", None
     if file.suffix.lower() == ".csv":
         line = _from_csv(file, rpi, name)
-        _say_jumps(line, file.name)
-        return None, line
-    mask = nifti.read_mask(file)
-    line = _drawn(mask, rpi, name)
-    exact = file.with_name(f"{nifti.stem(file)[0]}.csv")
-    if mask.array.sum() == line.covered.sum() and exact.is_file():
-        finer = _from_csv(exact, rpi, f"file ({exact.name})")
-        if np.array_equal(np.rint(finer.xy), line.xy, equal_nan=True):
-            logger.info("%s: its line is taken in full digits from %s", file.name, exact.name)
-            return None, finer
-        logger.warning("%s: holds another line than %s and is not used", exact.name, file.name)
-    _say_size(mask, file.name)
-    _say_jumps(line, file.name)
+    else:
+        mask = nifti.read_mask(file)
+        line = _drawn(mask, rpi, name)
+        exact = file.with_name(f"{nifti.stem(file)[0]}.csv")
+        if mask.array.sum() == line.covered.sum() and exact.is_file():
+            finer = _from_csv(exact, rpi, f"file ({exact.name})")
+            if np.array_equal(np.rint(finer.xy), line.xy, equal_nan=True):
+                logger.info("%s: its line is taken in full digits from %s", file.name, exact.name)
+                return None, finer
+            logger.warning("%s: holds another line than %s and is not used", exact.name, file.name)
+        _warn_of_size(mask)
+    _warn_of_jumps(line, file.name)
     return mask, line
 
 
@@ -231,7 +233,7 @@ def _from_csv(file: Path, rpi: Grid, method: str) -> Centerline:
         raise CenterlineError(f"{file}: {error}") from error
 
 
-def _say_size(mask: Scan, name: str) -> None:
+def _warn_of_size(mask: Scan) -> None:
     """Warn of a mask whose cross-sections are not a cord's."""
     rpi, reorientation = mask.grid.to_rpi()
     counts = np.count_nonzero(reorientation.apply(mask.array), axis=(0, 1))
@@ -241,11 +243,11 @@ def _say_size(mask: Scan, name: str) -> None:
         logger.warning(
             "%s: %.0f mm² in the middle of its axial slices, a cord has %g to %g: is it a mask of "
             "the cord?",
-            *(name, area, *CORD_MM2),
+            *(mask.path.name, area, *CORD_MM2),
         )
 
 
-def _say_jumps(line: Centerline, name: str) -> None:
+def _warn_of_jumps(line: Centerline, name: str) -> None:
     """Warn of a line that runs as no cord does."""
     dx, dy, dz = line.grid.spacing_mm
     known = np.flatnonzero(line.covered)
@@ -257,16 +259,6 @@ def _say_jumps(line: Centerline, name: str) -> None:
             "%s: %d jumps from slice to slice, the first of %.0f mm to slice %d from below: does "
             "it follow the cord?",
             *(name, int(jumps.sum()), float(steps[jumps][0]), at),
-        )
-
-
-def _refuse_without_cord(image: npt.NDArray[Any], grid: Grid) -> None:
-    """Refuse a scan that shows no cord: SCT's methods draw a line through anything."""
-    if not shows_cord(image, grid):
-        raise NoCordError(
-            "no spinal cord was recognised in the scan, the line may follow something else; check "
-            "the scan and its contrast (-c). Where it does show the cord, give its course with "
-            f"-centerline viewer, or {HOW_TO_GIVE}"
         )
 
 

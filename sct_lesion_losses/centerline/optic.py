@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.errors import CenterlineError, GeometryError
+from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
@@ -36,28 +36,22 @@ PARAMETERS = (
     64,  # pyramid levels, unused here
     True,  # signed gradient
 )
+LEAST_MM = 10.0  # of a field of view across the cord
 _HALF = WINDOW_PX // 2
 _EVERY_WINDOW = -1e30  # no score is below it: OpenCV reports each window with its score
 
 
-def centerline(
-    image: npt.NDArray[Any],
-    grid: Grid,
-    weights: npt.NDArray[np.float32],
-    method: str = "OptiC",
-) -> Centerline:
+def centerline(image: npt.NDArray[Any], grid: Grid, weights: npt.NDArray[np.float32]) -> Centerline:
     """Centerline of a scan by OptiC.
 
     Parameters
     ----------
     image : (X, Y, Z)
-        Scan on its own axes; voxels that are not finite count as zero.
+        Scan on its own axes; finite.
     grid : Grid
         Grid of the scan.
     weights : (577,) float32
         Weights and bias of the score, for pixels of 1 mm.
-    method : str
-        Name given to the result.
 
     Returns
     -------
@@ -69,76 +63,61 @@ def centerline(
     CenterlineError
         The scan is constant, or too narrow to hold a window.
     """
-    rpi, reorientation = grid.to_rpi()
-    check_field(rpi)
-    slices = to_eight_bit(reorientation.apply(image)).transpose(2, 1, 0)
-    scores = score_maps(slices, rpi.spacing_mm[:2], weights)
-    path = best_path(scores, rpi.spacing_mm, SMOOTHNESS)
-    return Centerline(rpi, path.astype(np.float64), method)
+    turned, rpi = upright(image, grid)
+    slices = to_eight_bit(turned).transpose(2, 1, 0)
+    rows, columns = slices.shape[1:]
+    fx, fy = to_millimetres(rpi)
 
-
-def check_field(grid: Grid, least_mm: float = 10.0) -> None:
-    """Refuse a field of view that cannot show the cord in an axial slice."""
-    across = [n * size for n, size in zip(grid.shape[:2], grid.spacing_mm, strict=False)]
-    if min(across) < least_mm:
-        raise CenterlineError(
-            f"the field of view is {across[0]:.1f} × {across[1]:.1f} mm across the cord; finding "
-            f"the centerline needs {least_mm:g} mm, give one {HOW_TO_GIVE}"
+    def scored(slice_: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        # To 1 mm by factors and back by size: the two differ where a size is rounded.
+        resized = cv2.resize(
+            np.ascontiguousarray(slice_), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
         )
+        found = scores(np.asarray(resized, np.uint8), weights)
+        back = cv2.resize(found, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(back, np.float32)
+
+    with ThreadPoolExecutor() as pool:
+        maps = np.stack(list(pool.map(scored, slices)))
+    path = best_path(maps, rpi.spacing_mm, SMOOTHNESS)
+    return Centerline(rpi, path.astype(np.float64), "svm (OptiC computed here with SCT's weights)")
 
 
-def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Intensities from minimum to maximum on 0 to 255; what is not finite counts as zero.
+def upright(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid]:
+    """Return a scan and its grid in RPI; refuse one in which no cord can be seen.
 
     Raises
     ------
     CenterlineError
-        All voxels have one value.
+        The field of view is narrower than `LEAST_MM`, or all voxels have one value.
     """
-    values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low == high:
+    rpi, reorientation = grid.to_rpi()
+    x, y = (n * size for n, size in zip(rpi.shape[:2], rpi.spacing_mm[:2], strict=True))
+    if min(x, y) < LEAST_MM:
         raise CenterlineError(
-            f"every voxel of the image is {low:g}: there is no cord to find; check the scan"
+            f"the field of view is {x:.1f} × {y:.1f} mm across the cord; finding the centerline "
+            f"needs {LEAST_MM:g} mm, give one {HOW_TO_GIVE}"
         )
+    if image.min() == image.max():
+        raise CenterlineError(
+            f"every voxel of the image is {image.min():g}: there is no cord to find; check the scan"
+        )
+    return reorientation.apply(image), rpi
+
+
+def to_millimetres(grid: Grid) -> npt.NDArray[np.float64]:
+    """Factors along x and y that lead from the pixels of a grid to those of `PIXEL_MM`, (2,)."""
+    # An affine's spacing of 0.5000000005 must not tip the rounding of half a pixel.
+    return np.round(grid.spacing_mm[:2], 6) / PIXEL_MM
+
+
+def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Intensities from minimum to maximum on 0 to 255."""
+    values = np.asarray(image, np.float64)
+    low, high = float(values.min()), float(values.max())
     # By way of 16 bits, as SCT hands the scan to OptiC.
     sixteen = np.floor((values - low) * (65535.0 / (high - low)))
     return np.rint(sixteen * (255.0 / 65535.0)).astype(np.uint8)
-
-
-def score_maps(
-    slices: npt.NDArray[np.uint8],
-    spacing_mm: tuple[float, float],
-    weights: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
-    """Score of every pixel of every slice, computed at 1 mm and brought back.
-
-    Parameters
-    ----------
-    slices : (Z, Y, X) uint8
-    spacing_mm : tuple of two floats
-        Pixel size along x and y.
-    weights : (577,) float32
-
-    Returns
-    -------
-    (Z, Y, X) float32
-    """
-    rows, columns = slices.shape[1:]
-    # An affine's spacing of 0.5000000005 must not tip the rounding of half a pixel.
-    fx, fy = (round(size, 6) / PIXEL_MM for size in spacing_mm)
-
-    def one(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # To 1 mm by factors and back by size: the two differ where a size is rounded.
-        resized = cv2.resize(
-            np.ascontiguousarray(image), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
-        )
-        scored = scores(np.asarray(resized, np.uint8), weights)
-        back = cv2.resize(scored, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(back, np.float32)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(one, slices)))
 
 
 def scores(
@@ -169,7 +148,7 @@ def scores(
 def scores_near(
     image: npt.NDArray[np.uint8],
     weights: npt.NDArray[np.float32],
-    centre: tuple[int, int],
+    centre: npt.NDArray[np.integer[Any]],
     radius: int,
 ) -> npt.NDArray[np.float32]:
     """Scores in a square of `2 radius + 1` pixels around one of them: those of `scores`.
@@ -178,40 +157,29 @@ def scores_near(
     ----------
     image : (rows, columns) uint8
     weights : (577,) float32
-    centre : tuple of int
-        Row and column; the square may reach beyond the image.
+    centre : (2,) int
+        Column and row; the square may reach beyond the image, where it is mirrored.
     radius : int
 
     Returns
     -------
     (2 radius + 1, 2 radius + 1) float32
-        Minus infinity beyond the image.
     """
     # One pixel around the windows for their gradients.
     margin = _HALF + radius + 1
-    padded = cv2.copyMakeBorder(
-        np.ascontiguousarray(image), *(margin,) * 4, borderType=cv2.BORDER_REFLECT_101
-    )
-    row, column = centre
+    column, row = centre
     side = 2 * margin + 1
-    crop = padded[row : row + side, column : column + side]
+    crop = np.pad(image, margin, mode="reflect")[row : row + side, column : column + side]
     count = 2 * radius + 3
     full = _detected(crop, weights, 1, 0).reshape(count + 1, count + 1)
-    result = full[1 : count - 1, 1 : count - 1].copy()
-    for axis, (at, n) in enumerate(zip(centre, image.shape, strict=True)):
-        index = np.arange(at - radius, at + radius + 1)
-        outside = (index < 0) | (index >= n)
-        result[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = -np.inf
-    return result
+    return full[1 : count - 1, 1 : count - 1]
 
 
 def _detected(
     image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int, padding: int
 ) -> npt.NDArray[np.float32]:
     """Score of each window of the padded image, row by row."""
-    if weights.shape != (FEATURES + 1,):
-        raise ValueError(f"expected {FEATURES + 1} weights, received shape {weights.shape}")
-    hog = _descriptor()
+    hog = cv2.HOGDescriptor(*PARAMETERS)
     hog.setSVMDetector(np.ascontiguousarray(weights, np.float32))
     _, found = hog.detect(
         np.ascontiguousarray(image), _EVERY_WINDOW, (stride, stride), (padding, padding)
@@ -234,17 +202,13 @@ def features(
     -------
     (N, 576) float32
     """
+    if not len(pixels):
+        return np.empty((0, FEATURES), np.float32)
     # The border is added here: OpenCV drops listed windows that leave the padded image.
-    padded = cv2.copyMakeBorder(
-        np.ascontiguousarray(image), *(_HALF + 1,) * 4, borderType=cv2.BORDER_REFLECT_101
-    )
     corners = [(int(column) + 1, int(row) + 1) for row, column in pixels]
-    values = _descriptor().compute(padded, locations=corners)
+    hog = cv2.HOGDescriptor(*PARAMETERS)
+    values = hog.compute(np.pad(image, _HALF + 1, mode="reflect"), locations=corners)
     return np.asarray(values, np.float32).reshape(len(pixels), FEATURES)
-
-
-def _descriptor() -> Any:
-    return cv2.HOGDescriptor(*PARAMETERS)
 
 
 def best_path(
@@ -276,8 +240,6 @@ def best_path(
     ----------
     Felzenszwalb and Huttenlocher 2012, Distance transforms of sampled functions.
     """
-    if scores.ndim != 3 or 0 in scores.shape:
-        raise GeometryError(f"expected score maps of shape (Z, Y, X), received {scores.shape}")
     dx, dy, dz = spacing_mm
     cost_x, cost_y = smoothness * (dx / dz) ** 2, smoothness * (dy / dz) ** 2
     totals = np.array(scores, np.float32)
@@ -294,13 +256,6 @@ def best_path(
         y, x = np.unravel_index(int((totals[z] - step).argmax()), step.shape)
         path[z] = x, y
     return path
-
-
-def path_scores(
-    scores: npt.NDArray[np.float32], path: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    """Score of each slice at the path's point, (Z,) float32."""
-    return scores[np.arange(len(path)), path[:, 1], path[:, 0]]
 
 
 def _transform(values: npt.NDArray[np.float32], cost: float, axis: int) -> npt.NDArray[np.float32]:

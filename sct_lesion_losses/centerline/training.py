@@ -40,8 +40,9 @@ LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
 # The limit is set on these: how many of other scans it refuses, benchmarks/centerline.py measures.
 MOST_ACCEPTED = 0.02
 MOST_REFUSED = 0.05  # share of those with one that may look less like it than the others
-Features = npt.NDArray[np.float32]
-Picture = tuple[npt.NDArray[np.uint8], "npt.NDArray[np.float64] | None"]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,12 @@ class Example:
     Attributes
     ----------
     pictures : Slabs
-    points : (K, 2) float64 or None
-        Column and row of the cord's centre in each slab, NaN where there is none; None for a
-        scan without a cord.
+    points : (K, 2) float64
+        Column and row of the cord's centre in each slab, NaN where there is none.
     """
 
     pictures: detector.Slabs
-    points: npt.NDArray[np.float64] | None
+    points: Doubles
 
 
 def simulated(seed: int, number: int, with_cord: bool = True) -> Example:
@@ -72,55 +72,49 @@ def simulated(seed: int, number: int, with_cord: bool = True) -> Example:
     scan = phantom.make_scan(seed, number, with_cord=with_cord, preset="wide")
     rpi, reorientation = scan.grid.to_rpi()
     pictures = detector.cut(reorientation.apply(scan.image), rpi)
-    if not with_cord:
-        return Example(pictures, None)
-    course = rpi.to_voxel(scan.centerline)
-    course = course[np.argsort(course[:, 2])]
-    xy = [
-        np.interp(pictures.z, course[:, 2], course[:, k], left=np.nan, right=np.nan)
-        for k in range(2)
-    ]
-    return Example(pictures, pictures.to_pixels(np.column_stack(xy)))
+    xy = np.full((len(pictures.z), 2), np.nan)
+    if with_cord:
+        course = rpi.to_voxel(scan.centerline)
+        course = course[np.argsort(course[:, 2])]
+        for k in range(2):
+            at = course[:, 2], course[:, k]
+            xy[:, k] = np.interp(pictures.z, *at, left=np.nan, right=np.nan)
+    return Example(pictures, pictures.to_pixels(xy))
 
 
 def blobs(seed: int, number: int) -> Example:
     """Smoothed noise as an example without a cord: round spots, in a field of any size."""
     rng = np.random.default_rng([seed, number])
     x, y, z = (int(n) for n in rng.integers((25, 25, 5), (200, 200, 90)))
-    shape = (x, y, z)
-    values = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 4.5))
-    return Example(detector.cut(values, Grid(shape, np.diag([-1.0, 1.0, 1.0, 1.0]))), None)
+    values = ndimage.gaussian_filter(rng.normal(size=(x, y, z)), rng.uniform(0, 4.5))
+    pictures = detector.cut(values, Grid((x, y, z), np.diag([-1.0, 1.0, 1.0, 1.0])))
+    return Example(pictures, np.full((len(pictures.z), 2), np.nan))
 
 
-def augmented(
-    image: npt.NDArray[np.uint8],
-    point: npt.NDArray[np.float64] | None,
-    rng: np.random.Generator,
-) -> Picture:
+def augmented(image: Picture, point: Doubles, rng: np.random.Generator) -> tuple[Picture, Doubles]:
     """Change one slab as another scanner, contrast, posture or field of view might.
 
     Parameters
     ----------
     image : (rows, columns) uint8
-    point : (2,) float64 or None
-        Column and row of the cord's centre.
+    point : (2,) float64
+        Column and row of the cord's centre; NaN where there is none.
     rng : Generator
 
     Returns
     -------
     image : (rows, columns) uint8
         Perhaps smaller.
-    point : (2,) float64 or None
+    point : (2,) float64
     """
     rows, columns = image.shape
-    centre = (columns / 2, rows / 2) if point is None else (float(point[0]), float(point[1]))
+    centre = np.where(np.isnan(point), (columns / 2, rows / 2), point).tolist()
     turn = cv2.getRotationMatrix2D(centre, rng.normal(0, 8), rng.uniform(0.8, 1.25))
     values = cv2.warpAffine(
         image.astype(np.float32) / 255, turn, (columns, rows), borderMode=cv2.BORDER_REPLICATE
     )
     if rng.random() < 0.5:
-        values = values[:, ::-1]
-        point = None if point is None else np.array([columns - 1 - point[0], point[1]])
+        values, point = values[:, ::-1], np.array([columns - 1 - point[0], point[1]])
     if rng.random() < 0.3:
         values = cv2.GaussianBlur(np.ascontiguousarray(values), (0, 0), rng.uniform(0.4, 1.2))
     values = np.clip(values + rng.normal(0, rng.uniform(0, 0.05), values.shape), 0, 1)
@@ -135,30 +129,22 @@ def augmented(
     return np.rint(values * 255).astype(np.uint8), point
 
 
-def _narrowed(
-    values: npt.NDArray[np.float64],
-    point: npt.NDArray[np.float64] | None,
-    rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+def _narrowed(values: Doubles, point: Doubles, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
     """Cut a slab to a narrow field of view, around the cord where there is one."""
     rows, columns = values.shape
-    if point is None:
-        x, y = rng.uniform(0, columns), rng.uniform(0, rows)
-    else:
-        x, y = float(point[0]), float(point[1])
+    x, y = rng.uniform(0, (columns, rows)) if np.isnan(point).any() else point
     left, right = rng.uniform(10, 22, 2)
     back, front = rng.uniform(12, 70, 2)
     x0, y0 = max(0, int(x - left)), max(0, int(y - back))
-    cut = values[y0 : int(y + front) + 1, x0 : int(x + right) + 1]
-    return cut, None if point is None else point - (x0, y0)
+    return values[y0 : int(y + front) + 1, x0 : int(x + right) + 1], point - (x0, y0)
 
 
-def harvest(
+def collect_descriptors(
     examples: Iterable[Example],
     rng: np.random.Generator,
-    weights: npt.NDArray[np.float32] | None = None,
+    weights: Floats | None = None,
     every: int = 3,
-) -> tuple[Features, Features]:
+) -> tuple[Floats, Floats]:
     """Collect descriptors of the cord's centre and of places that are not the cord.
 
     Parameters
@@ -175,35 +161,23 @@ def harvest(
     right : (P, 576) float32
     wrong : (N, 576) float32
     """
-    right, wrong = [np.empty((0, optic.FEATURES), np.float32)], []
+    right, wrong = [], []
     for example in examples:
         for k in range(int(rng.integers(every)), len(example.pictures.images), every):
-            point = None if example.points is None else example.points[k]
-            if point is not None and not np.isfinite(point).all():
-                point = None
-            image, point = augmented(example.pictures.images[k], point, rng)
-            if point is not None:
-                right.append(optic.features(image, np.rint(point[None, ::-1]).astype(int)))
-            places = _wrong_places(image, point, rng, weights)
-            if len(places):
-                wrong.append(optic.features(image, places))
+            image, point = augmented(example.pictures.images[k], example.points[k], rng)
+            centre = np.rint(point[None, ::-1])
+            right.append(optic.features(image, centre[np.isfinite(centre).all(1)].astype(int)))
+            wrong.append(optic.features(image, _wrong_places(image, point, rng, weights)))
     return np.concatenate(right), np.concatenate(wrong)
 
 
 def _wrong_places(
-    image: npt.NDArray[np.uint8],
-    point: npt.NDArray[np.float64] | None,
-    rng: np.random.Generator,
-    weights: npt.NDArray[np.float32] | None,
+    image: Picture, point: Doubles, rng: np.random.Generator, weights: Floats | None
 ) -> npt.NDArray[np.intp]:
     """Rows and columns of places that are not the cord, (N, 2)."""
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    away = (
-        np.full(image.shape, np.inf)
-        if point is None
-        else np.hypot(columns - point[0], rows - point[1])
-    )
-    allowed = (away * detector.PIXEL_MM > RIGHT_MM) & detector.inner(image.shape)
+    away = np.hypot(columns - point[0], rows - point[1]) * optic.PIXEL_MM  # NaN without a cord
+    allowed = ~(away <= RIGHT_MM) & detector.inner(image.shape)
     if weights is not None:
         scores = np.where(allowed, optic.scores(image, weights), -np.inf)
         peaks = np.argwhere((scores == cv2.dilate(scores, np.ones((5, 5)))) & allowed)
@@ -215,14 +189,13 @@ def _wrong_places(
     return np.concatenate(picked)
 
 
-def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArray[np.float32]:
+def fit(right: Floats, wrong: Floats) -> Floats:
     """Logistic regression, both classes counting half.
 
     Parameters
     ----------
     right : (P, 576) float32
     wrong : (N, 576) float32
-    penalty : float
 
     Returns
     -------
@@ -235,11 +208,11 @@ def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArr
     centre = values.mean(axis=0)
     values = values - centre
 
-    def loss(trial: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+    def loss(trial: Doubles) -> tuple[float, Doubles]:
         margin = sign * (values @ trial[:-1].astype(np.float32) + trial[-1])
         slope = -share * sign / (1 + np.exp(np.minimum(margin, 500)))
-        gradient = (slope.astype(np.float32) @ values).astype(np.float64) + penalty * trial[:-1]
-        total = (share * np.logaddexp(0, -margin)).sum() + penalty * (trial[:-1] ** 2).sum() / 2
+        gradient = (slope.astype(np.float32) @ values).astype(np.float64) + PENALTY * trial[:-1]
+        total = (share * np.logaddexp(0, -margin)).sum() + PENALTY * (trial[:-1] ** 2).sum() / 2
         return float(total), np.append(gradient, slope.sum())
 
     start = np.zeros(optic.FEATURES + 1)
@@ -247,7 +220,7 @@ def fit(right: Features, wrong: Features, penalty: float = PENALTY) -> npt.NDArr
     return np.append(found[:-1], found[-1] - found[:-1] @ centre).astype(np.float32)
 
 
-def train(examples: Sequence[Example], seed: int, rounds: int = ROUNDS) -> npt.NDArray[np.float32]:
+def train(examples: Sequence[Example], seed: int, rounds: int = ROUNDS) -> Floats:
     """Train the weights: random negatives first, then rounds of hard ones.
 
     Parameters
@@ -260,27 +233,24 @@ def train(examples: Sequence[Example], seed: int, rounds: int = ROUNDS) -> npt.N
     -------
     (577,) float32
     """
-    right, wrong = harvest(examples, np.random.default_rng([seed, 0]), every=2)
+    right, wrong = collect_descriptors(examples, np.random.default_rng([seed, 0]), every=2)
     weights = fit(right, wrong)
     for k in range(1, rounds + 1):
-        more_right, more_wrong = harvest(examples, np.random.default_rng([seed, k]), weights)
-        right = np.concatenate([right, more_right])
-        wrong = np.concatenate([wrong, more_wrong])
+        more = collect_descriptors(examples, np.random.default_rng([seed, k]), weights)
+        right, wrong = np.concatenate([right, more[0]]), np.concatenate([wrong, more[1]])
         weights = fit(right, wrong)
         logger.info("round %d: %d right, %d wrong", k, len(right), len(wrong))
     return weights
 
 
-def examined(
-    weights: npt.NDArray[np.float32], examples: Sequence[Example]
-) -> tuple[list[float], list[float]]:
+def examined(weights: Floats, examples: Sequence[Example]) -> tuple[list[float], list[float]]:
     """Evidence of each scan, and mean distance in mm to the cord of each scan that has one."""
     seen, errors = [], []
     for example in examples:
         pixels, scores = trace(example.pictures, weights)
         seen.append(evidence(scores, example.pictures.spacing_mm[2]))
-        if example.points is not None:
-            apart = np.linalg.norm(pixels - example.points, axis=1) * detector.PIXEL_MM
+        apart = np.linalg.norm(pixels - example.points, axis=1) * optic.PIXEL_MM
+        if np.isfinite(apart).any():
             errors.append(float(np.nanmean(apart)))
     return seen, errors
 

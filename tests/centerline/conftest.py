@@ -64,4 +64,4 @@ def disc_example(seed: int, cord: bool = True) -> Example:
         points.append((x, y))
     grid = Grid((50, 60, 6), np.diag([-1, 1, 4.0, 1]))
     pictures = detector.Slabs(grid, np.stack(images), np.arange(6.0))
-    return Example(pictures, np.array(points) if cord else None)
+    return Example(pictures, np.array(points) if cord else np.full((6, 2), np.nan))

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import logging
-import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,23 +18,22 @@ from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
 SHAPE = (20, 22, 6)
-FOUND = Centerline(Grid(SHAPE, LAS), np.ones((6, 2)), "embedded (detector test)")
-
-
-@pytest.fixture
-def image() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-
-
-@pytest.fixture
-def grid() -> Grid:
-    return Grid(SHAPE, LAS)
+GRID = Grid(SHAPE, LAS)
+IMAGE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+FOUND = Centerline(GRID, np.ones((6, 2)), "embedded (detector test)")
+COURSE = [[10 + z, 5] for z in range(6)]
 
 
 @pytest.fixture
 def no_sct(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SCT_DIR", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+
+
+@pytest.fixture
+def models_only(sct_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SCT's models without SCT's commands."""
+    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 @pytest.fixture
@@ -54,151 +54,152 @@ def line_mask(slices: range | list[int]) -> np.ndarray:
     return mask
 
 
-def fake_sct(root: Path, script: str) -> Path:
+def fake_sct(root: Path, script: str) -> str:
     """Make an SCT installation whose centerline command is a shell script."""
     (root / "bin").mkdir(parents=True)
     (root / "data" / "optic_models").mkdir(parents=True)
     for name, text in {"sct_get_centerline": script, "sct_version": "echo test"}.items():
         command = root / "bin" / name
         command.write_text(f"#!/bin/sh\n{text}\n")
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    return root
+        command.chmod(0o755)
+    return str(root)
 
 
 @pytest.mark.usefixtures("no_sct", "cord_everywhere")
 def test_auto_without_sct_is_the_embedded_detector_and_says_so(
-    image: np.ndarray, grid: Grid, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        line = find.centerline(image, grid)
-    assert line.method == FOUND.method
+        assert find.centerline(IMAGE, GRID).method == FOUND.method
     assert "SCT was not found: the embedded detector" in caplog.text
 
 
 @pytest.mark.sct
-@pytest.mark.usefixtures("sct_dir", "cord_everywhere")
+@pytest.mark.usefixtures("models_only", "cord_everywhere")
 @pytest.mark.parametrize("method", ["auto", "svm"])
-def test_scts_weights_alone_give_optic_computed_here(
-    image: np.ndarray, grid: Grid, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    line = find.centerline(image, grid, method, contrast="t2_ax")
+def test_scts_weights_alone_give_optic_computed_here(method: str) -> None:
+    line = find.centerline(IMAGE, GRID, method, contrast="t2_ax")
     assert line.method == "svm (OptiC computed here with SCT's weights)"
     assert line.covered.all()
 
 
 @pytest.mark.usefixtures("cord_everywhere")
-def test_where_scts_command_is_installed_svm_runs_it(
-    image: np.ndarray, grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("method", "name", "arguments"),
+    [("auto", "svm", "-method optic -c t2s"), ("viewer", "viewer", "-method viewer")],
+)
+def test_where_scts_command_is_installed_it_draws_the_line(
+    method: str, name: str, arguments: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    result = save(tmp_path / "result.nii.gz", line_mask(range(6)))
-    root = fake_sct(tmp_path / "sct", f'echo "$@" > "{tmp_path}/said"; cp "{result}" "$8"')
-    monkeypatch.setenv("SCT_DIR", str(root))
-    line = find.centerline(image, grid, "auto", contrast="t2s")
-    said = (tmp_path / "said").read_text().split()
-    assert line.method == "svm (SCT's sct_get_centerline)"
-    assert line.xy.tolist() == [[10 + z, 5] for z in range(6)]
-    assert said[:7] == ["-i", "scan.nii", "-method", "optic", "-c", "t2s", "-o"]
-
-
-def test_the_viewer_is_scts(
-    image: np.ndarray, grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    result = save(tmp_path / "result.nii.gz", line_mask([0, 5]))
-    root = fake_sct(tmp_path / "sct", f'cp "{result}" "$6"')
-    monkeypatch.setenv("SCT_DIR", str(root))
-    line = find.centerline(image, grid, "viewer")
-    assert line.method == "viewer (SCT's sct_get_centerline)"
-    assert line.xy[2].tolist() == [12, 5]
+    result, said = save(tmp_path / "result.nii.gz", line_mask([0, 5])), tmp_path / "said"
+    script = f'echo "$@" > "{said}"; while [ "$1" != -o ]; do shift; done; cp "{result}" "$2"'
+    monkeypatch.setenv("SCT_DIR", fake_sct(tmp_path / "sct", script))
+    line = find.centerline(IMAGE, GRID, method, contrast="t2s")
+    assert line.method == f"{name} (SCT's sct_get_centerline)"
+    assert line.xy.tolist() == COURSE
+    assert said.read_text().startswith(f"-i scan.nii {arguments} -o ")
 
 
 def test_a_command_that_writes_nothing_is_an_error(
-    image: np.ndarray, grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", "exit 0")))
+    monkeypatch.setenv("SCT_DIR", fake_sct(tmp_path / "sct", "exit 0"))
     with pytest.raises(SctError, match="wrote no centerline"):
-        find.centerline(image, grid, "svm")
+        find.centerline(IMAGE, GRID, "svm")
 
 
 @pytest.mark.sct
-@pytest.mark.usefixtures("sct_dir")
-def test_the_viewer_without_scts_commands_says_what_to_install(
-    image: np.ndarray, grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.mark.usefixtures("models_only")
+def test_the_viewer_without_scts_commands_says_what_to_install() -> None:
     with pytest.raises(SctError, match="sct_get_centerline was not found; install it"):
-        find.centerline(image, grid, "viewer")
+        find.centerline(IMAGE, GRID, "viewer")
 
 
 @pytest.mark.usefixtures("no_sct")
 @pytest.mark.parametrize("method", ["svm", "cnn", "viewer"])
-def test_methods_of_sct_without_sct_are_refused(image: np.ndarray, grid: Grid, method: str) -> None:
+def test_methods_of_sct_without_sct_are_refused(method: str) -> None:
     with pytest.raises(SctError, match="SCT_DIR"):
-        find.centerline(image, grid, method)
+        find.centerline(IMAGE, GRID, method)
 
 
 @pytest.mark.sct
-@pytest.mark.usefixtures("sct_dir")
+@pytest.mark.usefixtures("models_only")
 @pytest.mark.parametrize("method", ["auto", "svm", "cnn", "embedded"])
-def test_a_volume_without_a_cord_is_refused_whatever_the_method(
-    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_volume_without_a_cord_is_refused_whatever_the_method(method: str) -> None:
     noise = np.random.default_rng(0).normal(500, 100, (60, 70, 30)).astype(np.float32)
     with pytest.raises(CenterlineError, match=r"no spinal cord was (recognised|found)"):
         find.centerline(noise, Grid(noise.shape, np.diag([-1.0, 1.0, 3.0, 1.0])), method)
 
 
 @pytest.mark.parametrize("method", ["file", "auto"])
-def test_a_mask_file_gives_its_centre_in_each_slice(
-    image: np.ndarray, grid: Grid, method: str, tmp_path: Path
-) -> None:
+def test_a_mask_file_gives_its_centre_in_each_slice(method: str, tmp_path: Path) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[8:11, 4:9, 1:5] = 1
-    file = save(tmp_path / "cord.nii.gz", mask)
-    line = find.centerline(image, grid, method, file=file)
+    line = find.centerline(IMAGE, GRID, method, file=save(tmp_path / "cord.nii.gz", mask))
     assert line.method == "file (cord.nii.gz)"
     assert np.flatnonzero(line.covered).tolist() == [1, 2, 3, 4]
     assert line.xy[1].tolist() == [9, 6]
 
 
-def test_the_file_may_store_its_axes_in_another_order(
-    image: np.ndarray, grid: Grid, tmp_path: Path
+def test_gaps_of_a_file_with_other_axes_are_interpolated_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored = nib.Nifti1Image(line_mask(range(6)), LAS).as_reoriented([[2, -1], [0, 1], [1, -1]])
-    nib.save(stored, tmp_path / "turned.nii.gz")
-    line = find.centerline(image, grid, "file", file=tmp_path / "turned.nii.gz")
-    assert line.xy.tolist() == [[10 + z, 5] for z in range(6)]
-
-
-def test_gaps_of_the_file_are_interpolated_with_a_warning(
-    image: np.ndarray, grid: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = save(tmp_path / "gaps.nii.gz", line_mask([0, 1, 4]))
-    line = find.centerline(image, grid, "file", file=file)
+    drawn = nib.Nifti1Image(line_mask([0, 1, 4]), LAS).as_reoriented([[2, -1], [0, 1], [1, -1]])
+    nib.save(drawn, tmp_path / "gaps.nii.gz")
+    line = find.centerline(IMAGE, GRID, "file", file=tmp_path / "gaps.nii.gz")
     assert "2 slices between others have no point" in caplog.text
-    assert line.xy[:5].tolist() == [[10 + z, 5] for z in range(5)]
+    assert line.xy[:5].tolist() == COURSE[:5]
     assert not line.covered[5]
 
 
-def test_an_empty_file_is_refused(image: np.ndarray, grid: Grid, tmp_path: Path) -> None:
-    file = save(tmp_path / "empty.nii.gz", line_mask([]))
-    with pytest.raises(CenterlineError, match=r"empty\.nii\.gz: the mask is empty"):
-        find.centerline(image, grid, "file", file=file)
+MOVED = LAS + np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 3], [0, 0, 0, 0]])
+WAVE = np.column_stack([10 + np.sin(np.arange(6.0)), 5.3 + np.arange(6) / 7, np.arange(6.0)])
 
 
-@pytest.mark.parametrize("change", ["shifted", "cropped"])
-def test_a_file_on_another_grid_is_refused_with_both_grids(
-    image: np.ndarray, grid: Grid, change: str, tmp_path: Path
+def csv_of(path: Path, points: np.ndarray = WAVE) -> Path:
+    np.savetxt(path, points, delimiter=",")  # as SCT does
+    return path
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda at: save(at / "a.nii.gz", line_mask([])), r"a\.nii\.gz: the mask is empty"),
+        (lambda at: save(at / "a.nii.gz", line_mask(range(6)), MOVED), "20 × 22 × 6 .* 3.0 mm, in"),
+        (lambda at: save(at / "a.nii.gz", line_mask(range(6))[1:]), r"19 × .*\(20 × 22 × 6 voxels"),
+        (lambda at: at / "away.csv", r"away\.csv: cannot be read"),
+        (lambda at: csv_of(at / "far.csv", WAVE + np.array([0, 0, 1])), r"far\.csv: row 6 is"),
+    ],
+    ids=["empty", "shifted", "cropped", "missing", "outside"],
+)
+def test_a_file_that_does_not_fit_the_scan_is_refused(
+    made: Callable[[Path], Path], said: str, tmp_path: Path
 ) -> None:
-    affine, mask = LAS.copy(), line_mask(range(6))
-    if change == "shifted":
-        affine[2, 3] = 3
-    else:
-        mask = mask[1:]
-    file = save(tmp_path / "other.nii.gz", mask, affine)
-    with pytest.raises(GeometryError, match="20 × 22 × 6 voxels of 1 × 1 × 1 mm"):
-        find.centerline(image, grid, "file", file=file)
+    with pytest.raises((CenterlineError, GeometryError), match=said):
+        find.centerline(IMAGE, GRID, "file", file=made(tmp_path))
+
+
+@pytest.mark.parametrize("given", ["line.csv", "line.nii.gz"])
+def test_a_csv_gives_the_line_in_full_digits_by_itself_or_beside_its_image(
+    given: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.zeros(SHAPE)
+    mask[tuple(np.rint(WAVE).astype(int).T)] = 1
+    save(tmp_path / "line.nii.gz", mask)
+    csv_of(tmp_path / "line.csv")
+    line = find.centerline(IMAGE, GRID, file=tmp_path / given)
+    np.testing.assert_array_equal(line.xy, WAVE[:, :2])
+    assert line.method == "file (line.csv)"
+    assert caplog.messages == []
+
+
+def test_a_csv_of_another_line_beside_an_image_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = save(tmp_path / "line.nii.gz", line_mask(range(6)))
+    csv_of(tmp_path / "line.csv")
+    assert find.centerline(IMAGE, GRID, file=file).xy.tolist() == COURSE
+    assert "line.csv: holds another line than line.nii.gz" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -210,11 +211,9 @@ def test_a_file_on_another_grid_is_refused_with_both_grids(
         ({"method": "svm", "file": Path("x.nii.gz")}, "not with svm"),
     ],
 )
-def test_wrong_use_is_named(
-    image: np.ndarray, grid: Grid, arguments: dict[str, object], message: str
-) -> None:
+def test_wrong_use_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        find.centerline(image, grid, **arguments)
+        find.centerline(IMAGE, GRID, **arguments)
 
 
 @pytest.mark.usefixtures("no_sct")
@@ -232,9 +231,9 @@ def test_a_method_is_another_with_another_detector_or_another_sct(
         found.append(find.identity(by_itself))
     for version in ("6.5", "7.1"):
         root = fake_sct(tmp_path / version, "true")
-        (root / "spinalcordtoolbox").mkdir()
-        (root / "spinalcordtoolbox" / "version.txt").write_text(version)
-        monkeypatch.setenv("SCT_DIR", str(root))
+        (tmp_path / version / "spinalcordtoolbox").mkdir()
+        (tmp_path / version / "spinalcordtoolbox" / "version.txt").write_text(version)
+        monkeypatch.setenv("SCT_DIR", root)
         found += [find.identity(method) for method in of_sct]
     assert len(set(found)) == 2 + 2 * len(of_sct)
 
@@ -245,28 +244,16 @@ def test_a_file_is_no_method_with_an_identity() -> None:
 
 
 @pytest.mark.sct
-@pytest.mark.usefixtures("sct_dir")
-def test_every_method_of_scts_knows_its_weights(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.mark.usefixtures("models_only")
+def test_every_method_of_scts_knows_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    automatic = find.identity()
     found = {find.identity(method) for method in ("svm", "cnn", "embedded")}
     assert len(found) == 3
-    assert find.identity("svm") == find.identity()
+    assert find.identity("svm") == automatic != find.identity(contrast="t1")
     monkeypatch.setattr(find.sct_centerline, "ctr_model", lambda _contrast: b"another")
     assert find.identity("cnn") not in found
-
-
-@pytest.mark.sct
-@pytest.mark.usefixtures("sct_dir")
-def test_the_automatic_method_knows_scts_weights(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    before = find.identity()
-    assert before != find.identity(contrast="t1")
     monkeypatch.delenv("SCT_DIR")
-    assert find.identity() != before
+    assert find.identity() != automatic
 
 
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
@@ -307,45 +294,6 @@ def test_blank_planes_do_not_move_the_line(
         found.xy[found.covered] - shift[:2], expected.xy[expected.covered], atol=1e-3
     )
     assert caplog.messages[-1].startswith("no signal in")
-
-
-WAVE = np.column_stack([10 + np.sin(np.arange(6.0)), 5.3 + np.arange(6) / 7, np.arange(6.0)])
-
-
-def csv_of(path: Path, points: np.ndarray = WAVE) -> Path:
-    np.savetxt(path, points, delimiter=",")  # as SCT does
-    return path
-
-
-@pytest.mark.parametrize("given", ["line.csv", "line.nii.gz"])
-def test_a_csv_gives_the_line_in_full_digits_by_itself_or_beside_its_image(
-    given: str, image: np.ndarray, grid: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    mask = np.zeros(SHAPE)
-    mask[tuple(np.rint(WAVE).astype(int).T)] = 1
-    save(tmp_path / "line.nii.gz", mask)
-    csv_of(tmp_path / "line.csv")
-    line = find.centerline(image, grid, file=tmp_path / given)
-    np.testing.assert_array_equal(line.xy, WAVE[:, :2])
-    assert line.method == "file (line.csv)"
-    assert caplog.messages == []
-
-
-def test_a_csv_of_another_line_beside_an_image_is_not_used(
-    image: np.ndarray, grid: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = save(tmp_path / "line.nii.gz", line_mask(range(6)))
-    csv_of(tmp_path / "line.csv")
-    line = find.centerline(image, grid, file=file)
-    assert line.xy.tolist() == [[10 + z, 5] for z in range(6)]
-    assert "line.csv: holds another line than line.nii.gz" in caplog.text
-
-
-def test_a_csv_that_cannot_be_read_is_named(image: np.ndarray, grid: Grid, tmp_path: Path) -> None:
-    with pytest.raises(CenterlineError, match=r"away\.csv: cannot be read"):
-        find.centerline(image, grid, file=tmp_path / "away.csv")
-    with pytest.raises(CenterlineError, match=r"far\.csv: row 6 is"):
-        find.centerline(image, grid, file=csv_of(tmp_path / "far.csv", WAVE + np.array([0, 0, 1])))
 
 
 def block(half: int, slices: slice = slice(None)) -> np.ndarray:
