@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sct_lesion_losses.cli.parser import FAILED, FILE, FOLDER, SWITCH, command, option
+from sct_lesion_losses.cli.parser import FAILED, command, option
 from sct_lesion_losses.errors import BundleError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,14 @@ COLUMNS = ("name", "version", "threshold", "kind", "loss", "folder")
 )
 @click.argument("action", type=click.Choice(ACTIONS), metavar="{" + ",".join(ACTIONS) + "}")
 @click.argument("bundle", required=False, metavar="[<bundle>]")
-@option("-o", FILE, "Zip file of export.", dest="out", shown="<bundle>.zip in the current folder")
+@option("-o <file>", "Zip file of export.", dest="out", shown="<bundle>.zip in the current folder")
 @option(
-    "-ofolder",
-    FOLDER,
+    "-ofolder <folder>",
     "Folder in which import makes the folder of the bundle.",
     dest="folder",
     shown="~/.local/share/sct_lesion_losses/bundles",
 )
-@option("-force", SWITCH, "Replace a zip file or bundle that exists.")
+@option("-force {0,1}", "Replace a zip file or bundle that exists.")
 def main(
     action: str, bundle: str | None, out: Path | None, folder: Path | None, force: bool
 ) -> int:
@@ -103,23 +102,18 @@ def _list() -> int:
 
 def _verify(bundle: str | None) -> int:
     """Check one bundle or all, and print a line for each."""
-    from sct_lesion_losses.bundle import store
+    from sct_lesion_losses.bundle import check, store
 
     folders = store.available() if bundle is None else {bundle: store.find(bundle)}
     if not folders:
         raise BundleError(f"there is no bundle to verify; see {NAME} import")
-    whole = [_is_whole(name, folder) for name, folder in folders.items()]
-    return 0 if all(whole) else FAILED
-
-
-def _is_whole(name: str, folder: Path) -> bool:
-    from sct_lesion_losses.bundle import check
-
-    try:
-        check.verify(folder)
-    except BundleError as error:
-        click.echo(f"{name}: FAILED")
-        click.echo(f"{NAME}: error: {error}", err=True)
-        return False
-    click.echo(f"{name}: OK")
-    return True
+    status = 0
+    for name, folder in folders.items():
+        found = "OK"
+        try:
+            check.verify(folder)
+        except BundleError as error:
+            click.echo(f"{NAME}: error: {error}", err=True)
+            found, status = "FAILED", FAILED
+        click.echo(f"{name}: {found}")
+    return status

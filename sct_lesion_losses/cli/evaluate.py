@@ -9,7 +9,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, JOBS, PRESET
-from sct_lesion_losses.cli.parser import FILE, FOLDER, TEXT, command, command_line, option
+from sct_lesion_losses.cli.parser import command, option
 
 
 @command(
@@ -20,25 +20,21 @@ from sct_lesion_losses.cli.parser import FILE, FOLDER, TEXT, command, command_li
     "output folder is not computed again.",
 )
 @option(
-    "-bundle",
-    TEXT,
+    "-bundle <str> [<str> ...]",
     "Model bundles: names or folders. sct: the lesion model of SCT, by its p-map and as "
     "sct_deepseg_lesion runs it.",
     dest="bundles",
     mandatory=True,
-    many=True,
 )
 @option(
-    "-i",
-    FILE,
+    "-i <file>",
     "Cohort: a BIDS folder, or a TSV; with a column split (sct_train_lesion writes split.tsv), the "
     "scans of unseen are evaluated, and those of thr-optimization tune the threshold of sct.",
     dest="data",
     mandatory=True,
 )
 @option(
-    "-ofolder",
-    FOLDER,
+    "-ofolder <folder>",
     "Where to write scores.tsv, lesions.tsv, their descriptions, and the tables.",
     dest="folder",
     mandatory=True,
@@ -56,6 +52,6 @@ def main(bundles: tuple[str, ...], data: Path, folder: Path, jobs: int, **values
     settings = evaluate.EvaluateSettings(InferenceSettings.taken_from(values), **values)
     with talk.progress("evaluating") as report:
         evaluate.run(
-            bundles, data, folder, settings, jobs=jobs, command=command_line(), report=report
+            bundles, data, folder, settings, jobs=jobs, command=talk.command_line(), report=report
         )
     click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")

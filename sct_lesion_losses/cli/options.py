@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.centerline import METHODS, UNATTENDED
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FLOAT,
-    SWITCH,
-    TEXT,
-    choice,
-    float_range,
-    int_range,
-    option,
-)
+from sct_lesion_losses.cli.parser import choice, float_range, int_range, option
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.inference import ENGINES, PRECISIONS
 from sct_lesion_losses.metrics import PRESETS
@@ -45,7 +36,6 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 SHARE = float_range(0, 1)
-COUNT = int_range(1)
 BACKENDS = ("tensorflow", "jax", "torch")  # in the order of preference
 DEVICES = ("auto", "cpu", "gpu")
 # TensorFlow's, then JAX's, and those of what either computes with
@@ -134,52 +124,50 @@ def _native_stderr_closed() -> Iterator[None]:
 
 ENGINE = option(
     "-engine",
-    choice(ENGINES),
     "Inference engine. auto: openvino where it is installed.",
+    kind=choice(ENGINES),
     default="auto",
 )
 PRECISION = option(
     "-precision",
-    choice(PRECISIONS),
     "Precision of the network; bfloat16 needs openvino.",
+    kind=choice(PRECISIONS),
     default="float32",
 )
 CENTERLINE = option(
     "-centerline",
-    choice(METHODS),
     f"How the spinal cord is found. {'; '.join(f'{name}: {by}' for name, by in METHODS.items())}.",
+    kind=choice(METHODS),
     default="auto",
     shown="auto; file with -file_centerline",
 )
 COHORT_CENTERLINE = option(
     "-centerline",
-    choice(("cohort", *UNATTENDED)),
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
+    kind=choice(("cohort", *UNATTENDED)),
     default="cohort",
 )
 CONTRAST = option(
     "-c",
-    choice(CONTRASTS),
     "Contrast, where a model of the toolbox is used (lesions of sct, centerline).",
+    kind=choice(CONTRASTS),
     dest="contrast",
     default="t2",
 )
 PRESET = option(
     "-preset",
-    choice(PRESETS),
     "By which rule predicted lesions count as detected.",
+    kind=choice(PRESETS),
     default="paper",
 )
 LESIONS = option(
-    "-lesions",
-    SWITCH,
+    "-lesions {0,1}",
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
 )
-JOBS = option("-jobs", COUNT, "Scans worked on at the same time.", default=1)
+JOBS = option("-jobs <int>", "Scans worked on at the same time.", default=1)
 
 COHORT = option(
-    "-i",
-    FILE,
+    "-i <file>",
     "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
     "subject and, optionally, site, split, centerline.",
     dest="cohort",
@@ -187,117 +175,117 @@ COHORT = option(
 )
 SPLIT = together(
     option(
-        "-lesion_free",
-        SHARE,
+        "-lesion_free <float>",
         "Share of the lesion-free subjects to train on; the others are unseen.",
+        kind=SHARE,
         default=0.0,
     ),
     option(
-        "-lesion_free_tuning",
-        SHARE,
+        "-lesion_free_tuning <float>",
         "Share of the lesion-free subjects in thr-optimization, for sct_tune_lesion.",
+        kind=SHARE,
         default=0.0,
     ),
-    option("-unseen_sites", TEXT, "Sites that are never trained on.", many=True),
+    option("-unseen_sites <str> [<str> ...]", "Sites that are never trained on."),
 )
 SPLIT_SEED = option(
-    "-split_seed", int_range(0), "Seed of the split, where the cohort has none.", default=0
+    "-split_seed <int>",
+    "Seed of the split, where the cohort has none.",
+    kind=int_range(0),
+    default=0,
 )
 MACHINE = together(
     option(
         "-backend",
-        choice(BACKENDS),
         "What Keras runs on.",
+        kind=choice(BACKENDS),
         shown="$KERAS_BACKEND, else the first that is installed",
     ),
     option(
         "-device",
-        choice(DEVICES),
         "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
+        kind=choice(DEVICES),
         default="auto",
     ),
-    option("-threads", COUNT, "CPU threads to compute with.", shown="all cores"),
+    option("-threads <int>", "CPU threads to compute with.", shown="all cores"),
 )
-LOSS = option("-loss", choice(tuple(losses.LOSSES)), "Loss function.", default="tversky")
+LOSS = option("-loss <str>", "Loss function.", kind=choice(tuple(losses.LOSSES)), default="tversky")
 RECIPE = together(
     option(
-        "-loss_numbers",
-        TEXT,
+        "-loss_numbers <str> [<str> ...]",
         "Numbers of the loss, fn_weight=0.8 for example.",
         dest="numbers",
         shown="those of its paper",
-        many=True,
     ),
-    option("-epochs", COUNT, "Epochs of training.", dest="epochs_planned", shown="300"),
-    option("-batch", COUNT, "Patches per step.", dest="batch_size", shown="8"),
-    option("-rate", FLOAT, "Learning rate at the start.", shown="0.0001; 1 for combo"),
+    option("-epochs <int>", "Epochs of training.", dest="epochs_planned", shown="300"),
+    option("-batch <int>", "Patches per step.", dest="batch_size", shown="8"),
+    option("-rate <float>", "Learning rate at the start.", shown="0.0001; 1 for combo"),
     option(
-        "-optimiser", choice(("adam", "adadelta")), "Optimiser.", shown="adam; adadelta for combo"
+        "-optimiser",
+        "Optimiser.",
+        kind=choice(("adam", "adadelta")),
+        shown="adam; adadelta for combo",
     ),
     option(
-        "-patience",
-        COUNT,
+        "-patience <int>",
         "Epochs without a better validation loss after which the rate is lowered.",
         shown="15",
     ),
-    option("-rate_factor", FLOAT, "What the rate is then multiplied by.", shown="0.5"),
+    option("-rate_factor <float>", "What the rate is then multiplied by.", shown="0.5"),
     option(
-        "-early_stop",
-        COUNT,
+        "-early_stop <int>",
         "Epochs without a better validation loss after which the training ends.",
         dest="stop_patience",
         shown="never",
     ),
-    option("-patches_per_epoch", COUNT, "Patches drawn per epoch.", shown="all"),
+    option("-patches_per_epoch <int>", "Patches drawn per epoch.", shown="all"),
     option(
-        "-lesion_share",
-        SHARE,
+        "-lesion_share <float>",
         "Share of the drawn patches that hold lesion.",
+        kind=SHARE,
         shown="as they come",
     ),
-    option("-validation_patches", COUNT, "Patches scored after each epoch.", shown="all"),
-    option("-mirrors", SWITCH, "Mirror patches along each axis, at random.", default=True),
+    option("-validation_patches <int>", "Patches scored after each epoch.", shown="all"),
+    option("-mirrors {0,1}", "Mirror patches along each axis, at random.", default=True),
     option(
-        "-rotations",
-        SWITCH,
+        "-rotations {0,1}",
         "Turn patches by multiples of 90 degrees in the axial plane, at random.",
         default=True,
     ),
     option(
-        "-shift",
-        float_range(0, 10),
+        "-shift <float>",
         "Move the centerline by up to this, in mm (whole voxels of 0.5 mm), as augmentation.",
+        kind=float_range(0, 10),
         dest="shift_mm",
         default=0.0,
         shown="0",
     ),
     option(
-        "-intensity",
-        SHARE,
+        "-intensity <float>",
         "Probability of each change of intensity (gamma, bias, blur, noise) as augmentation.",
+        kind=SHARE,
         default=0.0,
         shown="0",
     ),
     option(
         "-precision",
-        choice(("float32", "mixed_bfloat16", "mixed_float16")),
         "Precision of the network while it trains.",
+        kind=choice(("float32", "mixed_bfloat16", "mixed_float16")),
         shown="float32",
     ),
     option(
-        "-filters",
-        COUNT,
+        "-filters <int> [<int> ...]",
         "Filters of the U-Net's levels, from the finest.",
         shown="16 32 64; with -init those of the start",
-        many=True,
     ),
     option(
-        "-prior",
-        FLOAT,
+        "-prior <float>",
         "Lesion probability that the untrained network starts from; 0.02 saves many steps.",
         shown="0.5",
     ),
-    option("-seed", int_range(0), "Seed of weights, patches and augmentation.", default=0),
+    option(
+        "-seed <int>", "Seed of weights, patches and augmentation.", kind=int_range(0), default=0
+    ),
 )
 
 

@@ -3,9 +3,9 @@
 A command module holds one command, which is called with a list of arguments::
 
     @command("sct_rethreshold_lesion", help="Another mask from a stored p-map.")
-    @option("-i", FILE, "P-map to threshold.", dest="image", mandatory=True)
-    @option("-thr", float_range(0, 1), "Decision threshold.", dest="threshold", default=0.5)
-    def main(image: Path, threshold: float) -> int | None: ...
+    @option("-i <file>", "P-map to threshold.", dest="image", mandatory=True)
+    @option("-thr <float>", "Decision threshold.", kind=float_range(0, 1), default=0.5)
+    def main(image: Path, thr: float) -> int | None: ...
 
     status = main(["-i", "pmap.nii.gz"])
 
@@ -22,8 +22,8 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -38,17 +38,13 @@ from sct_lesion_losses.errors import LesionError
 FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
 GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
 HELP = ("-h", "--help")
-_MISC = ("-r", "-v", "-h")
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_WORDS = {"number": "float", "whole number": "int", "text": "str"}  # of SCT's help
-_LONGEST_METAVAR = 60  # of a page of 80 columns
 
 
 class Terminated(BaseException):
     """SIGTERM arrived: unwinds the work, so that temporary files are removed."""
 
-
-_ARRIVED = threading.Event()
+    arrived = False  # since the last command began; an exception can be swallowed
 
 
 @contextmanager
@@ -56,10 +52,10 @@ def sigterm() -> Iterator[None]:
     """Raise :class:`Terminated` on SIGTERM for the length of the block."""
 
     def stop(_signal: int, _frame: object) -> None:
-        _ARRIVED.set()
+        Terminated.arrived = True
         raise Terminated
 
-    _ARRIVED.clear()
+    Terminated.arrived = False
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -69,16 +65,12 @@ def sigterm() -> Iterator[None]:
 
 def stop_if_terminated() -> None:
     """Raise :class:`Terminated` where SIGTERM arrived and something swallowed the exception."""
-    if _ARRIVED.is_set():
+    if Terminated.arrived:
         raise Terminated
 
 
 class _Path(click.Path):
     """A path whose name can be written into a sidecar."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(path_type=Path, readable=False)  # an error of that scan alone
-        self.name = name
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if any("\ud800" <= letter <= "\udfff" for letter in str(value)):
@@ -111,60 +103,65 @@ class _Switch(click.Choice):  # type: ignore[type-arg]  # generic since click 8.
         return super().convert(value, param, ctx) == "1"
 
 
-FILE, FOLDER = _Path("file"), _Path("folder")
-TEXT = click.STRING
-FLOAT = _Float()
-SWITCH = _Switch(("0", "1"))
 choice, int_range, float_range = click.Choice, _Int, _Float
+_PATH = _Path(path_type=Path, readable=False)  # what cannot be read is an error of that scan alone
+_KINDS: dict[str, click.ParamType[Any]] = {
+    "<file>": _PATH,
+    "<folder>": _PATH,
+    "<str>": click.STRING,
+    "<int>": _Int(1),
+    "<float>": _Float(),
+    "{0,1}": _Switch(("0", "1")),
+}
 
 
 def option(
-    name: str,
-    kind: click.ParamType[Any],
+    usage: str,
     help: str,  # noqa: A002 - click's own word
     *,
+    kind: click.ParamType[Any] | None = None,
     dest: str | None = None,
     default: Any = None,
     shown: str | None = None,
     mandatory: bool = False,
-    many: bool = False,
 ) -> Callable[[Any], Any]:
     """Add an option to a command.
 
     Parameters
     ----------
-    name : str
-        `-ofolder`, for example.
-    kind : ParamType
-        FILE, FOLDER, TEXT, FLOAT, SWITCH, `choice([…])`, `int_range(…)` or `float_range(…)`.
+    usage : str
+        Name and value as the help shows them: ``-ofolder <folder>``, or ``-i <file> [<file> ...]``
+        for values up to the next option, of which the function receives a tuple. ``<int>`` is a
+        number from 1 on; ``{0,1}`` is a switch, off unless `default` or `shown` says otherwise.
     help : str
         One or more full sentences; the default is added.
+    kind : ParamType, optional
+        Another `int_range(…)` or `float_range(…)`, or a `choice([…])`, which the usage need not
+        show.
     dest : str, optional
         The parameter of the function that receives the value, if it is not called as the option.
     default, shown : optional
-        The value where the option is left out, and what the help says instead of it. A SWITCH is
-        off unless one of them says otherwise.
+        The value where the option is left out, and what the help says instead of it.
     mandatory : bool
-    many : bool
-        Takes values up to the next option; the function receives a tuple.
     """
-    metavar = f"<{_WORDS.get(kind.name, kind.name)}>"
+    name, _, metavar = usage.partition(" ")
     if isinstance(kind, click.Choice):
-        metavar = "{" + ",".join(kind.choices) + "}"
-        if len(metavar) > _LONGEST_METAVAR:
-            metavar, help = "<str>", f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
-    if kind is SWITCH and shown is None:
+        if metavar:
+            help = f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
+        else:
+            metavar = "{" + ",".join(kind.choices) + "}"
+    if metavar == "{0,1}" and shown is None:
         default = str(int(default or 0))
     if shown is None:
         shown = "" if default is None else str(default)
     return click.option(
         *([] if dest is None else [dest]),
         name,
-        type=kind,
-        metavar=metavar + (f" [{metavar} ...]" if many else ""),
+        type=kind or _KINDS[metavar.split()[0]],
+        metavar=metavar,
         help=f"{help} (default: {shown})" if shown else help,
         required=mandatory,
-        multiple=many,
+        multiple=metavar.endswith("...]"),
         **({} if default is None else {"default": default}),
     )
 
@@ -199,21 +196,21 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
     """
     first: list[str] = []
     out: list[str] = []
-    name, awaits = "", False
-    for arg in args:
+    name, rest = "", deque(args)
+    while rest:
+        arg = rest.popleft()
         start, equals, value = arg.partition("=")
-        if awaits and (not arg or arg in (*options, *HELP)):
-            break
-        if awaits or (options.get(name) and not _looks_like_option(arg)):
-            out += [name, arg]
-            awaits = False
-        elif arg in HELP:
+        if arg in HELP:
             return ["--help"]
-        elif start in options:
-            name, awaits = start, not value
-            if awaits and equals:
-                break
-            out += [name, value] if value else []
+        if start in options:
+            name = start
+            if not equals and rest and rest[0] not in (*options, *HELP):
+                value = rest.popleft()
+            if not value:
+                raise click.UsageError(f"{name} needs a value")
+            out += [name, value]
+        elif options.get(name) and not _looks_like_option(arg):
+            out += [name, arg]
         elif _looks_like_option(arg):
             near = difflib.get_close_matches(start, (*options, *HELP), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -223,8 +220,6 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
         else:
             of = f"{name} takes one value" if name else "it belongs to no option"
             raise click.UsageError(f"unexpected {arg!r}: {of}")
-    if awaits:
-        raise click.UsageError(f"{name} needs a value")
     return first + out
 
 
@@ -234,10 +229,9 @@ def _looks_like_option(arg: str) -> bool:
 
 _VERBOSITY = option(
     "-v",
-    choice(("0", "1", "2")),
     "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
     "traceback of an error.",
-    dest="verbosity",
+    kind=choice(("0", "1", "2")),
     default="1",
 )
 
@@ -257,7 +251,7 @@ class Command(click.Command):
         try:
             with sigterm():
                 context = self.make_context(self.name, list(args))
-                verbosity = int(context.params.pop("verbosity"))
+                verbosity = int(context.params.pop("v"))
                 with context, talk.logged(verbosity, args):
                     status = self.invoke(context)
                 stop_if_terminated()
@@ -272,13 +266,11 @@ class Command(click.Command):
             return NO_READER
         except KeyboardInterrupt:
             return self._fail("interrupted", INTERRUPTED)
-        except Terminated:
-            return self._fail("terminated", TERMINATED)
         except click.ClickException as error:
             click.echo(self.get_usage(self.context_class(self, info_name=self.name)), err=True)
             return self._fail(error.format_message(), error.exit_code)
-        except (Exception, SystemExit) as error:
-            if _ARRIVED.is_set():  # an import that it interrupts raises an error of its own
+        except (Exception, SystemExit, Terminated) as error:
+            if Terminated.arrived:  # an import that it interrupts raises an error of its own
                 return self._fail("terminated", TERMINATED)
             if verbosity >= 2:
                 traceback.print_exc()
@@ -294,8 +286,8 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check and rewrite the command line, then let click convert the values."""
         options = {o.opts[0]: o.multiple for o in self.params if isinstance(o, click.Option)}
-        ctx.meta[__name__] = pairs(args, options, len(options) < len(self.params))
-        return super().parse_args(ctx, list(ctx.meta[__name__]))
+        ctx.meta[talk.TYPED] = pairs(args, options, len(options) < len(self.params))
+        return super().parse_args(ctx, list(ctx.meta[talk.TYPED]))
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what has to be given."""
@@ -311,7 +303,7 @@ class Command(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for o in self.get_params(ctx):
             if isinstance(o, click.Option):
-                group = GROUPS[0 if o.required else 2 if o.opts[0] in _MISC else 1]
+                group = GROUPS[0 if o.required else 2 if o.opts[0] in ("-r", "-v", "-h") else 1]
                 name = ", ".join(o.opts) if o.is_flag else f"{o.opts[0]} {o.metavar}"
                 rows[group].append((name, o.help or ""))
         for group in filter(rows.get, GROUPS):
@@ -320,22 +312,6 @@ class Command(click.Command):
 
 
 command = partial(click.command, cls=Command)
-
-
-def command_line(image: Path | None = None) -> str:
-    """Return what was typed for the running command, without folders, one value an option.
-
-    Parameters
-    ----------
-    image : Path, optional
-        The scan that is at work: the others are left out.
-    """
-    context = click.get_current_context()
-    typed: list[str] = context.meta[__name__]
-    if image is not None:
-        kept = [pair for pair in zip(typed[::2], typed[1::2], strict=True) if pair[0] != "-i"]
-        typed = ["-i", str(image), *(word for pair in kept for word in pair)]
-    return talk.command_line([str(context.command.name), *typed])
 
 
 def describe(error: BaseException) -> str:

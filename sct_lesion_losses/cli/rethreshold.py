@@ -9,7 +9,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import LESIONS
-from sct_lesion_losses.cli.parser import FILE, FOLDER, command, command_line, float_range, option
+from sct_lesion_losses.cli.parser import command, float_range, option
 
 logger = logging.getLogger(__name__)
 
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 @command(
     "sct_rethreshold_lesion", help="Make another lesion mask from a p-map that `-pmap 1` wrote."
 )
-@option("-i", FILE, "P-map (3-D NIfTI file, probabilities).", dest="image", mandatory=True)
+@option("-i <file>", "P-map (3-D NIfTI file, probabilities).", dest="image", mandatory=True)
 @option(
-    "-thr",
-    float_range(0, 1, min_open=True),
+    "-thr <float>",
     "Decision threshold in (0, 1]: voxels of at least this probability are lesion.",
+    kind=float_range(0, 1, min_open=True),
     dest="threshold",
     mandatory=True,
 )
-@option("-o", FILE, "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
-@option("-ofolder", FOLDER, "Folder of the outputs.", dest="folder", shown="the current folder")
+@option("-o <file>", "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
+@option("-ofolder <folder>", "Folder of the outputs.", dest="folder", shown="the current folder")
 @LESIONS
 def main(
     image: Path, threshold: float, out: Path | None, folder: Path | None, lesions: bool
@@ -39,7 +39,7 @@ def main(
         names = default_outputs(image, threshold, folder)
     else:
         names = outputs.for_scan(image, out=out, folder=folder)
-    result = rethreshold(image, threshold, names, lesions=lesions, command=command_line())
+    result = rethreshold(image, threshold, names, lesions=lesions, command=talk.command_line())
     logger.info("%s: %s", image.name, result.found.load)
     for path in result.written:
         click.echo(path)

@@ -14,13 +14,8 @@ import click
 from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import (
     FAILED,
-    FILE,
-    FOLDER,
-    SWITCH,
-    TEXT,
     choice,
     command,
-    command_line,
     describe,
     float_range,
     option,
@@ -42,78 +37,66 @@ logger = logging.getLogger(__name__)
     "device.",
 )
 @option(
-    "-i",
-    FILE,
+    "-i <file> [<file> ...]",
     "Scans (3-D NIfTI files), or a BIDS folder.",
     dest="images",
     mandatory=True,
-    many=True,
 )
 @option(
-    "-o",
-    FILE,
-    "Name of the mask; for one scan.",
-    dest="out",
-    shown="<scan>_lesionseg.<extension>",
+    "-o <file>", "Name of the mask; for one scan.", dest="out", shown="<scan>_lesionseg.<extension>"
 )
 @option(
-    "-ofolder",
-    FOLDER,
+    "-ofolder <folder>",
     "Folder of the outputs.",
     dest="folder",
     shown="the current folder; for a BIDS folder, derivatives/sct_lesion_losses in it",
 )
 @option(
-    "-bundle",
-    TEXT,
+    "-bundle <str>",
     "Model bundle: a name, a folder, or sct for the toolbox's own lesion model.",
     default="default",
 )
 @option(
-    "-sct_rule",
-    SWITCH,
+    "-sct_rule {0,1}",
     "With -bundle sct: exactly what sct_deepseg_lesion does, with its two fixed thresholds "
     "and without overlapping patches.",
 )
 @options.CONTRAST
 @option(
-    "-thr",
-    float_range(0, 1),
+    "-thr <float>",
     "Decision threshold in (0, 1]; 0 writes the p-map alone.",
+    kind=float_range(0, 1),
     dest="threshold",
     shown="the bundle's tuned threshold",
 )
 @option(
-    "-lesion_point",
-    SWITCH,
+    "-lesion_point {0,1}",
     "Keep those predicted lesions only whose highest probability and volume reach what the "
     "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
 )
 @options.CENTERLINE
 @option(
-    "-file_centerline",
-    FILE,
+    "-file_centerline <file>",
     "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
     dest="centerline_file",
 )
-@option("-brain", SWITCH, "Whether the scan shows the brain; for -centerline cnn.", default=True)
+@option("-brain {0,1}", "Whether the scan shows the brain; for -centerline cnn.", default=True)
 @options.ENGINE
 @options.PRECISION
-@option("-pmap", SWITCH, "Also write the p-map.")
+@option("-pmap {0,1}", "Also write the p-map.")
 @options.LESIONS
-@option("-figure", SWITCH, "Also write a picture (PNG).")
-@option("-qc", FOLDER, "Add an entry to the toolbox's QC report in this folder.")
-@option("-qc-dataset", TEXT, "Dataset named in the QC report.")
-@option("-qc-subject", TEXT, "Subject named in the QC report.")
+@option("-figure {0,1}", "Also write a picture (PNG).")
+@option("-qc <folder>", "Add an entry to the toolbox's QC report in this folder.")
+@option("-qc-dataset <str>", "Dataset named in the QC report.")
+@option("-qc-subject <str>", "Subject named in the QC report.")
 @option(
     "-qc-plane",
-    choice(("axial", "sagittal")),
     "Plane of the QC report's images.",
+    kind=choice(("axial", "sagittal")),
     default="axial",
 )
 @option(
-    "-r",
-    SWITCH,
+    "-r {0,1}",
     "Remove temporary files; 0 also leaves the centerline beside the mask.",
     dest="remove",
     default=True,
@@ -127,7 +110,7 @@ def main(**values: Any) -> int:
     "sct_deepseg_lesion_tversky",
     help="Segment multiple sclerosis lesions on T2-weighted scans of the spinal cord with the "
     "bundle tversky, at its tuned decision threshold. Research software, not a medical device.",
-    params=[one for one in main.params if one.name not in ("bundle", "sct_rule", "verbosity")],
+    params=[one for one in main.params if one.name not in ("bundle", "sct_rule", "v")],
 )
 def main_tversky(**values: Any) -> int:
     """Segment the scans with the bundle tversky."""
@@ -166,7 +149,7 @@ def _segment(
     failures: list[str] = []
     shown: list[tuple[Path, Path]] = []
     for number, (image, outputs) in enumerate(scans, start=1):
-        mine = dataclasses.replace(settings, command=command_line(image))
+        mine = dataclasses.replace(settings, command=talk.command_line(image))
         label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
         stop_if_terminated()
         try:

@@ -9,7 +9,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import JOBS
-from sct_lesion_losses.cli.parser import FILE, FOLDER, TEXT, choice, command, int_range, option
+from sct_lesion_losses.cli.parser import choice, command, int_range, option
 
 SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 
@@ -19,42 +19,38 @@ SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
     help="Make a cohort of synthetic T2-weighted spinal cord scans with their lesion masks, cord "
     "masks and centerlines, as a BIDS folder. The same options give the same files, byte for byte.",
 )
-@option("-ofolder", FOLDER, "Folder of the cohort.", dest="out", mandatory=True)
+@option("-ofolder <folder>", "Folder of the cohort.", dest="out", mandatory=True)
 @option(
     "-preset",
-    choice(SUBJECTS),
     "tiny: small isotropic scans for trying things out. demo, study: the scans of 13 sites; 108 "
     "subjects have 161 scans. wide: any contrast and resolution, drawn anew for each scan.",
+    kind=choice(SUBJECTS),
     default="demo",
 )
 @option(
-    "-n",
-    int_range(1),
+    "-n <int>",
     "Number of subjects, at all sites.",
     dest="subjects",
     shown=", ".join(f"{count} for {name}" for name, count in SUBJECTS.items()),
 )
-@option("-seed", int_range(0), "Seed of the random numbers.", default=1)
+@option("-seed <int>", "Seed of the random numbers.", kind=int_range(0), default=1)
 @option(
-    "-sites",
-    TEXT,
+    "-sites <str> [<str> ...]",
     "Sites, by their letters A to M, whose subjects are made; those of other sites are left out.",
     dest="only",
-    many=True,
     shown="all",
 )
 @option(
-    "-raters",
-    int_range(0),
+    "-raters <int>",
     "Raters whose lesion masks are written beside the truth, in derivatives/rater-01 and so on: "
     "their borders are up to half a voxel off, and they overlook the faintest 10 to 20 % of the "
     "lesions.",
+    kind=int_range(0),
     default=0,
 )
 @JOBS
 @option(
-    "-figure",
-    FILE,
+    "-figure <file>",
     "PNG to draw: at most 16 of the scans beside their labels, on one sheet. Needs matplotlib.",
 )
 def main(subjects: int | None, figure: Path | None, **values: Any) -> None:

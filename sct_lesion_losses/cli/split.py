@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import FILE, SWITCH, command, int_range, option
+from sct_lesion_losses.cli.parser import command, int_range, option
 
 logger = logging.getLogger(__name__)
 
@@ -23,40 +23,35 @@ logger = logging.getLogger(__name__)
 )
 @options.COHORT
 @option(
-    "-ofile",
-    FILE,
+    "-ofile <file>",
     "TSV to write: the cohort with its split, and lesion number and volume of each scan. "
     "sct_train_lesion and sct_tune_lesion take it with -i.",
     dest="table",
     mandatory=True,
 )
 @option(
-    "-seed",
-    int_range(0),
+    "-seed <int>",
     "Seed of the split: another one gives another split.",
+    kind=int_range(0),
     dest="split_seed",
     default=0,
 )
 @options.SPLIT
 @option(
-    "-tuning",
-    FILE,
+    "-tuning <file>",
     "Another cohort, a BIDS folder or a TSV, all of whose scans join thr-optimization: a threshold "
     "that a dozen scans choose is loose.",
 )
 @option(
-    "-figure",
-    SWITCH,
+    "-figure {0,1}",
     "Draw lesion number and volume of the scans of each part, as a PNG beside the TSV.",
     dest="picture",
     shown="1 where matplotlib is installed",
 )
 @option(
-    "-resplit",
-    SWITCH,
-    "Make a new split where the cohort has one already; it is refused otherwise.",
+    "-resplit {0,1}", "Make a new split where the cohort has one already; it is refused otherwise."
 )
-@option("-force", SWITCH, "Overwrite the TSV and the PNG that are there already.")
+@option("-force {0,1}", "Overwrite the TSV and the PNG that are there already.")
 def main(cohort: Path, table: Path, picture: bool | None, **values: Any) -> None:
     """Split, and print the table."""
     from sct_lesion_losses.errors import OutputError

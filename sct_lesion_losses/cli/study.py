@@ -8,17 +8,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import (
-    FAILED,
-    FILE,
-    FOLDER,
-    SWITCH,
-    TEXT,
-    choice,
-    command,
-    command_line,
-    option,
-)
+from sct_lesion_losses.cli.parser import FAILED, choice, command, option
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.losses import LOSSES, STUDY
 
@@ -33,30 +23,25 @@ from sct_lesion_losses.losses import LOSSES, STUDY
 )
 @options.COHORT
 @option(
-    "-ofolder",
-    FOLDER,
+    "-ofolder <folder>",
     "Where to write report.html, the split, the bundles and their evaluation.",
     dest="folder",
     mandatory=True,
 )
 @option(
-    "-losses",
-    choice(tuple(LOSSES)),
+    "-losses <str> [<str> ...]",
     "Losses to train with.",
+    kind=choice(tuple(LOSSES)),
     shown=" ".join(STUDY),
-    many=True,
 )
 @option(
-    "-bundle",
-    TEXT,
+    "-bundle <str> [<str> ...]",
     "Take these bundles, names or folders, in place of training, with their own thresholds.",
     dest="bundles",
-    many=True,
 )
-@option("-retune", SWITCH, "With -bundle: tune copies of the bundles on this cohort.")
+@option("-retune {0,1}", "With -bundle: tune copies of the bundles on this cohort.")
 @option(
-    "-dry_run",
-    SWITCH,
+    "-dry_run {0,1}",
     "Print what is done already in the output folder and what is missing, and do nothing.",
 )
 @options.RECIPE
@@ -68,23 +53,21 @@ from sct_lesion_losses.losses import LOSSES, STUDY
 @options.PRESET
 @options.ENGINE
 @option(
-    "-cache",
-    FOLDER,
+    "-cache <folder>",
     "Folder where prepared scans are kept. It may be deleted.",
     shown="bundles/training_cache in the output folder",
 )
 @options.JOBS
 @option(
-    "-scheduler",
-    TEXT,
+    "-scheduler <str>",
     "Train on the workers of this cluster of dask.distributed, tcp://host:8786 for example, all "
     "losses at the same time. The workers see the files by the same paths.",
     shown="here, one loss after the other",
 )
 @option(
-    "-scheduler_file", FILE, "The same, by the file that dask scheduler --scheduler-file writes."
+    "-scheduler_file <file>", "The same, by the file that dask scheduler --scheduler-file writes."
 )
-@option("-about", TEXT, "A sentence on the data, for the model cards.", default="")
+@option("-about <str>", "A sentence on the data, for the model cards.", default="")
 def main(
     cohort: Path,
     folder: Path,
@@ -114,7 +97,7 @@ def main(
         evaluation=evaluation,
         cache=None if cache is None else cache.absolute(),
         about=values.pop("about"),
-        command=command_line(),
+        command=talk.command_line(),
         recipes=tuple(options.recipe({**values, "loss": loss}, {}) for loss in trained),
     )
     if dry_run:

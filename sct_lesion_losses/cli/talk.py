@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
+import click
+
 from sct_lesion_losses import logs
 
+TYPED = __name__  # where the context of a command keeps what was typed
 EVERY_S = 30.0  # between the lines on progress where there is no terminal
 _OF_BUNDLES = ("-bundle", "-init")
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -152,15 +155,23 @@ def view_hint(shown: Sequence[tuple[Path, Path]]) -> str:
     return "\n".join(["", "Done! To view results, type:", *lines, ""])
 
 
-def command_line(words: Sequence[str]) -> str:
-    """Command line as a shell would take it, with every path cut down to its base name.
+def command_line(image: Path | None = None) -> str:
+    """Return what was typed, as a shell would take it, with every path cut down to its base name.
 
     A bundle that was given by its folder is written ``./b``: ``b`` alone is a name, which may mean
     a packaged one.
 
-    >>> command_line(["/opt/bin/sct_tune_lesion", "-bundle", "x/b", "-i", "/home/jane doe/data"])
-    'sct_tune_lesion -bundle ./b -i data'
+    Parameters
+    ----------
+    image : Path, optional
+        The scan that is at work: the others are left out.
     """
+    context = click.get_current_context()
+    typed: list[str] = context.meta[TYPED]
+    if image is not None:
+        kept = [pair for pair in zip(typed[::2], typed[1::2], strict=True) if pair[0] != "-i"]
+        typed = ["-i", str(image), *(word for pair in kept for word in pair)]
+    words = [str(context.command.name), *typed]
     return shlex.join(
         ("./" if option in _OF_BUNDLES else "") + PurePath(word).name if _is_path(word) else word
         for option, word in zip(("", *words), words, strict=False)

@@ -8,15 +8,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import (
-    FOLDER,
-    SWITCH,
-    TEXT,
-    choice,
-    command,
-    command_line,
-    option,
-)
+from sct_lesion_losses.cli.parser import choice, command, option
 
 
 @command(
@@ -26,51 +18,45 @@ from sct_lesion_losses.cli.parser import (
     "chosen one.",
 )
 @options.COHORT
-@option("-ofolder", FOLDER, "Bundle to write.", dest="folder", mandatory=True)
+@option("-ofolder <folder>", "Bundle to write.", dest="folder", mandatory=True)
 @options.LOSS
 @options.RECIPE
 @options.SPLIT_SEED
 @options.SPLIT
 @option(
-    "-init",
-    TEXT,
+    "-init <str>",
     "Start from the weights of this bundle, a name or a folder, to fit it to scans of one's own; "
     "or from sct, the toolbox's own lesion model. The network is then that of the start.",
     shown="random weights",
 )
 @option(
     "-c",
-    choice(("t2", "t2_ax", "t2s")),
     "With -init sct: which of the toolbox's models.",
+    kind=choice(("t2", "t2_ax", "t2s")),
     dest="contrast",
     shown="t2",
 )
 @option(
-    "-resume",
-    SWITCH,
-    "Go on with a training that was interrupted; it ends as if it had not been.",
+    "-resume {0,1}", "Go on with a training that was interrupted; it ends as if it had not been."
 )
-@option("-force", SWITCH, "Start anew, and lose the bundle or the training that is there already.")
+@option("-force {0,1}", "Start anew, and lose the bundle or the training that is there already.")
 @options.MACHINE
-@option("-tensorboard", SWITCH, "Write event files for TensorBoard beside the training's log.")
+@option("-tensorboard {0,1}", "Write event files for TensorBoard beside the training's log.")
 @option(
-    "-cache",
-    FOLDER,
+    "-cache <folder>",
     "Folder where prepared scans are kept, for every training on them. It may be deleted.",
     shown="training_cache beside the bundle",
 )
-@option("-jobs", options.COUNT, "Scans prepared at the same time.", default=1)
+@option("-jobs <int>", "Scans prepared at the same time.", default=1)
 @option(
-    "-about",
-    TEXT,
+    "-about <str>",
     "A sentence on the data, for the model card.",
     dest="data",
     default="scans of the user's own",
     shown="",
 )
 @option(
-    "-bundle_version",
-    TEXT,
+    "-bundle_version <str>",
     "Version of the bundle, numbers with dots.",
     dest="version",
     default="1.0.0",
@@ -85,7 +71,7 @@ def main(cohort: Path, folder: Path, init: str | None, contrast: str | None, **v
     settings = train.TrainSettings(
         rules=options.rules(values),
         init=start,
-        commands=(command_line(),),
+        commands=(talk.command_line(),),
         **{name: values.pop(name) for name in names},
     )
     recipe = options.recipe(values, warm_start.entries(start))

@@ -11,17 +11,7 @@ import click
 from click.core import ParameterSource
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FOLDER,
-    SWITCH,
-    TEXT,
-    choice,
-    command,
-    command_line,
-    float_range,
-    option,
-)
+from sct_lesion_losses.cli.parser import choice, command, float_range, option
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.thresholds import OBJECTIVES
 
@@ -42,88 +32,76 @@ logger = logging.getLogger(__name__)
     "then reaches on the unseen scans. A bundle of the package or of somebody else is not changed: "
     "a tuned copy of it is written.",
 )
-@option("-bundle", TEXT, "Model bundle: a name or a folder.", mandatory=True)
+@option("-bundle <str>", "Model bundle: a name or a folder.", mandatory=True)
 @option(
-    "-i",
-    FILE,
+    "-i <file>",
     "Cohort: a BIDS folder, or a TSV; with a column split (sct_train_lesion writes split.tsv), the "
     "scans of thr-optimization choose and those of unseen are measured.",
     dest="data",
     mandatory=True,
 )
 @option(
-    "-objective",
-    choice(tuple(OBJECTIVES)),
+    "-objective <str>",
     "What the threshold is to make best, over the scans with lesions: voxel- or lesion-wise F1, "
     "F-beta, or the median L-F1 where -specificity is reached on the lesion-free scans.",
+    kind=choice(tuple(OBJECTIVES)),
     default="median_v_f1",
 )
 @option(
-    "-beta",
-    float_range(0, min_open=True),
+    "-beta <float>",
     "How many times as much as precision sensitivity counts in F-beta.",
+    kind=float_range(0, min_open=True),
     default=2.0,
 )
 @options.PRESET
 @option(
-    "-specificity",
-    float_range(0, 1, min_open=True),
+    "-specificity <float>",
     "Share of the lesion-free scans that the threshold must leave without a lesion; for "
     "-objective l_f1_at_specificity.",
+    kind=float_range(0, 1, min_open=True),
 )
 @options.COHORT_CENTERLINE
-@option("-measure", SWITCH, "Measure the bundle on the unseen scans.", default=True)
+@option("-measure {0,1}", "Measure the bundle on the unseen scans.", default=True)
 @options.ENGINE
 @options.PRECISION
 @option(
-    "-lesion_point",
-    SWITCH,
+    "-lesion_point {0,1}",
     "Also choose which predicted lesions are kept, by their highest probability and their volume; "
     "sct_deepseg_lesion_tuned -lesion_point 1 applies it.",
 )
 @option(
-    "-lesion_specificity",
-    float_range(0, 1),
+    "-lesion_specificity <float>",
     "With -lesion_point 1: share of the lesion-free scans that has to be left without any lesion.",
+    kind=float_range(0, 1),
     default=0.0,
 )
 @option(
-    "-froc",
-    FILE,
+    "-froc <file>",
     "With -lesion_point 1: picture of the lesions found against the false ones, named without a "
     "suffix; .png and .svg are written.",
 )
 @option(
-    "-seen",
-    SWITCH,
+    "-seen {0,1}",
     "Take scans that the bundle was trained on as well; they flatter it, and its card says so.",
 )
 @option(
-    "-site",
-    TEXT,
+    "-site <str>",
     "Name of a site, whose labelled scans -i gives, a handful: a new bundle is written whose "
     "threshold suits them, their curve shrunk towards that of the scans that the bundle was tuned "
     "on. Needs -ofolder; the objective is the one that the bundle was tuned for.",
 )
 @option(
-    "-ofolder",
-    FOLDER,
+    "-ofolder <folder>",
     "The bundle to write, named as its folder.",
     dest="folder",
     shown="the bundle itself; for one that is not yours, NAME-tuned in "
     "~/.local/share/sct_lesion_losses/bundles",
 )
-@option("-force", SWITCH, "Replace another bundle that is there.")
-@option("-about", TEXT, "A sentence on the scans that choose, for the model card.", default="")
+@option("-force {0,1}", "Replace another bundle that is there.")
+@option("-about <str>", "A sentence on the scans that choose, for the model card.", default="")
+@option("-limits <str> [<str> ...]", "Sentences on where the bundle fails, for its model card.")
 @option(
-    "-limits",
-    TEXT,
-    "Sentences on where the bundle fails, for its model card.",
-    many=True,
-)
-@option(
-    "-results",
-    FOLDER,
+    "-results <folder>",
     "Folder in which the counts of each scan are kept: tuning that was stopped, or another "
     "objective, computes only what is missing there, and so does sct_evaluate_lesion with it as "
     "-ofolder.",
@@ -154,7 +132,7 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
     bundle, data = values.pop("bundle"), values.pop("data")
     inference = InferenceSettings.taken_from(values)
     settings = tune.TuneSettings(
-        objective, inference, site=site, folder=folder, command=command_line(), **values
+        objective, inference, site=site, folder=folder, command=talk.command_line(), **values
     )
     with talk.progress("tuning") as report:
         tuned = tune.run(bundle, data, settings, report)

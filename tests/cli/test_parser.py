@@ -16,18 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.cli.parser import (
-    FILE,
-    FLOAT,
-    FOLDER,
-    SWITCH,
-    Command,
-    choice,
-    command,
-    int_range,
-    option,
-    pairs,
-)
+from sct_lesion_losses.cli.parser import Command, choice, command, int_range, option, pairs
 from sct_lesion_losses.errors import ImageError, UsageError
 
 LOGGER = logging.getLogger("sct_lesion_losses.example")
@@ -35,14 +24,14 @@ LOGGER = logging.getLogger("sct_lesion_losses.example")
 
 def example(work: Callable[[dict[str, Any]], int | None]) -> Command:
     @command("sct_example", help="Does something with scans.")
-    @option("-i", FILE, "Scans.", dest="image", mandatory=True, many=True)
-    @option("-thr", FLOAT, "Threshold.", dest="threshold", default=0.5)
-    @option("-ofolder", FOLDER, "Outputs.", dest="folder", shown="beside the input")
-    @option("-c", choice(("t2", "t2s")), "Contrast.")
-    @option("-n", int_range(1), "Number.", default=3)
-    @option("-r", SWITCH, "Remove temporary files.", default=True)
-    @option("-pmap", SWITCH, "Also write the p-map.")
-    @option("-figure", SWITCH, "Draw.", shown="as there is matplotlib")
+    @option("-i <file> [<file> ...]", "Scans.", dest="image", mandatory=True)
+    @option("-thr <float>", "Threshold.", dest="threshold", default=0.5)
+    @option("-ofolder <folder>", "Outputs.", dest="folder", shown="beside the input")
+    @option("-c", "Contrast.", kind=choice(("t2", "t2s")))
+    @option("-n <int>", "Number.", kind=int_range(1), default=3)
+    @option("-r {0,1}", "Remove temporary files.", default=True)
+    @option("-pmap {0,1}", "Also write the p-map.")
+    @option("-figure {0,1}", "Draw.", shown="as there is matplotlib")
     def run(**values: Any) -> int | None:
         return work(values)
 
@@ -253,7 +242,7 @@ def test_positional_arguments_are_kept_beside_options() -> None:
 
     @command("sct_example")
     @click.argument("action")
-    @option("-thr", FLOAT, "Threshold.", default=0.5)
+    @option("-thr <float>", "Threshold.", default=0.5)
     def run(**values: Any) -> None:
         seen.update(values)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import shlex
@@ -7,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from sct_lesion_losses.bundle.schema import Provenance
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.talk import command_line, progress, view_hint, without_folders
+from sct_lesion_losses.cli.parser import command, option
+from sct_lesion_losses.cli.talk import progress, view_hint, without_folders
 
 LOGGER = logging.getLogger("sct_lesion_losses.example")
 
@@ -83,19 +86,29 @@ def test_a_closed_stream_changes_nothing_but_what_is_said(
     assert (tmp_path / "result").read_text() == "a result"
 
 
-def test_a_command_line_keeps_base_names_only() -> None:
-    line = command_line(["/opt/bin/sct_train_lesion", "-i", "/home/a b/my data", "-thr=1"])
-    assert line == "sct_train_lesion -i 'my data' -thr=1"
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["-i", "/home/a b/my data", "-thr=1"], "sct_x -i 'my data' -thr 1"),
+        (["-bundle", "./dice", "-i", "jane/split.tsv"], "sct_x -bundle ./dice -i split.tsv"),
+        (["-bundle", "/home/jane/dice"], "sct_x -bundle ./dice"),
+        (["-bundle", "dice"], "sct_x -bundle dice"),  # the packaged one
+        (["-about", "T2w and/or T2star"], "sct_x -about 'T2w and/or T2star'"),
+    ],
+)
+def test_a_command_line_keeps_base_names_only(typed: list[str], line: str) -> None:
+    @command("sct_x")
+    @option("-i <file>", "Scan.")
+    @option("-bundle <str>", "Bundle.")
+    @option("-thr <float>", "Threshold.")
+    @option("-about <str>", "About.")
+    def run(**_: object) -> None:
+        click.echo(talk.command_line())
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert run(typed) == 0
+    assert out.getvalue() == f"{line}\n"
     Provenance(data="x", commands=(line,))
-
-
-def test_a_command_line_tells_a_bundle_here_from_a_packaged_one() -> None:
-    for folder in ("./dice", "bundles/dice", "/home/jane/dice"):
-        line = command_line(["sct_tune_lesion", "-bundle", folder, "-i", "jane/split.tsv"])
-        assert line == "sct_tune_lesion -bundle ./dice -i split.tsv"
-        Provenance(data="x", commands=(line,))
-    line = command_line(["sct_tune_lesion", "-bundle", "dice"])
-    assert line == "sct_tune_lesion -bundle dice"
 
 
 @pytest.fixture

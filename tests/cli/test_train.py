@@ -20,7 +20,7 @@ from sct_lesion_losses.training.recipe import settings, study
     [
         (["-loss", "dise"], "is not one of"),
         (["-loss_numbers", "0.8"], "expected name=value"),
-        (["-loss_numbers", "alpha=0.8"], "loss tversky: expected numbers out of fn_weight"),
+        (["-loss_numbers", "alpha=0.8"], "loss tversky: expected arguments out of fn_weight"),
         (["-loss_numbers", "fn_weight="], "expected name=value"),
         (["-seed", "-1"], "not in the range"),
         (["-shift", "-1"], "not in the range"),
