@@ -93,10 +93,9 @@ def filtered(
     """
     lesions = [scan.score(rule) for scan in scans]
     patients = patientwise.score(lesions)
-    presets = ", ".join(dict.fromkeys(scan.preset.name for scan in scans))
     by_rule = (
         f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
-        f"preset {presets}"
+        f"preset {PRESET}"
     )
     measured = {
         "l_f1_median_filtered": _metric(

@@ -34,31 +34,32 @@ THRESHOLDS = tuple(k / 20 for k in range(21))  # Hussein et al. 2023, section 2.
 
 @dataclass(frozen=True)
 class Criterion:
-    """How an objective is computed from the curves of scans.
+    """Rule by which an objective follows from the curves of scans.
 
     Attributes
     ----------
     score : {"v_f1", "v_fbeta", "l_f1"}
-        Score of a scan at every threshold; see `objectives.SCORES`.
+        Score of a scan at every threshold; see `Objective.scores`.
     statistic : {"median", "mean"}
         Of the scores over the scans with lesions.
-    at_specificity : bool
-        Only thresholds with a given P-specificity on the lesion-free scans are allowed.
+    numbers : tuple of str
+        What it depends on of the `Objective`: beta, preset, specificity. With the last, only
+        thresholds with this P-specificity on the lesion-free scans are allowed.
     """
 
     score: Literal["v_f1", "v_fbeta", "l_f1"]
     statistic: Literal["median", "mean"]
-    at_specificity: bool = False
+    numbers: tuple[str, ...] = ()
 
 
 OBJECTIVES = {
     "median_v_f1": Criterion("v_f1", "median"),  # Hussein et al. 2023, section 2.5
     "mean_v_f1": Criterion("v_f1", "mean"),
-    "median_l_f1": Criterion("l_f1", "median"),
-    "mean_l_f1": Criterion("l_f1", "mean"),
-    "median_v_fbeta": Criterion("v_fbeta", "median"),
-    "mean_v_fbeta": Criterion("v_fbeta", "mean"),
-    "l_f1_at_specificity": Criterion("l_f1", "median", at_specificity=True),
+    "median_l_f1": Criterion("l_f1", "median", ("preset",)),
+    "mean_l_f1": Criterion("l_f1", "mean", ("preset",)),
+    "median_v_fbeta": Criterion("v_fbeta", "median", ("beta",)),
+    "mean_v_fbeta": Criterion("v_fbeta", "mean", ("beta",)),
+    "l_f1_at_specificity": Criterion("l_f1", "median", ("preset", "specificity")),
 }
 
 _MODULES = ("binarization", "curves", "objectives", "choice")

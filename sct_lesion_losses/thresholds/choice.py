@@ -36,27 +36,32 @@ class Optimum:
         The objective at each threshold; NaN where it does not allow the threshold.
     per_scan : (N, T) float64
         Scores of the scans with lesions.
+    subjects : tuple of N hashable
+        Whose scan each of these is.
     interval : tuple of float
         95 % bootstrap interval of the threshold, resampling subjects; NaN of one subject.
     leave_one_out : float
         The objective over all scans when each is scored at the threshold that the scans of the
         other subjects choose; NaN with one subject, and where the others alone cannot choose.
-    n_subjects : int
-        Subjects of the scans with lesions.
     """
 
     objective: Objective
     thresholds: FloatArray
     curve: FloatArray
     per_scan: FloatArray
+    subjects: tuple[Hashable, ...]
     interval: tuple[float, float]
     leave_one_out: float
-    n_subjects: int
 
     @property
     def n_scans(self) -> int:
         """Scans with lesions, which decided."""
         return len(self.per_scan)
+
+    @property
+    def n_subjects(self) -> int:
+        """Subjects of these scans."""
+        return len(set(self.subjects))
 
     @property
     def threshold(self) -> float:
@@ -105,13 +110,10 @@ class Choice(Optimum):
 
     Attributes
     ----------
-    deciding : tuple of N int
-        Indices of the given scans that have a score: those with lesions.
     warnings : tuple of str
         What is doubtful about the choice.
     """
 
-    deciding: tuple[int, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -181,10 +183,9 @@ def choose(
         thresholds=grid,
         curve=scored.values(rows),
         per_scan=scored.scores[deciding],
+        subjects=tuple(owners[row] for row in deciding),
         interval=interval(curve, [groups], grid, bootstraps),
         leave_one_out=float(wanted.summary(held_out(scored.scores, groups, best)[deciding])),
-        n_subjects=len({owners[row] for row in deciding}),
-        deciding=tuple(deciding.tolist()),
     )
     lesion_free = any(scan.n_truth == 0 for scan in scans)
     found = replace(found, warnings=tuple(_doubts(found, lesion_free)))

@@ -29,8 +29,6 @@ from sct_lesion_losses.thresholds.binarization import binarize, compared
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_SAME = 1e-9  # thresholds that differ by less are one
-
 
 @dataclass(frozen=True, eq=False)
 class LesionCurve:
@@ -97,19 +95,8 @@ class ScanCounts:
         return np.array([self.lesion_score(preset, k).f1 for k in range(len(self.thresholds))])
 
     def index(self, threshold: float) -> int:
-        """Index of one of its thresholds.
-
-        Raises
-        ------
-        UsageError
-            It is not one of them.
-        """
-        there = np.flatnonzero(np.abs(self.thresholds - threshold) < _SAME)
-        if not there.size:
-            raise UsageError(
-                f"threshold {threshold:g} is not among those that were swept; sweep it as well"
-            )
-        return int(there[0])
+        """Index of one of its thresholds."""
+        return int(np.abs(self.thresholds - threshold).argmin())
 
     def voxel_score(self, k: int) -> VoxelScore:
         """Score at the threshold of index k, as `metrics.voxelwise.score` gives it."""
@@ -201,7 +188,11 @@ def sweep(
         The thresholds do not rise, or are outside [0, 1].
     """
     cuts = np.asarray(thresholds, dtype=np.float64)
-    require_one_grid(truth, pmap)
+    if truth.shape != pmap.shape:
+        raise GeometryError(
+            f"the mask has shape {truth.shape} and the p-map {pmap.shape}, expected one grid; "
+            "threshold the p-map on the mask's own grid"
+        )
     if cuts.size == 0 or cuts[0] < 0 or cuts[-1] > 1 or (np.diff(cuts) <= 0).any():
         raise UsageError(f"thresholds are {cuts.tolist()}, expected rising numbers from 0 to 1")
     lesion = truth.astype(bool, copy=False)
@@ -218,15 +209,6 @@ def sweep(
     predicted = positives[::-1].cumsum()[::-1][1:]
     tp = hits[::-1].cumsum()[::-1][1:]
     return ScanCounts(cuts, tp.astype(np.int64), (predicted - tp).astype(np.int64), n_truth)
-
-
-def require_one_grid(truth: NDArray[Any], pmap: NDArray[np.floating[Any]]) -> None:
-    """Raise a GeometryError where the manual mask and the p-map differ in shape."""
-    if truth.shape != pmap.shape:
-        raise GeometryError(
-            f"the mask has shape {truth.shape} and the p-map {pmap.shape}, expected one grid; "
-            "threshold the p-map on the mask's own grid"
-        )
 
 
 def count(

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.lesionwise import (
-    CONNECTIVITY,
+    PRESETS,
     ROUNDING,
     LesionScore,
     Overlap,
-    Preset,
     bounding_box,
     components,
     overlap,
@@ -33,9 +32,9 @@ from sct_lesion_losses.metrics.lesionwise import (
 from sct_lesion_losses.metrics.statistics import by_subject
 from sct_lesion_losses.thresholds.binarization import binarize, compared
 from sct_lesion_losses.thresholds.choice import held_out
-from sct_lesion_losses.thresholds.curves import require_one_grid
 from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, Scored
 
+PRESET = PRESETS["paper"]  # decides which lesions are detected; of the filter's neighbours, too
 # Finer towards 1: networks trained with overlap losses hardly give any other value inside a lesion.
 PEAKS = (*(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
 VOLUMES_MM3 = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
@@ -59,6 +58,13 @@ class Filter:
     peak: float = 0.0
     volume_mm3: float = 0.0
 
+    def keeps(
+        self, sizes: NDArray[np.int64], peaks: NDArray[np.floating[Any]], voxel_mm3: float
+    ) -> BoolArray:
+        """Whether lesions of so many voxels are kept; peaks are compared as `binarize` does."""
+        high = peaks >= compared(np.float64(self.peak), peaks.dtype)
+        return np.asarray(high & (sizes * voxel_mm3 >= self.volume_mm3 * (1 - ROUNDING)))
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -66,8 +72,6 @@ class Candidates:
 
     Attributes
     ----------
-    preset : Preset
-        The rule that decides which lesions are detected.
     table : Overlap
         Of the lesions of the manual mask and the predicted ones, the small ones with them.
     peaks : (T,) floating
@@ -76,7 +80,6 @@ class Candidates:
         Volume of a voxel.
     """
 
-    preset: Preset
     table: Overlap
     peaks: NDArray[np.floating[Any]]
     voxel_mm3: float
@@ -86,15 +89,11 @@ class Candidates:
         """Whether the manual mask is empty."""
         return not len(self.table.truth_sizes)
 
-    def kept(self, rule: Filter) -> BoolArray:
-        """Predicted lesions that a filter keeps, (T,)."""
-        return _kept(self.table.predicted_sizes, self.peaks, self.voxel_mm3, rule)
-
     def score(self, rule: Filter) -> LesionScore:
         """Score what is left once a filter has been applied."""
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
-        kept = self.table.only(every, self.kept(rule))
-        return lesionwise.score_of(kept, self.preset, self.voxel_mm3)
+        kept = rule.keeps(self.table.predicted_sizes, self.peaks, self.voxel_mm3)
+        return lesionwise.score_of(self.table.only(every, kept), PRESET, self.voxel_mm3)
 
 
 def candidates(
@@ -102,7 +101,6 @@ def candidates(
     pmap: NDArray[np.floating[Any]],
     threshold: float,
     spacing_mm: Sequence[float],
-    preset: str | Preset = "paper",
 ) -> Candidates:
     """Note of every predicted lesion of a scan what a filter asks for.
 
@@ -114,34 +112,15 @@ def candidates(
         Of a voxel, in (0, 1].
     spacing_mm : 3 float
         Of their grid.
-    preset : str or Preset
-        A key of `metrics.lesionwise.PRESETS`, or numbers of one's own; 18-neighbour, as the filter.
-
-    Returns
-    -------
-    Candidates
-
-    Raises
-    ------
-    GeometryError
-        The shapes differ, or the spacing is none.
-    UsageError
-        No preset has this name, or its lesions are others than those of the filter.
     """
-    rule = lesionwise.find(preset)
-    if rule.connectivity != CONNECTIVITY:
-        raise UsageError(
-            f"preset {rule.name} counts {rule.connectivity}-neighbour lesions, the filter keeps "
-            f"{CONNECTIVITY}-neighbour ones; choose a preset of these"
-        )
-    require_one_grid(truth, pmap)
-    lesions = truth.astype(bool, copy=False)
-    voxel_mm3 = lesionwise.voxel_volume_mm3(spacing_mm)
     mask = binarize(pmap, threshold)
-    box = bounding_box(lesions | mask)
+    box = bounding_box(truth | mask)
     predicted = components(mask[box])
-    table = overlap(components(lesions[box]), predicted)
-    return Candidates(rule, table, _peaks(predicted, pmap[box]), voxel_mm3)
+    return Candidates(
+        overlap(components(truth[box]), predicted),
+        _peaks(predicted, pmap[box]),
+        lesionwise.voxel_volume_mm3(spacing_mm),
+    )
 
 
 def apply(
@@ -167,19 +146,8 @@ def apply(
     (X, Y, Z) bool
     """
     labels = components(mask)
-    kept = _kept(sizes(labels), _peaks(labels, pmap), voxel_mm3, rule)
+    kept = rule.keeps(sizes(labels), _peaks(labels, pmap), voxel_mm3)
     return np.asarray(np.concatenate([[False], kept])[labels])
-
-
-def _kept(
-    predicted_sizes: NDArray[np.int64],
-    peaks: NDArray[np.floating[Any]],
-    voxel_mm3: float,
-    rule: Filter,
-) -> BoolArray:
-    """Lesions of at least the peak, compared as `binarize` compares, and at least the volume."""
-    high = peaks >= compared(np.float64(rule.peak), peaks.dtype)
-    return np.asarray(high & (predicted_sizes * voxel_mm3 >= rule.volume_mm3 * (1 - ROUNDING)))
 
 
 def _peaks(labels: NDArray[np.int32], pmap: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -55,7 +55,7 @@ class Objective:
         lesionwise.find(self.preset)
         if not 0 < self.beta < float("inf"):
             raise UsageError(f"beta is {self.beta!r}, expected a number above 0")
-        if self.criterion.at_specificity != (self.specificity is not None):
+        if ("specificity" in self.criterion.numbers) != (self.specificity is not None):
             raise UsageError(
                 "the objective l_f1_at_specificity needs a specificity, and no other takes one; "
                 f"received {self.name} with {self.specificity}"
@@ -70,20 +70,13 @@ class Objective:
 
     @property
     def criterion(self) -> Criterion:
-        """How it is computed."""
+        """Rule of that name."""
         return OBJECTIVES[self.name]
 
     @property
     def numbers(self) -> dict[str, Any]:
         """Those of its numbers that it depends on, by their names."""
-        found: dict[str, Any] = {}
-        if self.criterion.score == "v_fbeta":
-            found["beta"] = self.beta
-        if self.criterion.score == "l_f1":
-            found["preset"] = self.preset
-        if self.specificity is not None:
-            found["specificity"] = self.specificity
-        return found
+        return {name: getattr(self, name) for name in self.criterion.numbers}
 
     def scores(self, scan: ScanCounts) -> FloatArray:
         """Score of a scan at every threshold, (T,); NaN throughout for one without lesions.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -20,11 +20,10 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.report.figures.style import counted
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
 from sct_lesion_losses.thresholds.choice import WIDE, Optimum
-from sct_lesion_losses.thresholds.lesion_filter import Candidates, choose_filter
+from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, choose_filter
 from sct_lesion_losses.thresholds.objectives import BETA, TIE, score
 from sct_lesion_losses.thresholds.site import Curves, Recalibration, recalibrate
 
-PRESET = "paper"  # by which the filter of predicted lesions counts
 FEW_SUBJECTS = 5  # of a site
 
 logger = logging.getLogger(__name__)
@@ -48,8 +47,7 @@ def of_cohort(
         See `choose`, or no threshold above 0 is any good.
     """
     choice = choose(counts, subjects, objective=objective)
-    deciding = [subjects[scan] for scan in choice.deciding]
-    return choice, _stored(choice, deciding, choice.warnings)
+    return choice, _stored(choice, choice.warnings)
 
 
 def of_site(
@@ -77,7 +75,7 @@ def of_site(
     """
     shipped = bundle.info.operating_point
     objective = Objective(
-        shipped.objective, shipped.beta or BETA, shipped.preset or PRESET, shipped.specificity
+        shipped.objective, shipped.beta or BETA, shipped.preset or PRESET.name, shipped.specificity
     )
     scored = score(counts, objective)
     bearing = np.flatnonzero(scored.bearing).tolist()
@@ -108,7 +106,7 @@ def of_site(
         local_curve=tuple(found.local_curve.tolist()),
         held_out_shipped=found.held_out_shipped,
     )
-    point = _stored(found, local.subjects, warnings)
+    point = _stored(found, warnings)
     return found, point.model_copy(update={"site": calibration})
 
 
@@ -159,9 +157,7 @@ def site_doubts(found: Recalibration) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _stored(
-    found: Optimum, subjects: Sequence[Hashable], warnings: Sequence[str]
-) -> OperatingPoint:
+def _stored(found: Optimum, warnings: Sequence[str]) -> OperatingPoint:
     """Return a choice as a bundle stores it: scans and subjects numbered, not named."""
     if not found.useful:
         raise DataError(
@@ -176,7 +172,7 @@ def _stored(
         **found.objective.numbers,
         thresholds=tuple(found.thresholds.tolist()),
         curve=tuple(found.curve.tolist()),
-        per_scan=scan_curves(subjects, found.per_scan),
+        per_scan=scan_curves(found.subjects, found.per_scan),
         interval=None if math.isnan(found.interval[0]) else found.interval,
         plateau=found.plateau,
         loss_at_pm_0_05=found.losses,
@@ -219,4 +215,4 @@ def of_lesions(
     if choice.peak <= threshold and choice.volume_mm3 == 0:  # no predicted lesion has a lower peak
         doubts = ("the filter of lesions keeps everything: it decides nothing on these scans",)
         logger.warning("%s", *doubts)
-    return LesionPoint(preset=PRESET, specificity_asked=specificity, **asdict(choice)), doubts
+    return LesionPoint(preset=PRESET.name, specificity_asked=specificity, **asdict(choice)), doubts

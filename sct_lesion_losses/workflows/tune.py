@@ -388,7 +388,7 @@ def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortSc
     found = locate(scan, inference, for_sct=False)
     pmap = found.pmap(bundle, network)
     threshold, spacing_mm = model.thresholds[0], found.image.grid.spacing_mm
-    return candidates(found.truth, pmap, threshold, spacing_mm, operating_points.PRESET)
+    return candidates(found.truth, pmap, threshold, spacing_mm)
 
 
 def _save(

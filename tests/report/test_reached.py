@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import reached
 from sct_lesion_losses.thresholds import ScanCounts, count
@@ -120,8 +119,3 @@ def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
     found = reached.filtered([seen], ["a"], Filter())
     assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
     assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value
-
-
-def test_a_threshold_that_was_not_swept_is_refused():
-    with pytest.raises(UsageError, match=r"threshold 0\.3 is not among"):
-        reached.metrics(BEARING, ["a", "b", "c"], 0.3)

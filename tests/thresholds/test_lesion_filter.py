@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sct_lesion_losses.errors import DataError, GeometryError, UsageError
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.thresholds.lesion_filter import (
@@ -42,17 +42,11 @@ def filtered_otherwise(mask, pmap, rule):
     return kept
 
 
-@given(
-    truths,
-    pmaps,
-    st.sampled_from([0.3, 0.35, 0.5]),
-    filters,
-    st.sampled_from(["paper", "candidate"]),
-)
-def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule, preset):
+@given(truths, pmaps, st.sampled_from([0.3, 0.35, 0.5]), filters)
+def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     mask = filtered_otherwise(binarize(pmap, threshold), pmap, rule)
-    wanted = lesionwise.score(truth, mask, SPACING_MM, preset)
-    scan = candidates(truth, pmap, threshold, SPACING_MM, preset)
+    wanted = lesionwise.score(truth, mask, SPACING_MM)
+    scan = candidates(truth, pmap, threshold, SPACING_MM)
     assert scan.score(rule) == wanted
     assert scan.lesion_free == (not truth.any())
 
@@ -64,13 +58,6 @@ def test_a_mask_is_filtered_as_its_lesions_one_by_one(pmap, threshold, rule):
     assert found.dtype == np.bool_
     assert np.array_equal(found, filtered_otherwise(mask, pmap, rule))
     assert np.array_equal(apply(found, pmap, VOXEL_MM3, rule), found)
-
-
-def test_lesions_of_other_neighbours_or_grids_are_refused():
-    with pytest.raises(UsageError, match="preset anima counts 6-neighbour"):
-        candidates(np.zeros(SHAPE, bool), np.zeros(SHAPE, np.float32), 0.5, SPACING_MM, "anima")
-    with pytest.raises(GeometryError, match="expected one grid"):
-        candidates(np.zeros((1, 1, 1), bool), np.zeros(SHAPE, np.float32), 0.5, SPACING_MM)
 
 
 @given(st.lists(st.tuples(truths, pmaps), min_size=1, max_size=4))

@@ -104,7 +104,7 @@ def test_the_best_threshold_with_enough_specificity_is_chosen():
     assert chosen.threshold == 0.5
     assert chosen.curve == pytest.approx([np.nan, np.nan, 0.5, 0.4, 0.2], nan_ok=True)
     assert choose(scans, objective=at(0.51), bootstraps=0).threshold == 0.7
-    assert (chosen.deciding, chosen.n_scans, chosen.n_subjects) == ((0,), 1, 1)
+    assert (chosen.subjects, chosen.n_scans, chosen.n_subjects) == ((0,), 1, 1)
     assert chosen.objective.numbers == {"preset": "paper", "specificity": 0.5}
     assert chosen.best == 0.5
 

@@ -165,7 +165,7 @@ def test_an_untuned_bundle_and_one_of_a_site_are_refused(zurich, small, fresh, t
 def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):
     good = dataclasses.replace(
         zurich.choice,
-        n_subjects=6,
+        subjects=tuple("abcdef"),
         interval=(0.3, 0.5),
         curve=-np.abs(zurich.choice.thresholds - 0.4),
         leave_one_out=0.6,
@@ -173,7 +173,7 @@ def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):
     )
     assert operating_points.site_doubts(good) == ()
     for change, words in (
-        ({"n_subjects": 4}, "few scans"),
+        ({"subjects": tuple("abcd")}, "few scans"),
         ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
         ({"curve": zurich.choice.thresholds}, "end of the grid"),
         ({"leave_one_out": 0.5}, "no better than the shipped one"),
