@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from sct_lesion_losses.errors import CenterlineError, NoCordError
 from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.grid import Grid
 
-SHAPE = (4, 4, 6)
+GRID = Grid((4, 4, 6), np.diag([-1.0, 1.0, 1.0, 1.0]))
 FILE = Path(__file__).parents[2] / "benchmarks" / "centerline.py"
 
 
@@ -28,45 +27,33 @@ def measuring() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def cohort(tmp_path: Path) -> Path:
-    """Five scans, told apart by their first voxel, with the cord in the last three slices."""
-    (tmp_path / "dataset_description.json").write_text("{}")
-    for k in range(5):
-        scan = tmp_path / f"sub-{k}" / "anat" / f"sub-{k}_T2w.nii.gz"
-        labels = tmp_path / "derivatives" / "labels" / f"sub-{k}" / "anat"
-        for folder in (scan.parent, labels):
-            folder.mkdir(parents=True)
-        image, cord = np.full(SHAPE, k, np.uint8), np.zeros(SHAPE, np.uint8)
-        cord[2, 2, 3:] = 1
-        nib.save(nib.Nifti1Image(image, np.diag([-1.0, 1, 1, 1])), scan)
-        mask = labels / f"sub-{k}_T2w_label-SC_seg.nii.gz"
-        nib.save(nib.Nifti1Image(cord, np.diag([-1.0, 1, 1, 1])), mask)
-        protocol = {"SimulationProtocol": {"plane": "sagittal"}}
-        scan.with_name(f"sub-{k}_T2w.json").write_text(json.dumps(protocol))
-    return tmp_path
+def test_what_cannot_be_measured_is_counted_by_why(measuring, tmp_path, monkeypatch, capsys):
+    cord, known = np.zeros(GRID.shape), np.ones((6, 2))
+    cord[2, 2, 3:] = 1
+    elsewhere = np.where(cord.any((0, 1))[:, None], np.nan, known)
+    outcomes = [NoCordError(""), CenterlineError("too narrow"), elsewhere, known, known]
+    (tmp_path / "dataset_description.json").touch()
+    for k in range(len(outcomes)):
+        scan = tmp_path / f"sub-{k}" / f"sub-{k}_T2w.nii.gz"
+        scan.parent.mkdir()
+        scan.touch()
+        described = '{"SimulationProtocol": {"plane": "sagittal"}}'
+        scan.with_name(f"sub-{k}_T2w.json").write_text(described)
 
-
-def test_what_cannot_be_measured_is_counted_by_why(measuring, cohort, monkeypatch, capsys):
-    def detect(image, grid):
-        which = int(image[0, 0, 0])
-        if which == 1:
-            raise NoCordError("no cord")
-        if which == 2:
-            raise CenterlineError("the field of view is too narrow")
-        rpi, _ = grid.to_rpi()
-        xy = np.full((SHAPE[2], 2), 1.0)
-        if which == 3:
-            xy[3:] = np.nan
-        return Centerline(rpi, xy)
+    def detect(_image, grid):
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return Centerline(grid, outcome)
 
     monkeypatch.setattr(measuring, "detect", detect)
-    measuring.simulated(cohort, jobs=1)
+    monkeypatch.setattr(measuring, "load", lambda _path: (cord, GRID))
+    measuring.simulated(tmp_path, jobs=1)
     said = capsys.readouterr()
     everything = said.out.splitlines()[1].split()
     assert everything[:5] == ["all", "5", "1", "1", "1"]
     assert int(everything[5]) == 2 * 3  # slices of the two scans that are measured
-    assert said.err == "sub-2_T2w.nii.gz: the field of view is too narrow\n"
+    assert said.err == "sub-1_T2w.nii.gz: too narrow\n"
 
 
 def test_a_scan_without_a_cord_that_cannot_be_looked_at_is_not_refused(
@@ -78,7 +65,7 @@ def test_a_scan_without_a_cord_that_cannot_be_looked_at_is_not_refused(
         return image.mean() > 2
 
     def make_scan(_seed, number, **_rest):
-        return type("Scan", (), {"image": np.full(SHAPE, number), "grid": None})()
+        return type("Scan", (), {"image": np.full(GRID.shape, number), "grid": None})()
 
     monkeypatch.setattr(measuring, "shows_cord", shows_cord)
     monkeypatch.setattr(measuring.phantom, "make_scan", make_scan)

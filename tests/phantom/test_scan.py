@@ -11,6 +11,7 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom import scan as phantom_scan
+from sct_lesion_losses.phantom.cohort import scans_of
 from sct_lesion_losses.phantom.lesions import Lesions, draw_lesions
 from sct_lesion_losses.phantom.scan import SMALLEST_MM3, has_lesions, label
 from sct_lesion_losses.phantom.sites import ORIENTATIONS, SITES, home_site
@@ -150,19 +151,16 @@ def test_the_sites_setting_is_what_is_stored(axial: PhantomScan) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_28_percent_of_the_subjects_have_no_lesions(seed: int) -> None:
-    free = sum(not has_lesions(seed, k) for k in range(108))
-    assert free / 108 == pytest.approx(0.286, abs=0.02)
+def test_28_percent_of_the_subjects_have_no_lesions_some_at_every_site(seed: int) -> None:
+    free = np.array([not has_lesions(seed, k) for k in range(130)])
+    assert free[:108].mean() == pytest.approx(0.286, abs=0.02)
+    # 10 subjects a site, 2.86 of them without lesions on average.
+    counts = np.bincount([home_site(seed, k) for k in range(130)], free, len(SITES))
+    assert 1 <= counts.min() <= counts.max() <= 5
 
 
-def test_every_site_has_its_share_of_subjects_without_lesions() -> None:
-    for seed in (0, 1, 2):
-        of_site = [home_site(seed, subject) for subject in range(130)]
-        free = [not has_lesions(seed, subject) for subject in range(130)]
-        counts = np.bincount(of_site, free, len(SITES))
-        # 10 subjects a site, 2.86 of them without lesions on average.
-        assert counts.min() >= 1
-        assert counts.max() <= 5
+def test_46_of_the_161_scans_are_of_subjects_without_lesions() -> None:
+    assert sum(len(scans_of(k)) for k in range(108) if not has_lesions(1, k)) == 46
 
 
 class Draws:
