@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sct_lesion_losses.bundle.schema import BundleInfo
-from sct_lesion_losses.cohorts.splits import PartLoad
+from sct_lesion_losses.cohorts.splits import SHARES, PartLoad
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import card
+from sct_lesion_losses.report.columns import UNKNOWN
 from sct_lesion_losses.report.figures import FIGURES, style
 from sct_lesion_losses.report.tables import (
-    COHORT,
     REFERENCE,
-    UNKNOWN,
+    Columns,
     Table,
     frame,
     rows_of,
@@ -130,57 +132,51 @@ def without_folders(text: str) -> str:
 
 def cohort_table(parts: Sequence[PartLoad]) -> Table:
     """List what each part of a split holds, beside the published study's parts."""
-    published = {
-        "training": str(COHORT.training),
-        "validation": str(COHORT.validation),
-        "thr-optimization": str(COHORT.thr_optimization),
-        "unseen": f"{COHORT.unseen_with_lesions} with, {COHORT.unseen_without} without",
+    columns: Columns[PartLoad] = {
+        "Scans": lambda part: str(len(part.loads)),
+        "Subjects": lambda part: str(part.subjects),
+        "Sites": lambda part: str(part.sites),
+        "With lesions": lambda part: str(len(part.bearing)),
+        "Without": lambda part: str(part.lesion_free),
+        "Scans, published": lambda part: (
+            f"{SHARES[part.name]}" + " with, 46 without" * (part.name == "unseen")
+        ),
     }
-    counts = [
-        (len(part.loads), part.subjects, part.sites, len(part.bearing), part.lesion_free)
-        for part in parts
-    ]
-    header = ("Part", "Scans", "Subjects", "Sites", "With lesions", "Without", "Scans, published")
-    rows = [
-        (part.name, *map(str, numbers), published[part.name])
-        for part, numbers in zip(parts, counts, strict=True)
-    ]
     return Table(
         "Scans of each part",
-        frame(header, rows),
+        frame(("Part",), {(part.name,): part for part in parts}, columns),
         notes=(
-            f"Published: {REFERENCE}: {COHORT.scans} scans of {COHORT.subjects} subjects from "
-            f"{COHORT.sites} sites. All scans of a subject are in one part.",
+            f"Published: {REFERENCE}: 161 scans of 108 subjects from 13 sites. All scans of a "
+            "subject are in one part.",
         ),
     )
 
 
-def facts_table(facts: Mapping[str, str]) -> Table:
-    """List software and settings."""
-    rows = [(name, value or UNKNOWN) for name, value in facts.items()]
-    return Table("Software and settings", frame(("Entry", "Value"), rows))
+def facts_table(facts: Mapping[str, str], title: str = "Software and settings") -> Table:
+    """List entries and their values."""
+    rows = {(name,): value or UNKNOWN for name, value in facts.items()}
+    return Table(title, frame(("Entry",), rows, {"Value": str}))
 
 
 def recipe_table(bundles: Sequence[BundleInfo]) -> Table:
     """List the entries of the bundles' recipes; one that differs is given for each bundle."""
-    recipes = {
-        info.name: {
+    found: dict[str, dict[str, list[str]]] = {}
+    for info in bundles:
+        if info.recipe is None:
+            continue
+        recipe = {
             "loss numbers": info.loss.numbers,
             "filters": info.network.filters,
             **info.recipe.model_dump(exclude=_RESULTS),
             "seeds": info.seeds,
         }
-        for info in bundles
-        if info.recipe is not None
-    }
-    rows = []
-    for name in dict.fromkeys(name for recipe in recipes.values() for name in recipe):
-        values: dict[str, list[str]] = {}
-        for bundle, recipe in recipes.items():
-            values.setdefault(_value(recipe[name]), []).append(bundle)
+        for name, value in recipe.items():
+            found.setdefault(name, {}).setdefault(_value(value), []).append(info.name)
+    facts = {}
+    for name, values in found.items():
         each = [f"{value} ({', '.join(of)})" for value, of in values.items()]
-        rows.append((name.replace("_", " "), "; ".join(each if len(each) > 1 else values)))
-    return Table("Recipes of the trainings", frame(("Entry", "Value"), rows))
+        facts[name.replace("_", " ")] = "; ".join(each if len(each) > 1 else values)
+    return facts_table(facts, "Recipes of the trainings")
 
 
 def _value(entry: Any) -> str:
@@ -217,4 +213,4 @@ def bundle_table(bundles: Sequence[BundleInfo]) -> Table:
             UNKNOWN if known[name] in (None, False) else str(known[name]) for name in header[3:]
         )
         rows.append((info.name, info.version, info.loss.name, *texts))
-    return Table("Bundles", frame(header, rows))
+    return Table("Bundles", pd.DataFrame(rows, columns=header, dtype=object))

@@ -1,8 +1,8 @@
-"""What was found in a scan, the JSON beside its mask, and the table of its lesions."""
+"""Lesions found in a scan, and the JSON beside its mask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,6 @@ import numpy.typing as npt
 from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images.atomic import write_json, write_text
-from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 
 if TYPE_CHECKING:
     from sct_lesion_losses.bundle.store import Bundle  # not loaded to threshold a stored p-map
@@ -81,7 +79,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Filtered:
-    """Which predicted lesions were kept; see `thresholds.lesion_filter`.
+    """The filter of predicted lesions, and how many it removed; see `thresholds.lesion_filter`.
 
     Attributes
     ----------
@@ -163,8 +161,7 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
     """
     line, kept = result.centerline, result.filtered
     nothing = dict.fromkeys(Found(0, 0.0).entries)
-    return {
-        **generated_by(command),
+    entries = {
         "Bundle": bundle.name,
         "BundleVersion": bundle.info.version,
         "BundleSHA256": bundle.sha256,
@@ -181,80 +178,17 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
         "ScanSlices": len(line.xy),
         "Engine": result.engine,
         **(nothing if result.found is None else result.found.entries),
-        **closing(result.warnings),
     }
+    return of_mask(command, entries, result.warnings)
 
 
-def generated_by(command: str) -> dict[str, Any]:
-    """First entries of the sidecar of a lesion mask."""
+def of_mask(command: str, entries: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """Sidecar of a lesion mask: what made it, these entries, and what was warned of."""
     name = f"sct_lesion_losses: {command}"
-    return {"GeneratedBy": [{"Name": name, "Version": __version__}], "Type": "Lesion"}
-
-
-def closing(warnings: Sequence[str]) -> dict[str, Any]:
-    """Last entries of the sidecar of a lesion mask."""
     return {
+        "GeneratedBy": [{"Name": name, "Version": __version__}],
+        "Type": "Lesion",
+        **entries,
         "Warnings": list(warnings),
         "Disclaimer": "Research software, not a medical device.",
     }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its name, what it holds, and how it is written."""
-
-    name: str
-    units: str
-    description: str
-    text: Callable[[MeasuredLesion], str]
-
-
-COLUMNS = (
-    Column("lesion", "", "Number in the labelled mask, 1 for the largest", lambda x: f"{x.label}"),
-    Column("volume_mm3", "mm^3", "Volume", lambda x: f"{x.volume_mm3:.3f}"),
-    Column(
-        "length_mm",
-        "mm",
-        "Extent along the image axis nearest to superior-inferior, whole voxels",
-        lambda x: f"{x.length_mm:.3f}",
-    ),
-    Column("x_mm", "mm", "Centre, world x, to the right", lambda x: f"{x.centre_mm[0]:.3f}"),
-    Column("y_mm", "mm", "Centre, world y, to the front", lambda x: f"{x.centre_mm[1]:.3f}"),
-    Column("z_mm", "mm", "Centre, world z, upwards", lambda x: f"{x.centre_mm[2]:.3f}"),
-    Column("mean_p", "", "Mean probability inside", lambda x: f"{x.mean_probability:.4f}"),
-    Column("highest_p", "", "Highest probability inside", lambda x: f"{x.highest_probability:.4f}"),
-    Column(
-        "vanishes_above",
-        "",
-        "Highest decision threshold at which a voxel of the lesion is left, in full digits",
-        # Nine digits bring a float32 back exactly, so that -thr with this value still keeps it.
-        lambda x: f"{x.highest_probability:.9g}",
-    ),
-)
-
-
-def write(path: Path, lesions: Sequence[MeasuredLesion]) -> tuple[Path, Path]:
-    """Write the table and the description of its columns; without lesions the header alone.
-
-    Parameters
-    ----------
-    path : Path
-        Of the TSV; the description has its name with `.json`.
-    lesions : sequence of MeasuredLesion
-
-    Returns
-    -------
-    tuple of Path
-        The TSV and the JSON.
-    """
-    rows = [[column.name for column in COLUMNS]]
-    rows += [[column.text(lesion) for column in COLUMNS] for lesion in lesions]
-    description = path.with_name(path.name.removesuffix(".tsv") + ".json")
-    write_text(path, "".join("\t".join(row) + "\n" for row in rows))
-    write_json(description, {column.name: _described(column) for column in COLUMNS})
-    return path, description
-
-
-def _described(column: Column) -> dict[str, str]:
-    units = {"Units": column.units} if column.units else {}
-    return {"Description": column.description, **units}

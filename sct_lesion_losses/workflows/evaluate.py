@@ -31,8 +31,7 @@ from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
-from sct_lesion_losses.report import figures, scores, tables
-from sct_lesion_losses.report.scores import TableColumn
+from sct_lesion_losses.report import columns, figures, tables
 from sct_lesion_losses.report.tables import PUBLISHED, Table
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, choose
 from sct_lesion_losses.thresholds.curves import LesionCurve
@@ -391,15 +390,12 @@ def _write(
     about_models: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    of_scans = scores.columns_of({one.label: one.version for one in evaluation.models})
-    long: dict[str, tuple[Sequence[TableColumn[Any]], Sequence[Any]]] = {
-        SCORES: (of_scans, evaluation.rows),
-        LESIONS: (scores.LESIONS, evaluation.lesions),
-    }
-    for name, (columns, rows) in long.items():
-        atomic.write_text(folder / f"{name}.tsv", scores.tsv(columns, rows))
-        about = {**scores.dictionary(columns, about_models), **facts}
-        atomic.write_json(folder / f"{name}.json", about)
+    of_scans = columns.of_scans({one.label: one.version for one in evaluation.models})
+    levels = {"bundle": about_models, "preset": columns.PRESET_LEVELS}
+    columns.write(folder / f"{SCORES}.tsv", of_scans, evaluation.rows, levels, facts)
+    columns.write(
+        folder / f"{LESIONS}.tsv", columns.TRUTH_LESIONS, evaluation.lesions, levels, facts
+    )
     for name, table in evaluation.tables.items():
         for ending, writer in tables.WRITERS.items():
             atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))

@@ -12,7 +12,8 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.images import atomic, nifti
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.report import sidecar
+from sct_lesion_losses.report import columns, sidecar
+from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.sidecar import Found
 from sct_lesion_losses.thresholds.binarization import binarize
 
@@ -87,19 +88,17 @@ def rethreshold(
     if not found.lesions:
         notes.append(f"the mask is empty{found.peak}")
         logger.warning("%s: %s", pmap.name, notes[-1])
-    described = {
-        **sidecar.generated_by(command),
+    entries = {
         "Sources": [scan.path.name],
         "Threshold": threshold,
         **found.entries,
-        **sidecar.closing(notes),
     }
     files = [outputs.mask]
     with atomic.together():
         if lesions:
             nifti.write(outputs.labels, labels, scan, np.uint16)
             measured = lesionwise.measures(labels, scan.array, scan.grid.affine)
-            files += [outputs.labels, *sidecar.write(outputs.table, measured)]
-        atomic.write_json(outputs.sidecar, described)
+            files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, measured)]
+        atomic.write_json(outputs.sidecar, sidecar.of_mask(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)

@@ -24,7 +24,8 @@ from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.report import sidecar
+from sct_lesion_losses.report import columns, sidecar
+from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.sidecar import Filtered, Found, Segmentation
@@ -369,7 +370,8 @@ def _write(
             atomic.write_text(outputs.points, line.to_csv())
         if outputs.table in result.written and labels is not None and pmap is not None:
             nifti.write(outputs.labels, labels, scan, np.uint16)
-            sidecar.write(outputs.table, lesionwise.measures(labels, pmap, scan.grid.affine))
+            measured = lesionwise.measures(labels, pmap, scan.grid.affine)
+            columns.write(outputs.table, PREDICTED_LESIONS, measured)
         if outputs.pmap in result.written and pmap is not None:
             nifti.write(outputs.pmap, pmap, scan, np.float32)
         atomic.write_json(result.written[-1], described)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +12,12 @@ from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
 from sct_lesion_losses.report.figures import ReportFigure
 from sct_lesion_losses.report.page import Section
-from sct_lesion_losses.report.tables import Strong, Table, frame
+from sct_lesion_losses.report.tables import Strong, Table
 
 SMALL = Table(
     "A & B",
-    frame(("Model", "p <", "n"), [("dice", Strong("<0.0001"), "1")]),
-    footer=frame(("Model", "p <", "n"), [("n", "26", "")]),
+    pd.DataFrame({"Model": ["dice"], "p <": [Strong("<0.0001")], "n": ["1"]}, dtype=object),
+    footer=pd.DataFrame({"Model": ["n"], "p <": ["26"], "n": [""]}),
     notes=("5 % of mm³.",),
 )
 
@@ -40,8 +41,8 @@ def test_a_table_as_html() -> None:
 
 @given(st.text(alphabet="<>&\"'/a b=", min_size=1, max_size=30))
 def test_no_text_becomes_markup(text: str) -> None:
-    table = Table(text, frame((text,), [(text,)]), notes=(text,))
-    plain = Table("a", frame(("a",), [("a",)]), notes=("a",))
+    table = Table(text, pd.DataFrame({text: [text]}), notes=(text,))
+    plain = Table("a", pd.DataFrame({"a": ["a"]}), notes=("a",))
     one, other = html(text, table, command=text), html("a", plain, command="a")
     for mark in '<>"':
         assert one.count(mark) == other.count(mark)

@@ -5,18 +5,18 @@ import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_rows import BROAD, NAN, NARROW, bearing, lesion_free, swept
 
-from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import PRESETS, scores, statistics
 from sct_lesion_losses.metrics.patientwise import proportion
-from sct_lesion_losses.metrics.scores import MEASURES, ScanScore, TruthLesion, between_thresholds
+from sct_lesion_losses.metrics.scores import MEASURES, ScanScore, TruthLesion
 from sct_lesion_losses.metrics.statistics import Interval, holm, spread, wilcoxon
-from sct_lesion_losses.report import tables
-from sct_lesion_losses.report.tables import Strong, Table, frame, rows_of
+from sct_lesion_losses.report import columns, tables
+from sct_lesion_losses.report.tables import Strong, Table, rows_of
 from sct_lesion_losses.thresholds import THRESHOLDS
 
 SCANS = 10
@@ -52,9 +52,8 @@ ROWS = [
 ]
 
 
-def tuned_table(rows: list[ScanScore]) -> Table:
-    at_tuned = scores.tuned(rows)
-    return tables.tuned(at_tuned, between_thresholds(scores.untuned(rows), at_tuned))
+def study(rows: list[ScanScore], name: str, *more) -> Table:
+    return tables.study(rows, [], *more)[name]
 
 
 def bold(table: Table) -> set[tuple[str, str]]:
@@ -69,17 +68,16 @@ def bold(table: Table) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("ending", WRITERS)
 @pytest.mark.parametrize("name", ["table1", "table2"])
 def test_the_tables_of_the_study_are_golden(testing_data: Path, name: str, ending: str) -> None:
-    table = tuned_table(ROWS) if name == "table2" else tables.untuned(scores.untuned(ROWS))
     golden = testing_data / "tables" / f"{name}.{ending}"
-    assert WRITERS[ending](table) == golden.read_text(encoding="utf-8")
+    assert WRITERS[ending](study(ROWS, name)) == golden.read_text(encoding="utf-8")
 
 
 def test_bold_is_what_the_correction_leaves() -> None:
-    assert bold(tuned_table(ROWS)) == {
+    assert bold(study(ROWS, "table2")) == {
         ("focal_tversky", "V-F1"),
         ("focal_tversky", "V-sensitivity"),
     }
-    assert bold(tables.untuned(scores.untuned(ROWS))) == set()
+    assert bold(study(ROWS, "table1")) == set()
 
 
 @settings(max_examples=10)
@@ -92,12 +90,12 @@ def test_bold_follows_from_the_tests_of_all_models_together(
     p = [wilcoxon([0.4] * SCANS, [0.4 + x for x in by]).p for by in changes.values()]
     adjusted = holm(p + [1.0] * (6 if second else 0))
     expected = {("a", n) for n, q in zip(MEASURES, adjusted, strict=False) if q < 0.05}
-    assert bold(tuned_table(rows)) == expected
+    assert bold(study(rows, "table2")) == expected
 
 
 def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
     free = [lesion_free("f", "a", at, at < 0.5) for at in (0.5, 0.3)]
-    table = tuned_table(free)
+    table = study(free, "table2")
     assert [*rows_of(table.body)[0]] == ["a", "0.3", *["n/a"] * 7, "1.00"]
     assert [*rows_of(table.footer)[0]] == ["n", "", *["0"] * 7, "1"]
     assert "over 0 tests" in table.notes[-1]
@@ -105,13 +103,13 @@ def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
 
 def test_one_undefined_measure_has_a_lower_n_than_the_others() -> None:
     rows = [bearing("s1"), bearing("s2", measures={"L-F1": NAN})]
-    (numbers,) = rows_of(tables.untuned(scores.untuned(rows)).footer)
+    (numbers,) = rows_of(study(rows, "table1").footer)
     assert [*numbers] == ["n", "2", "2", "2", "1", "2", "2", "2", "0"]
 
 
 def test_models_with_other_numbers_of_scans_have_an_n_of_their_own() -> None:
     rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b"), bearing("s1", "c")]
-    footer = rows_of(tables.untuned(scores.untuned(rows)).footer)
+    footer = rows_of(study(rows, "table1").footer)
     assert [line[:2] for line in footer] == [("n (a, c)", "1"), ("n (b)", "2")]
 
 
@@ -145,7 +143,7 @@ def test_every_table_names_the_lesion_preset_with_its_numbers(preset: str) -> No
         for row in ROWS
     ]
     for name, table in tables.study(scored, []).items():
-        assert table.notes.count(tables.rule(PRESETS[preset])) == 1, name
+        assert table.notes.count(columns.rule(PRESETS[preset])) == 1, name
 
 
 def test_the_table_of_thresholds_says_what_is_not_tested() -> None:
@@ -175,7 +173,7 @@ def test_a_comparison_says_all_of_its_numbers() -> None:
 
 def test_published_values_stand_beside_the_measured() -> None:
     rows = [*ROWS, *evaluated("own", 0.3, {}), *evaluated("mine", 0.3, {})]
-    found = tables.beside_published(scores.tuned(rows), {"mine": "tversky"})
+    found = study(rows, "published", {"mine": "tversky"})
     texts = {line[0]: [*line[1:]] for line in rows_of(found.body)}
     assert texts["focal_tversky"] == [
         *("0.15", "0.15", "0.51", "0.31", "0.40", "0.26", "0.50", "0.65", "0.50", "0.22")
@@ -199,10 +197,13 @@ def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> Non
 
 @given(st.dictionaries(st.sampled_from(THRESHOLDS), st.floats(0, 1, allow_nan=False), min_size=1))
 def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, float]) -> None:
-    low, high = tables.plateau(curve)
-    best = tables.best_of(curve)
+    (sweep,) = tables.sweeps(
+        bearing("s", "a", at, False, {"V-F1": value}) for at, value in curve.items()
+    )
+    low, high = sweep.plateau
+    best = sweep.thresholds[sweep.best]
     assert low <= best <= high
-    assert curve[best] == max(curve.values())
+    assert curve[best] == pytest.approx(max(curve.values()), abs=1e-12)
     inside = [value for threshold, value in curve.items() if low <= threshold <= high]
     assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
 
@@ -220,7 +221,7 @@ def lesion(
 def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:
     rows = [bearing(f"s{k}", "a", 0.3, True, detected=int(k < 15)) for k in range(26)]
     rows += [lesion_free("f", "a", 0.3, True), lesion_free("g", "a", 0.3, True, n_predicted=2)]
-    found = tables.patients(scores.tuned(rows))
+    found = study(rows, "patients")
     assert texts(found) == [
         [
             *("a", "0.3", "0.58 (0.39 to 0.74)", "1.00 (0.87 to 1.00)", "0.50 (0.09 to 0.91)"),
@@ -239,7 +240,7 @@ def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
         bearing("s2", "b", 0.5, True, {"V-F1": 0.6}, site="Lyon"),
     ]
     # Of 0.6 and 0.8: median and mean 0.7, deviation 0.2 / sqrt(2).
-    assert texts(tables.sites(scores.tuned(rows))) == [
+    assert texts(study(rows, "sites")) == [
         ["Basel", "a", "0.3", "n/a", "n/a", "n/a", "n/a", "n/a", "1.00", "0", "1"],
         [
             *("Lyon", "a", "0.3", "0.70 (0.70±0.14)", "0.60 to 0.80"),
@@ -259,7 +260,7 @@ def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
 def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
     lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
     lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
-    assert texts(tables.lesion_sizes(lesions)) == [
+    assert texts(tables.study([], lesions)["lesion_sizes"]) == [
         ["under 30", "a", "0.3", "1", "0", "0.00 (n/a)"],
         ["under 30", "b", "0.3", "1", "1", "1.00 (n/a)"],
         ["30 to 100", "a", "0.3", "2", "2", "1.00 (1.00 to 1.00)"],
@@ -267,26 +268,6 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
         ["100 or more", "a", "0.3", "0", "0", "n/a"],
         ["100 or more", "b", "0.3", "0", "0", "n/a"],
     ]
-
-
-@pytest.mark.parametrize(
-    ("edges", "names"),
-    [([], ["all"]), ([50], ["under 50", "50 or more"])],
-)
-def test_edges_of_ones_own(edges: list[float], names: list[str]) -> None:
-    lesions = [lesion(1, 29.9, True), lesion(2, 70, False)]
-    assert [line[0] for line in texts(tables.lesion_sizes(lesions, edges))] == names
-
-
-def test_edges_that_do_not_rise_are_refused() -> None:
-    with pytest.raises(UsageError, match="expected rising numbers"):
-        tables.lesion_sizes([], [100, 30])
-
-
-def test_a_lesion_is_counted_once() -> None:
-    one = lesion(1, 20, True)
-    with pytest.raises(DataError, match="two tuned rows"):
-        tables.lesion_sizes([one, dataclasses.replace(one, detected=False)])
 
 
 @pytest.mark.parametrize(
@@ -303,58 +284,33 @@ def test_a_summary_cell_is_median_mean_and_deviation(values: list[float], text: 
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.126, "+0.13"), (-0.126, "-0.13"), (-0.001, "0.00"), (0.0, "0.00"), (NAN, "n/a")],
+    ("written", "value", "text"),
+    [
+        (tables.change, 0.126, "+0.13"),
+        (tables.change, -0.126, "-0.13"),
+        (tables.change, -0.001, "0.00"),  # a change has a sign unless it is none
+        (tables.change, NAN, "n/a"),
+        (tables.p_value, 0.04996, "0.0500"),
+        (tables.p_value, 0.00009, "<0.0001"),  # never 0
+        (tables.p_value, 0.0001, "0.0001"),
+        (tables.p_value, NAN, "n/a"),
+        (tables.threshold_text, 0.05, "0.05"),
+        (tables.threshold_text, 1.0, "1"),
+        (tables.threshold_text, None, "n/a"),
+        (tables.with_bounds, proportion(15, 26), "0.58 (0.39 to 0.74)"),
+        (tables.with_bounds, proportion(0, 0), "n/a"),
+        (tables.with_bounds, Interval(0.1, NAN, NAN, 3), "0.10 (n/a)"),
+        (tables.bounds, Interval(0.1, -0.05, 0.2, 9), "-0.05 to 0.20"),
+        (tables.bounds, Interval(0.1, NAN, NAN, 3), "n/a"),
+    ],
 )
-def test_a_change_has_a_sign_unless_it_is_none(value: float, text: str) -> None:
-    assert tables.change(value) == text
+def test_a_number_is_written(written, value, text: str) -> None:
+    assert written(value) == text
 
 
-@pytest.mark.parametrize(
-    ("p", "text"),
-    [(0.04996, "0.0500"), (0.00009, "<0.0001"), (0.0001, "0.0001"), (1.0, "1.0000"), (NAN, "n/a")],
-)
-def test_a_p_value_is_never_0(p: float, text: str) -> None:
-    assert tables.p_value(p) == text
-
-
-def test_intervals() -> None:
-    assert tables.with_bounds(proportion(15, 26)) == "0.58 (0.39 to 0.74)"
-    assert tables.with_bounds(proportion(0, 0)) == "n/a"
-    assert (
-        tables.with_bounds(Interval(0.1, -0.05, 0.2, 9), tables.change) == "+0.10 (-0.05 to +0.20)"
-    )
-    assert tables.with_bounds(Interval(NAN, NAN, NAN, 0), tables.change) == "n/a"
-    assert tables.bounds(Interval(0.1, -0.05, 0.2, 9)) == "-0.05 to 0.20"
-
-
-def test_bounds_that_are_not_known_are_said_once() -> None:
-    one = Interval(0.1, NAN, NAN, 3)
-    assert tables.with_bounds(one) == "0.10 (n/a)"
-    assert tables.with_bounds(one, tables.change) == "+0.10 (n/a)"
-    assert tables.bounds(one) == "n/a"
-
-
-def test_thresholds_are_written_as_they_are_typed() -> None:
-    texts = [tables.threshold_text(value) for value in (0.05, 0.3, 0.5, 1.0, None)]
-    assert texts == ["0.05", "0.3", "0.5", "1", "n/a"]
-
-
-def test_a_rule_names_its_preset_and_all_its_numbers() -> None:
-    assert tables.rule(PRESETS["paper"]) == (
-        "Lesion-wise scores by the preset paper: 18-neighbour lesions, detected where at least "
-        "25 % is covered and the largest overlaps, up to 65 % of it, are with lesions of which at "
-        "most 70 % lies outside."
-    )
-    assert tables.rule(PRESETS["anima"]) == (
-        "Lesion-wise scores by the preset anima: 6-neighbour lesions of more than 3 mm³, detected "
-        "where more than 10 % is covered and the largest overlaps, up to 65 % of it, are with "
-        "lesions of which at most 70 % lies outside."
-    )
-    assert tables.rule(PRESETS["candidate"]) == (
-        "Lesion-wise scores by the preset candidate: 18-neighbour lesions, detected where at least "
-        "25 % is covered by a single lesion of which at most 70 % lies outside."
-    )
+def test_a_change_has_signed_bounds() -> None:
+    found = Interval(0.1, -0.05, 0.2, 9)
+    assert tables.with_bounds(found, tables.change) == "+0.10 (-0.05 to +0.20)"
 
 
 V_F1 = {"s1": 0.1, "s2": 0.2, "s3": 0.6, "s4": 0.7, "s5": 0.9}
@@ -370,7 +326,7 @@ def scans(bundle="a", threshold=0.3, tuned=True):
 
 
 def lines(rows):
-    return rows_of(tables.intervals(scores.untuned(rows), scores.tuned(rows)).body)
+    return rows_of(study(rows, "intervals").body)
 
 
 def test_the_interval_resamples_subjects_with_all_of_their_scans():
@@ -401,49 +357,32 @@ def bounds_of(rows, measure):
 @pytest.mark.parametrize("other", [NAN, 0.4])
 def test_one_subject_alone_has_no_interval(other):
     rows = [bearing("s1", subject="p"), bearing("s2", measures={"V-F1": other}, subject="q")]
-    known = not math.isnan(other)
-    assert (bounds_of(rows, "V-F1") == "n/a") is not known
-    assert bounds_of(rows, "L-F1") == "0.40 to 0.40"
-    assert bounds_of(rows[:1], "L-F1") == "n/a"
+    (line,) = lines(rows)
+    v_f1 = "0.40 (n/a)" if math.isnan(other) else "0.40 (0.40 to 0.40)"
+    assert (line[2], line[5]) == (v_f1, "0.40 (0.40 to 0.40)")  # V-F1, L-F1
+    assert lines(rows[:1])[0][5] == "0.40 (n/a)"
 
 
-def test_the_study_has_seven_losses_and_sct() -> None:
-    assert sorted(tables.PUBLISHED) == [
-        "bce",
-        "combo",
-        "dice",
-        "focal_tversky",
-        "generalized_dice",
-        "log_cosh_dice",
-        "sct",
+def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_lesion_free() -> None:
+    shares = {f"{k / 46:.2f}" for k in range(47)}  # of the 46 unseen scans without lesions
+    for threshold, *_, specificity in tables.PUBLISHED.values():
+        assert float(threshold) in THRESHOLDS
+        assert specificity in shares
+    assert set(tables.PUBLISHED) == {
+        *("bce", "combo", "dice", "focal_tversky", "generalized_dice", "log_cosh_dice", "sct"),
         "tversky",
-    ]
-
-
-def test_the_parts_of_its_cohort_are_all_its_scans() -> None:
-    parts = dataclasses.asdict(tables.COHORT)
-    scans = parts.pop("scans")
-    del parts["subjects"], parts["sites"]
-    assert sum(parts.values()) == scans
-
-
-@pytest.mark.parametrize("name", tables.PUBLISHED)
-def test_thresholds_are_of_the_grid_and_specificities_are_shares_of_the_lesion_free(
-    name: str,
-) -> None:
-    found = tables.PUBLISHED[name]
-    assert found.threshold in THRESHOLDS
-    shares = {
-        round(k / tables.COHORT.unseen_without, 2) for k in range(tables.COHORT.unseen_without + 1)
     }
-    assert found.p_specificity in shares
+
+
+def texts_of(header, *rows) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(header), dtype=object)
 
 
 HEADER = ("Model", "V-F1", "p")
 SMALL = Table(
     title="Two models",
-    body=frame(HEADER, [("focal_tversky", Strong("0.40±0.10"), "<0.0001"), ("a", "-0.1", "")]),
-    footer=frame(HEADER, [("n", "26", "26")]),
+    body=texts_of(HEADER, ("focal_tversky", Strong("0.40±0.10"), "<0.0001"), ("a", "-0.1", "")),
+    footer=texts_of(HEADER, ("n", "26", "26")),
     notes=("5 % of mm³ & more.",),
 )
 
@@ -480,19 +419,19 @@ def test_a_table_as_latex() -> None:
 
 
 def test_a_table_without_rows_is_its_header() -> None:
-    empty = Table("None", frame(("A", "B")))
+    empty = Table("None", texts_of(("A", "B")))
     assert tables.tsv(empty) == "A\tB\n"
     assert tables.markdown(empty) == "**None**\n\n| A   |   B |\n| --- | --: |\n"
     assert "\\midrule\n\\bottomrule" in tables.latex(empty)
 
 
 def test_marks_of_markdown_in_a_name_are_escaped() -> None:
-    shown = tables.markdown(Table("t", frame(("x",), [("a|b*c<b>_d_`e\\",)])))
+    shown = tables.markdown(Table("t", texts_of(("x",), ("a|b*c<b>_d_`e\\",))))
     assert r"a\|b\*c\<b>\_d\_\`e\\" in shown
 
 
 def test_marks_of_latex_in_a_name_are_escaped() -> None:
-    shown = tables.latex(Table("t", frame(("x",), [(r"a\b{c}~^#$%&_|",)])))
+    shown = tables.latex(Table("t", texts_of(("x",), (r"a\b{c}~^#$%&_|",))))
     expected = r"a\textbackslash{}b\{c\}\textasciitilde{}\textasciicircum{}\#\$\%\&\_$|$ \\"
     assert expected in shown
 
@@ -500,7 +439,7 @@ def test_marks_of_latex_in_a_name_are_escaped() -> None:
 @given(st.lists(st.tuples(strings, strings, st.booleans()), max_size=5))
 def test_no_text_breaks_the_columns(drawn: list[tuple[str, str, bool]]) -> None:
     rows = [(a, Strong(b) if bold else b) for a, b, bold in drawn]
-    table = Table("t", frame(("one", "two"), rows))
+    table = Table("t", texts_of(("one", "two"), *rows))
     lines = tables.tsv(table).split("\n")
     assert len(lines) == len(rows) + 2
     assert all(line.count("\t") == 1 for line in lines[:-1])

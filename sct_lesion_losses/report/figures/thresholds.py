@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,75 +14,24 @@ from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import tables
 from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.tables import Sweep
 
 FROM = 5  # fewer points have no quartiles worth a box
 WHISKER = 1.5  # box lengths
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """V-F1 of one model on the scans with lesions.
-
-    Attributes
-    ----------
-    model : str
-    thresholds : (T,) float64
-        Rising; empty where masks come from a rule of the model's own.
-    scores : tuple of (N,) float64
-        At each threshold, the scans in one order; those where V-F1 is not defined are left out.
-    tuned : float or None
-        The model's own threshold.
-    by_rule : (N,) float64
-        Where there are no thresholds, by its rule.
-    """
-
-    model: str
-    thresholds: npt.NDArray[np.float64]
-    scores: tuple[npt.NDArray[np.float64], ...]
-    tuned: float | None
-    by_rule: npt.NDArray[np.float64]
-
-    @property
-    def medians(self) -> npt.NDArray[np.float64]:
-        """Median V-F1 at each threshold, (T,); NaN where no scan has one."""
-        return np.array([np.median(own) if len(own) else np.nan for own in self.scores])
-
-    @property
-    def n(self) -> int:
-        """Number of scans."""
-        return max(map(len, (*self.scores, self.by_rule)))
-
-
-def sweeps_of(rows: Iterable[ScanScore]) -> list[Sweep]:
-    """Sweep of each model, in the order in which they first appear.
-
-    Parameters
-    ----------
-    rows : iterable of ScanScore
-        By any lesion presets: V-F1 is the same by all.
+def _sweeps(rows: Iterable[ScanScore]) -> list[Sweep]:
+    """Sweep of each model.
 
     Raises
     ------
     DataError
         No scan has lesions, so that V-F1 is defined nowhere.
     """
-    found: dict[str, dict[float | None, dict[str, float]]] = {}
-    tuned: dict[str, float] = {}
-    for row in rows:
-        scans = found.setdefault(row.bundle, {}).setdefault(row.threshold, {})
-        if not np.isnan(row.voxels.f1):
-            scans[row.scan] = row.voxels.f1
-        if row.tuned and row.threshold is not None:
-            tuned[row.bundle] = row.threshold
-    sweeps = []
-    for model, by_threshold in found.items():
-        known = sorted(threshold for threshold in by_threshold if threshold is not None)
-        scores = tuple(np.array([*by_threshold[threshold].values()]) for threshold in known)
-        rule = np.array([*by_threshold.get(None, {}).values()])
-        sweeps.append(Sweep(model, np.array(known), scores, tuned.get(model), rule))
-    if not any(sweep.n for sweep in sweeps):
+    found = tables.sweeps(rows)
+    if not found:
         raise DataError("no scan has lesions, so that V-F1 is not defined; evaluate some that have")
-    return sweeps
+    return found
 
 
 def box(
@@ -138,7 +86,7 @@ def boxes(rows: Iterable[ScanScore]) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = [sweep for sweep in sweeps_of(rows) if len(sweep.thresholds)]
+    shown = [sweep for sweep in _sweeps(rows) if sweep.scores]
     if not shown:
         raise DataError("no model has thresholds; evaluate a bundle, or sct")
     n_rows, _ = style.shape(len(shown))
@@ -167,9 +115,7 @@ def _panel(axes: Any, sweep: Sweep) -> None:
     polygons: list[list[tuple[float, float]]] = []
     fills: list[str] = []
     points: list[tuple[float, float]] = []
-    for x, half, scores in zip(sweep.thresholds, _halves(sweep), sweep.scores, strict=True):
-        if not len(scores):
-            continue
+    for half, (x, scores) in zip(_halves(sweep), sweep.scores.items(), strict=True):
         low, first, middle, third, high = box(scores)
         medians.append([(x - half, middle), (x + half, middle)])
         if len(scores) < FROM:
@@ -227,7 +173,7 @@ def lines(rows: Iterable[ScanScore]) -> Any:
     """
     from matplotlib.lines import Line2D
 
-    shown = [sweep for sweep in sweeps_of(rows) if sweep.n]
+    shown = _sweeps(rows)
     looks = style.looks(sweep.model for sweep in shown)
     made = style.sheet(_HEIGHT_INCH, layout="constrained")
     axes = made.subplots()
@@ -283,22 +229,15 @@ def _heights(sweep: Sweep) -> tuple[float, ...]:
 def _spread(lines: Sequence[tuple[float, ...]]) -> list[float]:
     """Heights of labels: near the ends of the lines, in their order, apart from each other."""
     order = sorted(range(len(lines)), key=lambda k: lines[k])
-    # Neighbours that overlap form blocks around the mean of what their labels want.
-    blocks: list[list[float]] = []
-    for height in (lines[k][0] for k in order):
-        blocks.append([height])
-        while len(blocks) > 1 and _bottom(blocks[-1]) < _bottom(blocks[-2]) + _APART * len(
-            blocks[-2]
-        ):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    placed = np.concatenate([_bottom(b) + _APART * np.arange(len(b)) for b in blocks])
-    found = dict(zip(order, placed, strict=True))
-    return [float(found[k]) for k in range(len(lines))]
-
-
-def _bottom(block: Sequence[float]) -> float:
-    """Height of the lowest label of a block, not below the axis."""
-    return max(float(np.mean(block)) - _APART * (len(block) - 1) / 2, 0.0)
+    apart = _APART * np.arange(len(lines))
+    wanted = np.array([lines[k][0] for k in order]) - apart
+    # The nearest heights that do not fall: isotonic regression, by its min-max formula.
+    means = [
+        max(min(wanted[i : j + 1].mean() for j in range(k, len(lines))) for i in range(k + 1))
+        for k in range(len(lines))
+    ]
+    placed = dict(zip(order, np.maximum(means, 0) + apart, strict=True))
+    return [float(placed[k]) for k in range(len(lines))]
 
 
 def _label(axes: Any, sweep: Sweep, height: float, look: style.Look) -> None:

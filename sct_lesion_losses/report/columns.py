@@ -1,0 +1,199 @@
+"""The long tables: a row for each scan or lesion, and a JSON that describes the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sct_lesion_losses.images import atomic
+from sct_lesion_losses.metrics import PRESETS, Preset
+
+if TYPE_CHECKING:  # scipy.stats comes with it, which segmenting does without
+    from sct_lesion_losses.metrics.scores import ScanScore
+
+UNKNOWN = "n/a"  # a missing value, as in BIDS tables
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, what it holds, the value of a row, its units and its format.
+
+    A value that is None or NaN is written as n/a, without a format in full digits.
+    """
+
+    name: str
+    description: str
+    value: Callable[[Any], str | int | float | None]
+    units: str = ""
+    form: str = ""
+
+    def text(self, row: Any) -> str:
+        """Write the value of a row."""
+        value = self.value(row)
+        if value is None or value != value:
+            return UNKNOWN
+        return " ".join(format(value, self.form).split())
+
+
+def write(
+    path: Path,
+    columns: Sequence[Column],
+    rows: Sequence[Any],
+    levels: Mapping[str, Mapping[str, Any]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Path, Path]:
+    """Write a table and the description of its columns; without rows the header alone.
+
+    Parameters
+    ----------
+    path : Path
+        Of the TSV; the description, in the form of a BIDS sidecar, has its name with ``.json``.
+    columns : sequence of Column
+    rows : sequence
+    levels : mapping of str to mapping
+        What the values of a column mean, by its name.
+    facts : mapping
+        Entries of the description that are about no column.
+
+    Returns
+    -------
+    tuple of Path
+        The TSV and the JSON.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    lines = [[column.name for column in columns]]
+    lines += [[column.text(row) for column in columns] for row in rows]
+    described = {}
+    for column in columns:
+        entry: dict[str, Any] = {"Description": column.description}
+        if column.units:
+            entry["Units"] = column.units
+        if levels and column.name in levels:
+            entry["Levels"] = dict(levels[column.name])
+        described[column.name] = entry
+    about = path.with_suffix(".json")
+    atomic.write_text(path, "".join("\t".join(line) + "\n" for line in lines))
+    atomic.write_json(about, {**described, **(facts or {})})
+    return path, about
+
+
+def rule(preset: Preset) -> str:
+    """Sentence on what makes a lesion count as detected."""
+    least = "more than" if preset.strict else "at least"
+    volume = f" of more than {preset.min_volume_mm3:g} mm³" if preset.min_volume_mm3 else ""
+    if preset.reach is None:
+        by = "by a single lesion"
+    else:
+        by = f"and the largest overlaps, up to {100 * preset.reach:g} % of it, are with lesions"
+    return (
+        f"Lesion-wise scores by the preset {preset.name}: {preset.connectivity}-neighbour lesions"
+        f"{volume}, detected where {least} {100 * preset.min_overlap:g} % is covered {by} of which "
+        f"at most {100 * preset.max_outside:g} % lies outside."
+    )
+
+
+PRESET_LEVELS = {
+    name: {"Description": rule(preset), "Parameters": asdict(preset)}
+    for name, preset in PRESETS.items()
+}
+
+_THRESHOLD = "A voxel is lesion where p >= threshold; n/a: masks by a rule of the model's own"
+_TUNED = "1: the threshold, or the rule, is the operating point of the model; 0: it is not"
+_NONE = "n/a where the manual mask has no lesion"
+_NOTHING = f"0 where nothing is predicted, {_NONE}"
+
+
+def of_scans(versions: Mapping[str, str]) -> tuple[Column, ...]:
+    """Columns of the scores of every scan; `versions` are those of the models by their names."""
+
+    def version(row: ScanScore) -> str:
+        return versions[row.bundle]
+
+    return (
+        Column("scan", "Name of the scan", lambda r: r.scan),
+        Column("subject", "Whose scan it is", lambda r: r.subject),
+        Column("site", "Where it was made", lambda r: r.site or None),
+        Column("bundle", "Model", lambda r: r.bundle),
+        Column("version", "Version of the model", version),
+        Column("threshold", _THRESHOLD, lambda r: r.threshold),
+        Column("tuned", _TUNED, lambda r: int(r.tuned)),
+        Column("preset", "Rule of lesion-wise scores", lambda r: r.lesions.preset.name),
+        Column("truth_vox", "Lesion in the manual mask", lambda r: r.voxels.n_truth, "voxels"),
+        Column("predicted_vox", "Lesion by the model", lambda r: r.voxels.n_predicted, "voxels"),
+        Column("tp_vox", "True positive", lambda r: r.voxels.tp, "voxels"),
+        Column("fp_vox", "False positive", lambda r: r.voxels.fp, "voxels"),
+        Column("fn_vox", "False negative", lambda r: r.voxels.fn, "voxels"),
+        Column("v_sensitivity", f"TP / (TP + FN); {_NONE}", lambda r: r.voxels.sensitivity),
+        Column("v_precision", f"TP / (TP + FP); {_NOTHING}", lambda r: r.voxels.precision),
+        Column("v_f1", f"2TP / (2TP + FP + FN); {_NONE}", lambda r: r.voxels.f1),
+        Column("truth_lesions", "Lesions of the manual mask", lambda r: r.lesions.n_truth),
+        Column("predicted_lesions", "Predicted lesions", lambda r: r.lesions.n_predicted),
+        Column(
+            "detected_lesions", "Lesions of the manual mask detected", lambda r: r.lesions.detected
+        ),
+        Column("correct_lesions", "Predicted lesions correct", lambda r: r.lesions.correct),
+        Column(
+            "l_sensitivity",
+            f"detected_lesions / truth_lesions; {_NONE}",
+            lambda r: r.lesions.sensitivity,
+        ),
+        Column(
+            "l_precision",
+            f"correct_lesions / predicted_lesions; {_NOTHING}",
+            lambda r: r.lesions.precision,
+        ),
+        Column(
+            "l_f1",
+            f"Harmonic mean of l_sensitivity and l_precision; {_NONE}",
+            lambda r: r.lesions.f1,
+        ),
+        Column("truth_mm3", "Volume of the manual mask", lambda r: r.lesions.truth_mm3, "mm^3"),
+        Column(
+            "predicted_mm3",
+            "Volume of the model's mask",
+            lambda r: r.lesions.predicted_mm3,
+            "mm^3",
+        ),
+    )
+
+
+TRUTH_LESIONS = (  # of a `TruthLesion`
+    Column("scan", "Name of the scan", lambda r: r.scan),
+    Column("subject", "Whose scan it is", lambda r: r.subject),
+    Column("bundle", "Model", lambda r: r.bundle),
+    Column("threshold", _THRESHOLD, lambda r: r.threshold),
+    Column("tuned", _TUNED, lambda r: int(r.tuned)),
+    Column("preset", "Rule by which lesions are detected", lambda r: r.preset),
+    Column("lesion", "Number in the manual mask, 1 for the largest", lambda r: r.label),
+    Column("volume_mm3", "Volume in the manual mask", lambda r: r.volume_mm3, "mm^3"),
+    Column("detected", "1: the model detects it; 0: not", lambda r: int(r.detected)),
+)
+
+PREDICTED_LESIONS = (  # of a `MeasuredLesion`
+    Column("lesion", "Number in the labelled mask, 1 for the largest", lambda r: r.label),
+    Column("volume_mm3", "Volume", lambda r: r.volume_mm3, "mm^3", ".3f"),
+    Column(
+        "length_mm",
+        "Extent along the image axis nearest to superior-inferior, whole voxels",
+        lambda r: r.length_mm,
+        "mm",
+        ".3f",
+    ),
+    Column("x_mm", "Centre, world x, to the right", lambda r: r.centre_mm[0], "mm", ".3f"),
+    Column("y_mm", "Centre, world y, to the front", lambda r: r.centre_mm[1], "mm", ".3f"),
+    Column("z_mm", "Centre, world z, upwards", lambda r: r.centre_mm[2], "mm", ".3f"),
+    Column("mean_p", "Mean probability inside", lambda r: r.mean_probability, form=".4f"),
+    Column("highest_p", "Highest probability inside", lambda r: r.highest_probability, form=".4f"),
+    Column(
+        "vanishes_above",
+        "Highest decision threshold at which a voxel of the lesion is left, in full digits",
+        lambda r: r.highest_probability,
+        form=".9g",  # brings a float32 back exactly, so that -thr with this value still keeps it
+    ),
+)

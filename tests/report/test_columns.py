@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from score_rows import bearing, lesion_free
+
+from sct_lesion_losses.metrics import PRESETS
+from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
+from sct_lesion_losses.metrics.scores import TruthLesion
+from sct_lesion_losses.report import columns
+
+FOUND = (
+    MeasuredLesion(1, 143.2, 12.0, (1.0, -2.5, 30.25), 0.61234567, float(np.float32(0.9))),
+    MeasuredLesion(2, 1.0, 0.8, (0.0, 0.0, 0.0), 0.4, 0.5),
+)
+
+
+def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(
+    tmp_path: Path,
+) -> None:
+    table, about = columns.write(tmp_path / "x_lesions.tsv", columns.PREDICTED_LESIONS, FOUND)
+    assert table.read_text() == (
+        "lesion\tvolume_mm3\tlength_mm\tx_mm\ty_mm\tz_mm\tmean_p\thighest_p\tvanishes_above\n"
+        "1\t143.200\t12.000\t1.000\t-2.500\t30.250\t0.6123\t0.9000\t0.899999976\n"
+        "2\t1.000\t0.800\t0.000\t0.000\t0.000\t0.4000\t0.5000\t0.5\n"
+    )
+    # The last value, as -thr, still keeps the lesion.
+    assert np.float32("0.899999976") == np.float32(0.9)
+    assert about.name == "x_lesions.json"
+    described = json.loads(about.read_text())
+    assert list(described) == table.read_text().splitlines()[0].split("\t")
+    assert described["volume_mm3"] == {"Description": "Volume", "Units": "mm^3"}
+
+
+def test_the_lesions_of_manual_masks_have_a_row_each(tmp_path: Path) -> None:
+    lesions = [
+        TruthLesion("a", "one", "dice", 0.35, True, "paper", 1, 0.1 + 0.2, True),
+        TruthLesion("a", "one", "dice", None, False, "anima", 2, 7.0, False),
+    ]
+    levels = {"bundle": {"dice": {"Version": "1"}}, "preset": columns.PRESET_LEVELS}
+    table, about = columns.write(
+        tmp_path / "x.tsv", columns.TRUTH_LESIONS, lesions, levels, {"Contrast": "t2"}
+    )
+    assert table.read_text().splitlines() == [
+        "scan\tsubject\tbundle\tthreshold\ttuned\tpreset\tlesion\tvolume_mm3\tdetected",
+        "a\tone\tdice\t0.35\t1\tpaper\t1\t0.30000000000000004\t1",
+        "a\tone\tdice\tn/a\t0\tanima\t2\t7.0\t0",
+    ]
+    described = json.loads(about.read_text())
+    assert described["Contrast"] == "t2"
+    assert described["bundle"]["Levels"] == levels["bundle"]
+    assert set(described["preset"]["Levels"]) == set(PRESETS)
+    empty, _ = columns.write(tmp_path / "empty.tsv", columns.TRUTH_LESIONS, [])
+    assert empty.read_text() == table.read_text().splitlines()[0] + "\n"
+
+
+@given(st.floats(0, 1))
+def test_a_number_is_read_again_to_the_bit(value: float) -> None:
+    (column,) = (one for one in columns.of_scans({"tversky": "1"}) if one.name == "v_f1")
+    assert float(column.text(bearing("a", measures={"V-F1": value}))) == value
+
+
+def test_the_scores_of_every_scan_have_every_column() -> None:
+    rows = [bearing("a\tb", threshold=0.3, site="S"), lesion_free("c", threshold=None)]
+    first, second = (
+        {column.name: column.text(row) for column in columns.of_scans({"tversky": "1.2"})}
+        for row in rows
+    )
+    assert not any("\t" in text for text in first.values())
+    assert (first["scan"], first["version"], first["threshold"]) == ("a b", "1.2", "0.3")
+    assert (second["site"], second["threshold"], second["l_f1"]) == ("n/a",) * 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        (
+            "paper",
+            "18-neighbour lesions, detected where at least 25 % is covered and the largest "
+            "overlaps, up to 65 % of it, are with lesions of which at most 70 % lies outside.",
+        ),
+        (
+            "anima",
+            "6-neighbour lesions of more than 3 mm³, detected where more than 10 % is covered and "
+            "the largest overlaps, up to 65 % of it, are with lesions of which at most 70 % lies "
+            "outside.",
+        ),
+        (
+            "candidate",
+            "18-neighbour lesions, detected where at least 25 % is covered by a single lesion of "
+            "which at most 70 % lies outside.",
+        ),
+    ],
+)
+def test_a_rule_names_its_preset_and_all_its_numbers(preset: str, said: str) -> None:
+    assert columns.rule(PRESETS[preset]) == f"Lesion-wise scores by the preset {preset}: {said}"
