@@ -115,18 +115,21 @@ def _recipe(given: argparse.Namespace) -> Any:
 
 def _package(given: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = given.backend
+    import keras
+
     from sct_lesion_losses.preprocessing.cache import TrainingCrop
     from sct_lesion_losses.training import fit
-    from sct_lesion_losses.training.fit import Watchers
 
+    turns, recipe = Turns(given.steps), _recipe(given)
     tubes = [TrainingCrop(values, lesion) for values, lesion in _cohort()]
     with tempfile.TemporaryDirectory() as folder:
         fit.fit(
             tubes,
             tubes[:1],
-            _recipe(given),
+            recipe,
             Path(folder),
-            watchers=Watchers(step=Turns(given.steps)),
+            fit.begin(recipe, Path(folder)),
+            watching=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: turns())],
         )
 
 

@@ -101,9 +101,9 @@ def training(device: str) -> ModuleType:
         raise UsageError(
             f"training needs {error.name}, which is not installed: {_INSTALL}"
         ) from error
-    from sct_lesion_losses.training.devices import require
+    from sct_lesion_losses.training.fit import require_device
 
-    require(device)
+    require_device(device)
     return workflow
 
 

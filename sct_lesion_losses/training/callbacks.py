@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
 from sct_lesion_losses.images.atomic import replacing, write_text
+from sct_lesion_losses.training.batches import PatchBatches
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "training.csv"
 DRAWN_EVERY_S = 60.0  # drawing takes a fraction of a second, a small epoch hardly more
-
-Arrays = list[NDArray[Any]]
-Logs = dict[str, Any] | None
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +53,6 @@ class TrainingState:
         Recipe and data the training belongs to, as plain values.
     history : tuple of EpochLine
         Finished epochs.
-    best_epoch, best_loss : int, float
-        Epoch of the best validation loss so far, from 1, and that loss; 0 and inf before the first.
-    waited : int
-        Epochs since the last better validation loss or the last change of rate.
     weights, best_weights, optimiser : list of array
         Network after the last epoch and after the best one, and the optimiser's variables, its rate
         among them; empty before the first epoch.
@@ -65,34 +60,43 @@ class TrainingState:
 
     settings: dict[str, Any]
     history: tuple[EpochLine, ...] = ()
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    waited: int = 0
-    weights: Arrays = field(default_factory=list)
-    best_weights: Arrays = field(default_factory=list)
-    optimiser: Arrays = field(default_factory=list)
+    weights: list[NDArray[Any]] = field(default_factory=list)
+    best_weights: list[NDArray[Any]] = field(default_factory=list)
+    optimiser: list[NDArray[Any]] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
         return len(self.history)
 
-    def add(self, line: EpochLine) -> None:
-        """Take in one more epoch."""
-        self.history = (*self.history, line)
-        self.waited += 1
-        if line.val_loss < self.best_loss:
-            self.best_epoch, self.best_loss, self.waited = line.epoch, line.val_loss, 0
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch, from 1, with the least validation loss; 0 before the first."""
+        return min(self.history, key=lambda line: line.val_loss).epoch if self.history else 0
 
-    def ended(self, epochs: int, patience: int | None) -> bool:
-        """Whether all epochs are done, or the last `patience` of them brought nothing better."""
-        idle = self.epoch - self.best_epoch
-        return self.epoch >= epochs or (patience is not None and idle >= patience)
+    @property
+    def idle(self) -> int:
+        """Epochs since the best one."""
+        return self.epoch - self.best_epoch
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one, or at the present rate if those are fewer."""
+        rates = [line.rate for line in reversed(self.history)]
+        present = itertools.takewhile(lambda rate: rate == rates[0], rates)
+        return min(self.idle, len(list(present)))
+
+    def ended(self, recipe: Recipe) -> bool:
+        """Whether all epochs are done, or nothing was better for as long as the recipe allows."""
+        patience = math.inf if recipe.stop_patience is None else recipe.stop_patience
+        return self.epoch >= recipe.epochs_planned or self.idle >= patience
 
     def take(self, model: keras.Model) -> None:
         """Copy weights and optimiser of a model; what backends return may change with a step."""
         self.weights = [np.array(array) for array in model.get_weights()]
         self.optimiser = [np.array(v.numpy()) for v in model.optimizer.variables]
+        if not self.idle:
+            self.best_weights = self.weights
 
     def put(self, model: keras.Model) -> None:
         """Put weights and optimiser into a compiled model of the same recipe."""
@@ -113,15 +117,15 @@ _ARRAYS = ("weights", "best_weights", "optimiser")
 
 def save(state: TrainingState, path: Path) -> None:
     """Write the state so that a reader sees the old one or the new one, nothing between."""
-    plain = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in _ARRAYS}
-    plain["history"] = [asdict(line) for line in state.history]
+    history = [asdict(line) for line in state.history]
     arrays = {
         f"{group}/{number:04d}": array
         for group in _ARRAYS
         for number, array in enumerate(getattr(state, group))
     }
+    arrays["state"] = np.array(json.dumps({"settings": state.settings, "history": history}))
     with replacing(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, state=np.array(json.dumps(plain)), **arrays)
+        np.savez(stream, **arrays)
 
 
 def load(path: Path) -> TrainingState:
@@ -135,12 +139,12 @@ def load(path: Path) -> TrainingState:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             plain = json.loads(str(stored["state"]))
-            arrays: dict[str, Any] = {
-                group: [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
+            arrays = [
+                [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
                 for group in _ARRAYS
-            }
-        history = tuple(EpochLine(**line) for line in plain.pop("history"))
-        return TrainingState(history=history, **plain, **arrays)
+            ]
+        history = tuple(EpochLine(**line) for line in plain["history"])
+        return TrainingState(plain["settings"], history, *arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise TrainingError(
             f"{path}: no readable checkpoint ({error}); start the training anew by -force 1"
@@ -148,180 +152,100 @@ def load(path: Path) -> TrainingState:
 
 
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Turns the batches to each epoch and takes its losses into the state, first of all callbacks.
+    """Takes a training from epoch to epoch: its batches, rate, state, log and end.
 
     Parameters
     ----------
     state : TrainingState
-    go_to : callable
-        Turns the batches to an epoch, counted from 0.
-    scans : callable
-        Names the scans of a batch of that epoch.
+        Takes in each epoch.
+    batches : PatchBatches
+        Of the training.
+    recipe : Recipe
     folder : Path
-        Of the training, for messages.
+        Receives the state and the log.
 
     Raises
     ------
     TrainingError
-        A loss is not a number.
+        A loss or a weight is not a number; then the last state stays.
     """
 
     def __init__(
-        self,
-        state: TrainingState,
-        go_to: Callable[[int], None],
-        scans: Callable[[int], Iterable[str]],
-        folder: Path,
+        self, state: TrainingState, batches: PatchBatches, recipe: Recipe, folder: Path
     ) -> None:
         super().__init__()
         self._state = state
-        self._go_to = go_to
-        self._scans = scans
+        self._batches = batches
+        self._recipe = recipe
         self._folder = folder
         self._began = 0.0
-        self._rate = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Begin an epoch, counted from 0."""
-        self._go_to(epoch)
-        self._rate = float(self.model.optimizer.learning_rate)
-        self._began = time.monotonic()
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Look at the mean loss so far: no number if that of a batch is none."""
-        loss = float((logs or {})["loss"])
-        if not math.isfinite(loss):
-            scans = dict.fromkeys(self._scans(batch))
-            raise broken(
-                f"the loss is {loss} at batch {batch + 1} of epoch {self._state.epoch + 1} "
-                f"(patches of {', '.join(scans)})",
-                self._folder,
-                self._state,
-            )
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Take in the epoch."""
-        loss, val_loss = (float((logs or {})[name]) for name in ("loss", "val_loss"))
-        if not math.isfinite(val_loss):
-            raise broken(
-                f"the validation loss is {val_loss} after epoch {epoch + 1}",
-                self._folder,
-                self._state,
-            )
-        seconds = time.monotonic() - self._began
-        self._state.add(EpochLine(epoch + 1, loss, val_loss, self._rate, seconds))
-
-
-def broken(what: str, folder: Path, state: TrainingState) -> TrainingError:
-    """Error for a training that cannot go on, with what is left of it."""
-    path = folder / CHECKPOINT
-    left = f"the last good state is in {path}" if path.exists() else "nothing was kept yet"
-    half = state.settings["recipe"]["precision"] != "float32"
-    wider = " or in float32" if half else ""
-    return TrainingError(f"{what}; {left}; start anew by -force 1 with a lower -rate{wider}")
-
-
-class RateOnPlateau(keras.callbacks.Callback):  # type: ignore[misc]
-    """Lowers the rate where no epoch was better for so long."""
-
-    def __init__(self, state: TrainingState, patience: int | None, factor: float) -> None:
-        super().__init__()
-        self._state = state
-        self._patience = patience
-        self._factor = factor
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Lower the rate, and wait anew."""
-        if self._patience is not None and self._state.waited >= self._patience:
-            self.model.optimizer.learning_rate = self._state.history[-1].rate * self._factor
-            self._state.waited = 0
-
-
-class EarlyStop(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends a training where no epoch was better for so long."""
-
-    def __init__(self, state: TrainingState, epochs: int, patience: int | None) -> None:
-        super().__init__()
-        self._state = state
-        self._epochs = epochs
-        self._patience = patience
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Stop after this epoch, or go on."""
-        if self._state.ended(self._epochs, self._patience) and self._state.epoch < self._epochs:
-            self.model.stop_training = True
-
-
-class KeptState(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the whole state on disk after every epoch, and its log.
-
-    Raises
-    ------
-    TrainingError
-        A weight is not finite; then the last state stays.
-    """
-
-    def __init__(self, state: TrainingState, folder: Path) -> None:
-        super().__init__()
-        self._state = state
-        self._folder = folder
-
-    def on_train_begin(self, logs: Logs = None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         """Write the log anew: a kill may have come between the state and its log."""
         if self._state.history:
             self._write_log()
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Keep the state."""
-        state = self._state
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Turn the batches to an epoch, counted from 0."""
+        self._batches.go_to(epoch)
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the mean loss so far: no number if that of a batch is none."""
+        if not math.isfinite(logs["loss"]):
+            scans = dict.fromkeys(self._batches.scans(batch))
+            raise self._broken(
+                f"the loss is {logs['loss']} at batch {batch + 1} of epoch {self._state.epoch + 1} "
+                f"(patches of {', '.join(scans)})"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Take in the epoch, lower the rate where nothing was better for long, keep the state."""
+        seconds = time.monotonic() - self._began
+        state, recipe = self._state, self._recipe
+        if not math.isfinite(logs["val_loss"]):
+            raise self._broken(f"the validation loss is {logs['val_loss']} after epoch {epoch + 1}")
+        rate = float(self.model.optimizer.learning_rate)
+        line = EpochLine(epoch + 1, float(logs["loss"]), float(logs["val_loss"]), rate, seconds)
+        state.history += (line,)
+        if recipe.patience is not None and state.waited >= recipe.patience:
+            self.model.optimizer.learning_rate = rate * recipe.rate_factor
         state.take(self.model)
         if not all(np.isfinite(array).all() for array in (*state.weights, *state.optimiser)):
-            raise broken(f"a weight is not a number after epoch {epoch + 1}", self._folder, state)
-        if state.best_epoch == state.epoch:
-            state.best_weights = state.weights
+            raise self._broken(f"a weight is not a number after epoch {epoch + 1}")
         save(state, self._folder / CHECKPOINT)
         self._write_log()
-
-    def _write_log(self) -> None:
-        text = io.StringIO()
-        table = csv.DictWriter(text, [f.name for f in fields(EpochLine)], lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(line) for line in self._state.history)
-        write_text(self._folder / LOG, text.getvalue())
-
-
-class EpochMessages(keras.callbacks.Callback):  # type: ignore[misc]
-    """Logs a line for every epoch, with the time left."""
-
-    def __init__(self, state: TrainingState, epochs: int) -> None:
-        super().__init__()
-        self._state = state
-        self._epochs = epochs
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log the line."""
-        line, last = self._state.history[-1], epoch + 1 >= self._epochs
-        left = duration(seconds_left(self._state.history, self._epochs))
+        left = seconds_left(state.history, recipe.epochs_planned)
         logger.info(
             "epoch %d of %d: loss %.4f, validation %.4f%s, rate %.2g, %s%s",
             line.epoch,
-            self._epochs,
+            recipe.epochs_planned,
             line.loss,
             line.val_loss,
-            " (best)" if self._state.best_epoch == line.epoch else "",
+            "" if state.idle else " (best)",
             line.rate,
-            duration(line.seconds),
-            "" if last else f", {left} left",
+            duration(seconds),
+            f", {duration(left)} left" if line.epoch < recipe.epochs_planned else "",
         )
-        if self.model.stop_training:
-            idle = self._state.epoch - self._state.best_epoch
-            logger.info("stopped: no better epoch in the last %d", idle)
+        if state.ended(recipe) and line.epoch < recipe.epochs_planned:
+            logger.info("stopped: no better epoch in the last %d", state.idle)
+            self.model.stop_training = True
+
+    def _write_log(self) -> None:
+        text = pd.DataFrame(self._state.history).to_csv(index=False, lineterminator="\n")
+        write_text(self._folder / LOG, text)
+
+    def _broken(self, what: str) -> TrainingError:
+        """Error for a training that cannot go on, with what is left of it."""
+        path = self._folder / CHECKPOINT
+        left = f"the last good state is in {path}" if path.exists() else "nothing was kept yet"
+        wider = "" if self._recipe.precision == "float32" else " or in float32"
+        return TrainingError(f"{what}; {left}; start anew by -force 1 with a lower -rate{wider}")
 
 
 def seconds_left(history: Sequence[EpochLine], epochs: int) -> float:
     """Time that the remaining epochs will take, at the median pace of the last five."""
-    recent = sorted(line.seconds for line in history[-5:])
-    return recent[len(recent) // 2] * (epochs - len(history)) if recent else math.nan
+    return float(np.median([line.seconds for line in history[-5:]])) * (epochs - len(history))
 
 
 def duration(seconds: float) -> str:
@@ -337,22 +261,25 @@ def duration(seconds: float) -> str:
 
 
 class StepReports(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a function of every step, a progress bar for one; see `fit.Watchers`."""
+    """Tells a function of every step, a progress bar for one.
 
-    def __init__(self, tell: Callable[[int, int, str], None]) -> None:
+    Parameters
+    ----------
+    state : TrainingState
+    tell : callable
+        Told how many steps are done, and are in all epochs; the epoch and its mean loss in words.
+    """
+
+    def __init__(self, state: TrainingState, tell: Callable[[int, int, str], None]) -> None:
         super().__init__()
+        self._state = state
         self._tell = tell
-        self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Note the epoch."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Tell of the step."""
-        steps, epochs = int(self.params["steps"]), int(self.params["epochs"])
-        words = f"epoch {self._epoch + 1} of {epochs}, loss {float((logs or {})['loss']):.4f}"
-        self._tell(self._epoch * steps + batch + 1, epochs * steps, words)
+        epoch, steps, epochs = self._state.epoch, self.params["steps"], self.params["epochs"]
+        words = f"epoch {epoch + 1} of {epochs}, loss {logs['loss']:.4f}"
+        self._tell(epoch * steps + batch + 1, epochs * steps, words)
 
 
 class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
@@ -360,6 +287,7 @@ class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
 
     Parameters
     ----------
+    state : TrainingState
     draw : callable
         Draws the lines of a history; an `OutputError` of it is warned of and ends no training.
     """
@@ -370,16 +298,13 @@ class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
         self._draw = draw
         self._drawn = -math.inf
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Draw where the last drawing is a minute old."""
         if time.monotonic() - self._drawn >= DRAWN_EVERY_S:
-            self._redraw()
+            self.on_train_end()
 
-    def on_train_end(self, logs: Logs = None) -> None:
+    def on_train_end(self, logs: Any = None) -> None:
         """Draw the whole history."""
-        self._redraw()
-
-    def _redraw(self) -> None:
         try:
             self._draw(self._state.history)
         except OutputError as error:
@@ -396,20 +321,21 @@ class EventFiles(keras.callbacks.Callback):  # type: ignore[misc]
         self._folder = folder
         self._writer: Any = None
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write the epoch; what an earlier call wrote of later ones is not shown."""
         line = self._state.history[-1]
         if self._writer is None:
-            suffix = f".from{line.epoch:05d}"
             self._writer = event_writer()(
-                str(self._folder), purge_step=line.epoch, filename_suffix=suffix
+                str(self._folder),
+                purge_step=line.epoch,
+                filename_suffix=f".from{line.epoch:05d}",
             )
         self._writer.add_scalar("loss/training", line.loss, line.epoch)
         self._writer.add_scalar("loss/validation", line.val_loss, line.epoch)
         self._writer.add_scalar("rate", line.rate, line.epoch)
         self._writer.flush()
 
-    def on_train_end(self, logs: Logs = None) -> None:
+    def on_train_end(self, logs: Any = None) -> None:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()

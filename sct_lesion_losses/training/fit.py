@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,52 +15,51 @@ from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.images.atomic import remove_left_over
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
-from sct_lesion_losses.training import callbacks, devices, export, unet
+from sct_lesion_losses.training import callbacks, export, unet
 from sct_lesion_losses.training import recipe as recipes
 from sct_lesion_losses.training.batches import PatchBatches
-from sct_lesion_losses.training.callbacks import (
-    CHECKPOINT,
-    LOG,
-    EpochLine,
-    TrainingState,
-)
+from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG, TrainingState
 
 # What is trained on, in its order: a name people know, and a hash of what a network sees of it.
 Data = Sequence[tuple[str, str]]
-EVENTS = "tensorboard"
 _MOST_SHOWN = 5
+# Of an error for want of memory: TensorFlow's and torch's types, and words of all.
+_TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}
+_WORDS = ("resource_exhausted", "oom when allocating", "out of memory", "can't allocate memory")
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Watchers:
-    """Callables that a training tells of its progress.
-
-    Attributes
-    ----------
-    step : callable or None
-        Told of every step: how many are done, and are in all epochs; the epoch and its mean loss in
-        words.
-    draw : callable or None
-        Draws the history, once a minute at most and at the end.
-    tensorboard : bool
-        Write event files into the folder ``tensorboard``.
-    """
-
-    step: Callable[[int, int, str], None] | None = None
-    draw: Callable[[Sequence[EpochLine]], None] | None = None
-    tensorboard: bool = False
+def device() -> str:
+    """Name the kind of device that Keras computes on: ``gpu`` where there is one, else ``cpu``."""
+    if keras.backend.backend() == "torch":  # Keras lists no devices there
+        return "gpu" if keras.ops.ones(()).device.type == "cuda" else "cpu"
+    kinds = {str(name).split(":")[0].lower() for name in keras.distribution.list_devices()}
+    return next((kind for kind in ("gpu", "tpu") if kind in kinds), "cpu")
 
 
-def loss_numbers(recipe: Recipe) -> dict[str, Any]:
-    """All the arguments of the recipe's loss, defaults included."""
+def require_device(kind: str) -> None:
+    """Raise a TrainingError where the GPU that was asked for is not there."""
+    if kind == "gpu" and device() != "gpu":
+        raise TrainingError(
+            f"{keras.backend.backend()} sees no GPU; install its GPU build (README, Train and "
+            "tune), or train on the CPU"
+        )
+
+
+def loss_arguments(recipe: Recipe) -> dict[str, bool | float | str]:
+    """Return the arguments of the recipe's loss, defaults included."""
     config = losses.get(recipe.loss.name, **recipe.loss.numbers).get_config()
-    return {name: value for name, value in config.items() if name not in ("name", "reduction")}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in ("name", "reduction") and isinstance(value, bool | int | float | str)
+    }
 
 
 def compiled(recipe: Recipe) -> keras.Model:
     """Build the recipe's network, compiled with its loss and optimiser."""
+    backend = keras.backend.backend()
     prior = 0.5 if recipe.prior is None else recipe.prior
     model = unet.build(recipe.network, seed=recipe.seed, precision=recipe.precision, prior=prior)
     optimisers = {"adam": keras.optimizers.Adam, "adadelta": keras.optimizers.Adadelta}
@@ -72,7 +69,9 @@ def compiled(recipe: Recipe) -> keras.Model:
     model.compile(
         optimizer=optimiser,
         loss=losses.get(recipe.loss.name, **recipe.loss.numbers),
-        jit_compile=devices.jit_compile(),
+        # On a CPU, XLA makes a TensorFlow step of the U-Net several times slower; JAX has nothing
+        # else.
+        jit_compile=backend == "jax" or (backend == "tensorflow" and device() == "gpu"),
     )
     return model
 
@@ -83,11 +82,11 @@ def check(recipe: Recipe) -> None:
     Raises
     ------
     UsageError
-        The device cannot compute in the recipe's precision, or the loss has no such numbers or no
+        The device cannot compute in the recipe's precision, or the loss has no such arguments or no
         value for two voxels, lesion and none.
     """
     name, numbers = recipe.loss.name, recipe.loss.numbers
-    if loss_numbers(recipe).get("from_logits"):
+    if loss_arguments(recipe).get("from_logits"):
         raise UsageError(
             f"loss {name}: from_logits is for networks without a sigmoid at their end; this one "
             "gives probabilities, leave it out"
@@ -99,7 +98,7 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"loss {name}: {error}; change -loss_numbers") from error
     if not math.isfinite(value):
         raise UsageError(f"loss {name}: it is {value} with {numbers}; change -loss_numbers")
-    on_cpu = devices.backend() == "tensorflow" and devices.device() == "cpu"
+    on_cpu = keras.backend.backend() == "tensorflow" and device() == "cpu"
     if on_cpu and recipe.precision == "mixed_float16" and recipe.network.levels > 1:
         raise UsageError(
             "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
@@ -107,140 +106,30 @@ def check(recipe: Recipe) -> None:
         )
 
 
-def fit(
-    training: Sequence[TrainingCrop],
-    validation: Sequence[TrainingCrop],
-    recipe: Recipe,
-    folder: Path,
-    *,
-    data: Data = (),
-    initial: bytes | None = None,
-    resume: bool = False,
-    watchers: Watchers = Watchers(),
-) -> tuple[keras.Model, TrainingState]:
-    """Train by a recipe; the whole state is kept in `folder` after each epoch.
-
-    Killed at any moment and resumed, a training on a CPU ends with the weights, to the bit, of one
-    that was not.
+def begin(recipe: Recipe, folder: Path, data: Data = (), resume: bool = False) -> TrainingState:
+    """Return the state that a training begins from.
 
     Parameters
     ----------
-    training, validation : sequence of TrainingCrop
-        Scans to learn from, and those whose loss decides the rate and the weights kept.
     recipe : Recipe
     folder : Path
-        Receives `checkpoint.npz` and `training.csv`.
+        Of the training.
     data : sequence of (str, str)
-        What is trained on, by name, and a hash of each; a resumed training must have the same.
-    initial : bytes, optional
-        Weights to start from, as safetensors; random ones by default.
+        What is trained on, by name, and a hash of each.
     resume : bool
-        Go on after the last epoch that is kept in `folder`; start at the beginning where there is
-        none. More epochs than before may be asked for.
-    watchers : Watchers
-
-    Returns
-    -------
-    model : keras.Model
-        With the weights of the best epoch.
-    state : TrainingState
-        With the history.
-
-    Raises
-    ------
-    TrainingError
-        The checkpoint belongs to another recipe or other scans, a loss is not finite, or the device
-        has too little memory.
+        Go on after the last epoch that is kept in `folder`, see `resumable`; at the beginning where
+        there is none.
     """
-    check(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_left_over(folder)
-    state = resumable(recipe, folder, data) if resume else None
-    model = compiled(recipe)
-    if state is not None:
-        state.put(model)
-        logger.info("going on after epoch %d", state.epoch)
-    else:
-        if resume:
-            logger.info("no state in %s yet: starting at the beginning", folder.name)
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # given up, and not to be taken for ours
-        (folder / LOG).unlink(missing_ok=True)
-        if initial is not None:
-            export.import_weights(model, initial)
-        state = TrainingState(_settings(recipe, data))
-    shown = PatchBatches(
-        training,
-        recipe.batch_size,
-        patches_per_epoch=recipe.patches_per_epoch,
-        lesion_share=recipe.lesion_share,
-        augmentation=recipes.augmentation(recipe),
-        seed=recipe.seed,
-    )
-    held_out = PatchBatches(
-        validation,
-        recipe.batch_size,
-        patches_per_epoch=recipe.validation_patches,
-        lesion_share=None if recipe.validation_patches is None else recipe.lesion_share,
-        seed=recipe.seed,
-    )
-    logger.info(
-        "training on %s by %s; steps an epoch: %d, patches a step: %d",
-        "the CPU" if devices.device() == "cpu" else f"a {devices.device().upper()}",
-        devices.backend(),
-        len(shown),
-        recipe.batch_size,
-    )
-    epochs, patience = recipe.epochs_planned, recipe.stop_patience
-    shown.go_to(state.epoch)
-    try:
-        model.fit(
-            shown,
-            validation_data=held_out,
-            initial_epoch=state.epoch,
-            epochs=state.epoch if state.ended(epochs, patience) else epochs,
-            callbacks=[
-                callbacks.Epochs(state, shown.go_to, shown.scans, folder),
-                callbacks.RateOnPlateau(state, recipe.patience, recipe.rate_factor),
-                callbacks.EarlyStop(state, epochs, patience),
-                callbacks.KeptState(state, folder),
-                callbacks.EpochMessages(state, epochs),
-                *_watching(watchers, state, folder),
-            ],
-            shuffle=False,  # the batches are drawn anew in every epoch
-            verbose=0,
-        )
-    except Exception as error:
-        if not devices.exhausted(error):
-            raise
-        raise TrainingError(
-            f"the device has too little memory for batches of {recipe.batch_size} patches; close "
-            "what else uses it, train with -device cpu, or start anew by -force 1 with a smaller "
-            "-batch, fewer -filters or a half -precision"
-        ) from error
-    model.set_weights(state.best_weights)
-    return model, state
-
-
-def _watching(
-    watchers: Watchers, state: TrainingState, folder: Path
-) -> list[keras.callbacks.Callback]:
-    found = []
-    if watchers.step is not None:
-        found.append(callbacks.StepReports(watchers.step))
-    if watchers.draw is not None:
-        found.append(callbacks.LearningCurves(state, watchers.draw))
-    if watchers.tensorboard:
-        found.append(callbacks.EventFiles(state, folder / EVENTS))
-    return found
-
-
-def _settings(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """Return what a state keeps of the training it belongs to."""
-    return {
+    if resume and (state := resumable(recipe, folder, data)) is not None:
+        return state
+    if resume:
+        logger.info("no state in %s yet: starting at the beginning", folder.name)
+    settings = {
         "recipe": recipes.settings(recipe),
         "data": [list(entry) for entry in data],
-        "backend": devices.backend(),
+        "backend": keras.backend.backend(),
     }
+    return TrainingState(settings)
 
 
 def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> TrainingState | None:
@@ -276,12 +165,12 @@ def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> Trainin
             f"{path} has {state.epoch} epochs, {recipe.epochs_planned} were asked for; ask for at "
             "least as many, or train into a new folder"
         )
-    if (before := state.settings["backend"]) != devices.backend():
+    if (before := state.settings["backend"]) != keras.backend.backend():
         logger.warning(
             "the training was begun on %s and goes on on %s: its weights will differ in rounding "
             "from those of one that ran through",
             before,
-            devices.backend(),
+            keras.backend.backend(),
         )
     return state
 
@@ -292,17 +181,130 @@ def changed_data(before: Data, after: Data) -> list[str]:
     >>> changed_data([("a", "1"), ("b", "2")], [("b", "3"), ("c", "4")])
     ['a is missing', 'b has changed', 'c is new']
     """
-    if list(before) == list(after):
-        return []
     then, now = dict(before), dict(after)
-    found = []
-    for name in sorted(then.keys() | now.keys()):
-        if name not in now:
-            found.append(f"{name} is missing")
-        elif name not in then:
-            found.append(f"{name} is new")
-        elif then[name] != now[name]:
-            found.append(f"{name} has changed")
+    found = [
+        f"{name} {'is missing' if name not in now else 'has changed' if name in then else 'is new'}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
     if len(found) > _MOST_SHOWN:
         return [*found[:_MOST_SHOWN], f"and {len(found) - _MOST_SHOWN} more"]
-    return found or ["the scans come in another order"]
+    if not found and list(before) != list(after):
+        return ["the scans come in another order"]
+    return found
+
+
+def fit(
+    training: Sequence[TrainingCrop],
+    validation: Sequence[TrainingCrop],
+    recipe: Recipe,
+    folder: Path,
+    state: TrainingState,
+    *,
+    initial: bytes | None = None,
+    watching: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """Train by a recipe; the whole state is kept in `folder` after each epoch.
+
+    Killed at any moment and resumed, a training on a CPU ends with the weights, to the bit, of one
+    that was not.
+
+    Parameters
+    ----------
+    training, validation : sequence of TrainingCrop
+        Scans to learn from, and those whose loss decides the rate and the weights kept.
+    recipe : Recipe
+        More epochs than before may be asked for.
+    folder : Path
+        Receives `checkpoint.npz` and `training.csv`.
+    state : TrainingState
+        From `begin`; takes in each epoch.
+    initial : bytes, optional
+        Weights to start from, as safetensors; random ones by default.
+    watching : sequence of keras.callbacks.Callback
+        Called after every epoch was kept.
+
+    Returns
+    -------
+    keras.Model
+        With the weights of the best epoch.
+
+    Raises
+    ------
+    TrainingError
+        A loss is not finite, or the device has too little memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_left_over(folder)
+    model = compiled(recipe)
+    if state.history:
+        state.put(model)
+        logger.info("going on after epoch %d", state.epoch)
+    else:
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # given up, and not to be taken for ours
+        (folder / LOG).unlink(missing_ok=True)
+        if initial is not None:
+            export.import_weights(model, initial)
+    shown = PatchBatches(
+        training,
+        recipe.batch_size,
+        patches_per_epoch=recipe.patches_per_epoch,
+        lesion_share=recipe.lesion_share,
+        augmentation=recipes.augmentation(recipe),
+        seed=recipe.seed,
+    )
+    held_out = PatchBatches(
+        validation,
+        recipe.batch_size,
+        patches_per_epoch=recipe.validation_patches,
+        lesion_share=None if recipe.validation_patches is None else recipe.lesion_share,
+        seed=recipe.seed,
+    )
+    logger.info(
+        "training on %s by %s; steps an epoch: %d, patches a step: %d",
+        "the CPU" if device() == "cpu" else f"a {device().upper()}",
+        keras.backend.backend(),
+        len(shown),
+        recipe.batch_size,
+    )
+    shown.go_to(state.epoch)
+    try:
+        model.fit(
+            shown,
+            validation_data=held_out,
+            initial_epoch=state.epoch,
+            epochs=state.epoch if state.ended(recipe) else recipe.epochs_planned,
+            callbacks=[callbacks.Epochs(state, shown, recipe, folder), *watching],
+            shuffle=False,  # the batches are drawn anew in every epoch
+            verbose=0,
+        )
+    except Exception as error:
+        if not exhausted(error):
+            raise
+        raise TrainingError(
+            f"the device has too little memory for batches of {recipe.batch_size} patches; close "
+            "what else uses it, train with -device cpu, or start anew by -force 1 with a smaller "
+            "-batch, fewer -filters or a half -precision"
+        ) from error
+    model.set_weights(state.best_weights)
+    return model
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error of TensorFlow, JAX or torch means that the device's memory ran out.
+
+    Parameters
+    ----------
+    error : BaseException
+        Raised by a training step. Errors that it wraps count: Keras raises some of TensorFlow's
+        anew, as a RuntimeError with the same words. A `MemoryError`, of the host, does not count.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if any(kind.__name__ in _TYPES for kind in type(seen).__mro__):
+            return True
+        words = str(seen).lower() if isinstance(seen, RuntimeError) else ""  # JAX's is one
+        if any(word in words for word in _WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sct_lesion_losses import losses
 from sct_lesion_losses.bundle.schema import Architecture, Recipe, problems
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.patches import PATCH_VOX
@@ -98,8 +99,9 @@ def study(
     Raises
     ------
     UsageError
-        An entry is unknown or out of its range.
+        The loss or an entry is unknown, or out of its range.
     """
+    losses.require(loss)
     optimiser = changes.get("optimiser", _OPTIMISER_OF_LOSS.get(loss, "adam"))
     shift_mm = round(augmentation.shift_mm / SPACING_MM) * SPACING_MM
     words = {

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import keras
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -31,16 +32,16 @@ from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.cache import CachedCrop, CacheSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import learning, style
-from sct_lesion_losses.training import callbacks, devices, export, fit, warm_start
+from sct_lesion_losses.training import callbacks, export, fit, warm_start
 from sct_lesion_losses.training import recipe as recipes
 from sct_lesion_losses.training.callbacks import CHECKPOINT
-from sct_lesion_losses.training.fit import Watchers
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
 LOCK = ".lock"
 CACHE = "training_cache"
 PICTURE = "training.png"
+EVENTS = "tensorboard"
 _PACKAGES = (
     *("numpy", "scipy", "nibabel", "keras", "onnx"),
     *("tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch"),
@@ -121,7 +122,7 @@ def run(
     on_scan : callable, optional
         Told of every scan that is prepared, by (done, total).
     on_step : callable, optional
-        Told of every step; see `training.fit.Watchers`.
+        Told of every step; see `training.callbacks.StepReports`.
 
     Returns
     -------
@@ -158,9 +159,7 @@ def run(
     with _work_folder(folder, settings) as work:
         if settings.resume:
             fit.resumable(recipe, work)  # known before any scan is read
-        draw = partial(learning.draw_history, path=work / PICTURE)
-        watchers = Watchers(on_step, draw, settings.tensorboard)
-        info, model = _trained(data, work, draft, recipe, settings, crop_settings, watchers)
+        info, model = _trained(data, work, draft, recipe, settings, crop_settings, on_step)
         network = export.to_onnx(model)
         weights = export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
@@ -173,16 +172,11 @@ def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
     if init is not None:
         warm_start.require_same(init, recipe.network)
     before = schema.Provenance(data="nothing") if init is None else init.info.provenance
-    numbers = {
-        name: value
-        for name, value in fit.loss_numbers(recipe).items()
-        if isinstance(value, bool | int | float | str)
-    }
     try:
         return BundleInfo(
             name=name,
             version=settings.version,
-            loss=schema.Loss(name=recipe.loss.name, numbers=numbers),
+            loss=schema.Loss(name=recipe.loss.name, numbers=fit.loss_arguments(recipe)),
             preparation=schema.StudyPreparation(percentiles=(0.0, 100.0), landmarks=(0.0, 1.0)),
             network=recipe.network,
             packages=_packages(),
@@ -210,7 +204,7 @@ def _trained(
     recipe: Recipe,
     settings: TrainSettings,
     crop_settings: CacheSettings,
-    watchers: Watchers,
+    on_step: Callable[[int, int, str], None] | None,
 ) -> tuple[BundleInfo, Any]:
     """Train in the folder `work`; the description `draft` completed, and the Keras model."""
     cohort = cohorts.read(data)
@@ -227,18 +221,23 @@ def _trained(
     trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
-    if settings.resume:
-        fit.resumable(recipe, work, trained_on)
+    state = fit.begin(recipe, work, trained_on, settings.resume)
     cohorts.write(scans, work / SPLIT_TABLE)
-    model, state = fit.fit(
+    watching: list[Any] = [
+        callbacks.LearningCurves(state, partial(learning.draw_history, path=work / PICTURE))
+    ]
+    if on_step is not None:
+        watching.append(callbacks.StepReports(state, on_step))
+    if settings.tensorboard:
+        watching.append(callbacks.EventFiles(state, work / EVENTS))
+    model = fit.fit(
         crop_cache.standardise_scans(training, preparation, crop_settings),
         crop_cache.standardise_scans(validation, preparation, crop_settings),
         recipe,
         work,
-        data=trained_on,
+        state,
         initial=None if init is None else init.weights,
-        resume=settings.resume,
-        watchers=watchers,
+        watching=watching,
     )
     seen = {*draft.provenance.trained_on, *hashes.values()}
     seeds = {"training": recipe.seed}
@@ -252,8 +251,8 @@ def _trained(
             update={
                 "epochs_run": state.epoch,
                 "best_epoch": state.best_epoch,
-                "backend": devices.backend(),
-                "device": devices.device(),
+                "backend": keras.backend.backend(),
+                "device": fit.device(),
                 "minutes": sum(line.seconds for line in state.history) / 60,
             }
         ),

@@ -9,24 +9,30 @@ from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
 from sct_lesion_losses.training import callbacks
 from sct_lesion_losses.training.callbacks import (
     EpochLine,
+    EventFiles,
     LearningCurves,
     TrainingState,
     duration,
     seconds_left,
 )
+from sct_lesion_losses.training.recipe import study
 
 
-def after(*losses: float) -> TrainingState:
-    state = TrainingState({"recipe": {}})
-    for epoch, loss in enumerate(losses, start=1):
-        state.add(EpochLine(epoch, loss, loss, 1e-4, 10.0 * epoch))
-    return state
+def after(*losses: float, rates: tuple[float, ...] = ()) -> TrainingState:
+    rates = rates or (1e-4,) * len(losses)
+    lines = [
+        EpochLine(epoch, loss, loss, rate, 10.0 * epoch)
+        for epoch, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1)
+    ]
+    return TrainingState({"recipe": {}}, tuple(lines))
 
 
-def test_the_state_counts_epochs_since_the_best():
-    state = after(0.5, 0.4, 0.45, 0.41)
-    assert (state.best_epoch, state.best_loss, state.waited) == (2, 0.4, 2)
-    assert state.epoch == 4
+def test_the_state_counts_epochs_since_the_best_and_since_the_last_change_of_rate():
+    state = after(0.5, 0.4, 0.4, 0.41)
+    assert (state.epoch, state.best_epoch, state.idle, state.waited) == (4, 2, 2, 2)
+    lowered = after(0.5, 0.4, 0.45, 0.41, 0.42, rates=(1, 1, 1, 1, 0.5))
+    assert (lowered.idle, lowered.waited) == (3, 1)
+    assert (after().best_epoch, after().waited) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,8 @@ def test_the_state_counts_epochs_since_the_best():
     [(4, None, True), (5, None, False), (5, 2, True), (5, 3, False)],
 )
 def test_a_training_ends_by_its_epochs_or_by_its_patience(epochs, patience, ended):
-    assert after(0.5, 0.4, 0.45, 0.41).ended(epochs, patience) is ended
+    recipe = study(epochs_planned=epochs, stop_patience=patience)
+    assert after(0.5, 0.4, 0.45, 0.41).ended(recipe) is ended
 
 
 def test_a_state_comes_back_from_its_file_whole(tmp_path):
@@ -49,8 +56,7 @@ def test_a_state_comes_back_from_its_file_whole(tmp_path):
         stored, expected = getattr(again, group), getattr(state, group)
         assert [array.dtype for array in stored] == [array.dtype for array in expected]
         assert all(np.array_equal(a, b) for a, b in zip(stored, expected, strict=True))
-    for name in ("settings", "history", "best_epoch", "best_loss", "waited"):
-        assert getattr(again, name) == getattr(state, name)
+    assert (again.settings, again.history) == (state.settings, state.history)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 but no archive"])
@@ -75,16 +81,15 @@ def test_durations_are_said_as_people_say_them(seconds, said):
     assert duration(seconds) == said
 
 
-def test_curves_are_drawn_once_a_minute_and_at_the_end(monkeypatch):
+def test_curves_are_drawn_once_a_minute_and_at_the_end(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     drawn = []
-    state = after(0.5)
-    curves = LearningCurves(state, lambda history: drawn.append(len(history)))
+    curves = LearningCurves(state := after(0.5), lambda history: drawn.append(len(history)))
     for epoch, seconds in enumerate((0.0, 59.0, 61.0)):
         now[0] = seconds
         curves.on_epoch_end(epoch)
-        state.add(EpochLine(epoch + 2, 0.4, 0.4, 1e-4, 10.0))
+        state.history += (EpochLine(epoch + 2, 0.4, 0.4, 1e-4, 10.0),)
     curves.on_train_end()
     assert drawn == [1, 3, 4]
 
@@ -95,6 +100,20 @@ def test_a_picture_that_cannot_be_written_ends_no_training(caplog):
 
     LearningCurves(after(0.5), draw).on_train_end()
     assert "no picture of the learning curves: disk full" in caplog.text
+
+
+def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
+    pytest.importorskip("tensorboardX")
+    files = EventFiles(state := after(0.5), tmp_path)
+    files.on_epoch_end(0)
+    state.history += (EpochLine(2, 0.4, 0.4, 1e-4, 10.0),)
+    files.on_epoch_end(1)
+    files.on_train_end()
+    (written,) = tmp_path.iterdir()
+    content = written.read_bytes()
+    for tag in (b"loss/training", b"loss/validation", b"rate"):
+        assert content.count(tag) >= 2
+    assert written.name.endswith(".from00001")
 
 
 def test_event_files_without_their_library_are_refused_with_what_to_install(monkeypatch):

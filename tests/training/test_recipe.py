@@ -80,6 +80,11 @@ def test_entries_out_of_range_and_unknown_ones_are_refused(entry, value):
         study(**{entry: value} if entry != "loss" else {"numbers": value["numbers"]})
 
 
+def test_an_unknown_loss_is_refused_with_those_there_are():
+    with pytest.raises(UsageError, match=r"no loss is named 'tverski'; choose one of .*tversky"):
+        study("tverski")
+
+
 @pytest.mark.parametrize(
     ("filters", "kind", "said"),
     [
