@@ -119,10 +119,12 @@ def test_the_loop_stops_where_no_scan_could_work(site: Site, status: int) -> Non
     assert len(site.called()) == 1
 
 
-def test_a_dataset_without_scans_is_an_error(site: Site) -> None:
+def test_no_scans_is_an_error(site: Site) -> None:
     site.data.mkdir()
     done = site.loop()
     assert (done.returncode, "no sub-*" in done.stderr) == (1, True)
+    site.scan("sub-01/anat/sub-01_T1w.nii.gz")
+    assert site.subject("sub-01").returncode == 1
 
 
 def test_a_subject_is_segmented_with_options_and_a_report(site: Site) -> None:
@@ -158,8 +160,3 @@ def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site: Site
     site.subject("sub-01")
     site.subject("sub-01", LESION_OPTIONS="-thr 0")
     assert [call[4:] for call in site.called()] == [["-lesions", "1"], ["-thr", "0"]]
-
-
-def test_a_subject_without_scans_is_an_error(site: Site) -> None:
-    site.scan("sub-01/anat/sub-01_T1w.nii.gz")
-    assert site.subject("sub-01").returncode == 1

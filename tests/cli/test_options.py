@@ -3,90 +3,65 @@ from __future__ import annotations
 import importlib.util
 import os
 from importlib.machinery import ModuleSpec
+from unittest import mock
 
 import pytest
 
-from sct_lesion_losses.cli import options
+from sct_lesion_losses.cli.options import chosen_device
 from sct_lesion_losses.errors import UsageError
 
-MACHINE = {"backend": None, "device": "auto", "threads": None}
+GIVEN = {"backend": None, "device": "auto", "threads": None}
+BOTH = ("tensorflow", "jax")
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that Keras reads, put back afterwards."""
-    for name in (
-        "KERAS_BACKEND",
-        "CUDA_VISIBLE_DEVICES",
-        "JAX_PLATFORMS",
-        "OMP_NUM_THREADS",
-        "NPROC",
-    ):
-        monkeypatch.setenv(name, "before")
-        monkeypatch.delenv(name)
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.setenv(name, "before")
+@pytest.fixture
+def installed(monkeypatch, request):
+    """Backends that look as if they were installed; no others do."""
 
-
-def installed(monkeypatch: pytest.MonkeyPatch, *backends: str) -> None:
     def find(name: str) -> ModuleSpec | None:
-        return ModuleSpec(name, None) if name in backends else None
+        return ModuleSpec(name, None) if name in request.param else None
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "wanted", "chosen"),
+    ("installed", "options", "before", "after"),
     [
-        (("tensorflow", "jax"), None, None, "tensorflow"),
-        (("jax",), None, None, "jax"),
-        (("tensorflow", "jax"), "jax", None, "jax"),
-        (("tensorflow", "jax"), None, "jax", "jax"),
-        (("tensorflow", "torch"), "torch", "tensorflow", "torch"),
+        (BOTH, {}, {}, {"KERAS_BACKEND": "tensorflow"}),
+        (("jax",), {}, {}, {"KERAS_BACKEND": "jax"}),
+        (BOTH, {}, {"KERAS_BACKEND": "jax"}, {"KERAS_BACKEND": "jax"}),
+        (BOTH, {"backend": "jax"}, {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": "jax"}),
+        (("jax",), {"device": "cpu"}, {}, {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}),
+        (
+            ("jax",),
+            {"device": "gpu"},
+            {"CUDA_VISIBLE_DEVICES": "3"},
+            {"CUDA_VISIBLE_DEVICES": "3", "JAX_PLATFORMS": None},
+        ),
+        (
+            BOTH,
+            {"threads": 3},
+            {"NPROC": "5"},
+            dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS"), "3"),
+        ),
     ],
+    indirect=["installed"],
 )
-def test_the_backend_is_the_option_s_then_the_environment_s_then_the_first_there_is(
-    there, asked, wanted, chosen, monkeypatch
-):
-    installed(monkeypatch, *there)
-    if wanted is not None:
-        monkeypatch.setenv("KERAS_BACKEND", wanted)
-    options.chosen_device(dict(MACHINE, backend=asked))
-    assert os.environ["KERAS_BACKEND"] == chosen
+def test_options_of_the_machine_come_before_the_environment(installed, options, before, after):
+    with mock.patch.dict(os.environ, before, clear=True):
+        assert chosen_device(GIVEN | options) == options.get("device", "auto")
+        assert {name: os.environ.get(name) for name in after} == after
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "said"),
+    ("installed", "asked", "said"),
     [
         ((), None, "none of which is installed"),
         (("tensorflow",), "jax", "jax is not installed: pip install"),
         (("tensorflow",), "theano", "choose from tensorflow, jax, torch"),
     ],
+    indirect=["installed"],
 )
-def test_a_backend_that_is_not_there_is_refused_with_what_to_install(
-    there, asked, said, monkeypatch
-):
-    installed(monkeypatch, *there)
-    with pytest.raises(UsageError, match=said):
-        options.chosen_device(dict(MACHINE, backend=asked))
-
-
-def test_the_cpu_hides_every_gpu(monkeypatch):
-    installed(monkeypatch, "jax")
-    options.chosen_device(dict(MACHINE, device="cpu"))
-    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["JAX_PLATFORMS"]) == ("-1", "cpu")
-
-
-def test_other_devices_leave_the_choice_of_gpu_alone(monkeypatch):
-    installed(monkeypatch, "jax")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    options.chosen_device(dict(MACHINE, device="gpu"))
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-    assert "JAX_PLATFORMS" not in os.environ
-
-
-def test_threads_are_those_of_the_option(monkeypatch):
-    installed(monkeypatch, "tensorflow")
-    options.chosen_device(dict(MACHINE, threads=3))
-    for name in ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS"):
-        assert os.environ[name] == "3"
+def test_a_backend_that_is_not_there_is_refused_with_what_to_install(installed, asked, said):
+    with mock.patch.dict(os.environ, {}, clear=True), pytest.raises(UsageError, match=said):
+        chosen_device(GIVEN | {"backend": asked})

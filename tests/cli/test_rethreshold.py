@@ -88,15 +88,6 @@ def test_one_lesion_is_singular(pmap: np.ndarray, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
 
 
-@pytest.mark.parametrize("threshold", ["0", "-0.1", "1.01", "nan", "x"])
-def test_a_threshold_outside_0_1_is_wrong_use(
-    threshold: str, pmap: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", threshold]) == 2
-    assert "error" in capsys.readouterr().err
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_a_mask_in_place_of_a_pmap_is_refused(
     pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:

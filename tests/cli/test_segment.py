@@ -45,33 +45,29 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     return calls
 
 
-def test_paths_go_to_stdout_and_the_closing_lines_after_them(
+def test_paths_go_to_stdout_and_the_closing_lines_after_them_unless_it_is_to_be_quiet(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    paths = ["out/t2_lesionseg.nii.gz", "out/t2_lesionseg.json"]
     assert main(["-i", "data/t2.nii.gz", "-ofolder", "out"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "out/t2_lesionseg.nii.gz",
-        "out/t2_lesionseg.json",
+        *paths,
         "",
         "Done! To view results, type:",
         "fsleyes data/t2.nii.gz -cm greyscale out/t2_lesionseg.nii.gz -cm red -a 70.0 &",
         "",
     ]
     assert err.startswith("t2.nii.gz: 2 lesions, 143 mm³")
-
-
-def test_verbosity_0_prints_nothing_but_paths(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", "t2.nii.gz", "-v", "0"]) == 0
-    assert capsys.readouterr() == ("t2_lesionseg.nii.gz\nt2_lesionseg.json\n", "")
+    assert main(["-i", "data/t2.nii.gz", "-ofolder", "out", "-v", "0"]) == 0
+    assert capsys.readouterr() == ("\n".join([*paths, ""]), "")
 
 
 def test_without_options_the_settings_are_the_defaults(runs: Runs) -> None:
-    main(["-i", "t2.nii.gz"])
-    expected = segment.SegmentSettings(command="sct_deepseg_lesion_tuned -i t2.nii.gz")
-    assert runs[0][1] == expected
+    for of_command, bundle in ((main, "default"), (main_tversky, "tversky")):
+        assert of_command(["-i", "t2.nii.gz"]) == 0
+        expected = segment.SegmentSettings(bundle, command=f"{of_command.name} -i t2.nii.gz")
+        assert runs[-1][1] == expected
 
 
 def test_every_option_reaches_the_settings(runs: Runs) -> None:
@@ -100,15 +96,6 @@ def test_every_option_reaches_the_settings(runs: Runs) -> None:
         qc_plane="sagittal",
         command="sct_deepseg_lesion_tuned " + args.replace("/data/", "").replace("/out", "out"),
     )
-
-
-def test_the_tversky_command_fixes_the_bundle(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main_tversky(["-i", "t2.nii.gz"]) == 0
-    assert runs[0][1].bundle == "tversky"
-    assert main_tversky(["-i", "t2.nii.gz", "-bundle", "sct"]) == 2
-    assert "no such option: -bundle" in capsys.readouterr().err
 
 
 def test_a_scan_that_fails_gives_one_line_and_1(
@@ -173,63 +160,6 @@ def test_each_sidecar_names_its_own_scan_alone(runs: Runs) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "scans",
-    [
-        ["a/t2.nii.gz", "b/t2.nii.gz"],
-        ["t2.nii", "t2.nii.gz"],  # the masks differ, the sidecars do not
-        ["t2.nii.gz", "./t2.nii.gz"],
-        ["t2.nii.gz", "t2_lesionseg.nii.gz"],  # the second is the first's output
-    ],
-)
-def test_names_that_meet_are_refused_before_any_work(
-    scans: list[str], runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", *scans]) == 2
-    assert "-ofolder" in capsys.readouterr().err
-    assert runs == []
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["-i", "a.nii", "b.nii", "-o", "m.nii"], "-o names one mask"),
-        (["-i", ".", "-o", "m.nii"], "-o names one mask"),
-        (["-i", "a.nii", "-o", "a.nii"], "overwrite the scan"),
-        (["-i", "a.nii", "-o", "folder"], "use -ofolder"),
-        (["-i", "a.nii", "-thr", "1.5"], "not in the range"),
-        (["-i", "a.nii", "-thr", "-0.1"], "not in the range"),
-        (["-i", "a.nii", "-thr", "nan"], "not a finite number"),
-        (["-i", "a.nii", "-sct_rule", "1"], "-bundle sct"),
-        (["-i", "a.nii", "-lesion_point", "1", "-thr", "0.3"], "leave out -thr"),
-        (["-i", "a.nii", "-centerline", "file"], "-file_centerline"),
-        (["-i", "a.nii", "-centerline", "svm", "-file_centerline", "c.nii"], "not svm"),
-        (["-i", "a.nii", "b.nii", "-file_centerline", "c.nii"], "belongs to one scan"),
-        (["-i", ".", "-file_centerline", "c.nii"], "belongs to one scan"),
-        (["-i", "a.nii", "-centerline", "optic"], "is not one of"),
-        (["-i", "a.nii", "-precision", "float16"], "is not one of"),
-    ],
-)
-def test_wrong_use_gives_2_and_says_what(
-    args: list[str], said: str, runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(args) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
-    assert runs == []
-
-
-@pytest.mark.parametrize(
-    ("option", "holds"),
-    [
-        (["-lesion_point", "1"], lambda asked: asked.lesion_point),
-        (["-thr", "0"], lambda asked: asked.pmap_alone),
-    ],
-)
-def test_one_option_may_decide_more_than_its_own_value(option: list[str], holds, runs: Runs):
-    assert main(["-i", "a.nii", *option]) == 0
-    assert holds(runs[0][1])
-
-
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     for name in (
@@ -243,22 +173,30 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "ds"
 
 
-def test_a_bids_folder_is_segmented_into_its_derivatives(runs: Runs, dataset: Path) -> None:
-    assert main(["-i", "ds"]) == 0
-    derivatives = Path("ds/derivatives/sct_lesion_losses")
-    assert [outputs.mask for _, _, outputs in runs] == [
-        derivatives / "sub-01/anat/sub-01_label-L_mask.nii.gz",
-        derivatives / "sub-02/ses-1/anat/sub-02_ses-1_label-L_mask.nii.gz",
-    ]
-    described = json.loads((derivatives / "dataset_description.json").read_text())
-    assert described["DatasetType"] == "derivative"
-
-
-def test_the_contrast_chooses_the_scans_of_a_bids_folder(runs: Runs, dataset: Path) -> None:
-    assert main(["-i", "ds", "-c", "t2s", "-ofolder", "out"]) == 0
-    assert [outputs.mask for _, _, outputs in runs] == [
-        Path("out/sub-02/ses-1/anat/sub-02_ses-1_label-L_desc-T2star_mask.nii.gz")
-    ]
+@pytest.mark.parametrize(
+    ("options", "masks"),
+    [
+        (
+            [],
+            [
+                "ds/derivatives/sct_lesion_losses/sub-01/anat/sub-01_label-L_mask.nii.gz",
+                "ds/derivatives/sct_lesion_losses/sub-02/ses-1/anat/"
+                "sub-02_ses-1_label-L_mask.nii.gz",
+            ],
+        ),
+        (
+            ["-c", "t2s", "-ofolder", "out"],
+            ["out/sub-02/ses-1/anat/sub-02_ses-1_label-L_desc-T2star_mask.nii.gz"],
+        ),
+    ],
+)
+def test_the_scans_of_a_contrast_in_a_bids_folder_are_segmented_into_derivatives(
+    options: list[str], masks: list[str], runs: Runs, dataset: Path
+) -> None:
+    assert main(["-i", "ds", *options]) == 0
+    assert [str(outputs.mask) for _, _, outputs in runs] == masks
+    described = Path(masks[0][: masks[0].index("sub-")], "dataset_description.json")
+    assert json.loads(described.read_text())["DatasetType"] == "derivative"
 
 
 def test_a_folder_without_scans_is_refused(

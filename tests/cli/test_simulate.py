@@ -32,11 +32,6 @@ def test_raters_have_folders_of_their_own_beside_the_truth(tmp_path: Path) -> No
         assert (derived / "dataset_description.json").is_file()
 
 
-def test_no_subjects_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-ofolder", "x", "-n", "0"]) == 2
-    assert "-n" in capsys.readouterr().err
-
-
 def test_a_contact_sheet_is_drawn_where_asked_for(tmp_path: Path) -> None:
     out, picture = tmp_path / "cohort", tmp_path / "sheet.png"
     args = ["-preset", "tiny", "-n", "1", "-figure", str(picture)]

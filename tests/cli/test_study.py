@@ -11,28 +11,6 @@ from sct_lesion_losses.workflows import study
 from sct_lesion_losses.workflows.study import StudySettings
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ([], "-ofolder"),
-        (["-losses", "dise"], "is not one of"),
-        (["-losses", "dice", "dice"], "given twice"),
-        (["-losses", "dice", "-bundle", "tversky"], "give one of the two"),
-        (["-retune", "1"], "goes with -bundle"),
-        (["-rate", "0"], "rate is 0.0"),
-        (["-scheduler", "tcp://a:1", "-scheduler_file", "b"], "give one of them"),
-        (["-loss", "dice"], "-loss"),
-    ],
-)
-def test_wrong_use_gives_2_and_leaves_nothing(
-    args: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    where = ["-ofolder", str(tmp_path / "out")] if args else []
-    assert main(["-i", "cohort", *where, *args]) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[StudySettings]:
     """Settings of the studies that are asked for; none is made."""

@@ -15,36 +15,6 @@ from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import settings, study
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["-loss", "dise"], "is not one of"),
-        (["-loss_numbers", "0.8"], "expected name=value"),
-        (["-loss_numbers", "alpha=0.8"], "loss tversky: expected arguments out of fn_weight"),
-        (["-loss_numbers", "fn_weight="], "expected name=value"),
-        (["-seed", "-1"], "not in the range"),
-        (["-shift", "-1"], "not in the range"),
-        (["-rate", "0"], "rate is 0.0"),
-        (["-filters", *"222222"], "can be halved four times, give five at most"),
-        (["-init", "tversky", "-prior", "0.1"], "-prior is for random weights"),
-        (["-loss_numbers", "from_logits=True"], "this one gives probabilities"),
-        (["-gpus", "2"], "no such option"),
-        (["-micro_batch", "2"], "no such option"),
-        (["-lesion_free_tuning", "2"], "not in the range"),
-        (["-c", "t1"], "is not one of"),
-        (["-c", "t2"], "goes with -init sct"),
-        (["-init", "tversky", "-c", "t2s"], "goes with -init sct"),
-        (["-bundle_version", "new"], "version is 'new'"),
-    ],
-)
-def test_wrong_settings_give_2_and_leave_nothing(
-    args: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", "cohort", "-ofolder", str(tmp_path / "b"), *args]) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_cohort_that_is_not_there_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

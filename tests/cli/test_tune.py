@@ -10,7 +10,6 @@ import pytest
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.cli.tune import main
-from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.thresholds import (
@@ -30,23 +29,6 @@ CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, i
 def written(choice: Choice, elsewhere: bool = False) -> tune.Tuned:
     """Stand-in for what tuning writes: a bundle of the package."""
     return tune.Tuned(choice, store.load("default"), elsewhere)
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ([], "-bundle"),
-        (["-bundle", "b", "-objective", "best"], "is not one of"),
-        (["-bundle", "b", "-beta", "0"], "not in the range"),
-        (["-bundle", "b", "-specificity", "1.1"], "not in the range"),
-        (["-bundle", "b", "-preset", "study"], "is not one of"),
-        (["-bundle", "b", "-jobs", "0"], "not in the range"),
-        (["-bundle", "b", "-objective", "l_f1_at_specificity"], "needs a specificity"),
-    ],
-)
-def test_wrong_use_gives_2(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-i", "cohort", *args]) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_options_reach_the_tuning_and_the_threshold_is_printed(
@@ -93,17 +75,6 @@ def test_the_interval_is_logged_unless_there_is_one_subject(
     with caplog.at_level("INFO"):
         assert main(["-bundle", "b", "-i", "cohort"]) == 0
     assert said in caplog.text
-
-
-def test_a_failure_gives_1_and_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*_: object, **__: object) -> None:
-        raise DataError("no scan holds lesions")
-
-    monkeypatch.setattr(tune, "run", run)
-    assert main(["-bundle", "b", "-i", "cohort"]) == 1
-    assert capsys.readouterr().err == "sct_tune_lesion: error: no scan holds lesions\n"
 
 
 @pytest.mark.parametrize(("name", "known"), [("objective", OBJECTIVES), ("preset", PRESETS)])
@@ -161,24 +132,6 @@ def test_what_is_held_out_is_logged_unless_there_is_one_subject(
         assert main(f"-bundle x/b -i data -site {site} -ofolder out".split()) == 0
     assert said in caplog.text
     assert "nan" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("-site Zurich", "name its folder with -ofolder"),
-        ("-froc picture", "add it"),
-        ("-site Zurich -ofolder out -froc picture", "-froc does not go with -site"),
-        ("-site Zurich -ofolder out -measure 0", "-measure does not go with -site"),
-        ("-site Zurich -ofolder out -objective mean_v_f1", "-objective does not go with -site"),
-    ],
-)
-def test_options_that_do_not_go_together_are_wrong_use(
-    given: str, said: str, calls: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-bundle", "b", "-i", "data", *given.split()]) == 2
-    assert said in capsys.readouterr().err
-    assert calls == []
 
 
 def test_the_froc_curve_of_the_tuned_bundle_is_drawn(

@@ -1,0 +1,150 @@
+"""Command lines that cannot be meant: exit status 2, one line that says why, and nothing done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sct_lesion_losses.cli import (
+    bundle,
+    evaluate,
+    rethreshold,
+    segment,
+    simulate,
+    split,
+    study,
+    train,
+    tune,
+)
+from sct_lesion_losses.cli.parser import Command
+
+WRONG = {
+    segment.main: {
+        "-i a.nii b.nii -o m.nii": "-o names one mask",
+        "-i . -o m.nii": "-o names one mask",
+        "-i a.nii -o a.nii": "overwrite the scan",
+        "-i a.nii -o folder": "use -ofolder",
+        "-i a.nii -thr 1.5": "not in the range",
+        "-i a.nii -thr -0.1": "not in the range",
+        "-i a.nii -thr nan": "not a finite number",
+        "-i a.nii -sct_rule 1": "-bundle sct",
+        "-i a.nii -lesion_point 1 -thr 0.3": "leave out -thr",
+        "-i a.nii -centerline file": "-file_centerline",
+        "-i a.nii -centerline svm -file_centerline c.nii": "not svm",
+        "-i a.nii b.nii -file_centerline c.nii": "belongs to one scan",
+        "-i . -file_centerline c.nii": "belongs to one scan",
+        "-i a.nii -centerline optic": "is not one of",
+        "-i a.nii -precision float16": "is not one of",
+        # Outputs that meet: masks, sidecars of two masks, an output and an input.
+        "-i a/t2.nii.gz b/t2.nii.gz": "-ofolder",
+        "-i t2.nii t2.nii.gz": "-ofolder",
+        "-i t2.nii.gz ./t2.nii.gz": "-ofolder",
+        "-i t2.nii.gz t2_lesionseg.nii.gz": "-ofolder",
+    },
+    segment.main_tversky: {"-i t2.nii.gz -bundle sct": "no such option: -bundle"},
+    rethreshold.main: {
+        f"-i p.nii -thr {wrong}": "-thr" for wrong in ("0", "-0.1", "1.01", "nan", "x")
+    },
+    simulate.main: {
+        "-ofolder x -n 0": "-n",
+        "-ofolder x -figure sheet.tiff": "ends in .png",
+    },
+    split.main: {
+        "-i cohort -ofile s.tsv -lesion_free 1.5": "not in the range",
+        "-i cohort -ofile s.tsv -lesion_free_tuning -0.5": "not in the range",
+        "-i cohort -ofile s.tsv -seed -1": "not in the range",
+        "-i cohort -ofile s.tsv -figure 2": "is not one of",
+    },
+    train.main: {
+        f"-i cohort -ofolder b {wrong}": said
+        for wrong, said in {
+            "-loss dise": "is not one of",
+            "-loss_numbers 0.8": "expected name=value",
+            "-loss_numbers fn_weight=": "expected name=value",
+            "-loss_numbers alpha=0.8": "loss tversky: expected arguments out of fn_weight",
+            "-loss_numbers from_logits=True": "this one gives probabilities",
+            "-seed -1": "not in the range",
+            "-shift -1": "not in the range",
+            "-rate 0": "rate is 0.0",
+            "-filters 2 2 2 2 2 2": "can be halved four times, give five at most",
+            "-init tversky -prior 0.1": "-prior is for random weights",
+            "-lesion_free_tuning 2": "not in the range",
+            "-c t1": "is not one of",
+            "-c t2": "goes with -init sct",
+            "-init tversky -c t2s": "goes with -init sct",
+            "-bundle_version new": "version is 'new'",
+        }.items()
+    },
+    tune.main: {
+        "-i cohort": "-bundle",
+        **{
+            f"-bundle b -i cohort {wrong}": said
+            for wrong, said in {
+                "-objective best": "is not one of",
+                "-beta 0": "not in the range",
+                "-specificity 1.1": "not in the range",
+                "-preset study": "is not one of",
+                "-jobs 0": "not in the range",
+                "-objective l_f1_at_specificity": "needs a specificity",
+                "-froc picture": "add it",
+                "-site Zurich": "name its folder with -ofolder",
+                "-site Zurich -ofolder out -froc picture": "-froc does not go with -site",
+                "-site Zurich -ofolder out -measure 0": "-measure does not go with -site",
+                "-site Zurich -ofolder out -objective mean_v_f1": "-objective does not go with",
+            }.items()
+        },
+    },
+    evaluate.main: {
+        "-i cohort -ofolder out": "-bundle",
+        "-i cohort -ofolder out -bundle b -preset study": "is not one of",
+        "-i cohort -ofolder out -bundle b -centerline file": "is not one of",
+        "-i cohort -ofolder out -bundle b -jobs 0": "not in the range",
+        "-i cohort -ofolder out -bundle tversky tversky": "2 of the models are named tversky",
+    },
+    study.main: {
+        "-i cohort": "-ofolder",
+        "-i cohort -ofolder out -losses dise": "is not one of",
+        "-i cohort -ofolder out -losses dice dice": "given twice",
+        "-i cohort -ofolder out -losses dice -bundle tversky": "give one of the two",
+        "-i cohort -ofolder out -retune 1": "goes with -bundle",
+        "-i cohort -ofolder out -rate 0": "rate is 0.0",
+        "-i cohort -ofolder out -scheduler tcp://a:1 -scheduler_file b": "give one of them",
+        "-i cohort -ofolder out -loss dice": "-loss",
+    },
+    bundle.main: {
+        "": "Missing argument",
+        "delete": "'delete' is not one of",
+        "info": "info needs a bundle",
+        "export": "export needs a bundle",
+        "import": "import needs a zip file",
+        "list dice": "list takes no bundle",
+        "info dice -o x": "-o belongs to export",
+        "export dice -ofolder x": "-ofolder belongs to import",
+        "info dice -forse 1": "did you mean -force?",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("main", "args", "said"),
+    [
+        pytest.param(main, args, said, id=f"{main.name} {args}")
+        for main, wrong in WRONG.items()
+        for args, said in wrong.items()
+    ],
+)
+def test_wrong_use_gives_2_and_leaves_nothing(
+    main: Command,
+    args: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(args.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
