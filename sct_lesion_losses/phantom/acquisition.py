@@ -25,8 +25,7 @@ def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, .
     total = total + 0.5 * (w[6] * x[1] ** 3 + w[7] * x[2] ** 3) + 0.5 * w[8] * x[0] * x[1]
     along = x[0] if protocol.plane == "axial" else x[2]
     ends = protocol.edge * np.clip((np.abs(along) - 0.75) / 0.25, 0, 1) ** 2
-    result: Floats = np.exp(total + ends).astype(np.float32)
-    return result
+    return np.asarray(np.exp(total + ends), np.float32)
 
 
 def sensitivity(protocol: Protocol, v: Floats) -> Floats:
@@ -34,8 +33,7 @@ def sensitivity(protocol: Protocol, v: Floats) -> Floats:
     decay = np.exp(-np.clip(v + 30, -40, 200) / protocol.coil_mm)
     decay *= np.float32(np.exp(30 / protocol.coil_mm))
     decay *= 1 - (1 - protocol.band) * np.clip((v - 42) / 12, 0, 1)
-    result: Floats = np.maximum(decay, np.float32(0.02)).astype(np.float32)
-    return result
+    return np.asarray(np.maximum(decay, np.float32(0.02)), np.float32)
 
 
 _MARGIN = 10  # pixels mirrored at the borders before the Fourier transform
@@ -84,8 +82,7 @@ def noisy(rng: np.random.Generator, clean: Floats, protocol: Protocol) -> Floats
     window = _window(protocol, clean.shape)
     noise = fft.ifft2(fft.fft2(white[0] + 1j * white[1]) * window)
     noise *= np.float32(1 / (protocol.snr * np.sqrt((window**2).mean())))
-    result: Floats = np.abs(clean + noise).astype(np.float32)
-    return result
+    return np.asarray(np.abs(clean + noise), np.float32)
 
 
 _NODE_MM = 6.0  # spacing of the lattice on which cord coordinates are computed exactly
@@ -118,8 +115,7 @@ class Slices:
         across = _weights(self.at[0], np.array([k]))
         plane = np.tensordot(self.nodes, across[0], axes=([1], [0]))
         left, right = _weights(self.at[1], rows), _weights(self.at[2], columns)
-        result: Floats = np.matmul(np.matmul(left, plane), right.T)
-        return result
+        return np.asarray(np.matmul(np.matmul(left, plane), right.T), np.float32)
 
     def at_pixels(self, k: float) -> Floats:
         """u, v, s, (3, R, C), at the pixels of the plane k."""
@@ -150,8 +146,7 @@ def _weights(nodes: Doubles, at: Doubles) -> Floats:
     step = nodes[1] - nodes[0]
     x = np.clip((at - nodes[0]) / step, 0, len(nodes) - 1 - 1e-9)
     hats = np.maximum(1 - np.abs(x[:, None] - np.arange(len(nodes))), 0)
-    result: Floats = hats.astype(np.float32)
-    return result
+    return np.asarray(hats, np.float32)
 
 
 _CHUNK = 1 << 16  # points painted at a time: their arrays stay in the processor's cache

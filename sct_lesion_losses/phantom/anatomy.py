@@ -117,8 +117,7 @@ def smooth_walk(rng: np.random.Generator, length_mm: float, sd: float) -> Double
     smooth = ndimage.gaussian_filter1d(white, sigma, mode="wrap")[margin : margin + size]
     # Deviation of white noise after a Gaussian filter, known in advance: no division by a sample.
     expected = 1 / np.sqrt(2 * sigma * np.sqrt(np.pi))
-    walk: Doubles = smooth * (sd / expected)
-    return walk
+    return np.asarray(smooth * (sd / expected), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +305,6 @@ def _column(
     longer, taller = rng.normal(1, 0.13, len(centres)), rng.normal(1, 0.14, len(centres))
     leaning, aside = rng.normal(0, 0.07, len(centres)), rng.normal(0, 1.1, len(centres))
     return {
-        "level": level,
         # mm inside the disc, negative in the vertebra
         "disc": thickness[nearest] / 2 - np.abs(AXIS_MM - inner[nearest]),
         "middle": AXIS_MM - centres[own],  # mm above the middle of the vertebra

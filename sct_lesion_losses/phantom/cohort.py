@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import gzip
 import io
 import itertools
@@ -11,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def _sidecar(scan: PhantomScan) -> dict[str, Any]:
         "MRAcquisitionType": "3D" if p.plane == "3d" else "2D",
         "Simulated": True,
         "SimulationProtocol": asdict(p),
-        "SimulationSeed": [scan.seed, scan.subject, scan.scan],
+        "SimulationSeed": scan.seed,
         "SimulatedHardNegatives": scan.hard_negatives,
         "DroppedComponents": scan.dropped,
     }
@@ -189,10 +189,15 @@ def scans_of(subject: int) -> range:
     return range(int((subject + 1) * SCANS_PER_SUBJECT) - int(subject * SCANS_PER_SUBJECT))
 
 
-def _names(subject: int, scan: int) -> tuple[str, ...]:
+def _names(task: tuple[int, int]) -> tuple[str, ...]:
     """Names of the folders of a scan: of its subject and, where there are several, session."""
+    subject, scan = task
     session = (f"ses-{scan + 1:02d}",) if len(scans_of(subject)) > 1 else ()
     return (subject_name(subject), *session)
+
+
+def _spoken(task: tuple[int, int]) -> str:
+    return " ".join(_names(task))
 
 
 def make_cohort(
@@ -258,13 +263,8 @@ def make_cohort(
     _check_sites(cohort)
     _claim(cohort)
     tasks = [(subject, k) for subject in cohort.members() for k in scans_of(subject)]
-    rows = executor.run(
-        functools.partial(_write_scan, cohort),
-        tasks,
-        jobs,
-        name=lambda task: " ".join(_names(*task)),
-        progress=progress,
-    )
+    make = partial(_write_scan, cohort)
+    rows = executor.run(make, tasks, jobs, name=_spoken, progress=progress)
     # The last column says whether a lesion is labelled.
     missed = [
         task for task, own in zip(tasks, rows, strict=True) if own and not any(r[-1] for r in own)
@@ -274,7 +274,7 @@ def make_cohort(
             "no lesion is large enough to be labelled in %d of the scans of subjects with lesions; "
             "the first is %s",
             len(missed),
-            " ".join(_names(*missed[0])),
+            _spoken(missed[0]),
         )
     _write_table(cohort.out / "participants.tsv", cohort.participants())
     _write_table(cohort.out / "truth.tsv", [TRUTH_COLUMNS, *itertools.chain(*rows)])
@@ -341,7 +341,7 @@ def _write_scan(cohort: Cohort, task: tuple[int, int]) -> list[tuple[object, ...
         preset=cohort.preset,
         raters=cohort.raters,
     )
-    names = _names(subject, number)
+    names = _names(task)
     folder, stem = "/".join((*names, "anat")), "_".join((*names, "T2w"))
     write_scan(scan, cohort.out, folder, stem)
     name, session = (*names, "n/a")[:2]

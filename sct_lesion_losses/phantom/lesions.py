@@ -128,24 +128,45 @@ def _draw(
 ) -> Lesion:
     s = _position(rng, body, extent_mm)
     place = str(rng.choice(_PLACES, p=_PLACE_SHARE))
-    half = float(np.clip(_MEDIAN_LENGTH * rng.lognormal(0, 0.62), *_LENGTHS))
-    share = float(np.clip(0.16 * rng.lognormal(0, 0.5), 0.05, 0.30))
+    half = np.clip(_MEDIAN_LENGTH * rng.lognormal(0, 0.62), *_LENGTHS)
+    share = np.clip(0.16 * rng.lognormal(0, 0.5), 0.05, 0.30)
     if place == "transverse":
-        share = float(rng.uniform(0.35, 0.6))
-    ratio = float(np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *_RATIOS))
+        share = rng.uniform(0.35, 0.6)
+    ratio = np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *_RATIOS)
     if rng.random() < bright_tail:
-        ratio = float(rng.uniform(2.0, 4.0))
+        ratio = rng.uniform(2.0, 4.0)
+    rim, roughness, variation = rng.uniform((0.2, 0.12, 0.05), (0.55, 0.32, 0.30))
+    aspect = rng.uniform(0.6, 1.5)
+    if place == "lateral":
+        angle = rng.choice([0.0, np.pi]) + rng.normal(0, 0.35)
+    elif place == "posterior":
+        angle = -np.pi / 2 + rng.normal(0, 0.4)
+    elif place == "anterior":
+        angle = np.pi / 2 + rng.choice([-1, 1]) * abs(rng.normal(0, 0.5))
+    else:
+        angle = rng.uniform(-np.pi, np.pi)
+    # Half axes in a section of unit radius, whose area is π. Part of a peripheral lesion's shape
+    # falls outside the cord; the wedge loses some more.
+    visible = 0.77 if place in _PERIPHERAL else 0.95
+    radial, tangential = np.sqrt(share / visible * aspect), np.sqrt(share / visible / aspect)
+    if place in _PERIPHERAL:
+        centre = 1.0 - radial * rng.uniform(0.95, 1.3)
+    else:
+        centre = rng.uniform(0, 0.2 if place == "central" else 0.25)
     return Lesion(
         place=place,
         level=body.level(s),
         s_mm=s,
-        half_length_mm=half,
-        share=share,
-        ratio=ratio,
-        rim_mm=float(rng.uniform(0.2, 0.55)),
-        roughness=float(rng.uniform(0.12, 0.32)),
-        variation=float(rng.uniform(0.05, 0.30)),
-        **_shape(rng, place, share),
+        half_length_mm=float(half),
+        angle=float(angle),
+        centre=float(centre),
+        radial=float(radial),
+        tangential=float(tangential),
+        share=float(share),
+        ratio=float(ratio),
+        rim_mm=float(rim),
+        roughness=float(roughness),
+        variation=float(variation),
     )
 
 
@@ -159,32 +180,6 @@ def _position(rng: np.random.Generator, body: Body, extent_mm: tuple[float, floa
         if rng.random() < density:
             return s
     return float(rng.uniform(low, high))
-
-
-def _shape(rng: np.random.Generator, place: str, share: float) -> dict[str, float]:
-    """Place and half axes in a section of unit radius, whose area is π."""
-    aspect = rng.uniform(0.6, 1.5)
-    if place == "lateral":
-        angle = rng.choice([0.0, np.pi]) + rng.normal(0, 0.35)
-    elif place == "posterior":
-        angle = -np.pi / 2 + rng.normal(0, 0.4)
-    elif place == "anterior":
-        angle = np.pi / 2 + rng.choice([-1, 1]) * abs(rng.normal(0, 0.5))
-    else:
-        angle = rng.uniform(-np.pi, np.pi)
-    # Part of a peripheral lesion's shape falls outside the cord; the wedge loses some more.
-    visible = 0.77 if place in _PERIPHERAL else 0.95
-    radial, tangential = np.sqrt(share / visible * aspect), np.sqrt(share / visible / aspect)
-    if place in _PERIPHERAL:
-        centre = 1.0 - radial * rng.uniform(0.95, 1.3)
-    else:
-        centre = rng.uniform(0, 0.2 if place == "central" else 0.25)
-    return {
-        "angle": float(angle),
-        "centre": float(centre),
-        "radial": float(radial),
-        "tangential": float(tangential),
-    }
 
 
 def distance(
@@ -211,8 +206,9 @@ def distance(
     size = np.sqrt(outward * outward + across * across + along * along)
     size += lesion.roughness * lesions.warp(u, v, s)
     radius_mm = (ru + rv) * 0.5
-    result: Floats = (size - 1) * radius_mm * (min(lesion.radial, lesion.tangential) * 0.9)
-    return result
+    return np.asarray(
+        (size - 1) * radius_mm * (min(lesion.radial, lesion.tangential) * 0.9), np.float32
+    )
 
 
 # Where half of a voxel is lesion, the border is right; a rater's own share moves it by up to about

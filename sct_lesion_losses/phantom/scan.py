@@ -112,7 +112,8 @@ class PhantomScan:
     hard_negatives : dict
         See `lesions.hard_negatives`; empty in a scan without a cord.
     protocol : Protocol
-    seed, subject, scan : int
+    seed : (int, int, int)
+        Seed of the cohort, and numbers of subject and scan.
     """
 
     image: npt.NDArray[Any]
@@ -126,9 +127,7 @@ class PhantomScan:
     raters: tuple[npt.NDArray[np.uint8], ...]
     hard_negatives: dict[str, Any]
     protocol: Protocol
-    seed: int
-    subject: int
-    scan: int
+    seed: tuple[int, int, int]
 
 
 def has_lesions(seed: int, subject: int, lesion_free: float = LESION_FREE) -> bool:
@@ -251,9 +250,7 @@ def make_scan(
         raters=tuple(rated),
         hard_negatives=hard_negatives(body, drawn, along) if with_cord else {},
         protocol=protocol,
-        seed=seed,
-        subject=subject,
-        scan=scan,
+        seed=(seed, subject, scan),
     )
 
 
@@ -262,5 +259,4 @@ def _in_view(body: Body, grid: Grid) -> Doubles:
     s = AXIS_MM[(AXIS_MM < CORD_TOP_MM) & (body.centres[-1] < AXIS_MM)][::2]
     voxels = grid.to_voxel(body.cord_centre(s))
     inside = ((voxels >= -0.5) & (voxels <= np.array(grid.shape) - 0.5)).all(axis=1)
-    seen: Doubles = s[inside]
-    return seen
+    return np.asarray(s[inside], np.float64)

@@ -311,10 +311,8 @@ def cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
     """Cut the field of view of a part of the scans, as users do before processing."""
     if rng.random() > 0.3:
         return protocol
-    x, y, z = protocol.fov_mm
-    x = min(x, rng.uniform(26, 55))
-    y = min(y, rng.uniform(45, 110))
-    z = min(z, rng.uniform(50, 120))
+    most = rng.uniform((26, 45, 50), (55, 110, 120)).tolist()
+    x, y, z = (min(size, limit) for size, limit in zip(protocol.fov_mm, most, strict=True))
     u, v, s = protocol.middle_mm
     u = float(np.clip(u, -x / 2 + 8, x / 2 - 8))
     v = float(np.clip(v, -y / 2 + 14, y / 2 - 14))

@@ -76,8 +76,7 @@ def ellipse_distance(u: Floats, v: Floats, ru: Floats | float, rv: Floats | floa
     a, b = u / ru, v / rv
     e = np.sqrt(a * a + b * b) + np.float32(1e-4)
     slope = np.hypot(a / ru, b / rv) / e + np.float32(1e-4)
-    result: Floats = (e - 1) / slope
-    return result
+    return np.asarray((e - 1) / slope, np.float32)
 
 
 def painted(value: Floats, layers: Layers) -> Floats:
@@ -174,8 +173,7 @@ def _roots(p: Points, du: Floats, dv: Floats) -> Floats:
     ligament = np.abs(dv) - 0.2
     here = p.noise("roots", du, dv, p.s + side) > -0.2
     sheet = np.minimum(np.minimum(dorsal, ventral), ligament)
-    share: Floats = cover(sheet, 0.6) * here * (side > 1.2)
-    return share
+    return np.asarray(cover(sheet, 0.6) * here * (side > 1.2), np.float32)
 
 
 def _cord(
@@ -212,8 +210,7 @@ def grey_matter_distance(a: Floats, b: Floats, size: float) -> Floats:
     ventral = _capsule(x, b, (0.14, 0.02), (0.34, 0.40)) - 0.106 * size
     dorsal = _capsule(x, b, (0.14, -0.05), (0.42, -0.68)) - 0.058 * size
     bridge = np.hypot(np.maximum(x - 0.14, 0), b) - 0.05 * size
-    result: Floats = np.minimum(np.minimum(ventral, dorsal), bridge)
-    return result
+    return np.asarray(np.minimum(np.minimum(ventral, dorsal), bridge), np.float32)
 
 
 def _capsule(x: Floats, y: Floats, p: tuple[float, float], q: tuple[float, float]) -> Floats:
@@ -395,8 +392,7 @@ def _spinous(p: Points, shifted: Floats, back: Floats, length: Floats) -> Floats
     )
     rounding = 2.0
     squares: Any = sum(np.square(np.maximum(x + rounding, 0)) for x in outside)
-    result: Floats = np.sqrt(squares) - rounding
-    return result
+    return np.asarray(np.sqrt(squares) - rounding, np.float32)
 
 
 def _vertebrae(p: Points) -> Layers:
@@ -432,8 +428,7 @@ def _skin_distance(p: Points) -> Floats:
 
 def _skin_depth(p: Points) -> Floats:
     """Signed distance, mm, to the uneven skin."""
-    depth: Floats = _skin_distance(p) + 1.8 * p.noise("skin")
-    return depth
+    return np.asarray(_skin_distance(p) + 1.8 * p.noise("skin"), np.float32)
 
 
 def _skin(p: Points) -> Layers:
