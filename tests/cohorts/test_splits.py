@@ -42,37 +42,21 @@ cohorts = st.lists(
 
 
 @given(cohorts, st.integers(0, 3), st.sampled_from([0.0, 0.3, 1.0]))
-def test_no_subject_is_in_two_parts(loads, seed, lesion_free):
+def test_no_subject_is_in_two_parts_and_those_without_lesions_are_unseen(loads, seed, lesion_free):
     scans, load = made(loads)
-    parts: dict[str, set[str]] = {}
-    for scan in splits.assign(scans, load, Rules(seed, lesion_free)):
-        parts.setdefault(scan.subject, set()).add(scan.split)
-    assert all(len(own) == 1 for own in parts.values())
+    assigned = splits.assign(scans, load, Rules(seed, lesion_free))
+    parts = {(scan.subject, scan.split) for scan in assigned}
+    assert len(parts) == len({scan.subject for scan in scans})
+    if lesion_free == 0:
+        bearing = {scan.subject for scan in scans if load[scan.scan] > 0}
+        assert {part for subject, part in parts if subject not in bearing} <= {"unseen"}
 
 
-@given(cohorts)
-def test_subjects_without_lesions_are_unseen(loads):
-    scans, load = made(loads)
-    assigned = splits.assign(scans, load)
-    bearing = {scan.subject for scan in scans if load[scan.scan] > 0}
-    assert all(scan.split == "unseen" for scan in assigned if scan.subject not in bearing)
-
-
-def test_a_share_of_the_lesion_free_can_be_trained_on():
-    scans, load = made([[0.0]] * 10)
-    assigned = splits.assign(scans, load, Rules(lesion_free_in_training=0.3))
-    assert splits.counts(assigned) == {
-        "training": 3,
-        "validation": 0,
-        "thr-optimization": 0,
-        "unseen": 7,
-    }
-
-
-def test_another_share_of_the_lesion_free_can_be_tuned_on():
+def test_shares_of_the_lesion_free_can_be_trained_and_tuned_on():
     scans, load = made([[0.0]] * 10)
     one = splits.assign(scans, load, Rules(lesion_free_in_training=0.3))
     both = splits.assign(scans, load, Rules(lesion_free_in_training=0.3, lesion_free_in_tuning=0.4))
+    assert list(splits.counts(one).values()) == [3, 0, 0, 7]
     assert list(splits.counts(both).values()) == [3, 0, 4, 3]
     assert splits.part(both, "training") == splits.part(one, "training")
 
@@ -93,20 +77,12 @@ def test_the_lesion_free_come_from_every_site_in_proportion():
         assert [own.count(site) for site in "ABCD"] == [expected] * 4
 
 
-def test_parts_have_the_shares_of_the_study():
+def test_parts_have_the_shares_of_the_study_and_are_balanced_for_lesion_load():
     scans, load = made([[float(k + 1)] for k in range(115)])
-    assert splits.counts(splits.assign(scans, load)) == {
-        "training": 62,
-        "validation": 13,
-        "thr-optimization": 14,
-        "unseen": 26,
-    }
-
-
-def test_parts_are_balanced_for_lesion_load():
-    scans, load = made([[float(k + 1)] for k in range(115)])
+    assigned = splits.assign(scans, load)
+    assert splits.counts(assigned) == splits.SHARES
     for part in table.SPLITS:
-        own = [load[s.scan] for s in splits.part(splits.assign(scans, load), part)]
+        own = [load[scan.scan] for scan in splits.part(assigned, part)]
         # Loads run evenly from 1 to 115: the mean of every part is near 58.
         assert 48 < sum(own) / len(own) < 68
 
@@ -160,22 +136,15 @@ def imbalance(assigned: list[CohortScan], sites: dict[str, str], load: dict[Path
 
 
 @given(cohorts, st.integers(1, 6), st.integers(0, 3))
-def test_knowing_the_sites_never_makes_their_shares_worse(loads, n_sites, seed):
+def test_knowing_the_sites_leaves_the_sizes_of_the_parts_and_their_shares_no_worse(
+    loads, n_sites, seed
+):
     scans, load = made(loads, sites="ABCDEF"[:n_sites])
     sites = {scan.subject: scan.site for scan in scans}
     blind = splits.assign([replace(scan, site="") for scan in scans], load, Rules(seed))
     aware = splits.assign(scans, load, Rules(seed))
     assert imbalance(aware, sites, load) <= imbalance(blind, sites, load) + 1e-6
-
-
-@given(cohorts, st.integers(0, 3))
-def test_knowing_the_sites_leaves_the_sizes_of_the_parts(loads, seed):
-    scans, load = made(loads, sites="ABC")
-    bearing = {scan.scan for scan in scans if load[scan.scan] > 0}
-    counts = [
-        splits.counts([s for s in splits.assign(some, load, Rules(seed)) if s.scan in bearing])
-        for some in (scans, [replace(scan, site="") for scan in scans])
-    ]
+    counts = [splits.counts([s for s in some if load[s.scan] > 0]) for some in (aware, blind)]
     assert counts[0] == counts[1]
 
 
@@ -225,8 +194,7 @@ def test_knowing_the_sites_of_the_study_leaves_a_quarter_of_the_imbalance(seed):
 
 def test_the_seed_changes_the_split():
     scans, load = made([[float(k + 1)] for k in range(40)])
-    one, two = (splits.assign(scans, load, Rules(seed)) for seed in (1, 2))
-    assert one != two
+    assert splits.assign(scans, load, Rules(1)) != splits.assign(scans, load, Rules(2))
 
 
 def test_loads_come_from_the_masks(tmp_path):
@@ -240,16 +208,19 @@ def test_a_split_in_the_table_is_kept():
     assert splits.of(given_) == given_
 
 
-def test_a_split_of_some_scans_only_is_refused():
-    scans, _ = made([[1.0], [1.0]])
-    with pytest.raises(DataError, match="1 of 2 scans have no split"):
-        splits.of([replace(scans[0], split="unseen"), scans[1]])
-
-
-def test_a_subject_in_two_parts_is_refused():
-    scans, _ = made([[1.0, 1.0]])
-    with pytest.raises(DataError, match="subject sub-000 is in unseen and in training"):
-        splits.of([replace(scans[0], split="unseen"), replace(scans[1], split="training")])
+@pytest.mark.parametrize(
+    ("parts", "subjects", "rules", "said"),
+    [
+        (("unseen", ""), 2, Rules(), "1 of 2 scans have no split"),
+        (("unseen", "training"), 1, Rules(), "subject sub-000 is in unseen and in training"),
+        (("training", "training"), 2, Rules(seed=4), "table holds a split"),
+        (("", ""), 2, Rules(unseen_sites=("X",)), "unseen site X"),  # before a mask is read
+    ],
+)
+def test_a_split_or_rules_that_do_not_fit_are_refused(parts, subjects, rules, said):
+    scans, _ = made([[1.0] * (2 // subjects)] * subjects)
+    with pytest.raises(DataError, match=said):
+        splits.of([replace(s, split=part) for s, part in zip(scans, parts, strict=True)], rules)
 
 
 def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
@@ -268,45 +239,19 @@ def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
         (Rules(lesion_free_in_training=2), "to train on is 2, expected 0 to 1"),
         (Rules(lesion_free_in_tuning=-0.1), "in thr-optimization is -0.1, expected 0 to 1"),
         (Rules(0, 0.7, 0.4), "train on, 0.7, and in thr-optimization, 0.4, are more than 1"),
+        (Rules(unseen_sites=("A", "C")), "unseen site C; the cohort's sites: A, B"),
     ],
 )
-def test_shares_out_of_range_are_refused(rules, said):
+def test_shares_out_of_range_and_sites_that_nobody_is_from_are_refused(rules, said):
     with pytest.raises(DataError, match=said):
-        splits.assign(*made([[1.0]]), rules)
+        splits.assign(*made([[1.0]] * 2, sites="AB"), rules)
 
 
-def test_rules_that_do_not_fit_are_refused_before_a_mask_is_read():
-    scans, _ = made([[1.0]] * 4)
-    with pytest.raises(DataError, match="unseen site X"):
-        splits.of(scans, Rules(unseen_sites=("X",)))  # the masks are not there
-
-
-@given(st.integers(4, 30), st.integers(0, 20))
-def test_four_subjects_with_lesions_leave_no_part_empty(subjects, seed):
+@given(st.integers(1, 30), st.integers(0, 20))
+def test_no_part_is_empty_as_far_as_there_are_subjects_with_lesions(subjects, seed):
     scans, load = made([[10.0]] * subjects)
-    assert all(splits.counts(splits.assign(scans, load, Rules(seed))).values())
-
-
-@pytest.mark.parametrize(
-    ("subjects", "parts"),
-    [(1, {"training"}), (2, {"training", "validation"}),
-     (3, {"training", "validation", "thr-optimization"})],
-)  # fmt: skip
-def test_fewer_subjects_are_for_training_first(subjects, parts):
-    scans, load = made([[10.0]] * subjects)
-    assert {scan.split for scan in splits.assign(scans, load)} == parts
-
-
-def test_an_unseen_site_that_nobody_is_from_is_refused():
-    scans, load = made([[10.0]] * 8, sites="AB")
-    with pytest.raises(DataError, match="unseen site C; the cohort's sites: A, B"):
-        splits.assign(scans, load, Rules(unseen_sites=("A", "C")))
-
-
-def test_rules_for_a_split_that_the_table_holds_are_refused():
-    scans = [replace(scan, split="training") for scan in made([[1.0], [1.0]])[0]]
-    with pytest.raises(DataError, match="table holds a split"):
-        splits.of(scans, Rules(seed=4))
+    counts = splits.counts(splits.assign(scans, load, Rules(seed)))
+    assert {name for name in counts if counts[name]} == set(list(splits.SHARES)[:subjects])
 
 
 def test_a_part_is_all_of_a_cohort_without_a_split_and_never_none_of_one_with():
@@ -340,14 +285,11 @@ def with_image(scan: CohortScan, seed: int = 0, affine: np.ndarray = AFFINE) -> 
 
 def test_lesions_that_touch_at_an_edge_are_one_and_at_a_corner_two(tmp_path):
     mask = np.zeros((8, 8, 8))
+    assert splits.measure(scan_of(tmp_path, mask)) == LesionLoad(0, 0.0)
     mask[1, 1, 1] = mask[2, 2, 1] = 1  # a common edge
     mask[5, 5, 5] = mask[6, 6, 6] = 1  # a common corner
     # 4 voxels of 0.5 x 0.5 x 2 mm.
     assert splits.measure(scan_of(tmp_path, mask)) == LesionLoad(3, pytest.approx(2.0))
-
-
-def test_an_empty_mask_has_no_load(tmp_path):
-    assert splits.measure(scan_of(tmp_path, np.zeros((4, 4, 4)))) == LesionLoad(0, 0.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs", b"\x1f\x8b cut off"])
@@ -356,14 +298,6 @@ def test_a_mask_that_cannot_be_read_names_the_scan(content, tmp_path):
     scan.lesion_mask.write_bytes(content)
     with pytest.raises(ImageError, match=r"^lesion mask of t2\.nii\.gz: .*mask-t2\.nii\.gz"):
         splits.measure(scan)
-
-
-def test_report_hears_of_every_mask(tmp_path):
-    scans = [with_image(scan_of(tmp_path, np.eye(4)[None], f"{k}.nii.gz")) for k in range(3)]
-    heard: list[tuple[int, int]] = []
-    loads = splits.measure_all(scans, lambda *now: heard.append(now))
-    assert heard == [(1, 3), (2, 3), (3, 3)]
-    assert list(loads) == [scan.scan for scan in scans]
 
 
 def test_loads_are_gathered_by_part():
@@ -385,8 +319,12 @@ def test_loads_are_gathered_by_part():
     assert (unseen.subjects, unseen.lesion_free) == (1, 0)
 
 
-def test_all_masks_that_cannot_be_read_are_told_of_at_once(tmp_path):
+def test_every_mask_is_reported_and_all_that_cannot_be_read_are_told_of_at_once(tmp_path):
     scans = [with_image(scan_of(tmp_path, np.eye(4)[None], f"{k}.nii.gz")) for k in range(3)]
+    heard: list[tuple[int, int]] = []
+    loads = splits.measure_all(scans, lambda *now: heard.append(now))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert list(loads) == [scan.scan for scan in scans]
     for scan in scans[1:]:
         scan.lesion_mask.write_bytes(b"")
     with pytest.raises(ImageError, match=r"1\.nii\.gz: .*mask of 2\.nii\.gz: .*\(2 of 3 scans"):

@@ -31,15 +31,10 @@ def test_rows_are_chosen_by_threshold_and_kept_in_their_order() -> None:
     assert tuned(ROWS) == {"dice": {"s1": ROWS[1]}}
 
 
-def test_a_bundle_tuned_to_one_half_is_in_both() -> None:
-    row = bearing("s1", tuned=True)
-    assert untuned([row]) == tuned([row]) == {"tversky": {"s1": row}}
-
-
-def test_a_rule_of_its_own_counts_as_tuned() -> None:
-    own = bearing("s1", "sct", None, tuned=True)
-    assert tuned([own]) == {"sct": {"s1": own}}
-    assert untuned([own]) == {}
+def test_a_bundle_tuned_to_one_half_is_in_both_and_a_rule_of_its_own_is_tuned() -> None:
+    row, own = bearing("s1", tuned=True), bearing("s1", "sct", None, tuned=True)
+    assert untuned([row, own]) == {"tversky": {"s1": row}}
+    assert tuned([row, own]) == {"tversky": {"s1": row}, "sct": {"s1": own}}
 
 
 def test_every_measure_is_the_one_it_is_called() -> None:
@@ -96,11 +91,6 @@ def test_a_bundle_tuned_to_one_half_does_not_count_for_the_correction() -> None:
     assert not found[1].significant
 
 
-def test_a_bundle_at_one_threshold_only_is_left_out() -> None:
-    rows = scans("a", 0.5, False, [0.1]) + scans("b", None, True, [0.3])
-    assert between_thresholds(untuned(rows), tuned(rows)) == ()
-
-
 def test_bundles_are_compared_on_the_scans_that_both_have() -> None:
     rows = scans("a", 0.3, True, [0.1, 0.2, 0.3]) + scans("b", 0.2, True, [0.3, 0.3])
     rows += scans("c", 0.1, True, [0.3])
@@ -129,6 +119,7 @@ def test_the_interval_of_the_difference_resamples_subjects() -> None:
     assert np.isnan([found.difference.low, found.difference.high]).all()  # one subject
 
 
-def test_one_bundle_or_none_has_nothing_to_compare() -> None:
-    assert between_bundles(tuned(scans("a", 0.3, True, [0.1]))) == ()
+def test_what_has_nothing_beside_it_is_not_compared() -> None:
+    rows = scans("a", 0.5, False, [0.1]) + scans("b", None, True, [0.3])
+    assert between_thresholds(untuned(rows), tuned(rows)) == between_bundles(tuned(rows)) == ()
     assert between_bundles({}) == between_thresholds({}, {}) == ()
