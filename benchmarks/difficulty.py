@@ -244,7 +244,7 @@ class Measured:
 
 def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> Measured:
     try:
-        seen = cohort.locate(scan, InferenceSettings("embedded"), for_sct=False)
+        seen = cohort.locate(scan, InferenceSettings("embedded"))
         pmap = seen.pmap(bundle, network)
     except NoCordError:
         return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)

@@ -14,7 +14,6 @@ METHODS = {
     "embedded": "the detector that this package carries",
 }
 UNATTENDED = tuple(name for name in METHODS if name not in ("viewer", "file"))
-BY_CONTRAST = ("svm", "cnn")  # each contrast has weights of its own
 
 
 def __getattr__(name: str) -> Any:

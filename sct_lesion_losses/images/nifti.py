@@ -12,11 +12,10 @@ import logging
 import math
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import shape_zoom_affine
+from nibabel.volumeutils import array_from_file
 
 from sct_lesion_losses.errors import GeometryError, ImageError, OutputError
 from sct_lesion_losses.geometry.grid import Grid
@@ -44,17 +43,20 @@ MAX_TRAILING_BYTES = 1 << 20
 MAX_DEFLATE_RATIO = 1032  # zlib's documentation: the most that deflate can expand by
 CHUNK_BYTES = 1 << 20
 _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_KINDS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by the length of the header
+_KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the length of the header
 _NO_NUMBERS = {"c": "complex numbers", "V": "RGB colours", "f": "128-bit floats"}
 _FORM_CODES = range(6)
 _MM, _SPACE, _SPACE_UNITS, _TIME_UNITS = 2, 0b111, range(4), range(0, 56, 8)
-_SFORM = ("sform_code", "srow_x", "srow_y", "srow_z")
-_TURN = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+_CIFTI = (3000, 3099)  # intent codes
+_PLACE = (
+    *("sform_code", "srow_x", "srow_y", "srow_z", "qform_code", "quatern_b", "quatern_c"),
+    *("quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "xyzt_units"),
+)
 _GZIP = b"\x1f\x8b"
 _LOOKS = (
     (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
     (b"/annex/objects/", "a git-annex pointer; run `git annex get`"),
-    (b"../.git/annex", "a git-annex pointer; run `git annex get`"),
+    (b"DICM", "a DICOM file; convert it with dcm2niix"),
     (b"<!DOCTYPE", "an HTML page, not an image; download it again"),
     (b"<html", "an HTML page, not an image; download it again"),
     (b"PK\x03\x04", "a zip archive; unpack it first"),
@@ -132,7 +134,6 @@ def read(path: Path) -> Scan:
     ImageError
         The file is missing, damaged or not a 3-D scan, or all its voxels are equal.
     """
-    path = Path(path)
     scan = _load(path)
     array, repaired = _finite(scan.array, path)
     low, high = array.min(), array.max()
@@ -162,7 +163,6 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     GeometryError
         The mask is on another grid than the image.
     """
-    path = Path(path)
     scan = _load(path)
     array = scan.array
     top = 255 if abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
@@ -172,10 +172,8 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
             f"{path}: holds {_values_seen(array)}, expected a mask of 0 and 1; "
             "binarise it first, for instance with `sct_maths -bin 0.5`"
         )
-    if top == 255:
-        scan = _said(scan, mask, "the mask is 0 and 255: 255 is taken as 1")
-    else:
-        scan = _said(scan, mask)
+    notes = ["the mask is 0 and 255: 255 is taken as 1"] if top == 255 else []
+    scan = _said(scan, mask, *notes)
     if like is not None:
         _check_grid(scan, like)
     return scan
@@ -189,7 +187,6 @@ def read_pmap(path: Path) -> Scan:
     ImageError
         The file is missing or damaged, holds whole numbers, or values outside [0, 1].
     """
-    path = Path(path)
     scan = _load(path)
     array = scan.array
     if not np.issubdtype(array.dtype, np.floating):
@@ -226,30 +223,34 @@ def write(path: Path, array: Array, like: Scan, dtype: npt.DTypeLike) -> None:
     OutputError
         The values do not fit the type, or the file cannot be written.
     """
-    path = Path(path)
     _, extension = stem(path)
     if array.shape != like.grid.shape:
         raise GeometryError(f"{path}: array {array.shape} on a grid of {like.grid.shape}")
-    values = _cast(array, np.dtype(dtype), path)
+    kind = np.dtype(dtype)
+    if np.issubdtype(kind, np.integer) and array.size:
+        limits = np.iinfo(kind)
+        if not (array.min() >= limits.min and array.max() <= limits.max):
+            raise OutputError(f"{path}: values do not fit {kind}")
+    image_class = _KINDS[int(like.header["sizeof_hdr"])]
+    image = image_class(array.astype(kind), None, like.header, dtype=kind)
     with replacing(path) as temporary, temporary.open("wb") as file:
         if extension.lower().endswith(".gz"):
             # No file name and no time: they would differ between runs, and tell of the machine.
             with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
-                _put(cast("BinaryIO", packed), values, like.header)
+                image.to_stream(packed)
         else:
-            _put(file, values, like.header)
+            image.to_stream(file)
 
 
-@np.errstate(invalid="ignore")  # a signalling NaN in the header; what comes of it is checked
+@np.errstate(invalid="ignore", over="ignore")  # of a damaged header; what comes of it is checked
 def _load(path: Path) -> Scan:
     """Read voxels, scaled, and where they are."""
     _, extension = stem(path)
-    most = _size(path)
     notes: list[str] = []
-    with _opened(path) as (stream, packed):
+    with _opened(path) as (stream, packed, most):
         raw = _header(stream, path)
         _repair(raw, notes)
-        shape, dtype, offset = _shape(raw, str(path)), _dtype(raw, path), _offset(raw, path)
+        shape, dtype, offset = _shape(raw, path), _dtype(raw, path), _offset(raw, path)
         n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes > MAX_VOXEL_BYTES:
             raise ImageError(
@@ -257,27 +258,21 @@ def _load(path: Path) -> Scan:
                 f"(shape {shape}); it is damaged, or crop the image first"
             )
         slope, intercept = _scaling(raw, notes)
-        affine, header = _placed(raw, shape, str(path), notes)
+        grid = Grid(shape, _affine(raw, shape, path, notes))
         if offset + n_bytes > most * (MAX_DEFLATE_RATIO if packed else 1):
             raise ImageError(
                 f"{path}: truncated: {most} bytes cannot hold the {n_bytes} bytes of voxels that "
                 "the header claims; copy the file again"
             )
-        _take(stream, offset - len(raw.binaryblock))
-        data = _take(stream, n_bytes)
-        if len(data) < n_bytes:
-            raise ImageError(
-                f"{path}: truncated: {len(data)} of {n_bytes} bytes of voxels; copy the file again"
-            )
+        array = array_from_file(shape, dtype, stream, offset, mmap=False)
         if trailing := _finish(stream, path):
             notes.append(f"{trailing} bytes behind the voxels were ignored")
         if packed != extension.lower().endswith(".gz"):
             notes.append(f"the content is {'' if packed else 'not '}gzip, unlike its name")
-    array = np.frombuffer(data, dtype).reshape(shape, order="F")
     array = array.astype(dtype.newbyteorder("="), copy=False)
     if (slope, intercept) != (1.0, 0.0):
         array = array.astype(np.float64) * slope + intercept
-    return Scan(array, Grid(shape, affine), path, tuple(notes), header)
+    return Scan(array, grid, path, tuple(notes), _bare(raw, grid))
 
 
 def _said(scan: Scan, array: Array, *notes: str) -> Scan:
@@ -285,17 +280,32 @@ def _said(scan: Scan, array: Array, *notes: str) -> Scan:
     notes = (*scan.notes, *notes)
     for note in notes:
         logger.warning("%s: %s", scan.path.name, note)
-    return Scan(array, scan.grid, scan.path, notes, scan.header)
+    return replace(scan, array=array, notes=notes)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
-    """Open an image file, plain or gzip by its content; say what is wrong with its stream."""
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool, int]]:
+    """Open an image file, plain or gzip by its content; say what is wrong with its stream.
+
+    Yields
+    ------
+    stream, packed, size
+        Whether the content is gzip; bytes of the file.
+    """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ImageError(f"{path}: is a folder or a special file, expected a NIfTI file")
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ImageError(f"{path}: the file is empty (0 bytes); copy it again")
             packed = file.read(2) == _GZIP
             file.seek(0)
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file, packed
+            stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
+            yield stream, packed, size
+    except FileNotFoundError:
+        link = f"dangling link to {path.readlink().name}" if path.is_symlink() else "no such file"
+        raise ImageError(f"{path}: {link}") from None
     except EOFError as error:
         raise ImageError(
             f"{path}: truncated: the gzip stream ends too early; copy the file again"
@@ -303,15 +313,8 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ImageError(f"{path}: damaged: {error}; copy the file again, or restore it") from error
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _take(stream: BinaryIO, size: int) -> bytearray:
-    """Read `size` bytes, or fewer where the file ends; memory grows with what is there."""
-    out = bytearray()
-    while len(out) < size and (chunk := stream.read(min(CHUNK_BYTES, size - len(out)))):
-        out += chunk
-    return out
+        said = error.strerror or str(error).partition("\n")[0]  # nibabel's: what is missing
+        raise ImageError(f"{path}: cannot be read: {said}; copy the file again") from error
 
 
 def _finish(stream: BinaryIO, path: Path) -> int:
@@ -327,33 +330,10 @@ def _finish(stream: BinaryIO, path: Path) -> int:
     return trailing
 
 
-def _size(path: Path) -> int:
-    """Size of a regular file, bytes; says what is wrong with anything else."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise ImageError(f"{path}: dangling link to {path.readlink().name}") from None
-        raise ImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise ImageError(f"{path}: is a folder, expected a NIfTI file")
-    if not stat.S_ISREG(found.st_mode):
-        raise ImageError(f"{path}: is not a regular file")
-    if found.st_size == 0:
-        raise ImageError(f"{path}: the file is empty (0 bytes); copy it again")
-    if not os.access(path, os.R_OK):
-        raise ImageError(f"{path}: no permission to read it")
-    return found.st_size
-
-
 def _what_is(head: bytes) -> str:
     """Say what a file that is not NIfTI looks like, from its first bytes."""
-    if head[128:132] == b"DICM":
-        return "a DICOM file; convert it with dcm2niix"
     for start, what in _LOOKS:
-        if start.lower() in head[:64].lower():
+        if start.lower() in head[:132].lower():
             return what
     if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
         return "a text file, not an image"
@@ -362,15 +342,13 @@ def _what_is(head: bytes) -> str:
 
 def _header(stream: BinaryIO, path: Path) -> Any:
     """Read a header as it is; refuse what is not one NIfTI file."""
-    start = bytes(_take(stream, 348))
-    sizes = [int.from_bytes(start[:4], order) for order in ("little", "big")]
+    block = stream.read(348)
+    sizes = [int.from_bytes(block[:4], order) for order in ("little", "big")]
     size = next((size for size in sizes if size in _KINDS), 0)
-    if len(start) < 348 or not size:
-        raise ImageError(f"{path}: this is {_what_is(start)}")
-    block = start + bytes(_take(stream, size - len(start)))
-    if len(block) < size:
-        raise ImageError(f"{path}: truncated in its header; copy the file again")
-    raw = _KINDS[size](block, check=False)
+    block += stream.read(max(size - 348, 0))
+    if not size or len(block) < size:
+        raise ImageError(f"{path}: this is {_what_is(block)}")
+    raw = _KINDS[size].header_class(block, check=False)
     magic = bytes(raw["magic"])[:3]
     if magic in (b"ni1", b"ni2"):
         raise ImageError(f"{path}: the voxels are in an .img file; convert it to one .nii.gz file")
@@ -386,37 +364,32 @@ def _repair(raw: Any, notes: list[str]) -> None:
         if code not in _FORM_CODES:
             notes.append(f"the {form} code {code} does not exist: taken as 0")
             raw[f"{form}_code"] = 0
-    pixdim = np.array(raw["pixdim"])
-    if pixdim[0] not in (-1, 1):  # 0 stands for 1 in the standard
-        pixdim[0] = -1 if pixdim[0] < 0 else 1
-    if (pixdim[1:4] < 0).any():
+    if raw["pixdim"][0] not in (-1, 1):  # 0 stands for 1 in the standard
+        raw["pixdim"][0] = -1 if raw["pixdim"][0] < 0 else 1
+    if (raw["pixdim"][1:4] < 0).any():
         notes.append("voxel sizes below 0: taken without their sign")
-        pixdim[1:4] = np.abs(pixdim[1:4])
-    raw["pixdim"] = pixdim
+        raw["pixdim"][1:4] = np.abs(raw["pixdim"][1:4])
     units = int(raw["xyzt_units"])
     if units & _SPACE not in _SPACE_UNITS or units & ~_SPACE not in _TIME_UNITS:
         raw["xyzt_units"] = _MM
 
 
-_CIFTI = (3000, 3099)  # intent codes
-
-
-def _shape(raw: Any, name: str) -> tuple[int, int, int]:
+def _shape(raw: Any, path: Path) -> tuple[int, int, int]:
     dim = [int(n) for n in raw["dim"]]
     rank, sizes = dim[0], dim[1 : 1 + max(dim[0], 0)]
     if not 1 <= rank <= 7 or min(sizes) < 1:
-        raise ImageError(f"{name}: the header is damaged: dim is {dim}; convert the image again")
+        raise ImageError(f"{path}: the header is damaged: dim is {dim}; convert the image again")
     if rank < 3:
         raise ImageError(
-            f"{name}: the image is {rank}-D, shape {tuple(sizes)}; expected a 3-D scan"
+            f"{path}: the image is {rank}-D, shape {tuple(sizes)}; expected a 3-D scan"
         )
     if _CIFTI[0] <= int(raw["intent_code"]) <= _CIFTI[1]:
         raise ImageError(
-            f"{name}: is a CIFTI file, values on a surface and no image; expected a 3-D scan"
+            f"{path}: is a CIFTI file, values on a surface and no image; expected a 3-D scan"
         )
     if math.prod(sizes[3:]) > 1:
         raise ImageError(
-            f"{name}: the image holds {math.prod(sizes[3:])} volumes, shape {tuple(sizes)}; "
+            f"{path}: the image holds {math.prod(sizes[3:])} volumes, shape {tuple(sizes)}; "
             "split it with `sct_image -i IMAGE -split t` and give one volume"
         )
     return sizes[0], sizes[1], sizes[2]
@@ -447,12 +420,11 @@ def _offset(raw: Any, path: Path) -> int:
 
 def _scaling(raw: Any, notes: list[str]) -> tuple[float, float]:
     slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
-    if slope == 0:  # NIfTI-1: stored values are the values
+    # NIfTI-1: 0 stands for no scaling; by NaN in both, many writers mean the same.
+    if slope == 0 or (math.isnan(slope) and (intercept == 0 or not math.isfinite(intercept))):
         return 1.0, 0.0
     if not math.isfinite(slope):
-        # Without a note where both are NaN: many writers mean "no scaling" by it.
-        if not math.isnan(slope) or (math.isfinite(intercept) and intercept != 0):
-            notes.append(f"scl_slope is {slope:g}: the stored values are taken as they are")
+        notes.append(f"scl_slope is {slope:g}: the stored values are taken as they are")
         return 1.0, 0.0
     if not math.isfinite(intercept):
         notes.append(f"scl_inter is {intercept:g}: taken as 0")
@@ -460,51 +432,39 @@ def _scaling(raw: Any, notes: list[str]) -> tuple[float, float]:
     return slope, intercept
 
 
-def _placed(
-    raw: Any, shape: tuple[int, int, int], name: str, notes: list[str]
-) -> tuple[Matrix, Any]:
-    """Choose the affine as nibabel does (sform, qform, voxel sizes), skipping unusable forms."""
-    sform, qform = raw.get_sform(), _qform(raw)
-    good = {}
-    for form, affine in (("sform", sform), ("qform", qform)):
-        coded = int(raw[f"{form}_code"]) != 0
-        good[form] = coded and _usable(affine)
-        if coded and not good[form]:
-            notes.append(f"the {form} is singular or not finite and was left out")
-    if good["sform"]:
-        affine = sform
-    elif good["qform"]:
-        affine = qform
-    elif int(raw["sform_code"]) or int(raw["qform_code"]):
+def _affine(raw: Any, shape: tuple[int, int, int], path: Path, notes: list[str]) -> Matrix:
+    """Choose the affine as nibabel does (sform, qform, voxel sizes); bad forms lose their code."""
+    coded = [form for form in ("sform", "qform") if raw[f"{form}_code"] != 0]
+    unusable = [form for form in coded if not _is_usable(raw, form)]
+    for form in unusable:
+        notes.append(f"the {form} is singular or not finite and was left out")
+        raw[f"{form}_code"] = 0
+    if coded and coded == unusable:
         raise ImageError(
-            f"{name}: neither sform nor qform is usable (singular or not finite); "
+            f"{path}: neither sform nor qform is usable (singular or not finite); "
             "convert the image again, or copy a good header with `sct_image -copy-header`"
         )
-    else:
-        size = np.asarray(raw["pixdim"][1:4], dtype=np.float64)
+    if not coded:
+        size = raw["pixdim"][1:4]
         if not np.isfinite(size).all() or size.min() <= 0:
-            raise ImageError(f"{name}: the header has no voxel size; convert the image again")
-        affine = shape_zoom_affine(shape, size)
+            raise ImageError(f"{path}: the header has no voxel size; convert the image again")
         notes.append(
             "sform and qform codes are both 0: the orientation is a guess "
             "(x to the left, y to the front, z up); check the result"
         )
-    affine = np.asarray(affine, dtype=np.float64)
-    if good["sform"] and good["qform"] and qform is not None:
-        _compare(sform, qform, shape, notes)
-    _check_axes(affine, name, notes)
-    return affine, _bare(raw, affine, good)
+    affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
+    if len(coded) - len(unusable) == 2:
+        _compare(affine, raw.get_qform(), shape, notes)
+    _check_axes(affine, path, notes)
+    return affine
 
 
-def _qform(raw: Any) -> Matrix | None:
+def _is_usable(raw: Any, form: str) -> bool:
     try:
-        return np.asarray(raw.get_qform(), dtype=np.float64)
+        affine = raw.get_sform() if form == "sform" else raw.get_qform()
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):
-        return None
-
-
-def _usable(affine: Matrix | None) -> bool:
-    if affine is None or not np.isfinite(affine).all():
+        return False
+    if not np.isfinite(affine).all():
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
@@ -518,16 +478,16 @@ def _compare(sform: Matrix, qform: Matrix, shape: tuple[int, int, int], notes: l
         notes.append(f"sform and qform differ by up to {apart_mm:.1f} mm: the sform is used")
 
 
-def _check_axes(affine: Matrix, name: str, notes: list[str]) -> None:
+def _check_axes(affine: Matrix, path: Path, notes: list[str]) -> None:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
         sizes = " × ".join(f"{size:g}" for size in spacing)
-        raise ImageError(f"{name}: voxels of {sizes} mm; check the units in the header")
+        raise ImageError(f"{path}: voxels of {sizes} mm; check the units in the header")
     directions = affine[:3, :3] / spacing
     shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
     if shear > SHEAR_REFUSED:
         raise ImageError(
-            f"{name}: the voxel axes are {math.degrees(math.asin(min(shear, 1))):.0f}° off a right "
+            f"{path}: the voxel axes are {math.degrees(math.asin(min(shear, 1))):.0f}° off a right "
             "angle; resample the image to a grid that is not sheared"
         )
     if shear > SHEAR_WARNED:
@@ -537,23 +497,16 @@ def _check_axes(affine: Matrix, name: str, notes: list[str]) -> None:
         )
 
 
-def _bare(raw: Any, affine: Matrix, good: dict[str, bool]) -> Any:
-    """Header with both forms bit for bit; an unusable one loses its code and what is not finite."""
+def _bare(raw: Any, grid: Grid) -> Any:
+    """Header with both forms bit for bit, but for what is not finite, and nothing else."""
     bare = type(raw)(endianness="<")
-    if all(np.isfinite(raw[field]).all() for field in _SFORM):
-        for field in _SFORM:
+    for field in _PLACE:
+        if np.isfinite(raw[field]).all():
             bare[field] = raw[field]
-    if all(np.isfinite(raw[field]) for field in _TURN):
-        for field in _TURN:
-            bare[field] = raw[field]
-    for form, usable in good.items():
-        bare[f"{form}_code"] = raw[f"{form}_code"] if usable else 0
-    pixdim = np.ones(8)
-    pixdim[:4] = raw["pixdim"][:4]
-    if not good["qform"] and (not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0):
-        pixdim[1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-    bare["pixdim"] = pixdim
-    bare["xyzt_units"] = raw["xyzt_units"]
+    pixdim = raw["pixdim"][:4]
+    if not np.isfinite(pixdim).all() or pixdim[1:4].min() <= 0:
+        pixdim = (pixdim[0], *grid.spacing_mm)
+    bare["pixdim"] = (*pixdim, 1, 1, 1, 1)
     return bare
 
 
@@ -594,25 +547,3 @@ def _check_grid(mask: Scan, like: Grid) -> None:
             f"{mask.grid.orientation} and {like.orientation}); "
             "check both headers with `sct_image -header`"
         )
-
-
-def _cast(array: Array, dtype: np.dtype[Any], path: Path) -> Array:
-    if np.issubdtype(dtype, np.integer) and array.size:
-        limits = np.iinfo(dtype)
-        if not (array.min() >= limits.min and array.max() <= limits.max):
-            raise OutputError(f"{path}: values do not fit {dtype}")
-    return array.astype(dtype.newbyteorder("<"), order="F")
-
-
-def _put(file: BinaryIO, values: Array, like: Any) -> None:
-    """Write header, an empty extension field and the voxels."""
-    header = like.copy()
-    header.set_data_dtype(values.dtype)
-    pixdim = header["pixdim"].copy()
-    header.set_data_shape(values.shape)
-    header["pixdim"] = pixdim
-    header["scl_slope"], header["scl_inter"] = 1, 0
-    header["vox_offset"] = len(header.binaryblock) + 4
-    file.write(header.binaryblock)
-    file.write(b"\0\0\0\0")
-    file.write(values.tobytes(order="F"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sct_lesion_losses.errors import OutputError, UsageError
@@ -121,15 +121,11 @@ def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
     plain = Outputs.beside(mask)
     pmap = mask.with_name(bids.derivative_name(image, "label-L_probseg"))
     centerline = mask.with_name(bids.derivative_name(image, "label-centerline"))
-    return Outputs(
-        mask=mask,
-        sidecar=plain.sidecar,
+    return replace(
+        plain,
         pmap=pmap,
         pmap_sidecar=pmap.with_name(f"{nifti.stem(pmap)[0]}.json"),
         labels=mask.with_name(bids.derivative_name(image, "label-L_dseg")),
-        table=plain.table,
-        columns=plain.columns,
         centerline=centerline,
         points=centerline.with_name(f"{nifti.stem(centerline)[0]}.csv"),
-        figure=plain.figure,
     )

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
-from sct_lesion_losses.centerline import BY_CONTRAST, find
+from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, LesionError, NoCordError
@@ -51,7 +51,8 @@ def refuse_trained_on(asked: Mapping[Bundle, Collection[CohortScan]]) -> None:
         The scans that each bundle is to see; none is read for one that does not say what it was
         trained on.
     """
-    for bundle, names in trained_on(asked).items():
+    for bundle, scans in asked.items():
+        names = names_of(bundle.info.provenance.trained_on, scans)
         if names:
             raise DataError(
                 f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
@@ -73,7 +74,7 @@ def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], beca
     """
     refuse_trained_on(dict.fromkeys(bundles, scans))
     for bundle in bundles:
-        names = _named(bundle.info.operating_point.tuned_on, scans)
+        names = names_of(bundle.info.operating_point.tuned_on, scans)
         if names:
             raise DataError(
                 f"the threshold of bundle {bundle.name} was chosen on {len(names)} of these scans "
@@ -81,14 +82,7 @@ def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], beca
             )
 
 
-def trained_on(asked: Mapping[Bundle, Collection[CohortScan]]) -> dict[Bundle, list[str]]:
-    """Name the scans that each bundle was trained on, of those it is asked about."""
-    return {
-        bundle: _named(bundle.info.provenance.trained_on, scans) for bundle, scans in asked.items()
-    }
-
-
-def _named(hashes: Collection[str], scans: Collection[CohortScan]) -> list[str]:
+def names_of(hashes: Collection[str], scans: Collection[CohortScan]) -> list[str]:
     """Name the scans whose voxels have one of these hashes; none is read where there is no hash."""
     known = set(hashes)
     return [scan.scan.name for scan in scans if known and content_of(scan) in known]
@@ -124,15 +118,23 @@ class LocatedScan:
         The untouched manual mask.
     line : Centerline
         On the image's RPI grid.
-    sct_line : Centerline
-        As SCT's lesion model takes it, which differs for one from a file.
+    file : Path or None
+        Where the line was read from.
     """
 
     scan: CohortScan
     image: Scan
     truth: npt.NDArray[np.bool_]
     line: Centerline
-    sct_line: Centerline
+    file: Path | None
+
+    @cached_property
+    def sct_line(self) -> Centerline:
+        """Line as SCT's lesion model takes it, which differs for one from a file."""
+        if self.file is None:
+            return self.line
+        with logs.about(self.scan.scan):
+            return find.centerline(self.image.array, self.image.grid, file=self.file, as_sct=True)
 
     def pmap(self, bundle: Bundle, network: Network) -> npt.NDArray[np.float32]:
         """P-map by a bundle, or SCT's model, (X, Y, Z) float32 on the scan's own grid."""
@@ -141,17 +143,8 @@ class LocatedScan:
             return predict.pmap(bundle, self.image.array, self.image.grid, line, network=network)
 
 
-def locate(
-    scan: CohortScan, inference: InferenceSettings = IN_COHORT, for_sct: bool = True
-) -> LocatedScan:
+def locate(scan: CohortScan, inference: InferenceSettings = IN_COHORT) -> LocatedScan:
     """Read a scan and its manual mask, and find the cord.
-
-    Parameters
-    ----------
-    scan : CohortScan
-    inference : InferenceSettings
-    for_sct : bool
-        Also read a centerline file as SCT's lesion model does; left out, `sct_line` is `line`.
 
     Raises
     ------
@@ -162,22 +155,18 @@ def locate(
     """
     image = nifti.read(scan.scan)
     truth = cohorts.read_lesions(scan, image.grid).array
-    method, file = inference.centerline, None
-    if method == AS_IN_COHORT:
-        method, file = "auto", scan.centerline
+    in_cohort = inference.centerline == AS_IN_COHORT
+    file = scan.centerline if in_cohort else None
     with logs.about(scan.scan):
         line = find.centerline(
             image.array,
             image.grid,
-            method,
+            "auto" if in_cohort else inference.centerline,
             contrast=inference.contrast,
             file=file,
             brain=inference.brain,
         )
-        sct_line = line
-        if for_sct and file is not None:
-            sct_line = find.centerline(image.array, image.grid, file=file, as_sct=True)
-    return LocatedScan(scan, image, truth, line, sct_line)
+    return LocatedScan(scan, image, truth, line, file)
 
 
 @dataclass(frozen=True)
@@ -230,13 +219,13 @@ class ModelCounts:
     def to_dict(self) -> dict[str, Any]:
         """Return what a scan's file holds."""
         counts = None if self.counts is None else self.counts.to_dict()
-        return {"tally": counts, "refused": self.refused, "engine": self.engine}
+        return {"counts": counts, "refused": self.refused, "engine": self.engine}
 
     @classmethod
     def from_dict(cls, stored: Any) -> ModelCounts | None:
         """Return what `to_dict` wrote; None if it did not."""
         try:
-            counts = stored["tally"]
+            counts = stored["counts"]
             found = None if counts is None else from_dict(counts)
             return cls(found, str(stored["refused"]), str(stored["engine"]))
         except (KeyError, TypeError, ValueError):
@@ -255,7 +244,7 @@ class ScanTask:
     content : str
         Hash of the files that it is read from; see `scan_hash`.
     keys : mapping of Model to str
-        The models, and the key of each; see `key`.
+        The models, and the key under which the counts of each are kept; see `key`.
     inference : InferenceSettings
     """
 
@@ -266,16 +255,15 @@ class ScanTask:
     inference: InferenceSettings
 
 
-def finder_of(scans: Sequence[CohortScan], inference: InferenceSettings) -> str:
+def finder_of(scans: Collection[CohortScan], inference: InferenceSettings) -> str:
     """Identify what finds the cord, see `find.identity`; empty where a file does in every scan."""
-    if inference.centerline != AS_IN_COHORT:
-        return find.identity(inference.centerline, inference.contrast)
-    if all(scan.centerline for scan in scans):
+    in_cohort = inference.centerline == AS_IN_COHORT
+    if in_cohort and all(scan.centerline for scan in scans):
         return ""
-    return find.identity("auto", inference.contrast)
+    return find.identity("auto" if in_cohort else inference.centerline, inference.contrast)
 
 
-def scan_hash(scan: CohortScan, inference: InferenceSettings, finder: str) -> str:
+def scan_hash(scan: CohortScan, inference: InferenceSettings) -> str:
     """Hash the files that a scan is read from, bytes and not names.
 
     Raises
@@ -283,39 +271,23 @@ def scan_hash(scan: CohortScan, inference: InferenceSettings, finder: str) -> st
     ImageError
         One cannot be read.
     """
-    own, by = None, ""
-    if inference.centerline == AS_IN_COHORT:
-        own = scan.centerline
-        by = finder if own is None else "file"
-    hashes = [cohorts.file_hash(file) for file in (scan.scan, scan.lesion_mask, own) if file]
-    return hashlib.sha256("\n".join([by, *hashes]).encode()).hexdigest()
+    line = scan.centerline if inference.centerline == AS_IN_COHORT else None
+    hashes = [cohorts.file_hash(file) for file in (scan.scan, scan.lesion_mask, line) if file]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def key(model: Model, inference: InferenceSettings, finder: str) -> str:
-    """Hash what the counts of a model follow from, the scan aside."""
-    engine, precision = model.computed_in(inference)
-    found_by_contrast = (
-        bool(finder)
-        if inference.centerline == AS_IN_COHORT
-        else inference.centerline in ("auto", *BY_CONTRAST)
-    )
-    by_contrast = model.name == SCT_NAME or found_by_contrast
-    facts: dict[str, Any] = {
+def key(model: Model, scan: CohortScan, inference: InferenceSettings, finder: str) -> str:
+    """Hash what the counts of a model on a scan follow from, the scan's files aside."""
+    from_file = inference.centerline == AS_IN_COHORT and scan.centerline is not None
+    facts = {
         "software": __version__,
         "network": model.sha256,
         "thresholds": model.thresholds,
         "sct_rule": model.sct_rule,
         "presets": [asdict(preset) for preset in PRESETS.values()],
-        "centerline": inference.centerline,
-        "contrast": inference.contrast if by_contrast else "",
-        "engine": engine,
+        "computed_in": model.computed_in(inference),
+        "line": "file" if from_file else [finder, inference.contrast, inference.brain],
     }
-    if inference.centerline != AS_IN_COHORT:
-        facts["finder"] = finder
-    if precision != "float32":
-        facts["precision"] = precision
-    if not inference.brain and inference.centerline == "cnn":
-        facts["brain"] = False
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -359,14 +331,14 @@ def gather(
     LesionError
         A model or a scan cannot be used. The counts of other scans stay.
     """
-    finder = finder_of(list(seen_by), inference)
-    keys = {m: key(m, inference, finder) for models in seen_by.values() for m in models}
+    finder = finder_of(seen_by, inference)
     found, tasks = {}, []
     for scan, models in seen_by.items():
-        content = scan_hash(scan, inference, finder)
-        task = ScanTask(scan, folder / f"{names[scan.scan]}.json", content, {}, inference)
+        keys = {model: key(model, scan, inference, finder) for model in models}
+        file = folder / f"{names[scan.scan]}.json"
+        task = ScanTask(scan, file, scan_hash(scan, inference), keys, inference)
         found[scan] = kept(task)
-        missing = {model: keys[model] for model in models if keys[model] not in found[scan]}
+        missing = {model: keys[model] for model in models if model not in found[scan]}
         if missing:
             tasks.append(replace(task, keys=missing))
     total, missed = sum(map(len, seen_by.values())), sum(len(task.keys) for task in tasks)
@@ -378,36 +350,33 @@ def gather(
             folder,
             missed,
         )
-    asked: dict[Bundle, dict[CohortScan, None]] = {}
+    asked: dict[Bundle, list[CohortScan]] = {}
     for task in tasks:
-        for model in task.keys:
-            if model in loaded:
-                asked.setdefault(loaded[model], {})[task.scan] = None
+        for bundle in {loaded[model]: None for model in task.keys if model in loaded}:
+            asked.setdefault(bundle, []).append(task.scan)
     refuse_trained_on(asked)
     computed = executor.run(
         compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
     )
     for task, counted in zip(tasks, computed, strict=True):
         found[task.scan] |= counted
-    return {
-        scan: {model: found[scan][keys[model]] for model in models}
-        for scan, models in seen_by.items()
-    }
+    return found
 
 
-def kept(task: ScanTask) -> dict[str, ModelCounts]:
-    """Return the counts that are there already, by their keys; what is damaged is not."""
-    read = {name: ModelCounts.from_dict(stored) for name, stored in _stored(task).items()}
-    return {name: counted for name, counted in read.items() if counted is not None}
+def kept(task: ScanTask) -> dict[Model, ModelCounts]:
+    """Return the counts of the models that are there already; what is damaged is not."""
+    stored = _stored(task)
+    read = {model: ModelCounts.from_dict(stored.get(name)) for model, name in task.keys.items()}
+    return {model: counted for model, counted in read.items() if counted is not None}
 
 
-def compute(task: ScanTask) -> dict[str, ModelCounts]:
+def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     """Let the models see the scan; keep their counts beside what is kept already.
 
     Returns
     -------
-    dict of str to ModelCounts
-        By the keys of the models; without counts, all of them, where the scan shows no cord.
+    dict of Model to ModelCounts
+        Without counts, all of them, where the scan shows no cord.
 
     Raises
     ------
@@ -416,24 +385,18 @@ def compute(task: ScanTask) -> dict[str, ModelCounts]:
     """
     name = task.scan.scan.name
     try:
-        counted = _counted(task)
+        found = locate(task.scan, task.inference)
+        counted = {model: _count(model, found, task.inference) for model in task.keys}
+    except NoCordError as error:
+        counted = dict.fromkeys(task.keys, ModelCounts(None, str(error)))
     except LesionError as error:
         if name in str(error):
             raise
         raise type(error)(f"{name}: {error}") from error
-    stored = {**_stored(task), **{known: one.to_dict() for known, one in counted.items()}}
-    text = json.dumps({"content": task.content, "results": stored}, allow_nan=False)
-    write_text(task.file, text + "\n")
+    new = {task.keys[model]: one.to_dict() for model, one in counted.items()}
+    results = {"content": task.content, "results": {**_stored(task), **new}}
+    write_text(task.file, json.dumps(results, allow_nan=False) + "\n")
     return counted
-
-
-def _counted(task: ScanTask) -> dict[str, ModelCounts]:
-    for_sct = any(model.name == SCT_NAME for model in task.keys)
-    try:
-        found = locate(task.scan, task.inference, for_sct)
-    except NoCordError as error:
-        return dict.fromkeys(task.keys.values(), ModelCounts(None, str(error)))
-    return {name: _count(model, found, task.inference) for model, name in task.keys.items()}
 
 
 def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> ModelCounts:

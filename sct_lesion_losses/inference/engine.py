@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,37 +26,6 @@ INSTALL = "install it with: pip install 'sct_lesion_losses[fast]'"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a network takes its patches.
-
-    Attributes
-    ----------
-    batch : int
-        Patches per call. One for a network that takes any number: larger batches were measured to
-        be no faster and to need more memory.
-    shape : tuple of int
-        Of one patch, without batch and channel.
-    channels_first : bool
-        (B, 1, ...) rather than (B, ..., 1).
-    """
-
-    batch: int
-    shape: tuple[int, ...]
-    channels_first: bool
-
-    def with_channel(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the patches (B, ...) as the network's input."""
-        return np.expand_dims(patches, 1 if self.channels_first else -1)
-
-    @property
-    def full(self) -> tuple[int, ...]:
-        """Shape of one batch as the network takes it."""
-        if self.channels_first:
-            return (self.batch, 1, *self.shape)
-        return (self.batch, *self.shape, 1)
-
-
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network ready to run.
@@ -69,13 +38,14 @@ class Network:
         Of that engine.
     precision : str
         "float32" or "bfloat16": what the engine computes in, whatever was asked for.
-    layout : Layout
+    takes : tuple of int
+        Shape of one batch, (B, 1, ...) or (B, ..., 1); see `batch_shape`.
     """
 
     name: str
     version: str
     precision: str
-    layout: Layout
+    takes: tuple[int, ...]
     _infer: Callable[[NDArray[np.float32]], NDArray[Any]]
 
     def run(
@@ -86,7 +56,7 @@ class Network:
         Parameters
         ----------
         patches : (N, 48, 48, 48) float32
-            N may be 0; for another network, (N, *layout.shape).
+            N may be 0; another network takes patches of another shape.
         progress : callable, optional
             Called after each batch with the number of patches in it.
 
@@ -99,23 +69,24 @@ class Network:
         EngineError
             The patches do not fit the network, the engine fails, or the result is not finite.
         """
-        if patches.shape[1:] != self.layout.shape:
+        patch = self.takes[2:] if self.takes[1] == 1 else self.takes[1:-1]
+        if patches.shape[1:] != patch:
             raise EngineError(
-                f"network: expected patches (N, {', '.join(map(str, self.layout.shape))}), "
+                f"network: expected patches (N, {', '.join(map(str, patch))}), "
                 f"received {patches.shape}; the bundle's patch size and its network do not agree"
             )
         predicted = np.empty(patches.shape, dtype=np.float32)
-        for start in range(0, len(patches), self.layout.batch):
-            part = patches[start : start + self.layout.batch]
+        for start in range(0, len(patches), self.takes[0]):
+            part = patches[start : start + self.takes[0]]
             predicted[start : start + len(part)] = self._predict(part)
             if progress is not None:
                 progress(len(part))
         return predicted
 
     def _predict(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
-        missing = self.layout.batch - len(part)
+        missing = self.takes[0] - len(part)
         padded = np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) if missing else part
-        batch = np.ascontiguousarray(self.layout.with_channel(padded), dtype=np.float32)
+        batch = np.ascontiguousarray(padded, dtype=np.float32).reshape(self.takes)
         try:
             result = self._infer(batch)
         except Exception as error:
@@ -140,38 +111,28 @@ class Network:
         return output
 
 
-def layout_of(shape: Sequence[int | None]) -> Layout:
-    """Layout of an input shape; None marks a free size."""
-    free = "x".join("?" if size is None else str(size) for size in shape)
-    if len(shape) >= 3 and shape[1] == 1:
-        layout = Layout(shape[0] or 1, tuple(size or 0 for size in shape[2:]), True)
-    elif len(shape) >= 3 and shape[-1] == 1:
-        layout = Layout(shape[0] or 1, tuple(size or 0 for size in shape[1:-1]), False)
-    else:
+def batch_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """Shape of one batch of a network's input; None marks a free size.
+
+    One patch per call for a network that takes any number: larger batches were measured to be no
+    faster and to need more memory.
+    """
+    sizes = [shape[0] or 1, *(size or 0 for size in shape[1:])]
+    if len(sizes) < 3 or not math.prod(sizes) or 1 not in (sizes[1], sizes[-1]):
+        free = "x".join("?" if size is None else str(size) for size in shape)
         raise EngineError(
             f"network: its input is {free}, expected batch x 1 x 48 x 48 x 48 or "
-            "batch x 48 x 48 x 48 x 1; export it with one channel"
+            "batch x 48 x 48 x 48 x 1; export it with one channel and a fixed patch size"
         )
-    if 0 in layout.shape:
-        raise EngineError(f"network: its input is {free}; export it with a fixed patch size")
-    return layout
+    return tuple(sizes)
 
 
-def require_one(inputs: int, outputs: int) -> None:
-    """Refuse a network with several inputs or outputs."""
-    if (inputs, outputs) != (1, 1):
+def _require_one(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    if (len(inputs), len(outputs)) != (1, 1):
         raise EngineError(
-            f"network: expected one input and one output, received {inputs} and {outputs}; "
-            "export the network alone"
+            "network: expected one input and one output, received "
+            f"{len(inputs)} and {len(outputs)}; export the network alone"
         )
-
-
-def refused(engine: str, error: Exception) -> EngineError:
-    """Error of an engine that does not accept the network."""
-    return EngineError(
-        f"{engine} cannot load the network ({essence(error)}); "
-        "verify the bundle, its model may be damaged or newer than the engine"
-    )
 
 
 def essence(error: Exception) -> str:
@@ -180,92 +141,52 @@ def essence(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime with its telemetry off and its log at errors."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise EngineError(
-            f"ONNX Runtime cannot be imported ({essence(error)}); "
-            "install it with: pip install onnxruntime"
-        ) from error
+def _in_onnxruntime(network: bytes) -> Network:
+    """Make a network ready to run by ONNX Runtime, in float32."""
+    import onnxruntime
+
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(LOG_ERRORS_ONLY)
-    return onnxruntime
-
-
-def load_onnxruntime(network: bytes, threads: int) -> Network:
-    """Make a network ready to run by ONNX Runtime, in float32."""
-    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS_ONLY
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = available_cpus()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    try:
-        # It would print that it tries once more, on stdout.
-        with redirect_stdout(io.StringIO()):
-            session = onnxruntime.InferenceSession(
-                network, options, providers=["CPUExecutionProvider"]
-            )
-    except Exception as error:
-        raise refused("ONNX Runtime", error) from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    require_one(len(inputs), len(outputs))
-    name = inputs[0].name
+    # It would print that it tries once more, on stdout.
+    with redirect_stdout(io.StringIO()):
+        session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    _require_one(session.get_inputs(), session.get_outputs())
+    taken = session.get_inputs()[0]
 
     def infer(batch: NDArray[np.float32]) -> NDArray[Any]:
-        return np.asarray(session.run(None, {name: batch})[0])
+        return np.asarray(session.run(None, {taken.name: batch})[0])
 
-    shape = [size if isinstance(size, int) else None for size in inputs[0].shape]
-    return Network("onnxruntime", str(onnxruntime.__version__), "float32", layout_of(shape), infer)
-
-
-def import_openvino(required: bool) -> ModuleType | None:
-    """Import OpenVINO; None where it is missing and not required."""
-    try:
-        installed = importlib.util.find_spec("openvino") is not None
-    except ValueError:
-        installed = False
-    if not installed:
-        if required:
-            raise EngineError(f"OpenVINO is not installed; {INSTALL}, or use onnxruntime")
-        return None
-    try:
-        with _without_telemetry():
-            return importlib.import_module("openvino")
-    except (ImportError, OSError) as error:
-        if required:
-            raise EngineError(
-                f"OpenVINO cannot be imported ({essence(error)}); {INSTALL}"
-            ) from error
-        logger.warning("OpenVINO cannot be imported (%s): using ONNX Runtime", essence(error))
-        return None
+    takes = batch_shape([size if isinstance(size, int) else None for size in taken.shape])
+    return Network("onnxruntime", str(onnxruntime.__version__), "float32", takes, infer)
 
 
-def load_openvino(openvino: ModuleType, network: bytes, precision: str, threads: int) -> Network:
+def _in_openvino(openvino: ModuleType, network: bytes, precision: str) -> Network:
     """Make a network ready to run by OpenVINO on the CPU."""
     core = openvino.Core()
     if precision == "bfloat16" and not _computes_bfloat16(core):
         logger.warning("this CPU has no bfloat16 arithmetic: bfloat16 will not be faster here")
-    try:
-        model = core.read_model(model=network)
-        require_one(len(model.inputs), len(model.outputs))
-        shape = [
-            None if size.is_dynamic else size.get_length()
-            for size in model.input(0).get_partial_shape()
-        ]
-        layout = layout_of(shape)
-        model.reshape({model.input(0): list(layout.full)})
-        compiled = core.compile_model(model, "CPU", _settings(precision, threads))
-    except EngineError:
-        raise
-    except Exception as error:
-        raise refused("OpenVINO", error) from error
-    used = (
-        "bfloat16" if "bf" in str(compiled.get_property("INFERENCE_PRECISION_HINT")) else "float32"
-    )
+    model = core.read_model(model=network)
+    _require_one(model.inputs, model.outputs)
+    shape = model.input(0).get_partial_shape()
+    takes = batch_shape([None if size.is_dynamic else size.get_length() for size in shape])
+    model.reshape({model.input(0): list(takes)})
+    settings = {
+        # Left alone, OpenVINO chooses bfloat16 by itself where the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "INFERENCE_NUM_THREADS": available_cpus(),
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+        # Scans are often processed several at a time: pinned, they would share the first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    used = "bfloat16" if "bf" in hint else "float32"
     if used != precision:
         logger.warning("OpenVINO computes in %s on this CPU, not in %s", used, precision)
     request = compiled.create_infer_request()
@@ -273,24 +194,26 @@ def load_openvino(openvino: ModuleType, network: bytes, precision: str, threads:
     def infer(batch: NDArray[np.float32]) -> NDArray[Any]:
         return np.asarray(request.infer({0: batch})[0])
 
-    version = str(openvino.__version__).split("-")[0]
-    return Network("openvino", version, used, layout, infer)
-
-
-def _settings(precision: str, threads: int) -> dict[str, Any]:
-    return {
-        # Left alone, OpenVINO chooses bfloat16 by itself where the CPU has it.
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": "1",
-        "PERFORMANCE_HINT": "LATENCY",
-        # Scans are often processed several at a time: pinned, they would share the first cores.
-        "ENABLE_CPU_PINNING": False,
-    }
+    return Network("openvino", str(openvino.__version__).split("-")[0], used, takes, infer)
 
 
 def _computes_bfloat16(core: Any) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def import_openvino(required: bool) -> ModuleType | None:
+    """Import OpenVINO; None where it cannot be and is not required."""
+    try:
+        with _without_telemetry():
+            return importlib.import_module("openvino")
+    except (ImportError, OSError) as error:
+        if required:
+            raise EngineError(
+                f"OpenVINO cannot be imported ({essence(error)}); {INSTALL}, or use onnxruntime"
+            ) from error
+        if not isinstance(error, ModuleNotFoundError):
+            logger.warning("OpenVINO cannot be imported (%s): using ONNX Runtime", essence(error))
+        return None
 
 
 @contextmanager
@@ -306,12 +229,7 @@ def _without_telemetry() -> Iterator[None]:
         sys.modules.pop(name, None)
 
 
-def load(
-    network: bytes,
-    engine: str = "auto",
-    precision: str = "float32",
-    threads: int | None = None,
-) -> Network:
+def load(network: bytes, engine: str = "auto", precision: str = "float32") -> Network:
     """Make a network ready to run on the CPU.
 
     Parameters
@@ -323,8 +241,6 @@ def load(
         "auto" is OpenVINO where it can be imported, else ONNX Runtime.
     precision : {"float32", "bfloat16"}
         bfloat16 needs OpenVINO, and is faster only on a CPU that computes in it.
-    threads : int, optional
-        As many as this process may use CPUs, by default.
 
     Raises
     ------
@@ -335,15 +251,21 @@ def load(
         raise UsageError(
             f"engine: expected one of {ENGINES} and {PRECISIONS}, received {engine}, {precision}"
         )
-    if threads is not None and threads < 1:
-        raise UsageError(f"engine: expected at least 1 thread, received {threads}")
-    count = available_cpus() if threads is None else threads
-    module = None if engine == "onnxruntime" else import_openvino(required=engine == "openvino")
-    if module is not None:
-        return load_openvino(module, network, precision, count)
-    if precision == "bfloat16":
+    openvino = None if engine == "onnxruntime" else import_openvino(engine == "openvino")
+    if openvino is None and precision == "bfloat16":
         raise EngineError(f"bfloat16 needs OpenVINO; {INSTALL}, or use float32")
-    return load_onnxruntime(network, count)
+    try:
+        if openvino is not None:
+            return _in_openvino(openvino, network, precision)
+        return _in_onnxruntime(network)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"{'ONNX Runtime' if openvino is None else 'OpenVINO'} cannot load the network "
+            f"({essence(error)}); verify the bundle, its model may be damaged or newer than the "
+            "engine"
+        ) from error
 
 
 def available_cpus() -> int:

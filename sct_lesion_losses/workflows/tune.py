@@ -35,8 +35,8 @@ from sct_lesion_losses.inference.cohort import (
     content_of,
     gather,
     locate,
+    names_of,
     refuse_seen,
-    trained_on,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card, reached
@@ -333,7 +333,7 @@ def _chosen(
 
 def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
     """Warn of scans that the bundle was trained on."""
-    known = trained_on({bundle: scans})[bundle]
+    known = names_of(bundle.info.provenance.trained_on, scans)
     if not known:
         return ()
     said = f"{len(known)} of the {len(scans)} scans were trained on, which flatters every score"
@@ -385,7 +385,7 @@ def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortSc
     bundle, network = predict.opened(
         model.name, inference.contrast, inference.engine, inference.precision, model.sha256
     )
-    found = locate(scan, inference, for_sct=False)
+    found = locate(scan, inference)
     pmap = found.pmap(bundle, network)
     threshold, spacing_mm = model.thresholds[0], found.image.grid.spacing_mm
     return candidates(found.truth, pmap, threshold, spacing_mm)

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import EngineError, UsageError
 from sct_lesion_losses.inference import engine
-from sct_lesion_losses.inference.engine import layout_of
+from sct_lesion_losses.inference.engine import batch_shape
 
 onnx = pytest.importorskip("onnx")
 
@@ -125,13 +123,7 @@ def test_nan_in_the_patches_is_named_as_the_cause() -> None:
 )
 def test_inputs_that_are_no_patches_are_refused(shape: tuple[int | None, ...]) -> None:
     with pytest.raises(EngineError, match="export it with"):
-        layout_of(shape)
-
-
-@given(st.integers(1, 9), st.lists(st.integers(2, 99), min_size=1, max_size=3), st.booleans())
-def test_layout_says_what_the_network_takes(batch: int, sides: list[int], first: bool) -> None:
-    shape = (batch, 1, *sides) if first else (batch, *sides, 1)
-    assert layout_of(shape).full == shape
+        batch_shape(shape)
 
 
 def test_a_network_with_two_inputs_is_refused() -> None:
@@ -146,9 +138,7 @@ def test_a_network_with_two_inputs_is_refused() -> None:
         engine.load(model.SerializeToString(), "onnxruntime")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"engine": "tensorrt"}, {"precision": "float16"}, {"threads": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"engine": "tensorrt"}, {"precision": "float16"}])
 def test_unknown_settings_are_wrong_use(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         engine.load(network(), **wrong)  # type: ignore[arg-type]
@@ -159,17 +149,14 @@ def test_bfloat16_without_openvino_says_how_to_get_it() -> None:
         engine.load(network(), "onnxruntime", "bfloat16")
 
 
-def test_openvino_asked_for_but_missing_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_where_openvino_is_missing_auto_uses_onnxruntime_and_openvino_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineError, match="OpenVINO is not installed"):
-        engine.load(network(), "openvino")
-
-
-def test_auto_uses_onnxruntime_where_openvino_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert engine.load(network()).name == "onnxruntime"
+    assert caplog.text == ""
+    with pytest.raises(EngineError, match=r"OpenVINO cannot be imported .*lesion_losses\[fast\]"):
+        engine.load(network(), "openvino")
 
 
 def test_auto_says_that_openvino_is_broken(
@@ -178,14 +165,13 @@ def test_auto_says_that_openvino_is_broken(
     def broken(name: str) -> None:
         raise ImportError("libopenvino.so: cannot open shared object file")
 
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(engine.importlib, "import_module", broken)
     with caplog.at_level(logging.WARNING):
-        assert engine.import_openvino(required=False) is None
+        assert engine.load(network()).name == "onnxruntime"
     assert "libopenvino.so" in caplog.text
     assert "using ONNX Runtime" in caplog.text
     with pytest.raises(EngineError, match=r"libopenvino\.so"):
-        engine.import_openvino(required=True)
+        engine.load(network(), "openvino")
 
 
 def test_bfloat16_on_a_cpu_without_it_is_said(
@@ -204,13 +190,14 @@ def test_bfloat16_is_close_to_float32() -> None:
     np.testing.assert_allclose(predicted, sigmoid(PATCHES), atol=0.02)
 
 
-def test_threads_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_the_cpus_of_the_process_and_no_more_than_openmp_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 7}, raising=False)
-    assert engine.available_cpus() == 3
-
-
-def test_threads_without_affinity_are_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for asked, threads in (("", 3), ("2,1", 2), ("9", 3), ("no number", 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert engine.available_cpus() == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert engine.available_cpus() == 1
 

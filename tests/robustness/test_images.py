@@ -128,12 +128,12 @@ def test_a_missing_file_a_dangling_link_and_a_folder_are_refused(tmp_path: Path)
     link.symlink_to(tmp_path / "gone" / "target.nii.gz")
     assert refused(link).endswith("dangling link to target.nii.gz")
     (tmp_path / "folder.nii").mkdir()
-    assert "is a folder" in refused(tmp_path / "folder.nii")
+    assert "is a folder or a special file" in refused(tmp_path / "folder.nii")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.nii")
-    assert "not a regular file" in refused(tmp_path / "pipe.nii")
+    assert "is a folder or a special file" in refused(tmp_path / "pipe.nii")
 
 
 def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
@@ -550,7 +550,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
         raise KeyboardInterrupt
 
     target = put(tmp_path / "mask.nii", b"old")
-    monkeypatch.setattr(nifti, "_put", interrupted)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         nifti.write(target, scan.array, scan, np.int16)
     assert target.read_bytes() == b"old"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,15 @@ def voxel(shape: tuple[int, int, int] = (60, 60, 20)) -> tuple[Grid, Centerline]
     return grid, Centerline(grid, np.tile(np.array(shape[:2]) / 2, (shape[2], 1)))
 
 
+def network_of(infer: Callable[[np.ndarray], np.ndarray]) -> engine.Network:
+    return engine.Network("none", "0", "float32", (1, 1, 48, 48, 48), infer)
+
+
 def constant_network(value: float) -> engine.Network:
     """Stands for an engine: the same probability everywhere."""
-    layout = engine.Layout(1, (48, 48, 48), channels_first=True)
-    return engine.Network("none", "0", "float32", layout, lambda x: np.full_like(x, value))
+    return engine.Network(
+        "none", "0", "float32", (1, 1, 48, 48, 48), lambda x: np.full_like(x, value)
+    )
 
 
 @pytest.mark.sct
@@ -210,10 +216,8 @@ def test_the_second_cut_keeps_voxels_that_are_mostly_outside() -> None:
     line = Centerline(grid, np.full((40, 2), 30.0))
     edge = np.zeros((1, 1, 48, 48, 48), np.float32)
     edge[:, :, 0] = 1
-    layout = engine.Layout(1, (48, 48, 48), channels_first=True)
-    network = engine.Network("none", "0", "float32", layout, lambda _: edge)
     image = np.random.default_rng(0).random(grid.shape)
-    mask = lesion.sct_rule(image, grid, line, "t2", network)
+    mask = lesion.sct_rule(image, grid, line, "t2", network_of(lambda _: edge))
     assert mask[16, 16:46].all()
     assert not mask[:16].any()
     assert not mask[17:].any()
