@@ -330,7 +330,7 @@ def test_scans_that_chose_the_threshold_are_refused_even_where_they_are_kept(
     table = tmp_path / "plain.tsv"
     cohorts.write([*cohorts.read(fresh), *chose], table)
     again = shutil.copytree(small, tmp_path / "again" / "small")
-    tune.run(again, split_table, tune.TuneSettings(measure=False), results=tmp_path / "out")
+    tune.run(again, split_table, tune.TuneSettings(measure=False, results=tmp_path / "out"))
     said = rf"bundle small was chosen on {len(chose)} of these scans .* flatter its scores"
     with pytest.raises(DataError, match=said):
         evaluate.run([small], table, tmp_path / "out")
