@@ -81,9 +81,6 @@ def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
         "highest probability 0.8 at (-4, 4, 6) mm\n"
     )
     assert not np.asarray(nib.load("t2_lesionseg_thr0.9.nii.gz").dataobj).any()
-
-
-def test_one_lesion_is_singular(pmap: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]) == 0
     assert capsys.readouterr().err == "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
 

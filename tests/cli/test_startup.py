@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
@@ -8,18 +9,10 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = {
-    "sct_deepseg_lesion_tuned": "sct_lesion_losses.cli.segment:main",
-    "sct_deepseg_lesion_tversky": "sct_lesion_losses.cli.segment:main_tversky",
-    "sct_rethreshold_lesion": "sct_lesion_losses.cli.rethreshold:main",
-    "sct_simulate_lesion": "sct_lesion_losses.cli.simulate:main",
-    "sct_split_lesion": "sct_lesion_losses.cli.split:main",
-    "sct_train_lesion": "sct_lesion_losses.cli.train:main",
-    "sct_lesion_bundle": "sct_lesion_losses.cli.bundle:main",
-    "sct_tune_lesion": "sct_lesion_losses.cli.tune:main",
-    "sct_evaluate_lesion": "sct_lesion_losses.cli.evaluate:main",
-    "sct_lesion_study": "sct_lesion_losses.cli.study:main",
-}
+SETUP = configparser.ConfigParser()
+SETUP.read(Path(__file__).parents[2] / "setup.cfg")
+SCRIPTS = SETUP["options.entry_points"]["console_scripts"]
+COMMANDS = dict(line.split(" = ") for line in SCRIPTS.strip().splitlines())
 HEAVY = ("numpy", "scipy", "nibabel", "cv2", "pydantic", "onnx", "onnxruntime")
 HEAVY += ("keras", "tensorflow", "matplotlib", "pandas", "tqdm")
 CODE = """

@@ -11,9 +11,7 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics.lesionwise import PRESETS
 from sct_lesion_losses.thresholds import (
-    OBJECTIVES,
     THRESHOLDS,
     Choice,
     Objective,
@@ -56,7 +54,6 @@ def test_options_reach_the_tuning_and_the_threshold_is_printed(
 @pytest.mark.parametrize(
     ("subjects", "said"),
     [
-        (("a",), "(interval unknown: one subject): median_v_f1 0.714 over 1 scan of 1 subject"),
         (
             ("a", "a"),
             "(interval unknown: one subject): median_v_f1 0.714 over 2 scans of 1 subject",
@@ -75,12 +72,6 @@ def test_the_interval_is_logged_unless_there_is_one_subject(
     with caplog.at_level("INFO"):
         assert main(["-bundle", "b", "-i", "cohort"]) == 0
     assert said in caplog.text
-
-
-@pytest.mark.parametrize(("name", "known"), [("objective", OBJECTIVES), ("preset", PRESETS)])
-def test_every_word_that_the_library_knows_can_be_given(name: str, known: Any) -> None:
-    [option] = [option for option in main.params if option.name == name]
-    assert set(option.type.choices) == set(known)
 
 
 @pytest.fixture
