@@ -1,4 +1,4 @@
-"""The model card of a bundle: the facts of `bundle.json`, for a person to read.
+"""The model card of a bundle, and the scores on unseen scans that it shows.
 
 References
 ----------
@@ -8,11 +8,18 @@ Mitchell et al. 2019, "Model Cards for Model Reporting"
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from sct_lesion_losses.bundle.schema import BundleInfo, Epoch, OperatingPoint
+import numpy as np
+
+from sct_lesion_losses.bundle.schema import BundleInfo, Epoch, Metric
 from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
+from sct_lesion_losses.metrics.statistics import Interval
 from sct_lesion_losses.report.figures.style import counted
+from sct_lesion_losses.thresholds import ScanCounts
+from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,6 +29,7 @@ except ImportError as error:  # raised before any work: the flows import this mo
     ) from error
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
+PRESET = "paper"
 TEMPLATE = "card.md.j2"
 _ROWS = 25  # rows of the training's curves, about
 _BAR_LENGTH = 40  # characters of the longest bar
@@ -48,79 +56,150 @@ def text(info: BundleInfo) -> str:
     )
     templates.filters |= {
         "g": "{:g}".format,
-        "score": _score,
+        "score": lambda value: "-" if value is None else f"{value:.3f}",
         "pairs": _pairs,
         "counted": counted,
         "cell": lambda content: content.replace("|", "\\|"),
-        "curve": curve,
-        "learning": learning,
+        "learning": _learning,
     }
-    packages = [f"{name} {version}" for name, version in info.packages.items()]
+    facts = {
+        "git commit": info.git_commit,
+        "split": info.split_hash,
+        "seeds": _pairs(info.seeds),
+        "packages": ", ".join(f"{name} {version}" for name, version in info.packages.items()),
+    }
     rendered = templates.get_template(TEMPLATE).render(
-        info=info,
-        disclaimer=DISCLAIMER,
-        network=info.network,
-        preparation=info.preparation,
-        recipe=info.recipe,
-        provenance=info.provenance,
-        point=info.operating_point,
-        lesions=info.operating_point.lesions,
-        facts={
-            "git commit": info.git_commit,
-            "split": info.split_hash,
-            "seeds": _pairs(info.seeds),
-            "packages": ", ".join(packages),
-        },
-        zip=zip,
+        info=info, disclaimer=DISCLAIMER, facts=facts, zip=zip
     )
     return re.sub(r"\n{3,}", "\n\n", rendered)
 
 
-def learning(history: tuple[Epoch, ...]) -> str:
-    """Return the training's curves as a text table with a bar for the validation loss.
+def _learning(history: Sequence[Epoch]) -> Iterator[tuple[Epoch, str]]:
+    """Yield at most about 25 epochs, evenly apart, each with a bar for its validation loss.
 
-    At most about 25 epochs, evenly apart; the last and the best, marked by `*`, are among them. The
-    bar's length is the share of the largest validation loss shown.
+    The last and the best, marked by `*`, are among them. The bar's length is the share of the
+    largest validation loss shown.
     """
-    known = [line for line in history if line.val_loss is not None]
-    best = min(known, key=lambda line: line.val_loss or 0.0, default=None)
+    losses = {line: line.val_loss for line in history if line.val_loss is not None}
+    best = min(losses, key=lambda line: losses[line], default=None)
     step = -(-len(history) // _ROWS)
     shown = [
         line
         for k, line in enumerate(history)
         if k % step == 0 or line is history[-1] or line is best
     ]
-    top = max((line.val_loss for line in shown if line.val_loss is not None), default=0.0)
-    rows = ["epoch    loss  validation    rate"]
+    top = max((losses[line] for line in shown if line in losses), default=0.0)
     for line in shown:
-        share = line.val_loss / top if line.val_loss is not None and top > 0 else 0.0
-        rate = "-" if line.rate is None else f"{line.rate:.2g}"
-        mark = "*" if line is best else ""
-        row = f"{line.epoch:>5}  {_score(line.loss):>6}  {_score(line.val_loss):>10}  {rate:>6}  "
-        rows.append(f"{row}{'█' * round(max(share, 0.0) * _BAR_LENGTH)} {mark}".rstrip())
-    return _fenced(rows)
-
-
-def curve(point: OperatingPoint) -> str:
-    """Return the sweep as a text table, worst and best scan beside it; `*` marks the choice."""
-    width = max(len(point.objective), 9)
-    rows = [f"threshold  {point.objective:>{width}}  worst scan  best scan"]
-    for i, (threshold, value) in enumerate(zip(point.thresholds, point.curve, strict=True)):
-        known = [v for scan in point.per_scan if (v := scan.values[i]) is not None]
-        low, high = (min(known), max(known)) if known else (None, None)
-        mark = "*" if abs(threshold - point.threshold) < 1e-9 else ""
-        row = f"{threshold:>9.2f}  {_score(value):>{width}}  {_score(low):>10}"
-        rows.append(f"{row}  {_score(high):>9} {mark}".rstrip())
-    return _fenced(rows)
-
-
-def _fenced(rows: Iterable[str]) -> str:
-    return "```\n" + "\n".join(rows) + "\n```"
+        share = max(losses.get(line, 0.0) / top, 0.0) if top > 0 else 0.0
+        yield line, f"{'█' * round(share * _BAR_LENGTH)} {'*' * (line is best)}"
 
 
 def _pairs(table: Mapping[str, object]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in table.items())
 
 
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def metrics(
+    counts: Sequence[ScanCounts], subjects: Sequence[str], threshold: float, refused: int = 0
+) -> dict[str, Metric]:
+    """Return the bundle's `metrics`: summaries over unseen scans with lesions, and shares.
+
+    Parameters
+    ----------
+    counts : sequence of ScanCounts
+        Of the unseen scans; `threshold` and 0.5 are among their thresholds.
+    subjects : sequence of str
+        Whose scan each is; the intervals of medians and means resample them.
+    threshold : float
+        The tuned one.
+    refused : int
+        Unseen scans in which no cord was found: they have no scores; their share is a metric.
+
+    Returns
+    -------
+    dict of str to Metric
+        Without those that no scan tells of.
+    """
+    voxels = [scan.voxel_score(scan.index(threshold)) for scan in counts]
+    untuned = [scan.voxel_score(scan.index(UNTUNED)) for scan in counts]
+    lesions = [scan.lesion_score(PRESET, scan.index(threshold)) for scan in counts]
+    patients = patientwise.score(lesions)
+    half, rule = "at threshold 0.5", f"tuned, preset {PRESET}"
+    summaries: dict[str, tuple[list[float], Callable[..., Any], str]] = {
+        "v_f1_median": ([s.f1 for s in voxels], np.median, "tuned"),
+        "v_f1_mean": ([s.f1 for s in voxels], np.mean, "tuned"),
+        "v_f1_median_at_0.5": ([s.f1 for s in untuned], np.median, half),
+        "v_f1_mean_at_0.5": ([s.f1 for s in untuned], np.mean, half),
+        "v_sensitivity_median": ([s.sensitivity for s in voxels], np.median, "tuned"),
+        "v_precision_median": ([s.precision for s in voxels], np.median, "tuned"),
+        "l_sensitivity_median": ([s.sensitivity for s in lesions], np.median, rule),
+        "l_precision_median": ([s.precision for s in lesions], np.median, rule),
+        "l_f1_median": ([s.f1 for s in lesions], np.median, rule),
+    }
+    refusals = patientwise.proportion(refused, len(counts) + refused)
+    found: dict[str, tuple[Interval, str]] = {
+        **{
+            name: (statistics.interval(values, subjects, statistic), note)
+            for name, (values, statistic, note) in summaries.items()
+        },
+        "p_sensitivity": (
+            patients.sensitivity,
+            f"{rule}: scans with lesions in which one is detected",
+        ),
+        "p_specificity": (
+            patients.specificity,
+            f"{rule}: lesion-free scans in which none is predicted",
+        ),
+        "scans_refused": (refusals, "unseen scans in which no cord was found"),
+    }
+    return _known(found)
+
+
+def metrics_filtered(
+    scans: Sequence[Candidates], subjects: Sequence[str], rule: Filter
+) -> dict[str, Metric]:
+    """Return what the second operating point, per lesion, reaches on unseen scans.
+
+    Parameters
+    ----------
+    scans : sequence of Candidates
+        The predicted lesions of the unseen scans, at the tuned threshold.
+    subjects : sequence of str
+        Whose scan each is.
+    rule : Filter
+        Which of them are kept.
+
+    Returns
+    -------
+    dict of str to Metric
+        By the names of `metrics` with ``_filtered``, without those that no scan tells of.
+    """
+    lesions = [scan.score(rule) for scan in scans]
+    patients = patientwise.score(lesions)
+    note = (
+        f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
+        f"preset {PRESET}"
+    )
+    return _known(
+        {
+            "l_f1_median_filtered": (
+                statistics.interval([s.f1 for s in lesions], subjects),
+                note,
+            ),
+            "p_sensitivity_filtered": (
+                patients.sensitivity,
+                f"{note}: scans with lesions in which one is detected",
+            ),
+            "p_specificity_filtered": (
+                patients.specificity,
+                f"{note}: lesion-free scans in which none is left",
+            ),
+        }
+    )
+
+
+def _known(found: Mapping[str, tuple[Interval, str]]) -> dict[str, Metric]:
+    return {
+        name: Metric(value=at.value, low=at.low, high=at.high, n=at.n, note=note)
+        for name, (at, note) in found.items()
+        if at.n
+    }

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cohorts.splits import SHARES, PartLoad
-from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.columns import UNKNOWN
 from sct_lesion_losses.report.figures import FIGURES, style
@@ -66,13 +63,6 @@ class Section:
     title: str
     tables: tuple[Table, ...]
     command: str = ""
-
-
-def require() -> None:
-    """Raise an OutputError where a library that the report needs is not installed."""
-    style.require()
-    if importlib.util.find_spec("jinja2") is None:
-        raise OutputError("a report needs jinja2: pip install 'sct_lesion_losses[report]'")
 
 
 def html(
@@ -189,28 +179,30 @@ def _value(entry: Any) -> str:
     return "none" if entry is None else f"{entry:g}" if isinstance(entry, float) else str(entry)
 
 
+_TRAINED = ("Epochs", "Best epoch", "Its validation loss", "Minutes")
+_OPERATED = ("Threshold", "Tuned", "95 % interval", "Tuned on scans")
+
+
 def bundle_table(bundles: Sequence[BundleInfo]) -> Table:
     """List training and operating point of every bundle."""
-    header = (
-        *("Bundle", "Version", "Loss", "Epochs", "Best epoch", "Its validation loss"),
-        *("Minutes", "Threshold", "Tuned", "95 % interval", "Tuned on scans"),
-    )
-    rows = []
+    rows = {}
     for info in bundles:
-        recipe, point = info.recipe, info.operating_point
-        best = next((e for e in info.history if recipe and e.epoch == recipe.best_epoch), None)
-        known = {
-            "Epochs": recipe and recipe.epochs_run,
-            "Best epoch": best and best.epoch,
-            "Its validation loss": best and best.val_loss and f"{best.val_loss:.4f}",
-            "Minutes": recipe and recipe.minutes is not None and f"{recipe.minutes:.0f}",
-            "Threshold": threshold_text(point.threshold),
-            "Tuned": "yes" if point.kind == "tuned" else "no",
-            "95 % interval": point.interval and "{:g} to {:g}".format(*point.interval),
-            "Tuned on scans": point.n_scans,
-        }
-        texts = (
-            UNKNOWN if known[name] in (None, False) else str(known[name]) for name in header[3:]
+        recipe, point, known = info.recipe, info.operating_point, dict.fromkeys(_TRAINED, UNKNOWN)
+        if recipe is not None:
+            known["Epochs"] = str(recipe.epochs_run)
+            if recipe.minutes is not None:
+                known["Minutes"] = f"{recipe.minutes:.0f}"
+            for best in info.history:
+                if best.epoch == recipe.best_epoch:
+                    known["Best epoch"] = str(best.epoch)
+                    if best.val_loss is not None:
+                        known["Its validation loss"] = f"{best.val_loss:.4f}"
+        known["Threshold"] = threshold_text(point.threshold)
+        known["Tuned"] = "yes" if point.kind == "tuned" else "no"
+        known["95 % interval"] = (
+            "{:g} to {:g}".format(*point.interval) if point.interval else UNKNOWN
         )
-        rows.append((info.name, info.version, info.loss.name, *texts))
-    return Table("Bundles", pd.DataFrame(rows, columns=header, dtype=object))
+        known["Tuned on scans"] = str(point.n_scans)
+        rows[info.name, info.version, info.loss.name] = known
+    columns = {name: itemgetter(name) for name in (*_TRAINED, *_OPERATED)}
+    return Table("Bundles", frame(("Bundle", "Version", "Loss"), rows, columns))

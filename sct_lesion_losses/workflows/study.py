@@ -182,7 +182,7 @@ def run(
     """
     folder = folder.absolute()
     given = _check(settings, folder)
-    page.require()
+    style.require()
     cohorts.read(data)  # nothing is written for a cohort that cannot be read
     with executor.pool(workers):  # nor for a cluster that is not there
         pass

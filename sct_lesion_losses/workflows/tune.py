@@ -39,7 +39,7 @@ from sct_lesion_losses.inference.cohort import (
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.report import card, reached
+from sct_lesion_losses.report import card
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
 from sct_lesion_losses.thresholds.choice import Optimum
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates
@@ -197,7 +197,7 @@ def run(
             "threshold; check them, or give centerlines with the cohort"
         )
     choice, point = _chosen(loaded, {scan: counts[scan] for scan in deciding}, settings)
-    metrics = reached.metrics(
+    metrics = card.metrics(
         [counts[scan] for scan in measured],
         [scan.subject for scan in measured],
         choice.threshold,
@@ -364,7 +364,7 @@ def _lesions(
     )
     rule = Filter(point.peak, point.volume_mm3)
     subjects = [scan.subject for scan in measured]
-    return point, doubts, reached.filtered(noted[len(deciding) :], subjects, rule)
+    return point, doubts, card.metrics_filtered(noted[len(deciding) :], subjects, rule)
 
 
 def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortScan) -> Candidates:

@@ -4,11 +4,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sct_lesion_losses.bundle import check, store
-from sct_lesion_losses.bundle.schema import BundleInfo, Epoch
+from sct_lesion_losses.bundle.schema import BundleInfo
+from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import card
+from sct_lesion_losses.thresholds import ScanCounts, count
+from sct_lesion_losses.thresholds.lesion_filter import Filter, candidates
 
 POINT: dict[str, Any] = {
     "kind": "tuned",
@@ -143,14 +147,14 @@ def test_one_subject_gives_no_interval() -> None:
 
 
 def test_the_curve_is_a_table_with_the_choice_marked() -> None:
-    assert card.curve(make_info().operating_point) == (
+    assert (
         "```\n"
         "threshold  median_v_f1  worst scan  best scan\n"
         "     0.25        0.400       0.300      0.500\n"
         "     0.30        0.500       0.450      0.550 *\n"
         "     0.35            -           -          -\n"
-        "```"
-    )
+        "```\n"
+    ) in card.text(make_info())
 
 
 def test_the_numbers_of_the_objective_are_said() -> None:
@@ -161,38 +165,38 @@ def test_the_numbers_of_the_objective_are_said() -> None:
     assert "`mean_v_fbeta` (beta 2.0) on" in card.text(make_info(operating_point=point))
 
 
-def epochs(*val_losses: float | None) -> tuple[Epoch, ...]:
-    return tuple(
-        Epoch(epoch=k, loss=0.5, val_loss=value, rate=1e-3)
+def curves(*val_losses: float | None) -> list[str]:
+    """Rows of the training's curves."""
+    history = [
+        {"epoch": k, "loss": 0.5, "val_loss": value, "rate": 1e-3}
         for k, value in enumerate(val_losses, start=1)
-    )
+    ]
+    shown = card.text(make_info(history=history)).split("epoch    loss  validation    rate\n")[1]
+    return shown.split("\n```")[0].splitlines()
 
 
 def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked() -> None:
     # Bars of 40 characters at most: 0.8 is the largest, 0.4 is half of it.
-    assert card.learning(epochs(0.8, 0.4, 0.6)).splitlines() == [
-        "```",
-        "epoch    loss  validation    rate",
+    assert curves(0.8, 0.4, 0.6) == [
         "    1   0.500       0.800   0.001  " + "█" * 40,
         "    2   0.500       0.400   0.001  " + "█" * 20 + " *",
         "    3   0.500       0.600   0.001  " + "█" * 30,
-        "```",
+    ]
+    # One that was not measured has no bar.
+    assert curves(None, -0.2) == [
+        "    1   0.500           -   0.001",
+        "    2   0.500      -0.200   0.001   *",
     ]
 
 
 def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch() -> None:
     values = [1.0 + 0.001 * k for k in range(300)]
     values[100] = 0.2
-    rows = card.learning(epochs(*values)).splitlines()[2:-1]
+    rows = curves(*values)
     # Every 12th of 300 from the first is 25 rows; epochs 101 and 300 come on top.
     assert len(rows) == 27
     assert [row.split()[0] for row in rows if row.endswith("*")] == ["101"]
     assert rows[-1].split()[0] == "300"
-
-
-def test_a_validation_loss_that_was_not_measured_has_no_bar() -> None:
-    rows = card.learning(epochs(None, -0.2)).splitlines()[2:-1]
-    assert rows == ["    1   0.500           -   0.001", "    2   0.500      -0.200   0.001   *"]
 
 
 def test_an_untuned_threshold_is_said() -> None:
@@ -239,3 +243,116 @@ def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
     assert "P-specificity 0.8 or more" in shown
     assert "- median L-F1 0.625, without it 0.500" in shown
     assert "       0.5          0.500                  0.25 *" in shown
+
+
+THRESHOLDS = (0.2, 0.5, 0.9)
+
+
+def scan(truth_vox: int, low_vox: int = 0, high_vox: int = 0, beside_vox: int = 0) -> ScanCounts:
+    """One lesion along x; of it so much at p = 0.6 and at p = 0.3, and so much apart from it."""
+    truth, pmap = np.zeros((30, 5, 5), bool), np.zeros((30, 5, 5), np.float32)
+    truth[:truth_vox, 0, 0] = True
+    pmap[:high_vox, 0, 0] = 0.6
+    pmap[high_vox : high_vox + low_vox, 0, 0] = 0.3
+    pmap[:beside_vox, 4, 4] = 0.3
+    return count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)
+
+
+# At 0.2: TP 6, 10 and 0 of 10; FP 0, 10 and 0. V-F1 12/16, 20/30, 0. Lesions found: 1, 1, 0; of
+# the second scan's two predicted ones 1 is correct. At 0.5: TP 2, 10, 0 and no FP: 4/12, 1, 0.
+BEARING = [scan(10, 4, 2), scan(10, 0, 10, beside_vox=10), scan(10)]
+FREE = [scan(0), scan(0, beside_vox=3)]
+SUBJECTS = ["a", "b", "c", "d", "e"]
+
+
+def test_summaries_are_those_of_the_scans_with_lesions():
+    found = card.metrics([*BEARING, *FREE], SUBJECTS, 0.2)
+    values = {name: metric.value for name, metric in found.items()}
+    assert values == pytest.approx(
+        {
+            "v_f1_median": 20 / 30,
+            "v_f1_mean": (12 / 16 + 20 / 30) / 3,
+            "v_f1_median_at_0.5": 4 / 12,
+            "v_f1_mean_at_0.5": (4 / 12 + 1) / 3,
+            "v_sensitivity_median": 0.6,
+            "v_precision_median": 0.5,
+            "l_sensitivity_median": 1.0,
+            "l_precision_median": 0.5,
+            "l_f1_median": 2 / 3,
+            "p_sensitivity": 2 / 3,
+            "p_specificity": 1 / 2,
+            "scans_refused": 0.0,
+        }
+    )
+    assert {name: metric.n for name, metric in found.items()} == dict.fromkeys(values, 3) | {
+        "p_specificity": 2,
+        "scans_refused": 5,
+    }
+
+
+def test_shares_have_wilson_intervals():
+    found = card.metrics([*BEARING, *FREE], SUBJECTS, 0.2, refused=3)
+    for name, (some, n) in {
+        "p_sensitivity": (2, 3),
+        "p_specificity": (1, 2),
+        "scans_refused": (3, 8),
+    }.items():
+        wilson = proportion(some, n)
+        metric = found[name]
+        assert (metric.value, metric.low, metric.high) == (wilson.value, wilson.low, wilson.high)
+
+
+def test_intervals_resample_subjects():
+    found = card.metrics(BEARING, ["a", "a", "a"], 0.2)["v_f1_median"]
+    assert found.value == pytest.approx(2 / 3)
+    assert (found.low, found.high) == (None, None)  # one subject
+    found = card.metrics(BEARING, ["a", "b", "c"], 0.2)["v_f1_median"]
+    assert (found.low, found.high) == (0.0, 12 / 16)
+
+
+def test_what_no_scan_tells_of_is_left_out():
+    assert set(card.metrics(FREE, ["d", "e"], 0.2)) == {"p_specificity", "scans_refused"}
+    assert card.metrics([], [], 0.2) == {}
+    assert set(card.metrics([], [], 0.2, refused=1)) == {"scans_refused"}
+
+
+def lesions(peaks, truth_vox=0):
+    """Predicted lesions of 4 mm³ in a row; the first reaches over a true one of `truth_vox`."""
+    truth, pmap = np.zeros((40, 5, 5), bool), np.zeros((40, 5, 5), np.float32)
+    truth[:truth_vox, 0, 0] = True
+    for k, peak in enumerate(peaks):
+        pmap[6 * k : 6 * k + 4, 0, 0] = peak
+    return candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+
+
+# With a peak of 0.5 or more: the first scan keeps its true lesion of two predicted ones, the second
+# loses it, the third keeps one true and one false; one lesion-free scan of two is left empty.
+SEEN = [lesions([0.9, 0.3], 4), lesions([0.3], 4), lesions([0.8, 0.7], 4)]
+EMPTY = [lesions([0.3, 0.4]), lesions([0.6])]
+
+
+def test_the_filter_of_lesions_is_measured_on_every_scan():
+    found = card.metrics_filtered([*SEEN, *EMPTY], SUBJECTS, Filter(0.5, 2.0))
+    assert {name: (m.value, m.n) for name, m in found.items()} == {
+        "l_f1_median_filtered": (pytest.approx(2 / 3), 3),
+        "p_sensitivity_filtered": (pytest.approx(2 / 3), 3),
+        "p_specificity_filtered": (0.5, 2),
+    }
+    assert (found["l_f1_median_filtered"].low, found["l_f1_median_filtered"].high) == (0.0, 1.0)
+    wilson = proportion(1, 2)
+    share = found["p_specificity_filtered"]
+    assert (share.low, share.high) == (wilson.low, wilson.high)
+    assert "a peak of 0.5 and 2 mm³ or more, preset paper" in share.note
+    assert set(card.metrics_filtered(EMPTY, ["d", "e"], Filter())) == {"p_specificity_filtered"}
+    assert card.metrics_filtered([], [], Filter()) == {}
+
+
+def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
+    truth, pmap = np.zeros((30, 5, 5), bool), np.zeros((30, 5, 5), np.float32)
+    truth[:10, 0, 0] = True
+    pmap[:10, 0, 0] = pmap[:10, 4, 4] = 0.6
+    seen = candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+    counted = card.metrics([count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
+    found = card.metrics_filtered([seen], ["a"], Filter())
+    assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
+    assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value

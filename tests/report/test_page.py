@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.report import page
 from sct_lesion_losses.report.figures import ReportFigure
 from sct_lesion_losses.report.page import Section
@@ -71,9 +70,3 @@ def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkey
 )
 def test_folders_of_absolute_paths_are_cut_away(text: str, shown: str) -> None:
     assert page.without_folders(text) == shown
-
-
-def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(OutputError, match=r"sct_lesion_losses\[report\]"):
-        page.require()
