@@ -24,11 +24,6 @@ def of_environment(name: str) -> str:
     return os.environ[name]
 
 
-def warn(scan: Path) -> None:
-    with logs.about(scan):
-        logging.getLogger("sct_lesion_losses.tasks").warning("%d slices have no point", 3)
-
-
 def refuse_odd(task: tuple[int, Path]) -> None:
     number, folder = task
     if number % 2:
@@ -39,7 +34,7 @@ def refuse_odd(task: tuple[int, Path]) -> None:
 
 def warn_and_fail(scan: Path) -> None:
     with logs.about(scan):
-        logging.getLogger("sct_lesion_losses.tasks").warning("all is lost")
+        logging.getLogger("sct_lesion_losses.tasks").warning("%d slices are lost", 3)
         raise DataError("lost")
 
 

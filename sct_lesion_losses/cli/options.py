@@ -6,8 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -94,32 +93,23 @@ def training(device: str) -> ModuleType:
     TrainingError
         There is no such device.
     """
-    try:
-        with _native_stderr_closed():
-            workflow = importlib.import_module("sct_lesion_losses.workflows.train")
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:  # they write whatever log level they are given
+        os.dup2(nowhere, 2)
+        workflow = importlib.import_module("sct_lesion_losses.workflows.train")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"training needs {error.name}, which is not installed: {_INSTALL}"
         ) from error
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
     from sct_lesion_losses.training.fit import require_device
 
     require_device(device)
     return workflow
-
-
-@contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Swallow what compiled libraries write to stderr, whatever log level they are given."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 ENGINE = option(
