@@ -12,13 +12,7 @@ import numpy as np
 from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
 from sct_lesion_losses.metrics.lesionwise import LesionScore
 from sct_lesion_losses.metrics.patientwise import PatientScore
-from sct_lesion_losses.metrics.statistics import (
-    Interval,
-    SignedRank,
-    Spread,
-    holm,
-    wilcoxon,
-)
+from sct_lesion_losses.metrics.statistics import Interval, SignedRank, Spread
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
 
 
@@ -226,9 +220,9 @@ def _compared(
                     other.bundle,
                     (one.threshold, other.threshold),
                     statistics.interval(np.subtract(b, a), subjects),
-                    wilcoxon(a, b),
+                    statistics.wilcoxon(a, b),
                     math.nan,
                 )
             )
     counted = [math.nan if one.of_itself else one.test.p for one in found]
-    return tuple(replace(c, p_holm=p) for c, p in zip(found, holm(counted), strict=True))
+    return tuple(replace(c, p_holm=p) for c, p in zip(found, statistics.holm(counted), strict=True))

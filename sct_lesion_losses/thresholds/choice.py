@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics.statistics import BOOTSTRAPS, by_subject
-from sct_lesion_losses.thresholds.curves import ScanCounts
-from sct_lesion_losses.thresholds.objectives import TIE, FloatArray, Objective, Rows, score
+from sct_lesion_losses.thresholds.curves import FloatArray, ScanCounts
+from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, score
 
 logger = logging.getLogger(__name__)
 
@@ -170,47 +170,51 @@ def choose(
     groups = [rows[own] for own in by_subject([owners[row] for row in rows])]
     deciding = np.flatnonzero(scored.bearing)
 
-    def curve(drawn: list[Rows]) -> FloatArray | None:
-        chosen = np.concatenate(drawn)
-        return scored.values(chosen) if scored.decide(chosen) else None
-
     def best(others: list[Rows]) -> int | None:
-        known = curve(others)
-        return None if known is None else best_of(known, grid)
+        found = scored.curve(others)
+        return None if found is None else best_of(found, grid)
 
+    curve = scored.curve([rows])
+    assert curve is not None  # there are scans of every kind
     found = Choice(
         objective=wanted,
         thresholds=grid,
-        curve=scored.values(rows),
+        curve=curve,
         per_scan=scored.scores[deciding],
         subjects=tuple(owners[row] for row in deciding),
-        interval=interval(curve, [groups], grid, bootstraps),
+        interval=interval(scored.curve, [groups], grid, bootstraps),
         leave_one_out=float(wanted.summary(held_out(scored.scores, groups, best)[deciding])),
     )
-    lesion_free = any(scan.n_truth == 0 for scan in scans)
-    found = replace(found, warnings=tuple(_doubts(found, lesion_free)))
-    for warning in found.warnings:
+    warnings = list(doubts(found, FEW_SUBJECTS))
+    if all(scan.n_truth for scan in scans):
+        warnings.append("no lesion-free scan: P-specificity at this threshold is not known")
+    for warning in warnings:
         logger.warning("%s", warning)
-    return found
+    return replace(found, warnings=tuple(warnings))
 
 
-def _doubts(choice: Choice, lesion_free: bool) -> Iterator[str]:
-    """Say what is doubtful about a choice; `lesion_free`: there were scans without lesions."""
-    if choice.at_end:
+def doubts(found: Optimum, few: int) -> Iterator[str]:
+    """Say what is doubtful about a threshold: the grid's end, a wide interval, few subjects.
+
+    Parameters
+    ----------
+    found : Optimum
+    few : int
+        Fewer subjects are warned of.
+    """
+    if found.at_end:
         yield (
-            f"the best threshold, {choice.threshold:g}, lies at an end of the grid: the network "
+            f"the best threshold, {found.threshold:g}, lies at an end of the grid: the network "
             "separates lesion poorly on these scans, or its probabilities are far from calibrated"
         )
-    low, high = choice.interval
+    low, high = found.interval
     if high - low > WIDE + TIE:
         yield (
             f"the 95 % interval of the threshold, {low:g} to {high:g}, is wider than {WIDE:g}: "
             "these scans leave it nearly open"
         )
-    if choice.n_subjects < FEW_SUBJECTS:
-        yield f"subjects that decided: {choice.n_subjects}, fewer than {FEW_SUBJECTS}"
-    if not lesion_free:
-        yield "no lesion-free scan: P-specificity at this threshold is not known"
+    if found.n_subjects < few:
+        yield f"subjects that decided: {found.n_subjects}, fewer than {few}"
 
 
 def best_of(curve: FloatArray, grid: FloatArray) -> int:

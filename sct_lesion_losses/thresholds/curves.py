@@ -15,13 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.metrics.lesionwise import (
-    PRESETS,
-    LesionScore,
-    bounding_box,
-    components,
-    overlap,
-)
+from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
 from sct_lesion_losses.thresholds import THRESHOLDS
 from sct_lesion_losses.thresholds.binarization import binarize, compared
@@ -245,7 +239,7 @@ def count(
     # The masks shrink as the threshold rises: all but the one of threshold 0 lie in one box.
     lowest = next((cut for cut in counted.thresholds if cut > 0), 1.0)
     mask = truth.astype(bool, copy=False)
-    box = bounding_box(mask | binarize(pmap, lowest))
+    box = lesionwise.bounding_box(mask | binarize(pmap, lowest))
     lesions = {name: _lesions(mask[box], pmap[box], counted, name) for name in presets}
     return replace(counted, lesions=lesions)
 
@@ -255,12 +249,14 @@ def _lesions(
 ) -> LesionCurve:
     """Count lesions in the box of the masks; `counted` are the voxels of the whole grid."""
     rule = lesionwise.find(preset)
-    labels = components(truth, rule.connectivity)
+    labels = lesionwise.components(truth, rule.connectivity)
     before = -1
     rows = []
     for cut, voxels in zip(counted.thresholds, counted.tp + counted.fp, strict=True):
         if voxels != before:
-            table = overlap(labels, components(binarize(pmap, cut), rule.connectivity))
+            table = lesionwise.overlap(
+                labels, lesionwise.components(binarize(pmap, cut), rule.connectivity)
+            )
             if cut == 0:  # one lesion, which fills the whole grid
                 table = replace(table, predicted_sizes=np.array([voxels]))
             table = lesionwise.counted(table, rule, counted.voxel_mm3)

@@ -19,18 +19,9 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.metrics.lesionwise import (
-    PRESETS,
-    ROUNDING,
-    LesionScore,
-    Overlap,
-    bounding_box,
-    components,
-    overlap,
-    sizes,
-)
+from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore, Overlap
 from sct_lesion_losses.metrics.statistics import by_subject
-from sct_lesion_losses.thresholds.binarization import binarize, compared
+from sct_lesion_losses.thresholds.binarization import BoolArray, binarize, compared
 from sct_lesion_losses.thresholds.choice import held_out
 from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, Scored
 
@@ -38,9 +29,6 @@ PRESET = PRESETS["paper"]  # decides which lesions are detected; of the filter's
 # Finer towards 1: networks trained with overlap losses hardly give any other value inside a lesion.
 PEAKS = (*(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
 VOLUMES_MM3 = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ class Filter:
     ) -> BoolArray:
         """Whether lesions of so many voxels are kept; peaks are compared as `binarize` does."""
         high = peaks >= compared(np.float64(self.peak), peaks.dtype)
-        return np.asarray(high & (sizes * voxel_mm3 >= self.volume_mm3 * (1 - ROUNDING)))
+        return np.asarray(high & (sizes * voxel_mm3 >= self.volume_mm3 * (1 - lesionwise.ROUNDING)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +102,10 @@ def candidates(
         Of their grid.
     """
     mask = binarize(pmap, threshold)
-    box = bounding_box(truth | mask)
-    predicted = components(mask[box])
+    box = lesionwise.bounding_box(truth | mask)
+    predicted = lesionwise.components(mask[box])
     return Candidates(
-        overlap(components(truth[box]), predicted),
+        lesionwise.overlap(lesionwise.components(truth[box]), predicted),
         _peaks(predicted, pmap[box]),
         lesionwise.voxel_volume_mm3(spacing_mm),
     )
@@ -145,8 +133,8 @@ def apply(
     -------
     (X, Y, Z) bool
     """
-    labels = components(mask)
-    kept = rule.keeps(sizes(labels), _peaks(labels, pmap), voxel_mm3)
+    labels = lesionwise.components(mask)
+    kept = rule.keeps(lesionwise.sizes(labels), _peaks(labels, pmap), voxel_mm3)
     return np.asarray(np.concatenate([[False], kept])[labels])
 
 
@@ -280,10 +268,10 @@ def choose_filter(
 
     def best(drawn: list[Rows]) -> int | None:
         """Index of the best filter on these scans and the lesion-free subjects; None without."""
-        rows = np.concatenate([*others, *drawn])
-        if not scored.decide(rows) or not scored.reaches(rows):
+        seen = [*others, *drawn]
+        rows, value = np.concatenate(seen), scored.curve(seen)
+        if value is None or not scored.reaches(rows):
             return None
-        value = scored.values(rows)
         tied = np.flatnonzero(value >= np.nanmax(value) - TIE)
         return int(tied[np.argmax(predicted[rows][:, tied].sum(axis=0))])
 

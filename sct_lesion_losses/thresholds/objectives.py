@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.thresholds import OBJECTIVES, Criterion
-from sct_lesion_losses.thresholds.curves import ScanCounts
+from sct_lesion_losses.thresholds.curves import FloatArray, ScanCounts
 
 TIE = 1e-12
 BETA = 2.0
 
-FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
@@ -128,32 +127,31 @@ class Scored:
         """Scans that tell of the specificity, (N,)."""
         return np.asarray(~np.isnan(self.empty[:, 0]))
 
-    def decide(self, rows: Rows) -> bool:
-        """Whether these scans can choose: there is one of each kind that the objective needs."""
-        known = self.objective.specificity is None or self.lesion_free[rows].any()
-        return bool(known and self.bearing[rows].any())
-
     def specificity(self, rows: Rows) -> FloatArray:
         """Share of the lesion-free of these scans in which no lesion is predicted, (T,)."""
         return np.asarray(self.empty[rows[self.lesion_free[rows]]].mean(axis=0))
 
-    def values(self, rows: Rows) -> FloatArray:
-        """Objective over these scans at every threshold, (T,); rows may be there twice.
-
-        NaN where the threshold does not reach the specificity. Where none does, those of the
-        highest specificity are allowed.
-        """
-        found = self.objective.summary(self.scores[rows[self.bearing[rows]]])
-        if self.objective.specificity is None:
-            return found
-        reached = self.specificity(rows)
-        wanted = min(self.objective.specificity, float(reached.max()))
-        return np.where(reached >= wanted - TIE, found, np.nan)
-
     def reaches(self, rows: Rows) -> bool:
         """Whether something that is chosen from has the specificity asked for on these scans."""
-        wanted = self.objective.specificity
-        return wanted is None or bool(self.specificity(rows).max() >= wanted - TIE)
+        asked = self.objective.specificity
+        return asked is None or bool(self.specificity(rows).max() >= asked - TIE)
+
+    def curve(self, groups: Sequence[Rows]) -> FloatArray | None:
+        """Objective over groups of scans at every threshold, (T,); a group may be there twice.
+
+        NaN where the threshold does not reach the specificity. Where none does, those of the
+        highest specificity are allowed. None where these scans cannot choose: there is not one of
+        each kind that the objective needs.
+        """
+        rows = np.concatenate(groups)
+        asked = self.objective.specificity
+        if not self.bearing[rows].any() or (asked is not None and not self.lesion_free[rows].any()):
+            return None
+        found = self.objective.summary(self.scores[rows[self.bearing[rows]]])
+        if asked is None:
+            return found
+        reached = self.specificity(rows)
+        return np.where(reached >= min(asked, float(reached.max())) - TIE, found, np.nan)
 
     def require_reachable(self, names: Sequence[str]) -> None:
         """Refuse scans on which nothing that is chosen from has the specificity asked for.

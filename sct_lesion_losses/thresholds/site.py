@@ -48,7 +48,8 @@ from numpy.typing import ArrayLike
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.metrics.statistics import BOOTSTRAPS, by_subject
 from sct_lesion_losses.thresholds.choice import Optimum, best_of, held_out, interval
-from sct_lesion_losses.thresholds.objectives import FloatArray, Objective, Rows
+from sct_lesion_losses.thresholds.curves import FloatArray
+from sct_lesion_losses.thresholds.objectives import Objective, Rows
 
 PRIOR_SUBJECTS = 5
 _NODES = (np.arange(200) + 0.5) / 200  # midpoints for the integral over the prior
@@ -207,11 +208,8 @@ def weight_of(local: FloatArray, shipped: FloatArray) -> float:
     apart = np.concatenate([group - group.mean(axis=0) for group in (local, shipped)])
     covariance = apart.T @ apart / (n + m - 2)
     total = float(np.trace(covariance))
-    variance = total / len(covariance)
-    if variance < _LEAST_VARIANCE:
-        directions, variance = 1.0, _LEAST_VARIANCE
-    else:
-        directions = total**2 / float((covariance**2).sum())
+    variance = max(total / len(covariance), _LEAST_VARIANCE)
+    directions = total**2 / float((covariance**2).sum()) if variance > _LEAST_VARIANCE else 1.0
     difference = float(((local.mean(axis=0) - shipped.mean(axis=0)) ** 2).mean())
     return credibility(n, m, difference / variance, directions)
 

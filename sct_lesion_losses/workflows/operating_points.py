@@ -17,11 +17,10 @@ from sct_lesion_losses.bundle.schema import (
 )
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.report.figures.style import counted
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
-from sct_lesion_losses.thresholds.choice import WIDE, Optimum
+from sct_lesion_losses.thresholds.choice import Optimum, doubts
 from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, choose_filter
-from sct_lesion_losses.thresholds.objectives import BETA, TIE, score
+from sct_lesion_losses.thresholds.objectives import BETA, score
 from sct_lesion_losses.thresholds.site import Curves, Recalibration, recalibrate
 
 FEW_SUBJECTS = 5  # of a site
@@ -132,29 +131,19 @@ def require_tuned(bundle: Bundle) -> None:
 
 def site_doubts(found: Recalibration) -> tuple[str, ...]:
     """Say what is doubtful about the threshold of a site."""
-    low, high = found.interval
-    doubts = []
-    if found.n_subjects < FEW_SUBJECTS:
-        doubts.append(
-            f"few scans: {found.n_scans} with lesions, of "
-            f"{counted(found.n_subjects, 'subject')}; label more of them"
-        )
-    if high - low > WIDE + TIE:
-        doubts.append(f"the interval of the threshold is wide, {low:g} to {high:g}")
-    if found.at_end:
-        doubts.append("the optimum lies at an end of the grid")
+    said = list(doubts(found, FEW_SUBJECTS))
     if math.isnan(found.leave_one_out):
-        doubts.append(
+        said.append(
             "with scans of one subject, nothing tells whether the site's threshold does better "
             "than the shipped one"
         )
     elif found.leave_one_out <= found.held_out_shipped:
-        doubts.append(
+        said.append(
             "on scans left out, the site's threshold does no better than the shipped one "
             f"({found.objective} {found.leave_one_out:.3f}, {found.held_out_shipped:.3f} at "
             f"{found.shipped_threshold:g}); the shipped bundle is the safer choice"
         )
-    return tuple(doubts)
+    return tuple(said)
 
 
 def _stored(found: Optimum, warnings: Sequence[str]) -> OperatingPoint:
@@ -211,8 +200,8 @@ def of_lesions(
         See `lesion_filter.choose_filter`.
     """
     choice = choose_filter(noted, subjects, threshold, specificity=specificity)
-    doubts: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
     if choice.peak <= threshold and choice.volume_mm3 == 0:  # no predicted lesion has a lower peak
-        doubts = ("the filter of lesions keeps everything: it decides nothing on these scans",)
-        logger.warning("%s", *doubts)
-    return LesionPoint(preset=PRESET.name, specificity_asked=specificity, **asdict(choice)), doubts
+        said = ("the filter of lesions keeps everything: it decides nothing on these scans",)
+        logger.warning("%s", *said)
+    return LesionPoint(preset=PRESET.name, specificity_asked=specificity, **asdict(choice)), said

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sct_lesion_losses.errors import GeometryError, UsageError
 from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.metrics.lesionwise import PRESETS
-from sct_lesion_losses.thresholds import THRESHOLDS, ScanCounts, binarize, count, curves, sweep
+from sct_lesion_losses.thresholds import THRESHOLDS, ScanCounts, binarize, count, sweep
 from sct_lesion_losses.thresholds.curves import from_dict
 
 SHAPE = (6, 5, 4)
@@ -83,9 +83,9 @@ def test_lesions_are_found_one_by_one_the_largest_first():
 
 def test_masks_like_the_one_before_are_not_labelled_again(monkeypatch):
     labelled = []
-    components = curves.components
+    components = lesionwise.components
     monkeypatch.setattr(
-        curves,
+        lesionwise,
         "components",
         lambda mask, connectivity: labelled.append(1) or components(mask, connectivity),
     )

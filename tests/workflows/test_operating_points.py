@@ -94,7 +94,7 @@ def test_its_card_says_what_it_is(zurich):
     assert "Nothing was trained anew: the weights are those of small 1.0.0" in card
     assert f"`Zurich`. The curve is theirs, with the weight {zurich.choice.weight:.2f}" in card
     assert "- its threshold is that of the site Zurich" in card
-    assert "few scans: 2 with lesions, of 2 subjects" in card
+    assert "subjects that decided: 2, fewer than 5" in card
     assert "Not measured." in card
 
 
@@ -173,8 +173,8 @@ def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):
     )
     assert operating_points.site_doubts(good) == ()
     for change, words in (
-        ({"subjects": tuple("abcd")}, "few scans"),
-        ({"interval": (0.2, 0.6)}, "wide, 0.2 to 0.6"),
+        ({"subjects": tuple("abcd")}, "decided: 4, fewer than 5"),
+        ({"interval": (0.2, 0.6)}, "0.2 to 0.6, is wider than 0.3"),
         ({"curve": zurich.choice.thresholds}, "end of the grid"),
         ({"leave_one_out": 0.5}, "no better than the shipped one"),
         ({"leave_one_out": float("nan")}, "scans of one subject"),
