@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sct_lesion_losses import losses
 from sct_lesion_losses.centerline import METHODS, UNATTENDED
-from sct_lesion_losses.cli.parser import choice, float_range, int_range, option
+from sct_lesion_losses.cli.parser import choice, float_range, int_range, one_of, option
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.inference import ENGINES, PRECISIONS
 from sct_lesion_losses.metrics import PRESETS
@@ -113,41 +113,35 @@ def training(device: str) -> ModuleType:
 
 
 ENGINE = option(
-    "-engine",
+    f"-engine {one_of(ENGINES)}",
     "Inference engine. auto: openvino where it is installed.",
-    kind=choice(ENGINES),
     default="auto",
 )
 PRECISION = option(
-    "-precision",
+    f"-precision {one_of(PRECISIONS)}",
     "Precision of the network; bfloat16 needs openvino.",
-    kind=choice(PRECISIONS),
     default="float32",
 )
 CENTERLINE = option(
-    "-centerline",
+    f"-centerline {one_of(METHODS)}",
     f"How the spinal cord is found. {'; '.join(f'{name}: {by}' for name, by in METHODS.items())}.",
-    kind=choice(METHODS),
     default="auto",
     shown="auto; file with -file_centerline",
 )
 COHORT_CENTERLINE = option(
-    "-centerline",
+    f"-centerline {one_of(('cohort', *UNATTENDED))}",
     "How the spinal cord is found. cohort: the cohort's own centerline where it has one.",
-    kind=choice(("cohort", *UNATTENDED)),
     default="cohort",
 )
 CONTRAST = option(
-    "-c",
+    f"-c {one_of(CONTRASTS)}",
     "Contrast, where a model of the toolbox is used (lesions of sct, centerline).",
-    kind=choice(CONTRASTS),
     dest="contrast",
     default="t2",
 )
 PRESET = option(
-    "-preset",
+    f"-preset {one_of(PRESETS)}",
     "By which rule predicted lesions count as detected.",
-    kind=choice(PRESETS),
     default="paper",
 )
 LESIONS = option(
@@ -186,15 +180,13 @@ SPLIT_SEED = option(
 )
 MACHINE = together(
     option(
-        "-backend",
+        f"-backend {one_of(BACKENDS)}",
         "What Keras runs on.",
-        kind=choice(BACKENDS),
         shown="$KERAS_BACKEND, else the first that is installed",
     ),
     option(
-        "-device",
+        f"-device {one_of(DEVICES)}",
         "auto: a GPU where there is one. $CUDA_VISIBLE_DEVICES says which.",
-        kind=choice(DEVICES),
         default="auto",
     ),
     option("-threads <int>", "CPU threads to compute with.", shown="all cores"),
@@ -210,12 +202,7 @@ RECIPE = together(
     option("-epochs <int>", "Epochs of training.", dest="epochs_planned", shown="300"),
     option("-batch <int>", "Patches per step.", dest="batch_size", shown="8"),
     option("-rate <float>", "Learning rate at the start.", shown="0.0001; 1 for combo"),
-    option(
-        "-optimiser",
-        "Optimiser.",
-        kind=choice(("adam", "adadelta")),
-        shown="adam; adadelta for combo",
-    ),
+    option("-optimiser {adam,adadelta}", "Optimiser.", shown="adam; adadelta for combo"),
     option(
         "-patience <int>",
         "Epochs without a better validation loss after which the rate is lowered.",
@@ -258,9 +245,8 @@ RECIPE = together(
         shown="0",
     ),
     option(
-        "-precision",
+        "-precision {float32,mixed_bfloat16,mixed_float16}",
         "Precision of the network while it trains.",
-        kind=choice(("float32", "mixed_bfloat16", "mixed_float16")),
         shown="float32",
     ),
     option(

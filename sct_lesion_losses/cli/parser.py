@@ -24,7 +24,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,11 @@ _KINDS: dict[str, click.ParamType[Any]] = {
 }
 
 
+def one_of(words: Iterable[str]) -> str:
+    """Words of which one is given, as the help shows them."""
+    return "{" + ",".join(words) + "}"
+
+
 def option(
     usage: str,
     help: str,  # noqa: A002 - click's own word
@@ -132,12 +137,12 @@ def option(
     usage : str
         Name and value as the help shows them: ``-ofolder <folder>``, or ``-i <file> [<file> ...]``
         for values up to the next option, of which the function receives a tuple. ``<int>`` is a
-        number from 1 on; ``{0,1}`` is a switch, off unless `default` or `shown` says otherwise.
+        number from 1 on; ``{0,1}`` is a switch, off unless `default` or `shown` says otherwise; of
+        ``{auto,cpu,gpu}`` one can be given, see `one_of`.
     help : str
         One or more full sentences; the default is added.
     kind : ParamType, optional
-        Another `int_range(…)` or `float_range(…)`, or a `choice([…])`, which the usage need not
-        show.
+        Another `int_range(…)` or `float_range(…)`, or a `choice([…])` too long for the usage.
     dest : str, optional
         The parameter of the function that receives the value, if it is not called as the option.
     default, shown : optional
@@ -146,10 +151,9 @@ def option(
     """
     name, _, metavar = usage.partition(" ")
     if isinstance(kind, click.Choice):
-        if metavar:
-            help = f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
-        else:
-            metavar = "{" + ",".join(kind.choices) + "}"
+        help = f"{help} One of {', '.join(kind.choices)}."  # noqa: A001
+    elif metavar.startswith("{") and metavar not in _KINDS:
+        kind = choice(metavar[1:-1].split(","))
     if metavar == "{0,1}" and shown is None:
         default = str(int(default or 0))
     if shown is None:
@@ -186,15 +190,14 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
     Returns
     -------
     list of str
-        Positional values first, then `option, value, option, value, …`; `["--help"]` alone
-        where help is asked for.
+        `option, value, option, value, …`, with values without an option between them; `["--help"]`
+        alone where help is asked for.
 
     Raises
     ------
     click.UsageError
         An option that does not exist, one without a value, or a value that belongs to none.
     """
-    first: list[str] = []
     out: list[str] = []
     name, rest = "", deque(args)
     while rest:
@@ -216,11 +219,11 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
             hint = f"did you mean {near[0]}? " if near else ""
             raise click.UsageError(f"no such option: {start}; {hint}-h lists the options")
         elif positional:
-            first.append(arg)
+            out.append(arg)
         else:
             of = f"{name} takes one value" if name else "it belongs to no option"
             raise click.UsageError(f"unexpected {arg!r}: {of}")
-    return first + out
+    return out
 
 
 def _looks_like_option(arg: str) -> bool:
@@ -228,10 +231,9 @@ def _looks_like_option(arg: str) -> bool:
 
 
 _VERBOSITY = option(
-    "-v",
+    "-v {0,1,2}",
     "Verbosity. 0: only warnings and errors; 1: also what is done; 2: everything, with the "
     "traceback of an error.",
-    kind=choice(("0", "1", "2")),
     default="1",
 )
 

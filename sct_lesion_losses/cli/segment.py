@@ -14,7 +14,6 @@ import click
 from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import (
     FAILED,
-    choice,
     command,
     describe,
     float_range,
@@ -89,12 +88,7 @@ logger = logging.getLogger(__name__)
 @option("-qc <folder>", "Add an entry to the toolbox's QC report in this folder.")
 @option("-qc-dataset <str>", "Dataset named in the QC report.")
 @option("-qc-subject <str>", "Subject named in the QC report.")
-@option(
-    "-qc-plane",
-    "Plane of the QC report's images.",
-    kind=choice(("axial", "sagittal")),
-    default="axial",
-)
+@option("-qc-plane {axial,sagittal}", "Plane of the QC report's images.", default="axial")
 @option(
     "-r {0,1}",
     "Remove temporary files; 0 also leaves the centerline beside the mask.",

@@ -9,7 +9,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import JOBS
-from sct_lesion_losses.cli.parser import choice, command, int_range, option
+from sct_lesion_losses.cli.parser import command, int_range, one_of, option
 
 SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 
@@ -21,10 +21,9 @@ SUBJECTS = {"tiny": 12, "demo": 12, "study": 108, "wide": 108}
 )
 @option("-ofolder <folder>", "Folder of the cohort.", dest="out", mandatory=True)
 @option(
-    "-preset",
+    f"-preset {one_of(SUBJECTS)}",
     "tiny: small isotropic scans for trying things out. demo, study: the scans of 13 sites; 108 "
     "subjects have 161 scans. wide: any contrast and resolution, drawn anew for each scan.",
-    kind=choice(SUBJECTS),
     default="demo",
 )
 @option(

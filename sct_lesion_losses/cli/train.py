@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import choice, command, option
+from sct_lesion_losses.cli.parser import command, option
 
 
 @command(
@@ -30,9 +30,8 @@ from sct_lesion_losses.cli.parser import choice, command, option
     shown="random weights",
 )
 @option(
-    "-c",
+    "-c {t2,t2_ax,t2s}",
     "With -init sct: which of the toolbox's models.",
-    kind=choice(("t2", "t2_ax", "t2s")),
     dest="contrast",
     shown="t2",
 )

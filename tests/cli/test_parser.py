@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sct_lesion_losses.cli.parser import Command, choice, command, int_range, option, pairs
+from sct_lesion_losses.cli.parser import Command, command, int_range, option, pairs
 from sct_lesion_losses.errors import ImageError, UsageError
 
 LOGGER = logging.getLogger("sct_lesion_losses.example")
@@ -27,7 +27,7 @@ def example(work: Callable[[dict[str, Any]], int | None]) -> Command:
     @option("-i <file> [<file> ...]", "Scans.", dest="image", mandatory=True)
     @option("-thr <float>", "Threshold.", dest="threshold", default=0.5)
     @option("-ofolder <folder>", "Outputs.", dest="folder", shown="beside the input")
-    @option("-c", "Contrast.", kind=choice(("t2", "t2s")))
+    @option("-c {t2,t2s}", "Contrast.")
     @option("-n <int>", "Number.", kind=int_range(1), default=3)
     @option("-r {0,1}", "Remove temporary files.", default=True)
     @option("-pmap {0,1}", "Also write the p-map.")
