@@ -142,10 +142,10 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
         click.echo(folder if site is not None else tuned.bundle.folder)
     info = tuned.bundle.info
     if froc is not None and info.operating_point.lesions is not None:
-        from sct_lesion_losses.report.figures import thresholds
+        from sct_lesion_losses.report.figures import evaluation
 
         title = f"{info.name} {info.version}"
-        for path in style.save_all(thresholds.froc(info.operating_point.lesions, title), froc):
+        for path in style.save_all(evaluation.froc(info.operating_point.lesions, title), froc):
             click.echo(path)
 
 

@@ -54,7 +54,7 @@ FIGURES = {  # by the name of the files
     ),
     "figure2": ReportFigure(
         "thresholds",
-        "thresholds.boxes",
+        "evaluation.boxes",
         "Figure 2. V-F1 of the unseen scans with lesions at every threshold, a panel for each "
         "model. A box spans the quartiles, its line is the median.",
         of_rows=True,
@@ -68,14 +68,14 @@ FIGURES = {  # by the name of the files
     ),
     "patients": ReportFigure(
         "scores",
-        "patients.panels",
+        "evaluation.patients",
         "P-sensitivity against P-specificity of every model on the unseen scans, at 0.5 and at its "
         "tuned threshold, with 95 % intervals.",
         of_rows=True,
     ),
     "stability": ReportFigure(
         "thresholds",
-        "thresholds.lines",
+        "evaluation.lines",
         "Median V-F1 of the unseen scans over the thresholds, a line for each model. A flat line "
         "is a model whose threshold matters little.",
         of_rows=True,

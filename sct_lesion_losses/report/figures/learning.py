@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,28 +17,8 @@ _ROW_INCH, _REST_INCH = 2.1, 0.35
 _RATIOS = (4, 1)  # heights of loss and rate
 
 
-class Line(Protocol):
-    """What is drawn of an epoch; what was not measured is None."""
-
-    @property
-    def epoch(self) -> int:
-        """Counted from 1."""
-
-    @property
-    def loss(self) -> float | None:
-        """Of the training."""
-
-    @property
-    def val_loss(self) -> float | None:
-        """Of the validation."""
-
-    @property
-    def rate(self) -> float | None:
-        """Learning rate."""
-
-
 @style.drawing()
-def figure(histories: Mapping[str, Sequence[Line]]) -> Any:
+def figure(histories: Mapping[str, Sequence[Any]]) -> Any:
     """Draw the learning curves of several trainings, a panel for each.
 
     A panel has two axes, loss and rate, and the name of its model as title. Losses differ in scale,
@@ -80,7 +60,7 @@ def figure(histories: Mapping[str, Sequence[Line]]) -> Any:
 def panel(
     loss: Any,
     rate: Any,
-    lines: Sequence[Line],
+    lines: Sequence[Any],
     best: str = "lowest validation loss",
     rates_labelled: int = 2,
 ) -> None:
@@ -90,9 +70,9 @@ def panel(
     ----------
     loss, rate : matplotlib.axes.Axes
         For the two losses with the best epoch, and for the learning rate.
-    lines : sequence of Line
+    lines : sequence of Epoch
     best : str
-        What to call the epoch of the lowest validation loss.
+        What to call the epoch of the lowest validation loss, with its ``{loss}`` and ``{epoch}``.
     rates_labelled : int
         At most, from the lowest to the highest.
     """
@@ -113,8 +93,9 @@ def panel(
         loss.plot(epochs, values, label=name, lw=1.3, **options)
     if np.isfinite(validation).any():
         k = int(np.nanargmin(validation))
+        named = best.format(loss=validation[k], epoch=epochs[k])
         star = {"color": VALIDATION_COLOUR, "ms": 11, "mec": "white"}
-        loss.plot(epochs[k], validation[k], "*", label=best, zorder=4, **star)
+        loss.plot(epochs[k], validation[k], "*", label=named, zorder=4, **star)
     rate.step(epochs, rates, where="mid", color=RATE_COLOUR)
     known = sorted(set(rates[np.isfinite(rates)]))
     if known:
@@ -135,12 +116,13 @@ DPI = 150  # to look at while it runs
 _HEIGHT_INCH = 5.0
 
 
-def draw_history(history: Sequence[Line], path: Path) -> None:
+@style.drawing()
+def draw_history(history: Sequence[Any], path: Path) -> None:
     """Draw loss and learning rate over the epochs of one training, the best one marked.
 
     Parameters
     ----------
-    history : sequence of Line
+    history : sequence of Epoch
         At least one epoch, every validation loss measured.
     path : Path
         PNG or SVG to write.
@@ -150,15 +132,11 @@ def draw_history(history: Sequence[Line], path: Path) -> None:
     OutputError
         Matplotlib is not installed, or the file cannot be written.
     """
-    with style.drawing():
-        sheet = style.sheet(_HEIGHT_INCH, dpi=DPI, layout="constrained")
-        loss, rate = sheet.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        losses = [float(line.val_loss or 0) for line in history]
-        best = int(np.argmin(losses))
-        named = f"best: {losses[best]:.4f} in epoch {history[best].epoch}"
-        panel(loss, rate, history, named, RATES_LABELLED)
-        loss.set_ylabel("loss")
-        loss.legend()
-        rate.set_ylabel("rate")
-        rate.set_xlabel("epoch")
-        style.save(sheet, path)
+    made = style.sheet(_HEIGHT_INCH, dpi=DPI, layout="constrained")
+    loss, rate = made.subplots(2, 1, sharex=True, height_ratios=_RATIOS)
+    panel(loss, rate, history, "best: {loss:.4f} in epoch {epoch}", RATES_LABELLED)
+    loss.set_ylabel("loss")
+    loss.legend()
+    rate.set_ylabel("rate")
+    rate.set_xlabel("epoch")
+    style.save(made, path)

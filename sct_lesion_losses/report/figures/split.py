@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.cohorts.splits import PartLoad
-from sct_lesion_losses.report.figures import style, thresholds
+from sct_lesion_losses.report.figures import style
+from sct_lesion_losses.report.figures.evaluation import FROM, box
 from sct_lesion_losses.report.figures.style import counted
-from sct_lesion_losses.report.figures.thresholds import box
 
 COLOURS = {
     "training": style.BLUE,
@@ -98,7 +98,7 @@ def _row(
     # Multiples of the golden ratio spread neighbours in value as far apart as they can be.
     heights = row + _CLOUD * ((0.5 + np.arange(len(values)) * _GOLDEN) % 1 - 0.5)
     size = float(np.clip(1200 / len(values), 3, 14))
-    boxed = len(values) >= thresholds.FROM
+    boxed = len(values) >= FROM
     over = 2 if boxed else 4  # a line alone would hide a point alone
     axes.scatter(values, heights, s=size, color=colour, alpha=0.75, linewidths=0, zorder=over)
     low, first, middle, third, high = box(values, logarithmic)

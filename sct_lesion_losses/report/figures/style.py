@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,44 +41,34 @@ _STYLE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a model's line is drawn: its colour, and its dashes as matplotlib takes them."""
-
-    colour: str
-    dashes: str
-
-
-_SOLID, _DASHED, _DOTTED = "-", "--", ":"
 # Losses of one family share a colour.
 _LOOKS = {
-    "bce": Look(BLUE, _SOLID),
-    "combo": Look(BLUE, _DASHED),
-    "dice": Look(ORANGE, _SOLID),
-    "log_cosh_dice": Look(ORANGE, _DASHED),
-    "generalized_dice": Look(VERMILLION, _SOLID),
-    "tversky": Look(GREEN, _SOLID),
-    "focal_tversky": Look(GREEN, _DASHED),
-    "sct": Look(BLACK, _SOLID),
-    "sct as shipped": Look(BLACK, _DOTTED),
-    "default": Look(PURPLE, "-."),
+    "bce": (BLUE, "-"),
+    "combo": (BLUE, "--"),
+    "dice": (ORANGE, "-"),
+    "log_cosh_dice": (ORANGE, "--"),
+    "generalized_dice": (VERMILLION, "-"),
+    "tversky": (GREEN, "-"),
+    "focal_tversky": (GREEN, "--"),
+    "sct": (BLACK, "-"),
+    "sct as shipped": (BLACK, ":"),
+    "default": (PURPLE, "-."),
 }
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Give each model a look of its own; a loss of the study has the same in every figure.
 
-    >>> looks(["mine", "tversky"])["tversky"] == looks(["tversky"])["tversky"]
-    True
+    >>> looks(["mine", "tversky"])["tversky"]
+    {'color': '#009E73', 'ls': '-'}
     """
     wanted = list(dict.fromkeys(names))
     found = {name: _LOOKS[name] for name in wanted if name in _LOOKS}
     colours = (SKY, PURPLE, VERMILLION, GREEN, ORANGE, BLUE, BLACK)
-    every = [Look(c, d) for d, c in product((_SOLID, _DASHED, _DOTTED, "-."), colours)]
-    spare = [look for look in every if look not in found.values()] or every
-    others = [name for name in wanted if name not in found]
-    found |= {name: spare[k % len(spare)] for k, name in enumerate(others)}
-    return {name: found[name] for name in wanted}
+    every = [(colour, dashes) for dashes in ("-", "--", ":", "-.") for colour in colours]
+    spare = cycle([look for look in every if look not in found.values()] or every)
+    looks_of = {name: found.get(name) or next(spare) for name in wanted}
+    return {name: {"color": colour, "ls": dashes} for name, (colour, dashes) in looks_of.items()}
 
 
 def require() -> None:
