@@ -3,265 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from scipy.special import expit
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Architecture, StudyPreparation
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
+from sct_lesion_losses.geometry.patches import PATCH_VOX
 from sct_lesion_losses.sct import lesion
 from sct_lesion_losses.training import recipe
-from sct_lesion_losses.training.recipe import DOUBLING, EPSILON
+from sct_lesion_losses.training.recipe import DOUBLING
 
-AXES = 3
-_KERNEL_FROM_ONNX = (2, 3, 4, 1, 0)  # (out, in, k, k, k) to (k, k, k, in, out)
-_ONCE, _TWICE = [1] * AXES, [2] * AXES
-_NO_PADS, _PADS = [0] * 2 * AXES, [1] * 2 * AXES
-# What an operator computes with where its node does not say; ONNX, Operators.md, opset 13.
-_DEFAULTS: dict[str, Any] = {
-    "pads": _NO_PADS,
-    "strides": _ONCE,
-    "dilations": _ONCE,
-    "group": 1,
-    "auto_pad": "NOTSET",
-    "ceil_mode": 0,
-    "epsilon": 1e-5,
-    "mode": "nearest",
-    "coordinate_transformation_mode": "half_pixel",
-    "nearest_mode": "round_prefer_floor",
-}
-
-_END = "the end"
-
-Array = NDArray[np.float32]
-
-
-def read(network: bytes) -> tuple[Architecture, bytes]:
-    """Read a U-Net of SCT's graph.
-
-    Parameters
-    ----------
-    network : bytes
-        ONNX file.
-
-    Returns
-    -------
-    architecture : Architecture
-    weights : bytes
-        safetensors file that `export.import_weights` puts into the network of that architecture.
-
-    Raises
-    ------
-    BundleError
-        The bytes are no ONNX model, or one of another graph; with what was expected and found.
-    """
-    walk = _Walk(network)
-    filters: list[int] = []
-    skips: list[tuple[str, int]] = []
-    poolings = walk.count("MaxPool")
-    for level in range(poolings + 1):
-        name = f"down{level}" if level < poolings else "bottom"
-        first, second = walk.convolutions(name)
-        _require(f"filters of {name}", [second // 2, second], [first, second])
-        filters.append(second)
-        if level < poolings:
-            skips.append((walk.x, second))
-            walk.pool()
-    for level in reversed(range(poolings)):
-        raised = walk.raised(f"up{level}_transpose")
-        walk.concatenated(*skips[level])
-        name = f"up{level}"
-        _require(f"filters of {name}", [filters[level]] * 2, list(walk.convolutions(name)))
-        kernel = walk.weights[f"{name}_conv_a/kernel"]
-        walk.weights[f"{name}_conv_a/kernel"] = np.roll(kernel, -raised, axis=AXES)
-    walk.head("lesion")
-    try:
-        architecture = recipe.network(tuple(filters), DOUBLING)
-    except UsageError as error:
-        raise BundleError(str(error)) from error
-    kept = {name: np.ascontiguousarray(array) for name, array in walk.weights.items()}
-    return architecture, bytes(safetensors.numpy.save(kept, metadata={"format": "keras"}))
-
-
-class _Walk:
-    """Nodes of the graph, taken one by one in their order.
-
-    Attributes
-    ----------
-    x : str
-        What the last node gave.
-    channels : int
-        Its channels.
-    weights : dict of str to array
-        What was found so far, by ``layer/variable``.
-    """
-
-    def __init__(self, network: bytes) -> None:
-        try:
-            model = onnx.load_model_from_string(network)
-            onnx.checker.check_model(model)
-        except Exception as error:  # protobuf's and the checker's share no other class
-            raise BundleError("expected an ONNX model, found a damaged or another file") from error
-        graph = model.graph
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._nodes = [node for node in graph.node if node.op_type != "Identity"]
-        self._done = 0
-        inputs = [i.name for i in graph.input if i.name not in self._tensors]
-        _require("number of inputs", 1, len(inputs))
-        self.x = inputs[0]
-        self.channels = 1
-        self.weights: dict[str, Array] = {}
-
-    def count(self, operator: str) -> int:
-        """Nodes of an operator in the whole graph."""
-        return sum(node.op_type == operator for node in self._nodes)
-
-    def convolutions(self, name: str) -> tuple[int, int]:
-        """Take the two convolutions of a level, each with its normalisation; return their width."""
-        first, second = (self._convolution(name, step) for step in ("a", "b"))
-        return first, second
-
-    def _convolution(self, name: str, step: str) -> int:
-        conv, norm = f"{name}_conv_{step}", f"{name}_norm_{step}"
-        kernel, bias = self._kernel(3, _PADS)
-        node = self._take("BatchNormalization", epsilon=EPSILON)
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        for part, stored in zip(names, node.input[1:], strict=True):
-            self.weights[f"{norm}/{part}"] = self._tensor(stored, (self.channels,))
-        self.weights[f"{conv}/kernel"] = kernel
-        self.weights[f"{norm}/moving_mean"] -= bias
-        self._take("Relu")
-        return self.channels
-
-    def pool(self) -> None:
-        """Take the pooling that halves a patch."""
-        self._take("MaxPool", kernel_shape=_TWICE, strides=_TWICE, pads=_NO_PADS, ceil_mode=0)
-
-    def raised(self, name: str) -> int:
-        """Take the up-sampling that doubles a patch; return its channels."""
-        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        node = self._take("Resize", mode="nearest", **modes)
-        scales = self._tensor(node.input[-1], (AXES + 2,))
-        _require(f"scales of {node.output[0]!r}", [1, 1, *_TWICE], scales.tolist())
-        copies = np.broadcast_to(
-            np.eye(self.channels, dtype=np.float32), (*_TWICE, self.channels, self.channels)
-        )
-        self.weights[f"{name}/kernel"] = copies
-        self.weights[f"{name}/bias"] = np.zeros(self.channels, np.float32)
-        return self.channels
-
-    def concatenated(self, skip: str, channels: int) -> None:
-        """Take the concatenation with what the level gave on its way down."""
-        node = self._take("Concat", axis=1)
-        _require(f"second part of {node.output[0]!r}", [skip], list(node.input[1:]))
-        self.channels += channels
-
-    def head(self, name: str) -> None:
-        """Take the last convolution, its sigmoid, and make sure that nothing follows."""
-        self.weights[f"{name}/kernel"], self.weights[f"{name}/bias"] = self._kernel(1, _NO_PADS)
-        _require("channels of the output", 1, self.channels)
-        self._take("Sigmoid")
-        _require("node after the Sigmoid", _END, self._coming())
-
-    def _kernel(self, side: int, pads: list[int]) -> tuple[Array, Array]:
-        """Take a convolution; kernel (k, k, k, in, out) and bias (out,), zero where it has none."""
-        node = self._take(
-            "Conv", pads=pads, strides=_ONCE, dilations=_ONCE, group=1, auto_pad="NOTSET"
-        )
-        stored = self._tensor(node.input[1], (None, self.channels, side, side, side))
-        self.channels = stored.shape[0]
-        bias = np.zeros(self.channels, np.float32)
-        if len(node.input) > 2:
-            bias = self._tensor(node.input[2], (self.channels,))
-        return stored.transpose(_KERNEL_FROM_ONNX), bias
-
-    def _coming(self) -> str:
-        left = self._nodes[self._done :]
-        return str(left[0].op_type) if left else _END
-
-    def _take(self, operator: str, **settings: Any) -> Any:
-        """Take the next node, which must compute this on what the one before it gave."""
-        _require(f"node after {self.x!r}", operator, self._coming())
-        node = self._nodes[self._done]
-        self._done += 1
-        _require(f"input of {node.output[0]!r}", self.x, node.input[0])
-        found = _DEFAULTS | {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        for name, expected in settings.items():
-            value = found.get(name)
-            if isinstance(value, bytes):
-                value = value.decode()
-            elif isinstance(value, float):
-                value = float(f"{value:.6g}")  # stored as float32
-            _require(f"{name} of {node.output[0]!r}", expected, value)
-        self.x = node.output[0]
-        return node
-
-    def _tensor(self, name: str, shape: tuple[int | None, ...]) -> Array:
-        """Read a stored float32 tensor of a shape; None in front stands for any size."""
-        if name not in self._tensors:
-            raise BundleError(f"expected stored numbers for {name!r}, found none")
-        try:
-            array = np.array(numpy_helper.to_array(self._tensors[name]), np.float32)
-        except (ValueError, TypeError, OSError) as error:
-            raise BundleError(f"the numbers of {name!r} cannot be read ({error})") from error
-        first = array.shape[0] if array.ndim else 0
-        _require(f"shape of {name!r}", tuple(first if n is None else n for n in shape), array.shape)
-        if not np.isfinite(array).all():
-            raise BundleError(f"numbers of {name!r} are NaN or infinite")
-        return array
-
-
-def _require(what: str, expected: Any, found: Any) -> None:
-    """Raise a BundleError where what was found is not what was expected."""
-    if found != expected:
-        raise BundleError(f"{what}: expected {expected}, found {found}")
-
-
+CONTRAST = "t2"  # SCT's model for T2-weighted scans of any orientation
 TERMS = (
     "its weights descend from those of the Spinal Cord Toolbox's lesion model, which are not this "
     "package's to license or to ship: look up the toolbox's terms before you pass the bundle on"
 )
+_KERNEL_FROM_ONNX = (2, 3, 4, 1, 0)  # (out, in, k, k, k) to (k, k, k, in, out)
+_SAME = 1e-3  # log-odds by which two computations of one network may differ; 3e-5 do
 
-
-def sct_start(contrast: str) -> Bundle:
-    """Load SCT's lesion model for a contrast as a bundle with weights to train on.
-
-    Parameters
-    ----------
-    contrast : {"t2", "t2_ax", "t2s"}
-
-    Returns
-    -------
-    Bundle
-        As `lesion.load` has it, with weights, their architecture, and SCT's terms as its limits.
-
-    Raises
-    ------
-    UsageError
-        There is no such contrast.
-    SctError
-        SCT or its model is missing, or the model is damaged or of another graph.
-    """
-    model = lesion.load(contrast)
-    try:
-        network, weights = read(model.network)
-    except BundleError as error:
-        raise SctError(
-            f"SCT's {contrast}_lesion.onnx is no start for a training: {error}; get it anew with "
-            "sct_download_data -d deepseg_lesion_models, take another contrast by -c, or leave "
-            "-init sct out"
-        ) from error
-    info = model.info.model_copy(update={"network": network, "limits": (TERMS,)})
-    return replace(model, info=info, weights=weights)
-
-
-CONTRAST = "t2"  # SCT's model for T2-weighted scans of any orientation
+Array = NDArray[np.float32]
 
 
 def load(name: str | None, contrast: str | None = None) -> Bundle | None:
@@ -277,24 +47,159 @@ def load(name: str | None, contrast: str | None = None) -> Bundle | None:
     Returns
     -------
     Bundle or None
-        None where the training starts from random weights.
+        None where the training starts from random weights. SCT's model is as `lesion.load` has it,
+        with weights, their architecture, and SCT's terms as its limits.
 
     Raises
     ------
     UsageError
-        A contrast is given without SCT's model.
+        A contrast is given without SCT's model, or there is no such contrast.
     BundleError
         The bundle is missing, damaged or refused.
     SctError
-        SCT or its model is missing, or its model has another graph than is known.
+        SCT or its model is missing, or the model is damaged or another network.
     """
-    if name == SCT_NAME:
-        return sct_start(contrast or CONTRAST)
-    if contrast is not None:
-        raise UsageError(
-            f"-c {contrast} chooses among SCT's lesion models: it goes with -init {SCT_NAME}"
+    if name != SCT_NAME:
+        if contrast is not None:
+            raise UsageError(
+                f"-c {contrast} chooses among SCT's lesion models: it goes with -init {SCT_NAME}"
+            )
+        return None if name is None else store.load(name)
+    contrast = contrast or CONTRAST
+    model = lesion.load(contrast)
+    try:
+        architecture, weights = read(model.network)
+    except BundleError as error:
+        raise SctError(
+            f"SCT's {contrast}_lesion.onnx is no start for a training: {error}; get it anew with "
+            "sct_download_data -d deepseg_lesion_models, take another contrast by -c, or leave "
+            "-init sct out"
+        ) from error
+    info = model.info.model_copy(update={"network": architecture, "limits": (TERMS,)})
+    return replace(model, info=info, weights=weights)
+
+
+def read(network: bytes) -> tuple[Architecture, bytes]:
+    """Read the weights of an SCT lesion model, a U-Net whose channels double within a level.
+
+    They are found by the order of the convolutions and normalisations. That the network of this
+    package computes the same with them is tried on a patch of noise.
+
+    Parameters
+    ----------
+    network : bytes
+        ONNX file.
+
+    Returns
+    -------
+    architecture : Architecture
+    weights : bytes
+        safetensors file that `export.import_weights` puts into the network of that architecture.
+
+    Raises
+    ------
+    BundleError
+        The bytes are no ONNX model, or one of another network.
+    """
+    try:
+        model = onnx.load_model_from_string(network)
+        onnx.checker.check_model(model)
+        arrays = {
+            tensor.name: np.array(numpy_helper.to_array(tensor), np.float32)
+            for tensor in model.graph.initializer
+        }
+    except Exception as error:  # protobuf's and the checker's share no other class
+        raise BundleError("expected an ONNX model, found a damaged or another file") from error
+
+    def stored(operator: str) -> list[list[Array]]:
+        nodes = [node for node in model.graph.node if node.op_type == operator]
+        return [[arrays[name] for name in node.input[1:] if name in arrays] for node in nodes]
+
+    convolutions, normalisations = stored("Conv"), stored("BatchNormalization")
+    levels, rest = divmod(len(convolutions) + 1, 4)
+    if rest or len(normalisations) != len(convolutions) - 1 or not all(normalisations):
+        raise BundleError(
+            "expected a U-Net of two convolutions a level, each with its normalisation, and one at "
+            f"its end; found {len(convolutions)} convolutions, {len(normalisations)} normalisations"
         )
-    return None if name is None else store.load(name)
+    filters = tuple(len(normalisations[k][0]) for k in range(1, 2 * levels, 2))
+    try:
+        architecture = recipe.network(filters, DOUBLING)
+        weights = _weights(filters, convolutions, normalisations)
+    except (ValueError, UsageError) as error:
+        raise BundleError(f"expected SCT's U-Net, found another network ({error})") from error
+    _require_same_result(model, architecture, weights)
+    return architecture, weights
+
+
+def _weights(
+    filters: tuple[int, ...],
+    convolutions: list[list[Array]],
+    normalisations: list[list[Array]],
+) -> bytes:
+    """Weights of the network by ``layer/variable``, as a safetensors file."""
+    weights = {}
+    ups = list(reversed(range(len(filters) - 1)))
+    names = [*(f"down{level}" for level in reversed(ups)), "bottom", *(f"up{k}" for k in ups)]
+    for (name, step), (kernel, *bias), norm in zip(
+        product(names, "ab"), convolutions[:-1], normalisations, strict=True
+    ):
+        gamma, beta, mean, variance = norm
+        weights[f"{name}_conv_{step}/kernel"] = kernel.transpose(_KERNEL_FROM_ONNX)
+        weights[f"{name}_norm_{step}/gamma"] = gamma
+        weights[f"{name}_norm_{step}/beta"] = beta
+        weights[f"{name}_norm_{step}/moving_mean"] = mean - bias[0] if bias else mean
+        weights[f"{name}_norm_{step}/moving_variance"] = variance
+    for level in ups:
+        # SCT repeats voxels where this package has a transposed convolution, and concatenates what
+        # it gives before the level's own channels.
+        raised = filters[level + 1]
+        copies = np.broadcast_to(np.eye(raised, dtype=np.float32), (2, 2, 2, raised, raised))
+        weights[f"up{level}_transpose/kernel"] = copies
+        weights[f"up{level}_transpose/bias"] = np.zeros(raised, np.float32)
+        first = f"up{level}_conv_a/kernel"
+        weights[first] = np.roll(weights[first], -raised, axis=3)
+    kernel, *bias = convolutions[-1]
+    weights["lesion/kernel"] = kernel.transpose(_KERNEL_FROM_ONNX)
+    weights["lesion/bias"] = bias[0] if bias else np.zeros(1, np.float32)
+    kept = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    return bytes(safetensors.numpy.save(kept, metadata={"format": "keras"}))
+
+
+def _require_same_result(
+    theirs: onnx.ModelProto, architecture: Architecture, weights: bytes
+) -> None:
+    """Raise a BundleError where an ONNX model computes otherwise than the network of its weights.
+
+    Log-odds are compared: of a patch without lesion all probabilities are next to 0.
+    """
+    from sct_lesion_losses.training import export, unet  # a site's tuning does without Keras
+
+    ours = unet.build(architecture)
+    export.import_weights(ours, weights)
+    ours.get_layer("lesion").activation = None
+    patch = np.random.default_rng(0).normal(size=(1, *[PATCH_VOX] * 3)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    try:
+        (end,) = (node for node in theirs.graph.node if node.op_type == "Sigmoid")
+        theirs.graph.output.append(helper.make_empty_tensor_value_info(end.input[0]))
+        session = onnxruntime.InferenceSession(
+            theirs.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        p, log_odds = session.run(None, {session.get_inputs()[0].name: patch[:, None]})
+        found = np.asarray(ours(patch[..., None], training=False))[:, None, ..., 0]
+        apart = max(np.abs(log_odds - found).max(), np.abs(p - expit(found)).max())
+    except Exception as error:  # ONNX Runtime's errors share no other class
+        raise BundleError(
+            f"expected a network with a sigmoid at its end, for patches of {PATCH_VOX} voxels, "
+            f"found another ({error})"
+        ) from error
+    if not apart < _SAME:
+        raise BundleError(
+            "expected what a U-Net of its weights computes, found log-odds of lesion that differ "
+            f"by up to {apart:.2g}"
+        )
 
 
 def network(init: Bundle) -> Architecture:
