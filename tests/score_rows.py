@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore
+from sct_lesion_losses.metrics import PRESETS
+from sct_lesion_losses.metrics.lesionwise import LesionScore
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
 

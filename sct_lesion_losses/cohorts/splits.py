@@ -176,7 +176,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Rules:
-    """How a cohort is split.
+    """Rules by which a cohort is split.
 
     Attributes
     ----------

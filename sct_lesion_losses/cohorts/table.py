@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,7 @@ def names(scans: Sequence[CohortScan]) -> dict[Path, str]:
 def write(
     scans: Iterable[CohortScan],
     path: Path,
-    measures: Mapping[str, Mapping[Path, float]] = MappingProxyType({}),
+    measures: Mapping[str, Mapping[Path, float]] | None = None,
 ) -> None:
     """Write a cohort as a TSV that `read` takes, with paths relative to its folder.
 
@@ -143,7 +142,7 @@ def write(
     ----------
     scans : iterable of CohortScan
     path : Path
-    measures : mapping of str to mapping of Path to float
+    measures : mapping of str to mapping of Path to float, optional
         Further columns, by the path of the scan; `read` passes over them.
     """
     folder = path.absolute().parent
@@ -158,10 +157,11 @@ def write(
 
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    table.writerow((*COLUMNS, *measures))
+    further = measures or {}
+    table.writerow((*COLUMNS, *further))
     for s in scans:
         row = (relative(s.scan), relative(s.lesion_mask), s.subject, s.site, s.split)
-        measured = (f"{column[s.scan]:.6g}" for column in measures.values())
+        measured = (f"{column[s.scan]:.6g}" for column in further.values())
         table.writerow((*row, relative(s.centerline), *measured))
     write_text(path, text.getvalue())
 
@@ -230,14 +230,10 @@ def file_hash(path: Path) -> str:
     ImageError
         It cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def _read_table(path: Path) -> list[CohortScan]:

@@ -120,7 +120,7 @@ class Centerline:
 
     @property
     def covered(self) -> npt.NDArray[np.bool_]:
-        """Whether the cord's centre is known, (Z,) bool."""
+        """Slices in which the cord's centre is known, (Z,) bool."""
         known: npt.NDArray[np.bool_] = np.isfinite(self.xy[:, 0])
         return known
 

@@ -138,7 +138,7 @@ class CordCrop:
         return result
 
     def _reach(self) -> tuple[float, float]:
-        """Where the crop begins and ends along z, counted from its first slice."""
+        """Beginning and end of the crop along z, counted from its first slice."""
         low, high = self.extent or (self.first - 0.5, self.first + self.length - 0.5)
         return low - self.first, high - self.first
 

@@ -1,4 +1,4 @@
-"""Where the voxels of a scan are: shape and affine, orientation, spacing."""
+"""The grid of voxels of a scan: shape and affine, orientation, spacing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RPI_SIGNS = (-1, 1, 1)  # sign of each world axis along x, y, z of an RPI array
 
 @dataclass(frozen=True)
 class Reorientation:
-    """How the axes of an array become those of its RPI view, and back.
+    """The way of the axes of an array to those of its RPI view, and back.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Grid:
         return solved
 
     def matches(self, other: Grid, tolerance_mm: float = 0.01) -> bool:
-        """Whether both grids have the same shape and put every corner in the same place."""
+        """Tell if both grids have the same shape and put every corner in the same place."""
         if self.shape != other.shape:
             return False
         corners = np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape]), -1).reshape(-1, 3)

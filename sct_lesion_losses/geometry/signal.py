@@ -91,7 +91,7 @@ class Signal:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Nothing is left out."""
         return self.grid.shape == self.whole.shape
 
     @property
@@ -169,7 +169,7 @@ class Signal:
 def _varies(
     ranges: npt.NDArray[np.float64], usual: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Whether ranges of intensity are those of signal, not only of rounding."""
+    """Tell ranges of intensity that are those of signal from those of rounding."""
     positive = ranges[ranges > 0] if usual is None else usual
     varies: npt.NDArray[np.bool_] = ranges > FAINT * np.median(positive)
     return varies

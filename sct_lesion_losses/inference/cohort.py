@@ -28,7 +28,7 @@ from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.engine import Network
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.curves import from_dict

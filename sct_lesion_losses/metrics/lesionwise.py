@@ -29,10 +29,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sct_lesion_losses.errors import GeometryError, UsageError
-from sct_lesion_losses.metrics import CONNECTIVITY as CONNECTIVITY
-from sct_lesion_losses.metrics import PRESETS as PRESETS
-from sct_lesion_losses.metrics import Connectivity as Connectivity
-from sct_lesion_losses.metrics import Preset as Preset
+from sct_lesion_losses.metrics import CONNECTIVITY, PRESETS, Connectivity, Preset
 
 Box = tuple[slice, slice, slice]
 IntArray = NDArray[np.int64]

@@ -18,7 +18,7 @@ from sct_lesion_losses.metrics.voxelwise import VoxelScore
 
 @dataclass(frozen=True)
 class ScanScore:
-    """What one bundle does on one scan at one threshold.
+    """Scores of one bundle on one scan at one threshold.
 
     Attributes
     ----------

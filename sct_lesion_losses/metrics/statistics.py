@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """Where the scores of `n` scans lie; `std` has n - 1 below, and is NaN for one scan."""
+    """Middle and width of the scores of `n` scans; `std` has n - 1 below, NaN for one scan."""
 
     median: float
     mean: float

@@ -75,7 +75,7 @@ class Optimum:
 
     @property
     def useful(self) -> bool:
-        """Whether the threshold does better than none, and than marking every voxel."""
+        """The threshold does better than none, and than marking every voxel."""
         return self.threshold > 0 and self.best > TIE
 
     @property
@@ -92,7 +92,7 @@ class Optimum:
 
     @property
     def losses(self) -> tuple[float, float]:
-        """What the objective loses 0.05 below and above the threshold; NaN beyond the grid."""
+        """Loss of the objective 0.05 below and above the threshold; NaN beyond the grid."""
         return self._lost(-STEP), self._lost(STEP)
 
     @property

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sct_lesion_losses.errors import GeometryError, UsageError
-from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore
+from sct_lesion_losses.metrics import PRESETS, lesionwise
+from sct_lesion_losses.metrics.lesionwise import LesionScore
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
 from sct_lesion_losses.thresholds import THRESHOLDS
 from sct_lesion_losses.thresholds.binarization import binarize, compared
@@ -221,7 +221,7 @@ def count(
     spacing_mm : 3 float
         Of their grid.
     presets : sequence of str
-        Rules to count lesions by; keys of `metrics.lesionwise.PRESETS`.
+        Rules to count lesions by; keys of `metrics.PRESETS`.
 
     Returns
     -------

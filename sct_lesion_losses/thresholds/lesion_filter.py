@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.metrics.lesionwise import PRESETS, LesionScore, Overlap
+from sct_lesion_losses.metrics import PRESETS, lesionwise
+from sct_lesion_losses.metrics.lesionwise import LesionScore, Overlap
 from sct_lesion_losses.metrics.statistics import by_subject
 from sct_lesion_losses.thresholds.binarization import BoolArray, binarize, compared
 from sct_lesion_losses.thresholds.choice import held_out
@@ -49,7 +49,7 @@ class Filter:
     def keeps(
         self, sizes: NDArray[np.int64], peaks: NDArray[np.floating[Any]], voxel_mm3: float
     ) -> BoolArray:
-        """Whether lesions of so many voxels are kept; peaks are compared as `binarize` does."""
+        """Lesions of so many voxels that are kept; peaks are compared as `binarize` does."""
         high = peaks >= compared(np.float64(self.peak), peaks.dtype)
         return np.asarray(high & (sizes * voxel_mm3 >= self.volume_mm3 * (1 - lesionwise.ROUNDING)))
 
@@ -74,7 +74,7 @@ class Candidates:
 
     @property
     def lesion_free(self) -> bool:
-        """Whether the manual mask is empty."""
+        """The manual mask is empty."""
         return not len(self.table.truth_sizes)
 
     def score(self, rule: Filter) -> LesionScore:

@@ -31,7 +31,7 @@ class Objective:
     beta : float
         Weight of sensitivity against precision in F-beta.
     preset : str
-        Rule of the lesion-wise scores; a key of `metrics.lesionwise.PRESETS`.
+        Rule of the lesion-wise scores; a key of `metrics.PRESETS`.
     specificity : float or None
         P-specificity that the threshold must reach, where the objective asks for one.
 
@@ -132,7 +132,7 @@ class Scored:
         return np.asarray(self.empty[rows[self.lesion_free[rows]]].mean(axis=0))
 
     def reaches(self, rows: Rows) -> bool:
-        """Whether something that is chosen from has the specificity asked for on these scans."""
+        """Tell if anything that is chosen from has the specificity asked for on these scans."""
         asked = self.objective.specificity
         return asked is None or bool(self.specificity(rows).max() >= asked - TIE)
 

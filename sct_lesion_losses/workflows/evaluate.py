@@ -28,8 +28,7 @@ from sct_lesion_losses.inference.cohort import (
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import UNTUNED, lesionwise
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics import PRESETS, UNTUNED, lesionwise
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import columns, figures, tables
 from sct_lesion_losses.report.tables import PUBLISHED, Table

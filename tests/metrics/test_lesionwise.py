@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import GeometryError, UsageError
+from sct_lesion_losses.metrics import PRESETS, Preset
 from sct_lesion_losses.metrics.lesionwise import (
-    PRESETS,
     LesionScore,
-    Preset,
     components,
     measures,
     score,

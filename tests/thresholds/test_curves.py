@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import GeometryError, UsageError
-from sct_lesion_losses.metrics import lesionwise, voxelwise
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics import PRESETS, lesionwise, voxelwise
 from sct_lesion_losses.thresholds import THRESHOLDS, ScanCounts, binarize, count, sweep
 from sct_lesion_losses.thresholds.curves import from_dict
 

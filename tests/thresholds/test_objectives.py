@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.thresholds import Objective, ScanCounts, choose
 from sct_lesion_losses.thresholds.curves import LesionCurve
 

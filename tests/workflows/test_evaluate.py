@@ -19,8 +19,7 @@ from sct_lesion_losses.errors import DataError, ImageError, NoCordError, UsageEr
 from sct_lesion_losses.inference import cohort, predict
 from sct_lesion_losses.inference import predict as models
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import lesionwise, voxelwise
-from sct_lesion_losses.metrics.lesionwise import PRESETS
+from sct_lesion_losses.metrics import PRESETS, lesionwise, voxelwise
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import THRESHOLDS, binarize
 from sct_lesion_losses.workflows import evaluate, tune
