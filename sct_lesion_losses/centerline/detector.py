@@ -60,11 +60,6 @@ class Detector:
     training: dict[str, Any]
 
     @property
-    def version(self) -> str:
-        """Version of the weights."""
-        return str(self.training["version"])
-
-    @property
     def identity(self) -> str:
         """Hash of all that decides what it finds."""
         path = (SMOOTHNESS, _COARSE_PX, _NEAR_PX, _FAR_BELOW)
@@ -126,7 +121,7 @@ def detect(image: npt.NDArray[Any], grid: Grid) -> Centerline:
     xy = pictures.to_voxels(pixels)
     z = np.arange(pictures.grid.shape[2])
     every = np.column_stack([np.interp(z, pictures.z, xy[:, k]) for k in range(2)])
-    return Centerline(pictures.grid, every, f"embedded (detector {detector.version})")
+    return Centerline(pictures.grid, every, f"embedded (detector {detector.training['version']})")
 
 
 def shows_cord(image: npt.NDArray[Any], grid: Grid) -> bool:
@@ -243,56 +238,50 @@ def trace(
         Score there; at most 0 where the signal is not that of a cord.
     """
     stride = 2 if pictures.images.size > _COARSE_PX else 1
-    inside = inner(pictures.images.shape[1:])
+    dx, dy, dz = pictures.spacing_mm
+    inside, start = inner(pictures.images.shape[1:]), np.zeros(2, int)
     with ThreadPoolExecutor() as pool:
         whole = pool.map(lambda image: optic.scores(image, weights, stride), pictures.images)
-        maps = np.stack(list(whole))
-        maps[:, ~inside[::stride, ::stride]] = maps.min() - _FAR_BELOW
-        dx, dy, dz = pictures.spacing_mm
+        maps = _limited(np.stack(list(whole)), inside[::stride, ::stride])
         path = best_path(maps, (dx * stride, dy * stride, dz), SMOOTHNESS) * stride
-        near = pool.map(
-            lambda image, at: optic.scores_near(image, weights, at, _NEAR_PX), pictures.images, path
-        )
-    # The windows follow the coarse path; put side by side on one frame they are one small map.
-    framed, corner = _framed(np.stack(list(near)), path, inside)
-    fine = best_path(framed, pictures.spacing_mm, SMOOTHNESS)
-    pixels = np.array([_peak(scores, point) for scores, point in zip(framed, fine, strict=True)])
-    smoothed = ndimage.gaussian_filter1d(pixels, 1.0, axis=0, mode="nearest")
+        corner = path.min(axis=0) - _NEAR_PX
+        if stride > 1:
+            start, stop = np.maximum(corner, 0), path.max(axis=0) + _NEAR_PX + 1
+            near = np.s_[start[1] : stop[1], start[0] : stop[0]]
+            part = pool.map(
+                lambda image: optic.scores_within(image, weights, *near), pictures.images
+            )
+            maps = _limited(np.stack(list(part)), inside[near])
+            path = best_path(maps, (dx, dy, dz), SMOOTHNESS)
+    # Counted from a corner nearby, coordinates keep their digits.
+    peaks = [_peak(*at, start - corner) for at in zip(maps, path, strict=True)]
+    smoothed = ndimage.gaussian_filter1d(np.array(peaks), 1.0, axis=0, mode="nearest")
     points: npt.NDArray[np.float64] = np.add(smoothed, corner)
-    at_path = framed[np.arange(len(fine)), fine[:, 1], fine[:, 0]].astype(np.float64)
+    at_path = maps[np.arange(len(path)), path[:, 1], path[:, 0]].astype(np.float64)
     places = zip(pictures.images, np.rint(points).astype(int), strict=True)
     signal = np.array([relative_signal(image, point) for image, point in places])
     likely = (signal >= SIGNAL[0]) & (signal <= SIGNAL[1])
     return points, np.where(likely, at_path, np.minimum(at_path, 0.0))
 
 
-def _framed(
-    near: npt.NDArray[np.float32], path: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """Windows (K, n, n) around the points of a path in one frame, and the frame's first pixel.
-
-    Far below any score where a slab was not looked at, or no cord is expected.
-    """
-    corners = path - _NEAR_PX
-    corner = corners.min(axis=0)
-    width, height = np.ptp(path, axis=0) + near.shape[2]
-    framed = np.full((len(near), height, width), np.nan, np.float32)
-    for target, window, (x, y) in zip(framed, near, corners - corner, strict=True):
-        target[y : y + len(window), x : x + len(window)] = window
-    x, y = corner + _NEAR_PX  # where the frame begins in the picture with a border
-    framed[:, ~np.pad(inside, _NEAR_PX)[y : y + height, x : x + width]] = np.nan
-    framed[np.isnan(framed)] = np.nanmin(framed) - _FAR_BELOW
-    return framed, corner
+def _limited(
+    maps: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Put the scores of pixels where no cord is looked for far below all others."""
+    return np.where(inside, maps, maps.min() - np.float32(_FAR_BELOW))
 
 
-def _peak(scores: npt.NDArray[np.float32], point: npt.NDArray[np.intp]) -> tuple[float, float]:
-    """Column and row of the centre of the peak around a pixel, to a fraction of a pixel."""
-    x, y = (max(int(at) - 2, 0) for at in point)
+def _peak(
+    scores: npt.NDArray[np.float32], point: npt.NDArray[np.intp], shift: npt.NDArray[np.intp]
+) -> tuple[float, float]:
+    """Column and row of the centre of the peak around a pixel, to a fraction, plus `shift`."""
+    x, y = np.maximum(point - 2, 0)
     window = scores[y : point[1] + 3, x : point[0] + 3]
     weight = np.exp(window - window.max())
     rows, columns = np.indices(window.shape)
     total = float(weight.sum())
-    return float((weight * (columns + x)).sum()) / total, float((weight * (rows + y)).sum()) / total
+    across, ahead = columns + (x + shift[0]), rows + (y + shift[1])
+    return float((weight * across).sum()) / total, float((weight * ahead).sum()) / total
 
 
 def relative_signal(image: npt.NDArray[np.uint8], point: npt.NDArray[np.intp]) -> float:

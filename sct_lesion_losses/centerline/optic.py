@@ -138,53 +138,34 @@ def scores(
     -------
     (ceil(rows / stride), ceil(columns / stride)) float32
     """
-    rows, columns = image.shape
+    hog = cv2.HOGDescriptor(*PARAMETERS)
+    hog.setSVMDetector(np.ascontiguousarray(weights, np.float32))
+    _, found = hog.detect(
+        np.ascontiguousarray(image), _EVERY_WINDOW, (stride, stride), (_HALF, _HALF)
+    )
     # With this padding window k starts at k - 16, so pixel k is its centre; one more may fit.
-    found = _detected(image, weights, stride, _HALF)
-    full = found.reshape(rows // stride + 1, columns // stride + 1)
+    rows, columns = image.shape
+    full = np.asarray(found, np.float32).reshape(rows // stride + 1, columns // stride + 1)
     return np.ascontiguousarray(full[: -(-rows // stride), : -(-columns // stride)])
 
 
-def scores_near(
-    image: npt.NDArray[np.uint8],
-    weights: npt.NDArray[np.float32],
-    centre: npt.NDArray[np.integer[Any]],
-    radius: int,
+def scores_within(
+    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], rows: slice, columns: slice
 ) -> npt.NDArray[np.float32]:
-    """Scores in a square of `2 radius + 1` pixels around one of them: those of `scores`.
+    """Scores of a part of a slice: those of `scores`, without the work for the rest of it.
 
     Parameters
     ----------
     image : (rows, columns) uint8
     weights : (577,) float32
-    centre : (2,) int
-        Column and row; the square may reach beyond the image, where it is mirrored.
-    radius : int
-
-    Returns
-    -------
-    (2 radius + 1, 2 radius + 1) float32
+    rows, columns : slice
+        From where to where; the ends may lie beyond the slice.
     """
-    # One pixel around the windows for their gradients.
-    margin = _HALF + radius + 1
-    column, row = centre
-    side = 2 * margin + 1
-    crop = np.pad(image, margin, mode="reflect")[row : row + side, column : column + side]
-    count = 2 * radius + 3
-    full = _detected(crop, weights, 1, 0).reshape(count + 1, count + 1)
-    return full[1 : count - 1, 1 : count - 1]
-
-
-def _detected(
-    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int, padding: int
-) -> npt.NDArray[np.float32]:
-    """Score of each window of the padded image, row by row."""
-    hog = cv2.HOGDescriptor(*PARAMETERS)
-    hog.setSVMDetector(np.ascontiguousarray(weights, np.float32))
-    _, found = hog.detect(
-        np.ascontiguousarray(image), _EVERY_WINDOW, (stride, stride), (padding, padding)
-    )
-    return np.asarray(found, np.float32).ravel()
+    # The windows reach beyond the part, and one pixel more for their gradients.
+    y, x = (max(part.start - _HALF - 1, 0) for part in (rows, columns))
+    around = image[y : rows.stop + _HALF + 1, x : columns.stop + _HALF + 1]
+    part = np.s_[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    return scores(around, weights)[part]
 
 
 def features(

@@ -159,7 +159,7 @@ def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
     detector.save(tmp_path / "d.npz", Detector(weights, 0.25, {"version": "7", "seed": 3}))
     back = detector.load(tmp_path / "d.npz")
     np.testing.assert_array_equal(back.weights, weights)
-    assert (back.limit, back.version, back.training["seed"]) == (0.25, "7", 3)
+    assert (back.limit, back.training) == (0.25, {"version": "7", "seed": 3})
 
 
 def test_what_decides_what_a_detector_finds_is_its_identity() -> None:
