@@ -13,7 +13,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,6 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.atomic import replacing
 
 Array = npt.NDArray[Any]
-Matrix = npt.NDArray[np.float64]
 
 GZIP_LEVEL = 4
 MASK_ROUNDING = 1e-3  # how far a scaled header may leave 0 and 1
@@ -41,12 +40,10 @@ MAX_VOXEL_BYTES = 8 << 30
 MAX_EXTENSION_BYTES = 16 << 20
 MAX_TRAILING_BYTES = 1 << 20
 MAX_DEFLATE_RATIO = 1032  # zlib's documentation: the most that deflate can expand by
-CHUNK_BYTES = 1 << 20
 _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the length of the header
 _NO_NUMBERS = {"c": "complex numbers", "V": "RGB colours", "f": "128-bit floats"}
 _FORM_CODES = range(6)
-_MM, _SPACE, _SPACE_UNITS, _TIME_UNITS = 2, 0b111, range(4), range(0, 56, 8)
 _CIFTI = (3000, 3099)  # intent codes
 _PLACE = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "qform_code", "quatern_b", "quatern_c"),
@@ -258,15 +255,21 @@ def _load(path: Path) -> Scan:
                 f"(shape {shape}); it is damaged, or crop the image first"
             )
         slope, intercept = _scaling(raw, notes)
-        grid = Grid(shape, _affine(raw, shape, path, notes))
+        grid = _grid(raw, shape, path, notes)
         if offset + n_bytes > most * (MAX_DEFLATE_RATIO if packed else 1):
             raise ImageError(
                 f"{path}: truncated: {most} bytes cannot hold the {n_bytes} bytes of voxels that "
                 "the header claims; copy the file again"
             )
         array = array_from_file(shape, dtype, stream, offset, mmap=False)
-        if trailing := _finish(stream, path):
-            notes.append(f"{trailing} bytes behind the voxels were ignored")
+        behind = len(stream.read(MAX_TRAILING_BYTES + 1))  # to its end: the checksum is verified
+        if behind > MAX_TRAILING_BYTES:
+            raise ImageError(
+                f"{path}: holds much more data than its header describes; "
+                "the header is wrong, convert the image again"
+            )
+        if behind:
+            notes.append(f"{behind} bytes behind the voxels were ignored")
         if packed != extension.lower().endswith(".gz"):
             notes.append(f"the content is {'' if packed else 'not '}gzip, unlike its name")
     array = array.astype(dtype.newbyteorder("="), copy=False)
@@ -317,19 +320,6 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool, int]]:
         raise ImageError(f"{path}: cannot be read: {said}; copy the file again") from error
 
 
-def _finish(stream: BinaryIO, path: Path) -> int:
-    """Read what follows the voxels, so that the checksum is verified; return its length."""
-    trailing = 0
-    while chunk := stream.read(CHUNK_BYTES):
-        trailing += len(chunk)
-        if trailing > MAX_TRAILING_BYTES:
-            raise ImageError(
-                f"{path}: holds much more data than its header describes; "
-                "the header is wrong, convert the image again"
-            )
-    return trailing
-
-
 def _what_is(head: bytes) -> str:
     """Say what a file that is not NIfTI looks like, from its first bytes."""
     for start, what in _LOOKS:
@@ -369,9 +359,10 @@ def _repair(raw: Any, notes: list[str]) -> None:
     if (raw["pixdim"][1:4] < 0).any():
         notes.append("voxel sizes below 0: taken without their sign")
         raw["pixdim"][1:4] = np.abs(raw["pixdim"][1:4])
-    units = int(raw["xyzt_units"])
-    if units & _SPACE not in _SPACE_UNITS or units & ~_SPACE not in _TIME_UNITS:
-        raw["xyzt_units"] = _MM
+    try:
+        raw.get_xyzt_units()
+    except KeyError:
+        raw.set_xyzt_units("mm")
 
 
 def _shape(raw: Any, path: Path) -> tuple[int, int, int]:
@@ -432,68 +423,58 @@ def _scaling(raw: Any, notes: list[str]) -> tuple[float, float]:
     return slope, intercept
 
 
-def _affine(raw: Any, shape: tuple[int, int, int], path: Path, notes: list[str]) -> Matrix:
-    """Choose the affine as nibabel does (sform, qform, voxel sizes); bad forms lose their code."""
+def _grid(raw: Any, shape: tuple[int, int, int], path: Path, notes: list[str]) -> Grid:
+    """Choose the grid as nibabel does (sform, qform, voxel sizes); bad forms lose their code."""
     coded = [form for form in ("sform", "qform") if raw[f"{form}_code"] != 0]
-    unusable = [form for form in coded if not _is_usable(raw, form)]
-    for form in unusable:
+    read = {"sform": raw.get_sform, "qform": raw.get_qform}
+    grids = {form: grid for form in coded if (grid := _form(read[form], shape))}
+    for form in set(coded) - set(grids):
         notes.append(f"the {form} is singular or not finite and was left out")
         raw[f"{form}_code"] = 0
-    if coded and coded == unusable:
+    if coded and not grids:
         raise ImageError(
             f"{path}: neither sform nor qform is usable (singular or not finite); "
             "convert the image again, or copy a good header with `sct_image -copy-header`"
         )
     if not coded:
-        size = raw["pixdim"][1:4]
-        if not np.isfinite(size).all() or size.min() <= 0:
+        if (grid := _form(raw.get_base_affine, shape)) is None:
             raise ImageError(f"{path}: the header has no voxel size; convert the image again")
+        grids = {"": grid}
         notes.append(
             "sform and qform codes are both 0: the orientation is a guess "
             "(x to the left, y to the front, z up); check the result"
         )
-    affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
-    if len(coded) - len(unusable) == 2:
-        _compare(affine, raw.get_qform(), shape, notes)
-    _check_axes(affine, path, notes)
-    return affine
+    grid = next(iter(grids.values()))
+    _check_axes(grid, path, notes)
+    if not all(grid.matches(other, min(grid.spacing_mm) / 2) for other in grids.values()):
+        notes.append("sform and qform differ by more than half a voxel: the sform is used")
+    return grid
 
 
-def _is_usable(raw: Any, form: str) -> bool:
+def _form(read: Callable[[], Array], shape: tuple[int, int, int]) -> Grid | None:
+    """Grid by an affine of the header; None where it is not usable."""
     try:
-        affine = raw.get_sform() if form == "sform" else raw.get_qform()
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
-        return False
-    if not np.isfinite(affine).all():
-        return False
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
+        return Grid(shape, read())
+    except (HeaderDataError, ValueError, GeometryError):
+        return None
 
 
-def _compare(sform: Matrix, qform: Matrix, shape: tuple[int, int, int], notes: list[str]) -> None:
-    """Note a disagreement of the two forms of more than half a voxel at a corner."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    apart_mm = float(np.linalg.norm(((sform - qform) @ corners)[:3], axis=0).max())
-    if apart_mm > np.linalg.norm(sform[:3, :3], axis=0).min() / 2:
-        notes.append(f"sform and qform differ by up to {apart_mm:.1f} mm: the sform is used")
-
-
-def _check_axes(affine: Matrix, path: Path, notes: list[str]) -> None:
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+def _check_axes(grid: Grid, path: Path, notes: list[str]) -> None:
+    spacing = np.array(grid.spacing_mm)
     if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
         sizes = " × ".join(f"{size:g}" for size in spacing)
         raise ImageError(f"{path}: voxels of {sizes} mm; check the units in the header")
-    directions = affine[:3, :3] / spacing
+    directions = grid.affine[:3, :3] / spacing
     shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    degrees = math.degrees(math.asin(min(shear, 1)))
     if shear > SHEAR_REFUSED:
         raise ImageError(
-            f"{path}: the voxel axes are {math.degrees(math.asin(min(shear, 1))):.0f}° off a right "
-            "angle; resample the image to a grid that is not sheared"
+            f"{path}: the voxel axes are {degrees:.0f}° off a right angle; resample the image to a "
+            "grid that is not sheared"
         )
     if shear > SHEAR_WARNED:
         notes.append(
-            f"the voxel axes are {math.degrees(math.asin(shear)):.0f}° off a right angle: "
-            "lengths in mm are approximate"
+            f"the voxel axes are {degrees:.0f}° off a right angle: lengths in mm are approximate"
         )
 
 

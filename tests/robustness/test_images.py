@@ -378,7 +378,7 @@ def test_the_sform_wins_and_a_disagreement_that_matters_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=5))
-    scan = accepted(path, caplog, "differ by up to 5.0 mm: the sform is used")
+    scan = accepted(path, caplog, "differ by more than half a voxel: the sform is used")
     assert np.array_equal(scan.grid.affine, AFFINE)
 
 
