@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -17,10 +16,12 @@ from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.errors import BundleError, OutputError
 
 Info = Callable[..., BundleInfo]
+Put = Callable[..., store.Bundle]
+Shelves = dict[str, Path]
 
 
 @pytest.fixture
-def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelves:
     """Three empty search folders in the places of the real ones."""
     folders = {name: tmp_path / name for name in ("package", "given", "home")}
     for folder in folders.values():
@@ -33,9 +34,7 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 @pytest.fixture
-def put(
-    network: bytes, weights: bytes, make_info: Info, tmp_path: Path
-) -> Callable[..., store.Bundle]:
+def put(network: bytes, weights: bytes, make_info: Info, tmp_path: Path) -> Put:
     """Save a bundle in a folder, threshold at will; one of the package is copied there."""
 
     def save(folder: Path, threshold: float = 0.5, overwrite: bool = False) -> store.Bundle:
@@ -49,31 +48,25 @@ def put(
     return save
 
 
-def test_a_saved_bundle_is_loaded_as_it_was(bundle: store.Bundle) -> None:
+def test_a_saved_bundle_is_five_files_that_are_loaded_as_they_were(bundle: store.Bundle) -> None:
     loaded = store.load(bundle.folder)
-    assert (loaded.info, loaded.network, loaded.weights) == (
-        bundle.info,
-        bundle.network,
-        bundle.weights,
-    )
-
-
-def test_saving_writes_the_five_files_and_nothing_else(bundle: store.Bundle) -> None:
+    for name in ("info", "network", "weights"):
+        assert getattr(loaded, name) == getattr(bundle, name)
     assert {path.name for path in bundle.folder.iterdir()} == set(check.MAX_BYTES)
     assert {path.name for path in bundle.folder.parent.iterdir()} == {"tiny", store.LOCK}
+    assert f"{bundle.sha256}  model.onnx\n" in (bundle.folder / check.MANIFEST).read_text()
+    assert "b'" not in repr(bundle)  # the weights are not shown
 
 
-def test_saving_twice_gives_the_same_bytes(
-    put: Callable[..., store.Bundle], tmp_path: Path
-) -> None:
-    put(tmp_path / "one" / "tiny")
-    put(tmp_path / "two" / "tiny")
+def test_saving_twice_gives_the_same_bytes(put: Put, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        put(tmp_path / name / "tiny")
     one = check.read_files(tmp_path / "one" / "tiny")
     assert one == check.read_files(tmp_path / "two" / "tiny")
 
 
 def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
-    put: Callable[..., store.Bundle], make_info: Info, tmp_path: Path
+    put: Put, make_info: Info, tmp_path: Path
 ) -> None:
     one = put(tmp_path / "one")
     other = put(tmp_path / "other", threshold=0.3)
@@ -84,50 +77,35 @@ def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
     assert store.Bundle(info, one.network).pmap_sha256 != one.pmap_sha256
 
 
-def test_a_retuned_bundle_replaces_the_former(
-    put: Callable[..., store.Bundle], tmp_path: Path
+def test_a_bundle_is_replaced_where_it_is_asked_for_and_an_empty_folder_is_taken(
+    put: Put, tmp_path: Path
 ) -> None:
-    put(tmp_path / "tiny")
-    put(tmp_path / "tiny", threshold=0.3, overwrite=True)
-    loaded = store.load(tmp_path / "tiny")
-    assert loaded.threshold == 0.3
-
-
-def test_a_bundle_is_not_replaced_unasked(put: Callable[..., store.Bundle], tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
     put(tmp_path / "tiny")
     with pytest.raises(BundleError, match="exists"):
         put(tmp_path / "tiny", threshold=0.3)
     assert store.load(tmp_path / "tiny").threshold == 0.5
+    put(tmp_path / "tiny", threshold=0.3, overwrite=True)
+    assert store.load(tmp_path / "tiny").threshold == 0.3
 
 
-def test_a_folder_with_other_files_is_never_replaced(
-    put: Callable[..., store.Bundle], tmp_path: Path
+def test_a_folder_with_other_files_or_behind_a_link_is_never_replaced(
+    put: Put, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "thesis.tex").touch()
     with pytest.raises(BundleError, match=r"thesis\.tex"):
         put(tmp_path / "tiny", overwrite=True)
     assert (tmp_path / "tiny" / "thesis.tex").exists()
-
-
-def test_a_folder_behind_a_link_is_not_replaced(
-    put: Callable[..., store.Bundle], tmp_path: Path
-) -> None:
     put(tmp_path / "real")
-    (tmp_path / "tiny").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(BundleError, match="not a folder"):
-        put(tmp_path / "tiny", overwrite=True)
-
-
-def test_an_empty_folder_is_filled(put: Callable[..., store.Bundle], tmp_path: Path) -> None:
-    (tmp_path / "tiny").mkdir()
-    put(tmp_path / "tiny")
-    assert store.load(tmp_path / "tiny").name == "tiny"
+        put(tmp_path / "link", overwrite=True)
 
 
 @pytest.mark.parametrize("by_link", [False, True])
 def test_a_bundle_in_the_package_is_never_written(
-    by_link: bool, put: Callable[..., store.Bundle], shelves: dict[str, Path]
+    by_link: bool, put: Put, shelves: Shelves
 ) -> None:
     put(shelves["package"] / "a", 0.4)
     folder = shelves["package"] / "a"
@@ -158,69 +136,48 @@ def test_a_network_that_is_refused_is_not_saved(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("fails", ["fsync", "rename"])
 def test_a_write_that_fails_leaves_the_former_bundle(
-    put: Callable[..., store.Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: str, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "tiny")
+    rename = Path.rename
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    def refuse(self: Path, target: Path) -> Path:
+        return full(0) if self.name.endswith(".new") else rename(self, target)
+
+    monkeypatch.setattr(*((os, "fsync", full) if fails == "fsync" else (Path, "rename", refuse)))
     with pytest.raises(OutputError, match="No space left"):
         put(tmp_path / "tiny", threshold=0.3, overwrite=True)
     assert store.load(tmp_path / "tiny").threshold == 0.5
     assert {path.name for path in tmp_path.iterdir()} == {"tiny", store.LOCK}
 
 
-def test_a_rename_that_fails_brings_the_former_bundle_back(
-    put: Callable[..., store.Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path / "tiny")
-    rename = Path.rename
-
-    def refuse(self: Path, target: Path) -> Path:
-        if self.name.endswith(".new"):
-            raise OSError(5, "Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match="Input/output"):
-        put(tmp_path / "tiny", threshold=0.3, overwrite=True)
-    assert store.load(tmp_path / "tiny").threshold == 0.5
-
-
-def test_a_writer_puts_back_what_a_killed_one_set_aside(
-    put: Callable[..., store.Bundle], tmp_path: Path
+def test_what_a_killed_writer_set_aside_is_said_and_put_back_by_the_next(
+    put: Put, tmp_path: Path
 ) -> None:
     put(tmp_path / "tiny")
     (tmp_path / "tiny").rename(tmp_path / ".tiny.previous")
     (tmp_path / ".tiny.new").mkdir()
+    with pytest.raises(BundleError, match=r"rename \.tiny\.previous"):
+        store.load(tmp_path / "tiny")
     with pytest.raises(BundleError, match="exists"):
         put(tmp_path / "tiny", threshold=0.3)
     assert store.load(tmp_path / "tiny").threshold == 0.5
-    assert not (tmp_path / ".tiny.previous").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", store.LOCK}
 
 
-def test_a_reader_says_what_a_killed_writer_set_aside(
-    put: Callable[..., store.Bundle], tmp_path: Path
-) -> None:
-    put(tmp_path / "tiny")
-    (tmp_path / "tiny").rename(tmp_path / ".tiny.previous")
-    with pytest.raises(BundleError, match=r"rename \.tiny\.previous"):
-        store.load(tmp_path / "tiny")
-
-
-def test_a_folder_that_cannot_be_written_is_said(
-    put: Callable[..., store.Bundle], tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_written_is_said(put: Put, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         put(tmp_path / "file" / "tiny")
 
 
 def test_a_writer_waits_for_another_and_gives_up(
-    put: Callable[..., store.Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
     with (
@@ -239,9 +196,7 @@ for _ in range(20):
 """
 
 
-def test_two_writers_and_a_reader_never_meet_half_a_bundle(
-    tmp_path: Path, put: Callable[..., store.Bundle]
-) -> None:
+def test_two_writers_and_a_reader_never_meet_half_a_bundle(tmp_path: Path, put: Put) -> None:
     folder = tmp_path / "shelf" / "tiny"
     sources = [tmp_path / source / "tiny" for source in ("a", "b")]
     for source, threshold in zip(sources, (0.2, 0.4), strict=True):
@@ -262,7 +217,7 @@ def test_two_writers_and_a_reader_never_meet_half_a_bundle(
 
 
 def test_names_are_found_in_the_package_then_the_variable_then_home(
-    shelves: dict[str, Path], put: Callable[..., store.Bundle]
+    shelves: Shelves, put: Put
 ) -> None:
     put(shelves["home"] / "a", 0.3)
     assert store.load("a").threshold == 0.3
@@ -272,65 +227,38 @@ def test_names_are_found_in_the_package_then_the_variable_then_home(
     assert store.load("a").threshold == 0.1
 
 
-def test_a_name_means_the_same_bundle_in_every_folder(
-    shelves: dict[str, Path],
-    put: Callable[..., store.Bundle],
+def test_a_name_means_the_same_bundle_in_every_folder_and_one_here_where_it_is_unknown(
+    shelves: Shelves,
+    put: Put,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    for name in "ab":
+        put(tmp_path / "work" / name, 0.9)
     put(shelves["package"] / "a", 0.1)
-    put(tmp_path / "work" / "a", 0.9)
+    put(shelves["package"] / "c", 0.2)
+    (tmp_path / "work" / "c").mkdir()  # no bundle: it does not hide the name
     monkeypatch.chdir(tmp_path / "work")
     assert store.load("a").threshold == 0.1
     assert "which is ./a" in caplog.text
     assert store.load("./a").threshold == 0.9
+    assert store.load("b").threshold == 0.9
+    assert store.load("c").threshold == 0.2
 
 
-def test_a_folder_here_needs_no_path_where_no_bundle_has_its_name(
-    put: Callable[..., store.Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path / "work" / "a", 0.9)
-    monkeypatch.chdir(tmp_path / "work")
-    assert store.load("a").threshold == 0.9
-
-
-def test_the_variable_holds_several_folders(
-    shelves: dict[str, Path],
-    put: Callable[..., store.Bundle],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_variable_holds_several_folders_and_what_is_no_bundle_is_left_out(
+    shelves: Shelves, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "x" / "a")
     put(tmp_path / "y" / "b")
+    (tmp_path / "y" / "notes").mkdir()
+    (tmp_path / "y" / "readme.txt").touch()
     monkeypatch.setenv(store.VARIABLE, f"{tmp_path / 'x'}{os.pathsep}{tmp_path / 'y'}")
     assert store.available() == {"a": tmp_path / "x" / "a", "b": tmp_path / "y" / "b"}
 
 
-def test_a_folder_of_that_name_without_a_bundle_does_not_hide_the_name(
-    shelves: dict[str, Path],
-    put: Callable[..., store.Bundle],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    put(shelves["package"] / "a")
-    (tmp_path / "work" / "a").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "work")
-    assert store.find("a") == shelves["package"] / "a"
-
-
-def test_available_leaves_out_what_is_not_a_bundle(
-    shelves: dict[str, Path], put: Callable[..., store.Bundle]
-) -> None:
-    put(shelves["given"] / "a")
-    (shelves["given"] / "notes").mkdir()
-    (shelves["given"] / "readme.txt").touch()
-    assert list(store.available()) == ["a"]
-
-
-def test_an_unknown_name_lists_those_found_and_the_closest(
-    shelves: dict[str, Path], put: Callable[..., store.Bundle]
-) -> None:
+def test_an_unknown_name_lists_those_found_and_the_closest(shelves: Shelves, put: Put) -> None:
     put(shelves["package"] / "tversky")
     put(shelves["given"] / "dice")
     with pytest.raises(BundleError, match=r"did you mean tversky\? found: dice, tversky"):
@@ -344,27 +272,17 @@ def test_an_unknown_name_lists_those_found_and_the_closest(
         ("no/such/folder", "no such folder"),
         ("x" * 5000, "cannot be read"),
         ("a\0b", "no bundle is named"),
+        ("{folder}", r"holds no bundle\.json"),
+        ("{folder}/tiny.zip", r"sct_lesion_bundle import tiny\.zip"),
+        ("sct", "not a bundle on disk"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused(shelves: dict[str, Path], name: str, words: str) -> None:
-    with pytest.raises(BundleError, match=words):
-        store.load(name)
-
-
-def test_a_folder_without_bundle_json_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"holds no bundle\.json"):
-        store.load(tmp_path)
-
-
-def test_the_model_of_sct_is_said_not_to_be_a_bundle_on_disk(shelves: dict[str, Path]) -> None:
-    with pytest.raises(BundleError, match="not a bundle on disk"):
-        store.load("sct")
-
-
-def test_an_archive_is_to_be_imported_first(tmp_path: Path) -> None:
+def test_a_name_that_is_none_of_a_bundle_is_refused(
+    shelves: Shelves, tmp_path: Path, name: str, words: str
+) -> None:
     (tmp_path / "tiny.zip").touch()
-    with pytest.raises(BundleError, match=r"sct_lesion_bundle import tiny\.zip"):
-        store.load(tmp_path / "tiny.zip")
+    with pytest.raises(BundleError, match=words):
+        store.load(name.format(folder=tmp_path))
 
 
 def test_a_renamed_folder_is_warned_of(
@@ -373,23 +291,3 @@ def test_a_renamed_folder_is_warned_of(
     other = bundle.folder.rename(bundle.folder.parent / "other")
     assert store.load(other).name == "tiny"
     assert "the bundle in the folder 'other' is named 'tiny'" in caplog.text
-
-
-def test_the_hash_of_a_bundle_is_that_of_its_network(bundle: store.Bundle) -> None:
-    manifest = (bundle.folder / check.MANIFEST).read_text()
-    assert f"{bundle.sha256}  model.onnx\n" in manifest
-
-
-def test_showing_a_bundle_does_not_show_its_weights(bundle: store.Bundle) -> None:
-    assert "b'" not in repr(bundle)
-
-
-def test_a_loaded_network_runs(bundle: store.Bundle) -> None:
-    runtime: Any = pytest.importorskip("onnxruntime")
-    import numpy as np
-
-    session = runtime.InferenceSession(bundle.network, providers=["CPUExecutionProvider"])
-    (out,) = session.run(None, {"patches": np.zeros((1, 1, 8, 8, 8), np.float32)})
-    # sigmoid(0) everywhere
-    assert out.shape == (1, 1, 8, 8, 8)
-    assert (out == 0.5).all()
