@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.metrics import PRESETS, Preset
-
-if TYPE_CHECKING:  # scipy.stats comes with it, which segmenting does without
-    from sct_lesion_losses.metrics.scores import ScanScore
 
 UNKNOWN = "n/a"  # a missing value, as in BIDS tables
 
@@ -20,20 +18,23 @@ UNKNOWN = "n/a"  # a missing value, as in BIDS tables
 class Column:
     """A column: its name, what it holds, the value of a row, its units and its format.
 
-    A value that is None or NaN is written as n/a, without a format in full digits.
+    The value is an attribute of the row, or of one of its attributes, or follows from the row. One
+    that is None, NaN or empty is written as n/a; without a format a number has its full digits.
     """
 
     name: str
     description: str
-    value: Callable[[Any], str | int | float | None]
+    value: str | Callable[[Any], Any]
     units: str = ""
     form: str = ""
 
     def text(self, row: Any) -> str:
         """Write the value of a row."""
-        value = self.value(row)
-        if value is None or value != value:
+        value = attrgetter(self.value)(row) if isinstance(self.value, str) else self.value(row)
+        if value is None or value == "" or value != value:
             return UNKNOWN
+        if isinstance(value, bool):
+            value = int(value)
         return " ".join(format(value, self.form).split())
 
 
@@ -111,89 +112,70 @@ _NOTHING = f"0 where nothing is predicted, {_NONE}"
 
 def of_scans(versions: Mapping[str, str]) -> tuple[Column, ...]:
     """Columns of the scores of every scan; `versions` are those of the models by their names."""
-
-    def version(row: ScanScore) -> str:
-        return versions[row.bundle]
-
     return (
-        Column("scan", "Name of the scan", lambda r: r.scan),
-        Column("subject", "Whose scan it is", lambda r: r.subject),
-        Column("site", "Where it was made", lambda r: r.site or None),
-        Column("bundle", "Model", lambda r: r.bundle),
-        Column("version", "Version of the model", version),
-        Column("threshold", _THRESHOLD, lambda r: r.threshold),
-        Column("tuned", _TUNED, lambda r: int(r.tuned)),
-        Column("preset", "Rule of lesion-wise scores", lambda r: r.lesions.preset.name),
-        Column("truth_vox", "Lesion in the manual mask", lambda r: r.voxels.n_truth, "voxels"),
-        Column("predicted_vox", "Lesion by the model", lambda r: r.voxels.n_predicted, "voxels"),
-        Column("tp_vox", "True positive", lambda r: r.voxels.tp, "voxels"),
-        Column("fp_vox", "False positive", lambda r: r.voxels.fp, "voxels"),
-        Column("fn_vox", "False negative", lambda r: r.voxels.fn, "voxels"),
-        Column("v_sensitivity", f"TP / (TP + FN); {_NONE}", lambda r: r.voxels.sensitivity),
-        Column("v_precision", f"TP / (TP + FP); {_NOTHING}", lambda r: r.voxels.precision),
-        Column("v_f1", f"2TP / (2TP + FP + FN); {_NONE}", lambda r: r.voxels.f1),
-        Column("truth_lesions", "Lesions of the manual mask", lambda r: r.lesions.n_truth),
-        Column("predicted_lesions", "Predicted lesions", lambda r: r.lesions.n_predicted),
+        Column("scan", "Name of the scan", "scan"),
+        Column("subject", "Whose scan it is", "subject"),
+        Column("site", "Where it was made", "site"),
+        Column("bundle", "Model", "bundle"),
+        Column("version", "Version of the model", lambda row: versions[row.bundle]),
+        Column("threshold", _THRESHOLD, "threshold"),
+        Column("tuned", _TUNED, "tuned"),
+        Column("preset", "Rule of lesion-wise scores", "lesions.preset.name"),
+        Column("truth_vox", "Lesion in the manual mask", "voxels.n_truth", "voxels"),
+        Column("predicted_vox", "Lesion by the model", "voxels.n_predicted", "voxels"),
+        Column("tp_vox", "True positive", "voxels.tp", "voxels"),
+        Column("fp_vox", "False positive", "voxels.fp", "voxels"),
+        Column("fn_vox", "False negative", "voxels.fn", "voxels"),
+        Column("v_sensitivity", f"TP / (TP + FN); {_NONE}", "voxels.sensitivity"),
+        Column("v_precision", f"TP / (TP + FP); {_NOTHING}", "voxels.precision"),
+        Column("v_f1", f"2TP / (2TP + FP + FN); {_NONE}", "voxels.f1"),
+        Column("truth_lesions", "Lesions of the manual mask", "lesions.n_truth"),
+        Column("predicted_lesions", "Predicted lesions", "lesions.n_predicted"),
+        Column("detected_lesions", "Lesions of the manual mask detected", "lesions.detected"),
+        Column("correct_lesions", "Predicted lesions correct", "lesions.correct"),
         Column(
-            "detected_lesions", "Lesions of the manual mask detected", lambda r: r.lesions.detected
-        ),
-        Column("correct_lesions", "Predicted lesions correct", lambda r: r.lesions.correct),
-        Column(
-            "l_sensitivity",
-            f"detected_lesions / truth_lesions; {_NONE}",
-            lambda r: r.lesions.sensitivity,
+            "l_sensitivity", f"detected_lesions / truth_lesions; {_NONE}", "lesions.sensitivity"
         ),
         Column(
-            "l_precision",
-            f"correct_lesions / predicted_lesions; {_NOTHING}",
-            lambda r: r.lesions.precision,
+            "l_precision", f"correct_lesions / predicted_lesions; {_NOTHING}", "lesions.precision"
         ),
-        Column(
-            "l_f1",
-            f"Harmonic mean of l_sensitivity and l_precision; {_NONE}",
-            lambda r: r.lesions.f1,
-        ),
-        Column("truth_mm3", "Volume of the manual mask", lambda r: r.lesions.truth_mm3, "mm^3"),
-        Column(
-            "predicted_mm3",
-            "Volume of the model's mask",
-            lambda r: r.lesions.predicted_mm3,
-            "mm^3",
-        ),
+        Column("l_f1", f"Harmonic mean of l_sensitivity and l_precision; {_NONE}", "lesions.f1"),
+        Column("truth_mm3", "Volume of the manual mask", "lesions.truth_mm3", "mm^3"),
+        Column("predicted_mm3", "Volume of the model's mask", "lesions.predicted_mm3", "mm^3"),
     )
 
 
 TRUTH_LESIONS = (  # of a `TruthLesion`
-    Column("scan", "Name of the scan", lambda r: r.scan),
-    Column("subject", "Whose scan it is", lambda r: r.subject),
-    Column("bundle", "Model", lambda r: r.bundle),
-    Column("threshold", _THRESHOLD, lambda r: r.threshold),
-    Column("tuned", _TUNED, lambda r: int(r.tuned)),
-    Column("preset", "Rule by which lesions are detected", lambda r: r.preset),
-    Column("lesion", "Number in the manual mask, 1 for the largest", lambda r: r.label),
-    Column("volume_mm3", "Volume in the manual mask", lambda r: r.volume_mm3, "mm^3"),
-    Column("detected", "1: the model detects it; 0: not", lambda r: int(r.detected)),
+    Column("scan", "Name of the scan", "scan"),
+    Column("subject", "Whose scan it is", "subject"),
+    Column("bundle", "Model", "bundle"),
+    Column("threshold", _THRESHOLD, "threshold"),
+    Column("tuned", _TUNED, "tuned"),
+    Column("preset", "Rule by which lesions are detected", "preset"),
+    Column("lesion", "Number in the manual mask, 1 for the largest", "label"),
+    Column("volume_mm3", "Volume in the manual mask", "volume_mm3", "mm^3"),
+    Column("detected", "1: the model detects it; 0: not", "detected"),
 )
 
 PREDICTED_LESIONS = (  # of a `MeasuredLesion`
-    Column("lesion", "Number in the labelled mask, 1 for the largest", lambda r: r.label),
-    Column("volume_mm3", "Volume", lambda r: r.volume_mm3, "mm^3", ".3f"),
+    Column("lesion", "Number in the labelled mask, 1 for the largest", "label"),
+    Column("volume_mm3", "Volume", "volume_mm3", "mm^3", ".3f"),
     Column(
         "length_mm",
         "Extent along the image axis nearest to superior-inferior, whole voxels",
-        lambda r: r.length_mm,
+        "length_mm",
         "mm",
         ".3f",
     ),
     Column("x_mm", "Centre, world x, to the right", lambda r: r.centre_mm[0], "mm", ".3f"),
     Column("y_mm", "Centre, world y, to the front", lambda r: r.centre_mm[1], "mm", ".3f"),
     Column("z_mm", "Centre, world z, upwards", lambda r: r.centre_mm[2], "mm", ".3f"),
-    Column("mean_p", "Mean probability inside", lambda r: r.mean_probability, form=".4f"),
-    Column("highest_p", "Highest probability inside", lambda r: r.highest_probability, form=".4f"),
+    Column("mean_p", "Mean probability inside", "mean_probability", form=".4f"),
+    Column("highest_p", "Highest probability inside", "highest_probability", form=".4f"),
     Column(
         "vanishes_above",
         "Highest decision threshold at which a voxel of the lesion is left, in full digits",
-        lambda r: r.highest_probability,
+        "highest_probability",
         form=".9g",  # brings a float32 back exactly, so that -thr with this value still keeps it
     ),
 )

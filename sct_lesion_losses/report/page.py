@@ -20,7 +20,6 @@ from sct_lesion_losses.report.tables import (
     Columns,
     Table,
     frame,
-    rows_of,
     threshold_text,
 )
 
@@ -94,7 +93,6 @@ def html(
         alerts=[without_folders(alert) for alert in alerts],
         sections=sections,
         pictures=pictures(folders),
-        rows_of=rows_of,
     )
 
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,11 +40,9 @@ try:
 except ImportError as error:  # raised before any work: the flows import this module first
     raise OutputError("tables need pandas: pip install 'sct_lesion_losses[report]'") from error
 
-PATIENT = ("P-sensitivity", "P-specificity")
 SIZES_MM3 = {"under 30": (0, 30), "30 to 100": (30, 100), "100 or more": (100, math.inf)}
 NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
 _TESTS = "two-sided Wilcoxon signed-rank tests on the same scans, p corrected by Holm over"
-_EMPTY: Mapping[str, str] = MappingProxyType({})
 
 # Threshold, V-F1, L-F1, P-sensitivity and P-specificity of the study's models on its unseen set, as
 # they are printed, by the name of the loss, and of SCT's own lesion model.
@@ -139,11 +136,6 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def rows_of(part: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Rows of a part of a table."""
-    return list(part.itertuples(index=False, name=None))
-
-
 def tsv(table: Table) -> str:
     """Header, rows and footer, separated by tabs; a bold cell ends in ``*``.
 
@@ -178,7 +170,7 @@ def markdown(table: Table) -> str:
         plain = _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
         return f"**{plain}**" if isinstance(text, Strong) else plain
 
-    rows = [tuple(table.body.columns), *rows_of(table.body), *rows_of(table.footer)]
+    rows = [[*table.body.columns], *table.body.values.tolist(), *table.footer.values.tolist()]
     lines = [[escaped(text) for text in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
@@ -200,7 +192,7 @@ def latex(table: Table) -> str:
 
     header, body, footer = (
         [" & ".join(map(typeset, row)) + r" \\" for row in rows]
-        for rows in ([tuple(table.body.columns)], rows_of(table.body), rows_of(table.footer))
+        for rows in ([table.body.columns], table.body.values, table.footer.values)
     )
     lines = [
         r"\begin{table}",
@@ -247,7 +239,7 @@ def _known(scans: Iterable[ScanScore]) -> list[ScanScore]:
 def study(
     rows: Sequence[ScanScore],
     lesions: Sequence[TruthLesion],
-    published: Mapping[str, str] = _EMPTY,
+    published: Mapping[str, str],
 ) -> dict[str, Table]:
     """All tables of an evaluation.
 
@@ -270,6 +262,12 @@ def study(
     half, tuned = _models(at_half), _models(at_tuned)
     compared = between_thresholds(at_half, at_tuned)
     rules = tuple(map(rule, dict.fromkeys(row.lesions.preset for row in rows)))
+    bold = {(c.second, c.measure) for c in compared if c.significant}
+    tests = sum(not math.isnan(comparison.p_holm) for comparison in compared)
+    tested = (
+        f"Bold (in TSV: *): differs from the same model at threshold 0.5, p < {ALPHA:g}; {_TESTS} "
+        f"{tests} tests. {' and '.join(_SHARES)} are not tested."
+    )
     itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
     of_patients: Columns[Scans] = {
         **_THRESHOLD,
@@ -280,7 +278,9 @@ def study(
     }
     return {
         "table1": _main("Unseen scans at threshold 0.5", half, {}, rules),
-        "table2": _tuned(tuned, compared, rules),
+        "table2": _main(
+            "Unseen scans at the tuned thresholds", tuned, _THRESHOLD, (*rules, tested), bold
+        ),
         "intervals": _intervals(half, tuned, rules),
         "thresholds": comparisons(compared, "Tuned thresholds against 0.5", (itself, *rules)),
         "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", rules),
@@ -329,20 +329,6 @@ def _main(
         *rules,
     )
     return Table(title, body, pd.DataFrame(footer, columns=body.columns, dtype=object), notes)
-
-
-def _tuned(
-    models: Mapping[tuple[str, ...], Scans], found: Sequence[Comparison], rules: Sequence[str]
-) -> Table:
-    """Table 2 of the study; what differs significantly from threshold 0.5 is set in bold."""
-    bold = {(c.second, c.measure) for c in found if c.significant}
-    tests = sum(not math.isnan(comparison.p_holm) for comparison in found)
-    note = (
-        f"Bold (in TSV: *): differs from the same model at threshold 0.5, p < {ALPHA:g}; {_TESTS} "
-        f"{tests} tests. {' and '.join(PATIENT)} are not tested."
-    )
-    title = "Unseen scans at the tuned thresholds"
-    return _main(title, models, _THRESHOLD, (*rules, note), bold)
 
 
 def _intervals(

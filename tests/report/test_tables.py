@@ -11,16 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_rows import BROAD, NAN, NARROW, bearing, lesion_free, swept
 
-from sct_lesion_losses.metrics import PRESETS, scores, statistics
+from sct_lesion_losses.metrics import PRESETS, statistics
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.metrics.scores import MEASURES, ScanScore, TruthLesion
 from sct_lesion_losses.metrics.statistics import Interval, holm, spread, wilcoxon
 from sct_lesion_losses.report import columns, tables
-from sct_lesion_losses.report.tables import Strong, Table, rows_of
+from sct_lesion_losses.report.tables import WRITERS, Strong, Table
 from sct_lesion_losses.thresholds import THRESHOLDS
 
 SCANS = 10
-WRITERS = tables.WRITERS
 
 
 def rises(*falling: int) -> list[float]:
@@ -52,15 +51,23 @@ ROWS = [
 ]
 
 
-def study(rows: list[ScanScore], name: str, *more) -> Table:
-    return tables.study(rows, [], *more)[name]
+def table(name: str, rows: list[ScanScore], published: dict[str, str] | None = None) -> Table:
+    return tables.study(rows, [], published or {})[name]
 
 
-def bold(table: Table) -> set[tuple[str, str]]:
+def texts(part: pd.DataFrame) -> list[list[str]]:
+    return part.values.tolist()
+
+
+def body(name: str, rows: list[ScanScore], **more) -> list[list[str]]:
+    return texts(table(name, rows, **more).body)
+
+
+def bold(found: Table) -> set[tuple[str, str]]:
     return {
         (line[0], name)
-        for line in (*rows_of(table.body), *rows_of(table.footer))
-        for name, text in zip(table.body.columns, line, strict=True)
+        for line in (*texts(found.body), *texts(found.footer))
+        for name, text in zip(found.body.columns, line, strict=True)
         if isinstance(text, Strong)
     }
 
@@ -69,15 +76,7 @@ def bold(table: Table) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("name", ["table1", "table2"])
 def test_the_tables_of_the_study_are_golden(testing_data: Path, name: str, ending: str) -> None:
     golden = testing_data / "tables" / f"{name}.{ending}"
-    assert WRITERS[ending](study(ROWS, name)) == golden.read_text(encoding="utf-8")
-
-
-def test_bold_is_what_the_correction_leaves() -> None:
-    assert bold(study(ROWS, "table2")) == {
-        ("focal_tversky", "V-F1"),
-        ("focal_tversky", "V-sensitivity"),
-    }
-    assert bold(study(ROWS, "table1")) == set()
+    assert WRITERS[ending](table(name, ROWS)) == golden.read_text(encoding="utf-8")
 
 
 @settings(max_examples=10)
@@ -90,49 +89,40 @@ def test_bold_follows_from_the_tests_of_all_models_together(
     p = [wilcoxon([0.4] * SCANS, [0.4 + x for x in by]).p for by in changes.values()]
     adjusted = holm(p + [1.0] * (6 if second else 0))
     expected = {("a", n) for n, q in zip(MEASURES, adjusted, strict=False) if q < 0.05}
-    assert bold(study(rows, "table2")) == expected
+    found = tables.study(rows, [], {})
+    assert bold(found["table2"]) == expected
+    assert bold(found["table1"]) == set()
 
 
 def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
-    free = [lesion_free("f", "a", at, at < 0.5) for at in (0.5, 0.3)]
-    table = study(free, "table2")
-    assert [*rows_of(table.body)[0]] == ["a", "0.3", *["n/a"] * 7, "1.00"]
-    assert [*rows_of(table.footer)[0]] == ["n", "", *["0"] * 7, "1"]
-    assert "over 0 tests" in table.notes[-1]
+    found = table("table2", [lesion_free("f", "a", at, at < 0.5) for at in (0.5, 0.3)])
+    assert texts(found.body) == [["a", "0.3", *["n/a"] * 7, "1.00"]]
+    assert texts(found.footer) == [["n", "", *["0"] * 7, "1"]]
+    assert "over 0 tests" in found.notes[-1]
 
 
-def test_one_undefined_measure_has_a_lower_n_than_the_others() -> None:
-    rows = [bearing("s1"), bearing("s2", measures={"L-F1": NAN})]
-    (numbers,) = rows_of(study(rows, "table1").footer)
-    assert [*numbers] == ["n", "2", "2", "2", "1", "2", "2", "2", "0"]
-
-
-def test_models_with_other_numbers_of_scans_have_an_n_of_their_own() -> None:
-    rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b"), bearing("s1", "c")]
-    footer = rows_of(study(rows, "table1").footer)
-    assert [line[:2] for line in footer] == [("n (a, c)", "1"), ("n (b)", "2")]
+def test_numbers_of_scans_are_those_of_each_measure_and_of_the_models_alike() -> None:
+    rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b", measures={"L-F1": NAN})]
+    rows.append(bearing("s1", "c"))
+    assert texts(table("table1", rows).footer) == [
+        ["n (a, c)", *["1"] * 7, "0"],
+        ["n (b)", "2", "2", "2", "1", "2", "2", "2", "0"],
+    ]
 
 
 def test_without_rows_every_table_is_its_header() -> None:
-    for table in tables.study([], []).values():
-        assert len(table.body) == len(table.footer) == 0
+    for found in tables.study([], [], {}).values():
+        assert len(found.body) == len(found.footer) == 0
         for write in WRITERS.values():
-            assert table.body.columns[1] in write(table)
+            assert found.body.columns[1] in write(found)
 
 
 def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
     lesions = [TruthLesion("s1", "s1", "focal_tversky", 0.15, True, "paper", 1, 50.0, True)]
-    found = tables.study(ROWS[: len(ROWS) // 2], lesions)
-    assert rows_of(found.pop("models").body) == []
-    assert {name: len(table.body) for name, table in found.items()} == {
-        "table1": 1,
-        "table2": 1,
-        "intervals": 2,
-        "thresholds": 6,
-        "patients": 1,
-        "sites": 1,
-        "lesion_sizes": 3,
-        "published": 1,
+    found = tables.study(ROWS[: len(ROWS) // 2], lesions, {})
+    assert {name: len(one.body) for name, one in found.items()} == {
+        **{"table1": 1, "table2": 1, "intervals": 2, "thresholds": 6, "models": 0},
+        **{"patients": 1, "sites": 1, "lesion_sizes": 3, "published": 1},
     }
 
 
@@ -142,30 +132,22 @@ def test_every_table_names_the_lesion_preset_with_its_numbers(preset: str) -> No
         dataclasses.replace(row, lesions=dataclasses.replace(row.lesions, preset=PRESETS[preset]))
         for row in ROWS
     ]
-    for name, table in tables.study(scored, []).items():
-        assert table.notes.count(columns.rule(PRESETS[preset])) == 1, name
+    for name, found in tables.study(scored, [], {}).items():
+        assert found.notes.count(columns.rule(PRESETS[preset])) == 1, name
 
 
-def test_the_table_of_thresholds_says_what_is_not_tested() -> None:
-    found = tables.study([*ROWS, *evaluated("own", 0.5, {})], [])["thresholds"]
-    assert [line[-1] for line in rows_of(found.body) if line[1] == "own"] == ["n/a"] * 6
-    assert any("tuned to 0.5 is not tested against itself" in note for note in found.notes)
-    assert found.body["p (Holm)"][1] == "0.0430"  # as without that model
-
-
-def test_a_comparison_says_all_of_its_numbers() -> None:
-    found = tables.study(ROWS, [])
-    texts = [*rows_of(found["thresholds"].body)[1]]
-    assert texts[:6] == ["V-sensitivity", "focal_tversky", "0.5", "focal_tversky", "0.15", "10"]
-    assert texts[6].startswith("+0.11 (+0.0")  # of -0.02, 0.04, ... 0.20: between 0.10 and 0.12
-    # The smallest of the ranks 1 to 10 falls: r = (54 - 1) / 55.
-    assert texts[7:] == ["10", "1", "+0.96", "0.0039", "0.0430"]
-    assert [isinstance(text, Strong) for text in found["thresholds"].body["p (Holm)"]] == [
-        True,
-        True,
-    ] + [False] * 10
-    models = rows_of(found["models"].body)
-    assert [(line[0], line[1], line[3]) for line in models] == [
+def test_a_comparison_says_all_of_its_numbers_and_what_is_not_tested() -> None:
+    found = tables.study([*ROWS, *evaluated("own", 0.5, {})], [], {})
+    lines = texts(found["thresholds"].body)
+    assert lines[1][:6] == ["V-sensitivity", "focal_tversky", "0.5", "focal_tversky", "0.15", "10"]
+    assert lines[1][6].startswith("+0.11 (+0.0")  # of -0.02, 0.04, ... 0.20: from 0.10 to 0.12
+    # The smallest of the ranks 1 to 10 falls: r = (54 - 1) / 55. Corrected as without "own".
+    assert lines[1][7:] == ["10", "1", "+0.96", "0.0039", "0.0430"]
+    assert [isinstance(line[-1], Strong) for line in lines] == [True, True] + [False] * 16
+    assert [line[-1] for line in lines if line[1] == "own"] == ["n/a"] * 6
+    assert any("is not tested against itself" in note for note in found["thresholds"].notes)
+    models = texts(found["models"].body)
+    assert [(line[0], line[1], line[3]) for line in models[:2]] == [
         ("V-F1", "focal_tversky", "sct"),
         ("L-F1", "focal_tversky", "sct"),
     ]
@@ -173,23 +155,32 @@ def test_a_comparison_says_all_of_its_numbers() -> None:
 
 def test_published_values_stand_beside_the_measured() -> None:
     rows = [*ROWS, *evaluated("own", 0.3, {}), *evaluated("mine", 0.3, {})]
-    found = study(rows, "published", {"mine": "tversky"})
-    texts = {line[0]: [*line[1:]] for line in rows_of(found.body)}
-    assert texts["focal_tversky"] == [
+    found = table("published", rows, {"mine": "tversky"})
+    assert [*found.body.columns[3:5]] == ["V-F1", "V-F1, published"]
+    lines = {line[0]: line[1:] for line in texts(found.body)}
+    assert lines["focal_tversky"] == [
         *("0.15", "0.15", "0.51", "0.31", "0.40", "0.26", "0.50", "0.65", "0.50", "0.22")
     ]
-    assert texts["mine"][1::2] == ["0.3", "0.41", "0.40", "0.65", "0.26"]
-    assert texts["own"][1::2] == ["n/a"] * 5
-    assert found.body.columns.is_unique
-    assert [*found.body.columns[3:5]] == ["V-F1", "V-F1, published"]
+    assert lines["mine"][1::2] == ["0.3", "0.41", "0.40", "0.65", "0.26"]
+    assert lines["own"][1::2] == ["n/a"] * 5
+
+
+def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_lesion_free() -> None:
+    shares = {f"{k / 46:.2f}" for k in range(47)}  # of the 46 unseen scans without lesions
+    for threshold, *_, specificity in tables.PUBLISHED.values():
+        assert float(threshold) in THRESHOLDS
+        assert specificity in shares
+    assert set(tables.PUBLISHED) == {
+        *("bce", "combo", "dice", "focal_tversky", "generalized_dice", "log_cosh_dice", "sct"),
+        "tversky",
+    }
 
 
 def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> None:
     free = [lesion_free("f", "free", 0.5, True)]
     rule = [bearing("s", "sct as shipped", None, True)]
     rows = [*swept("dice", BROAD, 0.35), *swept("bce", NARROW, 0.3), *free, *rule]
-    found = [[*line] for line in rows_of(tables.over_thresholds(rows).body)]
-    assert found == [
+    assert texts(tables.over_thresholds(rows).body) == [
         ["dice", "0.5", "0.50", "0.2 to 0.8", "0.60", "0.35"],
         ["bce", "0.3", "0.40", "0.3", "0.00", "0.3"],
     ]
@@ -208,27 +199,12 @@ def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, fl
     assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
 
 
-def texts(table: Table) -> list[list[str]]:
-    return [[*line] for line in rows_of(table.body)]
-
-
-def lesion(
-    label: int, volume_mm3: float, detected: bool, bundle: str = "a", tuned: bool = True
-) -> TruthLesion:
-    return TruthLesion("s1", f"p{label}", bundle, 0.3, tuned, "paper", label, volume_mm3, detected)
-
-
 def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:
     rows = [bearing(f"s{k}", "a", 0.3, True, detected=int(k < 15)) for k in range(26)]
     rows += [lesion_free("f", "a", 0.3, True), lesion_free("g", "a", 0.3, True, n_predicted=2)]
-    found = study(rows, "patients")
-    assert texts(found) == [
-        [
-            *("a", "0.3", "0.58 (0.39 to 0.74)", "1.00 (0.87 to 1.00)", "0.50 (0.09 to 0.91)"),
-            *("26", "2"),
-        ]
-    ]
-    assert "by the preset paper" in found.notes[-1]
+    (line,) = body("patients", rows)
+    assert line[2:5] == ["0.58 (0.39 to 0.74)", "1.00 (0.87 to 1.00)", "0.50 (0.09 to 0.91)"]
+    assert [*line[:2], *line[5:]] == ["a", "0.3", "26", "2"]
 
 
 def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
@@ -240,27 +216,28 @@ def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
         bearing("s2", "b", 0.5, True, {"V-F1": 0.6}, site="Lyon"),
     ]
     # Of 0.6 and 0.8: median and mean 0.7, deviation 0.2 / sqrt(2).
-    assert texts(study(rows, "sites")) == [
+    one = ["0.40 (0.40±n/a)", "n/a", "1.00", "n/a", "1", "0"]
+    assert body("sites", rows) == [
         ["Basel", "a", "0.3", "n/a", "n/a", "n/a", "n/a", "n/a", "1.00", "0", "1"],
         [
             *("Lyon", "a", "0.3", "0.70 (0.70±0.14)", "0.60 to 0.80"),
             *("0.40 (0.40±0.00)", "0.40 to 0.40", "0.50", "n/a", "2", "0"),
         ],
-        [
-            *("Lyon", "b", "0.5", "0.60 (0.60±n/a)", "n/a"),
-            *("0.40 (0.40±n/a)", "n/a", "1.00", "n/a", "1", "0"),
-        ],
-        [
-            *("n/a", "a", "0.3", "0.20 (0.20±n/a)", "n/a"),
-            *("0.40 (0.40±n/a)", "n/a", "1.00", "n/a", "1", "0"),
-        ],
+        ["Lyon", "b", "0.5", "0.60 (0.60±n/a)", "n/a", *one],
+        ["n/a", "a", "0.3", "0.20 (0.20±n/a)", "n/a", *one],
     ]
 
 
 def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
+    def lesion(
+        label: int, volume_mm3: float, detected: bool, bundle: str = "a", tuned: bool = True
+    ) -> TruthLesion:
+        about = ("paper", label, volume_mm3, detected)
+        return TruthLesion("s1", f"p{label}", bundle, 0.3, tuned, *about)
+
     lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
     lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
-    assert texts(tables.study([], lesions)["lesion_sizes"]) == [
+    assert texts(tables.study([], lesions, {})["lesion_sizes"].body) == [
         ["under 30", "a", "0.3", "1", "0", "0.00 (n/a)"],
         ["under 30", "b", "0.3", "1", "1", "1.00 (n/a)"],
         ["30 to 100", "a", "0.3", "2", "2", "1.00 (1.00 to 1.00)"],
@@ -271,21 +248,11 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([0.2, 0.4, NAN, 0.0, 0.9, 0.35], "0.35 (0.37±0.33)"),  # of the oracle
-        ([0.5], "0.50 (0.50±n/a)"),
-        ([NAN, NAN], "n/a"),
-        ([], "n/a"),
-    ],
-)
-def test_a_summary_cell_is_median_mean_and_deviation(values: list[float], text: str) -> None:
-    assert tables.spread(spread(values)) == text
-
-
-@pytest.mark.parametrize(
     ("written", "value", "text"),
     [
+        (tables.spread, spread([0.2, 0.4, NAN, 0.0, 0.9, 0.35]), "0.35 (0.37±0.33)"),  # the oracle
+        (tables.spread, spread([0.5]), "0.50 (0.50±n/a)"),
+        (tables.spread, spread([NAN, NAN]), "n/a"),
         (tables.change, 0.126, "+0.13"),
         (tables.change, -0.126, "-0.13"),
         (tables.change, -0.001, "0.00"),  # a change has a sign unless it is none
@@ -308,94 +275,63 @@ def test_a_number_is_written(written, value, text: str) -> None:
     assert written(value) == text
 
 
-def test_a_change_has_signed_bounds() -> None:
-    found = Interval(0.1, -0.05, 0.2, 9)
-    assert tables.with_bounds(found, tables.change) == "+0.10 (-0.05 to +0.20)"
-
-
 V_F1 = {"s1": 0.1, "s2": 0.2, "s3": 0.6, "s4": 0.7, "s5": 0.9}
 OWNERS = {"s1": "p", "s2": "p", "s3": "q", "s4": "r", "s5": "r"}
 
 
-def scans(bundle="a", threshold=0.3, tuned=True):
-    rows = [
-        bearing(scan, bundle, threshold, tuned, {"V-F1": value}, subject=OWNERS[scan])
-        for scan, value in V_F1.items()
-    ]
-    return [*rows, lesion_free("s6", bundle, threshold, tuned)]
-
-
-def lines(rows):
-    return rows_of(study(rows, "intervals").body)
-
-
-def test_the_interval_resamples_subjects_with_all_of_their_scans():
+def test_intervals_resample_subjects_and_list_every_model_at_half_and_at_its_tuned_threshold():
+    rows = []
+    for bundle, threshold, tuned in (
+        *(("a", 0.5, False), ("a", 0.3, True)),
+        *(("b", 0.5, True), ("rule", None, True)),
+    ):
+        about = (bundle, threshold, tuned)
+        rows += [
+            bearing(scan, *about, {"V-F1": v}, subject=OWNERS[scan]) for scan, v in V_F1.items()
+        ]
+        rows.append(lesion_free("s6", *about))
     # Subjects p and r own two scans each: 0.1 and 0.2, 0.7 and 0.9.
     expected = statistics.interval(list(V_F1.values()), list(OWNERS.values()))
     by_scan = statistics.interval(list(V_F1.values()), list(V_F1))
     assert (expected.low, expected.high) != (by_scan.low, by_scan.high)
-    first = lines(scans())[0]
-    wanted = f"{expected.low:.2f} to {expected.high:.2f}"
-    assert [*first[:3], *first[-2:]] == ["a", "0.3", f"0.60 ({wanted})", "5", "3"]
-
-
-def test_every_model_is_listed_at_half_and_at_its_tuned_threshold():
-    rows = [*scans("a", 0.5, False), *scans("a"), *scans("b", 0.5), *scans("rule", None)]
-    found = lines(rows)
-    assert [(line[0], line[1]) for line in found] == [
-        ("a", "0.5"),
-        ("a", "0.3"),
-        ("b", "0.5"),
-        ("rule", "n/a"),
+    found = body("intervals", rows)
+    assert [line[:2] for line in found] == [
+        ["a", "0.5"],
+        ["a", "0.3"],
+        ["b", "0.5"],
+        ["rule", "n/a"],
     ]
-
-
-def bounds_of(rows, measure):
-    return tables.bounds(scores.interval(rows, measure))
+    assert {line[2] for line in found} == {f"0.60 ({expected.low:.2f} to {expected.high:.2f})"}
+    assert [line[-2:] for line in found] == [["5", "3"]] * 4
 
 
 @pytest.mark.parametrize("other", [NAN, 0.4])
 def test_one_subject_alone_has_no_interval(other):
     rows = [bearing("s1", subject="p"), bearing("s2", measures={"V-F1": other}, subject="q")]
-    (line,) = lines(rows)
+    (line,) = body("intervals", rows)
     v_f1 = "0.40 (n/a)" if math.isnan(other) else "0.40 (0.40 to 0.40)"
     assert (line[2], line[5]) == (v_f1, "0.40 (0.40 to 0.40)")  # V-F1, L-F1
-    assert lines(rows[:1])[0][5] == "0.40 (n/a)"
-
-
-def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_lesion_free() -> None:
-    shares = {f"{k / 46:.2f}" for k in range(47)}  # of the 46 unseen scans without lesions
-    for threshold, *_, specificity in tables.PUBLISHED.values():
-        assert float(threshold) in THRESHOLDS
-        assert specificity in shares
-    assert set(tables.PUBLISHED) == {
-        *("bce", "combo", "dice", "focal_tversky", "generalized_dice", "log_cosh_dice", "sct"),
-        "tversky",
-    }
-
-
-def texts_of(header, *rows) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(header), dtype=object)
 
 
 HEADER = ("Model", "V-F1", "p")
 SMALL = Table(
     title="Two models",
-    body=texts_of(HEADER, ("focal_tversky", Strong("0.40±0.10"), "<0.0001"), ("a", "-0.1", "")),
-    footer=texts_of(HEADER, ("n", "26", "26")),
+    body=pd.DataFrame(
+        [("focal_tversky", Strong("0.40±0.10"), "<0.0001"), ("a", "-0.1", "")],
+        columns=HEADER,
+        dtype=object,
+    ),
+    footer=pd.DataFrame([("n", "26", "26")], columns=HEADER),
     notes=("5 % of mm³ & more.",),
 )
 
 strings = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 
 
-def test_a_table_as_tsv() -> None:
+def test_a_table_as_text() -> None:
     assert tables.tsv(SMALL) == (
         "Model\tV-F1\tp\nfocal_tversky\t0.40±0.10*\t<0.0001\na\t-0.1\t\nn\t26\t26\n"
     )
-
-
-def test_a_table_as_markdown() -> None:
     assert tables.markdown(SMALL) == (
         "**Two models**\n\n"
         "| Model         |          V-F1 |       p |\n"
@@ -405,9 +341,6 @@ def test_a_table_as_markdown() -> None:
         "| n             |            26 |      26 |\n"
         "\n5 % of mm³ & more.\n"
     )
-
-
-def test_a_table_as_latex() -> None:
     assert tables.latex(SMALL) == (
         "\\begin{table}\n\\centering\n\\caption{Two models}\n\\begin{tabular}{lrr}\n\\toprule\n"
         "Model & V-F1 & p \\\\\n\\midrule\n"
@@ -419,32 +352,36 @@ def test_a_table_as_latex() -> None:
 
 
 def test_a_table_without_rows_is_its_header() -> None:
-    empty = Table("None", texts_of(("A", "B")))
+    empty = Table("None", pd.DataFrame(columns=["A", "B"]))
     assert tables.tsv(empty) == "A\tB\n"
     assert tables.markdown(empty) == "**None**\n\n| A   |   B |\n| --- | --: |\n"
     assert "\\midrule\n\\bottomrule" in tables.latex(empty)
 
 
-def test_marks_of_markdown_in_a_name_are_escaped() -> None:
-    shown = tables.markdown(Table("t", texts_of(("x",), ("a|b*c<b>_d_`e\\",))))
-    assert r"a\|b\*c\<b>\_d\_\`e\\" in shown
-
-
-def test_marks_of_latex_in_a_name_are_escaped() -> None:
-    shown = tables.latex(Table("t", texts_of(("x",), (r"a\b{c}~^#$%&_|",))))
-    expected = r"a\textbackslash{}b\{c\}\textasciitilde{}\textasciicircum{}\#\$\%\&\_$|$ \\"
-    assert expected in shown
+@pytest.mark.parametrize(
+    ("write", "text", "escaped"),
+    [
+        (tables.markdown, "a|b*c<b>_d_`e\\", r"a\|b\*c\<b>\_d\_\`e\\"),
+        (
+            tables.latex,
+            r"a\b{c}~^#$%&_|",
+            r"a\textbackslash{}b\{c\}\textasciitilde{}\textasciicircum{}\#\$\%\&\_$|$ \\",
+        ),
+    ],
+)
+def test_marks_in_a_name_are_escaped(write, text: str, escaped: str) -> None:
+    assert escaped in write(Table("t", pd.DataFrame({"x": [text]})))
 
 
 @given(st.lists(st.tuples(strings, strings, st.booleans()), max_size=5))
 def test_no_text_breaks_the_columns(drawn: list[tuple[str, str, bool]]) -> None:
     rows = [(a, Strong(b) if bold else b) for a, b, bold in drawn]
-    table = Table("t", texts_of(("one", "two"), *rows))
-    lines = tables.tsv(table).split("\n")
+    found = Table("t", pd.DataFrame(rows, columns=["one", "two"], dtype=object))
+    lines = tables.tsv(found).split("\n")
     assert len(lines) == len(rows) + 2
     assert all(line.count("\t") == 1 for line in lines[:-1])
-    piped = tables.markdown(table).split("\n")[2:-1]
+    piped = tables.markdown(found).split("\n")[2:-1]
     assert len(piped) == len(rows) + 2
     assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in piped)
-    body = tables.latex(table).split("\\midrule\n")[1].split("\\bottomrule")[0]
-    assert len(re.findall(r"(?<!\\)&", body)) == len(rows)
+    typeset = tables.latex(found).split("\\midrule\n")[1].split("\\bottomrule")[0]
+    assert len(re.findall(r"(?<!\\)&", typeset)) == len(rows)
