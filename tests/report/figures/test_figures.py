@@ -21,14 +21,6 @@ from sct_lesion_losses.report.tables import PUBLISHED
 NAMES = ("figure2", "stability", "patients")
 
 
-def test_a_figure_registered_once_is_written(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "mine", lambda rows: style.sheet(1), raising=False)
-    mine = figures.ReportFigure("scores", "evaluation.mine", "Nothing.", of_rows=True)
-    monkeypatch.setitem(figures.FIGURES, "mine", mine)
-    figures.write(sweep_rows(), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == files_of(*NAMES, "mine")
-
-
 def labelled(axes, label):
     """The one artist of a label."""
     (found,) = [artist for artist in axes.get_children() if artist.get_label() == label]
@@ -39,27 +31,27 @@ def files_of(*names: str) -> set[str]:
     return {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
 
 
-def test_every_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
-    written = figures.write(sweep_rows(), tmp_path / "out")
-    assert {path.name for path in written} == files_of(*NAMES)
+def test_every_figure_is_written_as_png_and_svg_the_same_whatever_the_settings(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(evaluation, "mine", lambda rows: style.sheet(1), raising=False)
+    mine = figures.ReportFigure("scores", "evaluation.mine", "Nothing.", of_rows=True)
+    monkeypatch.setitem(figures.FIGURES, "mine", mine)  # registered once, a figure is written
+    written = figures.write(sweep_rows(), tmp_path / "one")
+    assert {path.name for path in written} == files_of(*NAMES, "mine")
+    with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "path", "lines.linewidth": 7}):
+        figures.write(sweep_rows(), tmp_path / "two")
     for path in written:
         content = path.read_bytes()
+        assert content == (tmp_path / "two" / path.name).read_bytes()
         if path.suffix == ".png":
             assert struct.unpack(">I", content[16:20]) == (2160,)  # 7.2 inch at 300 dpi
-        else:
+        elif path.stem != "mine":
             root = xml.dom.minidom.parseString(content).documentElement
             assert root is not None
             text = "".join(node.toxml() for node in root.getElementsByTagName("text"))
             assert "tversky" in text
             assert "bce" in text
-
-
-def test_the_same_rows_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
-    figures.write(sweep_rows(), tmp_path / "one")
-    with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "path", "lines.linewidth": 7}):
-        figures.write(sweep_rows(), tmp_path / "two")
-    for name in files_of(*NAMES):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_boxes_show_the_quartiles_of_every_threshold() -> None:
@@ -157,22 +149,21 @@ def test_points_are_the_patient_wise_scores_with_their_intervals() -> None:
     assert labelled(axes, "bce").get_xydata()[0] == pytest.approx((0.5, 1.0))
 
 
-def test_without_lesion_free_scans_the_patient_level_is_left_out_and_an_old_one_removed(
+def test_a_figure_that_the_rows_do_not_allow_is_left_out_and_an_old_one_removed(
     tmp_path: Path,
 ) -> None:
-    figures.write(sweep_rows(), tmp_path)
+    for name in files_of(*NAMES):
+        (tmp_path / name).touch()
     figures.write(sweep_rows(free=0), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == files_of("figure2", "stability")
-
-
-def test_rows_without_lesions_have_no_figure(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="scans with lesions and scans without"):
+        evaluation.patients(sweep_rows(free=0))
     rows = [lesion_free("f", "a", threshold, threshold == 0.35) for threshold in THRESHOLDS]
     assert figures.write(rows, tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
     for draw in (evaluation.boxes, evaluation.lines):
         with pytest.raises(DataError, match="no scan has lesions"):
             draw(rows)
-    with pytest.raises(DataError, match="scans with lesions and scans without"):
-        evaluation.patients(rows)
 
 
 def test_v_f1_is_counted_once_where_rows_are_of_several_presets() -> None:
@@ -205,19 +196,23 @@ def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:
     assert evaluation.box(values, logarithmic=True) == (1.0, 4.0, 8.0, 16.0, 100.0)
 
 
-POINT = LesionPoint(
-    peak=0.5,
-    volume_mm3=3.0,
-    preset="paper",
-    f1=0.6,
-    f1_unfiltered=0.5,
-    froc={"peaks": (0.3, 0.5, 0.9), "sensitivity": (0.9, 0.8, 0.3), "false_lesions": (3, 1, 0.2)},
-    n_scans=4,
-)
-
-
-def test_the_curve_is_drawn_as_png_and_svg(tmp_path: Path) -> None:
-    written = style.save_all(evaluation.froc(POINT, "tiny"), tmp_path / "tiny 1.0")
+def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path: Path) -> None:
+    point = LesionPoint(
+        peak=0.5,
+        volume_mm3=3.0,
+        preset="paper",
+        f1=0.6,
+        f1_unfiltered=0.5,
+        froc={
+            "peaks": (0.3, 0.5, 0.9),
+            "sensitivity": (0.9, 0.8, 0.3),
+            "false_lesions": (3, 1, 0.2),
+        },
+        n_scans=4,
+    )
+    made = evaluation.froc(point, "tiny")
+    curve, chosen = made.axes[0].lines
+    assert curve.get_xydata().tolist() == [[3, 0.9], [1, 0.8], [0.2, 0.3]]
+    assert chosen.get_xydata().tolist() == [[1, 0.8]]
+    written = style.save_all(made, tmp_path / "tiny 1.0")
     assert [path.name for path in written] == ["tiny 1.0.png", "tiny 1.0.svg"]
-    assert written[0].read_bytes().startswith(b"\x89PNG")
-    assert xml.dom.minidom.parse(str(written[1])).documentElement.tagName == "svg"

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import image
 
 from sct_lesion_losses.bundle.schema import Epoch
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.report.figures import learning, style
+from sct_lesion_losses.report.figures import learning
 
 
 def history(*losses: float | None) -> tuple[Epoch, ...]:
@@ -37,31 +36,16 @@ def test_what_was_not_measured_is_a_gap() -> None:
     assert np.isnan(values).tolist() == [False, True, False]
 
 
-def test_the_same_histories_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        content = {"a": history(*np.linspace(1, 0.1, 100))}
-        style.save_all(learning.figure(content), tmp_path / name)
-    for ending in (".png", ".svg"):
-        one, two = ((tmp_path / f"{name}{ending}").read_bytes() for name in ("one", "two"))
-        assert one == two
-
-
 def test_bundles_without_a_history_are_refused() -> None:
     with pytest.raises(DataError, match="no training has an epoch"):
         learning.figure({"sct": ()})
 
 
-def test_the_picture_shows_both_losses_and_the_best_epoch(tmp_path):
-    learning.draw_history(history(0.9, 0.5, 0.6), tmp_path / "a.png")
-    shown = image.imread(tmp_path / "a.png")[..., :3]
-    for colour in (learning.TRAINING_COLOUR, learning.VALIDATION_COLOUR):
-        wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        assert (np.abs(shown - wanted).max(axis=-1) < 0.02).sum() > 100
-    text = tmp_path / "a.svg"
-    learning.draw_history(history(0.9, 0.5, 0.6), text)
-    assert text.read_text().startswith("<?xml")
-
-
-def test_a_hundred_rates_are_not_all_labelled(tmp_path):
-    learning.draw_history(history(*np.linspace(1, 0.1, 100)), tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 0
+@pytest.mark.parametrize("name", ["a.png", "a.svg"])
+def test_one_training_is_drawn_with_its_best_epoch(name: str, tmp_path: Path) -> None:
+    for epochs in (history(0.9, 0.5, 0.6), history(*np.linspace(1, 0.1, 100))):
+        learning.draw_history(epochs, tmp_path / name)
+        learning.draw_history(epochs, tmp_path / f"again_{name}")
+        content = (tmp_path / name).read_bytes()
+        assert content == (tmp_path / f"again_{name}").read_bytes()
+    assert name == "a.png" or b"best: 0.1000 in epoch 100" in content
