@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,26 +69,11 @@ def bearing(
     )
 
 
-def lesion_free(
-    scan: str,
-    bundle: str = "tversky",
-    threshold: float | None = 0.5,
-    tuned: bool = False,
-    *,
-    site: str = "",
-    n_predicted: int = 0,
-) -> ScanScore:
-    """A scan without lesions."""
-    return ScanScore(
-        scan,
-        scan,
-        site,
-        bundle,
-        threshold,
-        tuned,
-        VoxelScore(0, n_predicted, 0),
-        LesionScore(PRESETS["paper"], 0, n_predicted, 0, 0, 0.0, float(n_predicted)),
-    )
+def lesion_free(scan: str, *args: Any, n_predicted: int = 0, **given: Any) -> ScanScore:
+    """A scan without lesions; bundle, threshold and the rest as for the others."""
+    lesions = LesionScore(PRESETS["paper"], 0, n_predicted, 0, 0, 0.0, float(n_predicted))
+    row = bearing(scan, *args, **given)
+    return replace(row, voxels=VoxelScore(0, n_predicted, 0), lesions=lesions)
 
 
 def f1(model: int, scan: int, threshold: float) -> float:
