@@ -44,14 +44,13 @@ from sct_lesion_losses.cli.parser import command, option
 @PRESET
 @ENGINE
 @JOBS
-def main(bundles: tuple[str, ...], data: Path, folder: Path, jobs: int, **values: Any) -> None:
+def main(bundles: tuple[str, ...], data: Path, folder: Path, **values: Any) -> None:
     """Evaluate, and print the table at the tuned thresholds."""
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import evaluate
 
-    settings = evaluate.EvaluateSettings(InferenceSettings.taken_from(values), **values)
+    inference = InferenceSettings.taken_from(values)
+    settings = evaluate.EvaluateSettings(inference, command=talk.command_line(), **values)
     with talk.progress("evaluating") as report:
-        evaluate.run(
-            bundles, data, folder, settings, jobs=jobs, command=talk.command_line(), report=report
-        )
+        evaluate.run(bundles, data, folder, settings, report)
     click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")

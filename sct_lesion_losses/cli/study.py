@@ -88,27 +88,26 @@ def main(
 
     names = ("centerline", "contrast", "engine")
     inference = InferenceSettings(**{name: values.pop(name) for name in names})
-    evaluation = EvaluateSettings(inference, values.pop("preset"))
-    cache, jobs = values.pop("cache"), values.pop("jobs")
+    evaluation = EvaluateSettings(
+        inference, values.pop("preset"), values.pop("jobs"), talk.command_line()
+    )
+    cache, workers = values.pop("cache"), scheduler or file or 1
     settings = study.StudySettings(
         bundles=bundles,
         retune=values.pop("retune"),
         rules=options.rules(values),
         evaluation=evaluation,
+        workers=workers,
         cache=None if cache is None else cache.absolute(),
         about=values.pop("about"),
-        command=talk.command_line(),
         recipes=tuple(options.recipe({**values, "loss": loss}, {}) for loss in trained),
     )
     if dry_run:
         for step, state in study.listed(folder, settings):
             click.echo(f"{step}: {state}")
         return 0
-    workers = scheduler or file or 1
     if trained and workers == 1:
         options.training(device)
-    failures = study.run(
-        cohort, folder, settings, jobs=jobs, workers=workers, progress=talk.progress
-    )
+    failures = study.run(cohort, folder, settings, talk.progress)
     click.echo(folder / study.PAGE)
     return FAILED if failures else 0

@@ -70,7 +70,7 @@ def main(cohort: Path, folder: Path, init: str | None, contrast: str | None, **v
     settings = train.TrainSettings(
         rules=options.rules(values),
         init=start,
-        commands=(talk.command_line(),),
+        command=talk.command_line(),
         **{name: values.pop(name) for name in names},
     )
     recipe = options.recipe(values, warm_start.entries(start))

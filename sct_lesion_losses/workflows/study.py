@@ -8,19 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 
 from filelock import FileLock, Timeout
 
 from sct_lesion_losses import __version__, executor
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
-from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
+from sct_lesion_losses.bundle.store import SCT_NAME
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.splits import Rules
@@ -40,6 +40,7 @@ from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED
+from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import figures, page, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.page import Section
@@ -47,12 +48,10 @@ from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
-SPLIT, FIGURE_1 = "split.tsv", "figure1"
-BUNDLES, CACHE, WORK_SUFFIX, LOG = "bundles", "training_cache", ".training", "training.csv"
-EVALUATION, FIGURES, PAGE = "evaluation", "figures", "report.html"
+SPLIT, BUNDLES, EVALUATION = "split.tsv", "bundles", "evaluation"
+FIGURES, PAGE, LOCK = "figures", "report.html", ".lock"
+WORK_SUFFIX, LOG = ".training", "training.csv"  # of a training, which is not imported for them
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
-LOCK = ".lock"
-DONE, MISSING = "done", "missing"
 
 Opened = Callable[..., AbstractContextManager[Callable[..., None] | None]]
 
@@ -78,75 +77,43 @@ class StudySettings:
     rules : Rules
         How to split a cohort that comes without a split.
     evaluation : EvaluateSettings
-        How bundles are tuned and evaluated.
+        How bundles are tuned and evaluated; its command line is the study's.
+    workers : int, str or Path
+        Where to train, see `executor.pool`: here, one loss after the other, by default.
     cache : Path or None
         Folder of prepared scans; ``training_cache`` beside the bundles by default.
     about : str
         A sentence on the scans, for the model cards.
-    command : str
-        The command line, for the report and the model cards.
     """
 
     recipes: tuple[Recipe, ...] = ()
     bundles: tuple[str, ...] = ()
     retune: bool = False
-    rules: Rules = field(default_factory=Rules)
-    evaluation: EvaluateSettings = field(default_factory=EvaluateSettings)
+    rules: Rules = Rules()  # noqa: RUF009 (frozen)
+    evaluation: EvaluateSettings = EvaluateSettings()  # noqa: RUF009
+    workers: Jobs = 1
     cache: Path | None = None
     about: str = ""
-    command: str = ""
 
     def __post_init__(self) -> None:
-        losses = [recipe.loss.name for recipe in self.recipes]
-        if bool(losses) == bool(self.bundles):
+        if bool(self.losses) == bool(self.bundles):
             raise UsageError(
                 "losses are trained, the bundles of -bundle are not: give one of the two"
             )
-        for named in (losses, self.bundles):
+        for named in (self.losses, self.bundles):
             if len(set(named)) < len(named):
                 raise UsageError(f"one of {', '.join(named)} is given twice")
         if self.retune and not self.bundles:
             raise UsageError("-retune 1 goes with -bundle; trained bundles are tuned anyway")
 
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a study, complete: it can be sent to another machine.
-
-    Attributes
-    ----------
-    table : Path
-        The cohort with its split.
-    folder : Path
-        The bundle to write.
-    recipe : Recipe
-    cache : Path
-    about, command : str
-        See `StudySettings`.
-    jobs : int
-        Scans prepared at a time.
-    backend : str or None
-        Of Keras, where that is not loaded yet.
-    """
-
-    table: Path
-    folder: Path
-    recipe: Recipe
-    cache: Path
-    about: str = ""
-    command: str = ""
-    jobs: int = 1
-    backend: str | None = None
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses to train with."""
+        return tuple(recipe.loss.name for recipe in self.recipes)
 
 
 def run(
-    data: Path,
-    folder: Path,
-    settings: StudySettings,
-    *,
-    jobs: int = 1,
-    workers: Jobs = 1,
-    progress: Opened = _unseen,
+    data: Path, folder: Path, settings: StudySettings, progress: Opened = _unseen
 ) -> dict[str, str]:
     """Make a study, or what of it is missing in its folder.
 
@@ -158,10 +125,6 @@ def run(
         Receives ``split.tsv``, ``figure1``, ``bundles``, ``evaluation``, ``figures`` and
         ``report.html``.
     settings : StudySettings
-    jobs : int
-        Scans at a time.
-    workers : int, str or Path
-        Where to train, see `executor.pool`: here, one loss after the other, by default.
     progress : callable
         Opens a context for what is done scan by scan, or step by step, by a word for it and for
         what is counted.
@@ -173,41 +136,30 @@ def run(
 
     Raises
     ------
-    UsageError
-        Neither losses nor bundles are given, or both, or one twice.
     OutputError
         The folder cannot be written, or another study is writing it.
     LesionError
         The cohort cannot be split, there is nothing to evaluate, or the evaluation fails.
     """
     folder = folder.absolute()
-    given = _check(settings, folder)
+    untuned = _to_tune(settings, folder)
     style.require()
     cohorts.read(data)  # nothing is written for a cohort that cannot be read
-    with executor.pool(workers):  # nor for a cluster that is not there
+    with executor.pool(settings.workers):  # nor for a cluster that is not there
         pass
+    failures: dict[str, str] = {}
     with _alone_in(folder):
         table = _split(data.absolute(), folder, settings.rules, progress)
-        failures = _train(table, folder, settings, jobs, workers, progress)
-        _tune(given, table, folder, settings, jobs, progress, failures)
-        bundles = _bundles(given, folder, settings, failures)
-        if not bundles:
-            why = next(iter(failures.values()))
-            raise TrainingError(f"there is nothing to evaluate, every training has failed: {why}")
+        _train(table, folder, settings, progress, failures)
+        _tune(untuned, table, folder, settings, progress, failures)
+        models = _models(untuned, folder, settings, failures)
         with progress("evaluating") as report:
             evaluation = evaluate.run(
-                bundles,
-                table,
-                folder / EVALUATION,
-                settings.evaluation,
-                jobs=jobs,
-                command=settings.command,
-                report=report,
+                models, table, folder / EVALUATION, settings.evaluation, report
             )
-        _draw(bundles, table, folder, evaluation, settings.evaluation.inference)
-        atomic.write_text(
-            folder / PAGE, _report(bundles, table, folder, evaluation, settings, failures)
-        )
+        _draw(table, folder, evaluation, settings.evaluation.inference)
+        text = _report(models, table, folder, evaluation, settings, failures)
+        atomic.write_text(folder / PAGE, text)
     return failures
 
 
@@ -220,70 +172,71 @@ def listed(folder: Path, settings: StudySettings) -> list[tuple[str, str]]:
         See `run`, as far as it can be told before.
     """
     folder = folder.absolute()
-    given = _check(settings, folder)
-    rows = [("split", _there(folder / SPLIT))]
-    rows += [
-        (f"train {r.loss.name}", _trained(folder / BUNDLES / r.loss.name, r))
-        for r in settings.recipes
+    bundles, untuned = folder / BUNDLES, _to_tune(settings, folder)
+    return [
+        ("split", _state((folder / SPLIT).is_file())),
+        *((f"train {r.loss.name}", _trained(bundles / r.loss.name, r)) for r in settings.recipes),
+        *((f"tune {name}", _state(_is_tuned(bundles / name))) for name in untuned),
+        ("evaluate", _state((folder / EVALUATION / f"{evaluate.SCORES}.tsv").is_file())),
+        ("report", _state((folder / PAGE).is_file())),
     ]
-    rows += [
-        (f"tune {name}", _tuned(folder / BUNDLES / name)) for name in _to_tune(given, settings)
-    ]
-    rows.append(("evaluate", _there(folder / EVALUATION / f"{evaluate.SCORES}.tsv")))
-    rows.append(("report", _there(folder / PAGE)))
-    return rows
 
 
-def _there(file: Path) -> str:
-    return DONE if file.is_file() else MISSING
+def _state(done: bool) -> str:
+    return "done" if done else "missing"
 
 
 def _trained(folder: Path, recipe: Recipe) -> str:
     with suppress(BundleError):
         made = store.load(folder).info.recipe
         if made is not None and made.epochs_planned == recipe.epochs_planned:
-            return DONE
+            return _state(done=True)
     try:
-        epochs = len(_log(folder).read_text(encoding="utf-8").splitlines()) - 1
+        epochs = len((_work(folder) / LOG).read_text(encoding="utf-8").splitlines()) - 1
     except OSError:
-        return MISSING
+        return _state(done=False)
     return f"{epochs} of {style.counted(recipe.epochs_planned, 'epoch')}"
 
 
-def _tuned(folder: Path) -> str:
+def _is_tuned(folder: Path) -> bool:
     with suppress(BundleError):
-        return DONE if store.load(folder).tuned_threshold is not None else MISSING
-    return MISSING
+        return store.load(folder).tuned_threshold is not None
+    return False
 
 
-def _log(bundle: Path) -> Path:
-    return bundle.with_name(bundle.name + WORK_SUFFIX) / LOG
+def _work(bundle: Path) -> Path:
+    """Folder of the training of a bundle."""
+    return bundle.with_name(bundle.name + WORK_SUFFIX)
 
 
-def _to_tune(given: Sequence[Bundle], settings: StudySettings) -> list[str]:
-    copies = [bundle.name for bundle in given if settings.retune and bundle.name != SCT_NAME]
-    return [*(recipe.loss.name for recipe in settings.recipes), *copies]
+def _to_tune(settings: StudySettings, folder: Path) -> dict[str, Path]:
+    """Folders of the bundles that are tuned, by the names of what is written into ``bundles``.
 
-
-def _check(settings: StudySettings, folder: Path) -> list[Bundle]:
-    """Load the given bundles; refuse what cannot be told apart, or would be lost."""
-    given = [
-        predict.load(name, settings.evaluation.inference.contrast) for name in settings.bundles
-    ]
-    evaluate.models_of(settings.bundles, given)
-    names = [bundle.name for bundle in given if settings.retune]
-    if len(set(names)) < len(names):
+    Raises
+    ------
+    UsageError
+        Two of the given bundles cannot be told apart.
+    OutputError
+        The tuned copy of one would replace a bundle that was trained here.
+    """
+    if not settings.bundles:
+        return {loss: folder / BUNDLES / loss for loss in settings.losses}
+    models = evaluate.models_of(settings.bundles, settings.evaluation.inference.contrast)
+    given = [one.bundle for one in models if not one.is_sct and settings.retune]
+    sources = {bundle.name: bundle.folder for bundle in given if bundle.folder is not None}
+    if len(sources) < len(given):
         raise UsageError(
-            f"two of the bundles are named alike ({', '.join(names)}), and tuned copies of them "
-            "would be, too; give one of them another name, or leave out -retune"
+            f"two of the bundles are named alike ({', '.join(one.name for one in given)}), and "
+            "tuned copies of them would be, too; give one of them another name, or leave out "
+            "-retune"
         )
-    for name in names:
-        if _log(folder / BUNDLES / name).parent.exists():
+    for name in sources:
+        if _work(folder / BUNDLES / name).exists():
             raise OutputError(
                 f"{folder / BUNDLES / name} was trained here, and the tuned copy of {name} would "
                 "replace it; choose another -ofolder, or leave out -retune"
             )
-    return given
+    return sources
 
 
 @contextmanager
@@ -299,9 +252,27 @@ def _alone_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _step(name: str, failures: dict[str, str]) -> Iterator[None]:
+    """Note why a step fails: the other steps are done."""
+    try:
+        yield
+    except Exception as error:  # whatever it is
+        failures[name] = _why(name, error)
+
+
+def _why(step: str, error: BaseException) -> str:
+    """Say why a step failed; it is logged as well."""
+    known = isinstance(error, LesionError)
+    why = str(error) if known else f"{type(error).__name__}: {error}"
+    logger.error("%s failed: %s", step, why)
+    logger.debug("what ended it", exc_info=error)
+    return why
+
+
 def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
     """Write the split of the cohort with its picture; keep one that is there."""
-    table, drawings = folder / SPLIT, style.paths_of(folder / FIGURE_1)
+    table, drawings = folder / SPLIT, style.paths_of(folder / "figure1")
     if all(file.is_file() for file in (table, *drawings)):
         _require_same(data, table, rules)
         return table
@@ -313,29 +284,25 @@ def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
 
 def _require_same(data: Path, table: Path, rules: Rules) -> None:
     """Raise a DataError if the split in a table is not the one that the cohort would get."""
-    asked, there = cohorts.read(data), _places(cohorts.read(table))
-    if not any(scan.split for scan in asked):
-        splits.check(asked, rules)
-        loads = {_place(scan): load for scan, load in splits.noted(table).items()}
-        with suppress(KeyError):  # a scan is new, and is told of below
-            volumes = {scan.scan: loads[_place(scan.scan)].volume_mm3 for scan in asked}
-            if _places(splits.assign(asked, volumes, rules)) == there:  # no mask has to be read
-                return
-    now = _places(splits.of(asked, rules))
-    changed = sorted(file for file in now.keys() | there.keys() if now.get(file) != there.get(file))
+    asked = cohorts.read(data)
+    if not any(scan.split for scan in asked):  # no mask has to be read: the table knows the loads
+        loads = {_place(file): load.volume_mm3 for file, load in splits.noted(table).items()}
+        volumes = {scan.scan: loads.get(_place(scan.scan), 0.0) for scan in asked}
+        asked = splits.assign(asked, volumes, rules)
+    changed = {facts[0] for facts in _facts(asked) ^ _facts(cohorts.read(table))}
     if changed:
         raise DataError(
             f"{table} is the split of other scans, or by other rules ({len(changed)} differ, "
-            f"{Path(changed[0]).name} first); choose another -ofolder, or remove it for a new "
+            f"{Path(min(changed)).name} first); choose another -ofolder, or remove it for a new "
             "split: what was trained on the same scans is kept"
         )
 
 
-def _places(scans: Sequence[CohortScan]) -> dict[str, tuple[str, ...]]:
-    """Part, subject, site and labels of every scan, by its file."""
+def _facts(scans: Sequence[CohortScan]) -> set[tuple[str, ...]]:
+    """File, part, subject, site and labels of every scan."""
     return {
-        _place(scan.scan): (
-            *(scan.split, scan.subject, scan.site, _place(scan.lesion_mask)),
+        (
+            *(_place(scan.scan), scan.split, scan.subject, scan.site, _place(scan.lesion_mask)),
             _place(scan.centerline) if scan.centerline else "",
         )
         for scan in scans
@@ -351,194 +318,162 @@ def _train(
     table: Path,
     folder: Path,
     settings: StudySettings,
-    jobs: int,
-    workers: Jobs,
     progress: Opened,
-) -> dict[str, str]:
-    """Train every loss; return why that failed, by the names of the steps."""
-    trainings = {
-        f"train {recipe.loss.name}": Training(
-            table,
-            folder / BUNDLES / recipe.loss.name,
-            recipe,
-            settings.cache or folder / BUNDLES / CACHE,
-            settings.about,
-            settings.command,
-            jobs,
-            os.environ.get("KERAS_BACKEND"),
-        )
-        for recipe in settings.recipes
-    }
+    failures: dict[str, str],
+) -> None:
+    """Train every loss; note why that failed."""
+    one = partial(train_one, table, folder / BUNDLES, settings, os.environ.get("KERAS_BACKEND"))
     found = executor.run(
-        partial(train_one, progress=progress) if workers == 1 else train_one,
-        list(trainings.values()),
-        workers,
-        name=lambda task: task.recipe.loss.name,
-        failed=_lost,
+        partial(one, progress=progress) if settings.workers == 1 else one,
+        settings.recipes,
+        settings.workers,
+        name=lambda recipe: recipe.loss.name,
+        failed=partial(_why, "a training"),  # for its worker was lost
     )
-    return {step: why for step, why in zip(trainings, found, strict=True) if why}
+    for loss, why in zip(settings.losses, found, strict=True):
+        if why:
+            failures[f"train {loss}"] = why
 
 
-def train_one(training: Training, progress: Opened = _unseen) -> str:
-    """Train a bundle, or go on with it; return why that failed, empty where it did not."""
-    if training.backend is not None:  # heeded where Keras is not loaded yet
-        os.environ["KERAS_BACKEND"] = training.backend
+def train_one(
+    table: Path,
+    bundles: Path,
+    settings: StudySettings,
+    backend: str | None,
+    recipe: Recipe,
+    progress: Opened = _unseen,
+) -> str:
+    """Train a bundle of a study, or go on with it, on whatever machine.
+
+    Parameters
+    ----------
+    table : Path
+        The cohort with its split.
+    bundles : Path
+        Folder of the bundles.
+    settings : StudySettings
+    backend : str or None
+        Of Keras, where that is not loaded yet.
+    recipe : Recipe
+        One of those of `settings`.
+    progress : callable
+        See `run`.
+
+    Returns
+    -------
+    str
+        Why it failed; empty where it did not.
+    """
+    if backend is not None:
+        os.environ["KERAS_BACKEND"] = backend
     from sct_lesion_losses.workflows import train
 
-    loss = training.recipe.loss.name
-    settings = train.TrainSettings(
+    loss = recipe.loss.name
+    how = train.TrainSettings(
         resume=True,
-        cache=training.cache,
-        jobs=training.jobs,
-        data=training.about or train.TrainSettings.data,
-        commands=tuple(filter(None, [training.command])),
+        cache=settings.cache,
+        jobs=settings.evaluation.jobs,
+        data=settings.about or train.TrainSettings.data,
+        command=settings.evaluation.command,
     )
     try:
         with (
             progress(f"preparing for {loss}") as on_scan,
             progress(f"training {loss}", "step") as on_step,
         ):
-            train.run(
-                training.table,
-                training.folder,
-                training.recipe,
-                settings,
-                on_scan=on_scan,
-                on_step=on_step,
-            )
+            train.run(table, bundles / loss, recipe, how, on_scan=on_scan, on_step=on_step)
     except Exception as error:  # whatever it is, the other losses are trained
-        why = _why(error)
-        logger.error("train %s failed: %s", loss, why)
-        return why
+        return _why(f"train {loss}", error)
     return ""
 
 
-def _lost(error: BaseException) -> str:
-    logger.error("a training failed: %s", why := _why(error))
-    return why
-
-
-def _why(error: BaseException) -> str:
-    logger.debug("what ended it", exc_info=error)
-    return str(error) if isinstance(error, LesionError) else f"{type(error).__name__}: {error}"
-
-
-def _note(step: str, why: str, failures: dict[str, str]) -> None:
-    if why:
-        logger.error("%s failed: %s", step, why)
-        failures[step] = why
-
-
 def _tune(
-    given: Sequence[Bundle],
+    untuned: Mapping[str, Path],
     table: Path,
     folder: Path,
     settings: StudySettings,
-    jobs: int,
     progress: Opened,
     failures: dict[str, str],
 ) -> None:
-    """Tune what was trained, or copies of what was given; add why that failed."""
-    sources = {bundle.name: bundle.folder for bundle in given}
-    how = tune.TuneSettings(
-        inference=settings.evaluation.inference,
-        force=True,
-        results=folder / EVALUATION,
-        jobs=jobs,
-        command=settings.command,
-    )
-    for name in _to_tune(given, settings):
+    """Tune what was trained, or copies of what was given; note why that failed."""
+    evaluation = settings.evaluation
+    for name, source in untuned.items():
         if f"train {name}" in failures:
             continue
-        bundle = folder / BUNDLES / name
-        try:
-            with progress(f"tuning {name}") as report:
-                tune.run(sources.get(name) or bundle, table, replace(how, folder=bundle), report)
-        except Exception as error:  # whatever it is, the other bundles are tuned
-            _note(f"tune {name}", _why(error), failures)
+        how = tune.TuneSettings(
+            inference=evaluation.inference,
+            folder=folder / BUNDLES / name,
+            force=True,
+            results=folder / EVALUATION,
+            jobs=evaluation.jobs,
+            command=evaluation.command,
+        )
+        with _step(f"tune {name}", failures), progress(f"tuning {name}") as report:
+            tune.run(source, table, how, report)
 
 
-def _bundles(
-    given: Sequence[Bundle], folder: Path, settings: StudySettings, failures: dict[str, str]
+def _models(
+    made: Collection[str], folder: Path, settings: StudySettings, failures: dict[str, str]
 ) -> list[str]:
-    """Return what is to be evaluated: whatever could be made and loads, and SCT's model."""
-    named = list(settings.bundles)
-    if settings.retune:
-        named = [name for name in named if name == SCT_NAME]
-    for name in _to_tune(given, settings):
+    """Return what is to be evaluated: whatever could be made and loads, and SCT's model.
+
+    Raises
+    ------
+    TrainingError
+        There is nothing.
+    """
+    models = [name for name in settings.bundles if name == SCT_NAME or not settings.retune]
+    for name in made:
         copy_failed = settings.retune and f"tune {name}" in failures
         if f"train {name}" in failures or copy_failed:
             continue
-        try:
+        with _step(name, failures):
             store.load(folder / BUNDLES / name)
-            named.append(str(folder / BUNDLES / name))
-        except BundleError as error:
-            _note(name, str(error), failures)
-    if not named or SCT_NAME in named:
-        return named
+            models.append(str(folder / BUNDLES / name))
+    if not models:
+        why = next(iter(failures.values()))
+        raise TrainingError(f"there is nothing to evaluate, every training has failed: {why}")
+    if SCT_NAME in models:
+        return models
     try:
         predict.load(SCT_NAME, settings.evaluation.inference.contrast)
     except SctError as error:
         logger.info("without the baseline: %s", error)
-        return named
-    return [*named, SCT_NAME]
+        return models
+    return [*models, SCT_NAME]
 
 
-def _draw(
-    bundles: Sequence[str],
-    table: Path,
-    folder: Path,
-    evaluation: Evaluation,
-    how: InferenceSettings,
-) -> None:
+def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSettings) -> None:
     """Draw learning curves, and one scan with the lesions that each model marks in it."""
-    own = [store.load(name).info for name in bundles if name != SCT_NAME]
-    histories = {info.name: info.history for info in own}
+    shown = [one for one in evaluation.models if not one.model.sct_rule]
+    histories = {one.label: one.bundle.info.history for one in shown}
     figures.draw("learning_curves", folder / FIGURES, histories)
-    scan = typical(table, evaluation.without_cord)
+    scans = cohorts.read(table)
+    names = cohorts.names(scans)
+    middle = typical(evaluation.rows)
+    scan = next((scan for scan in scans if names[scan.scan] == middle), None)
     if scan is None:
         for path in style.paths_of(folder / FIGURES / "figure3"):
             path.unlink(missing_ok=True)
         return
     found = locate(scan, how)
-    image = found.image
     masks = {}
-    for name in bundles:
-        bundle, network = predict.opened(name, how.contrast, how.engine, how.precision)
-        threshold = _sct_threshold(evaluation) if name == SCT_NAME else bundle.threshold
+    for one in shown:
+        bundle, network = predict.opened(one.model.name, how.contrast, how.engine, how.precision)
+        threshold = UNTUNED if one.tuned is None else one.tuned
         mask = binarize(found.pmap(bundle, network), threshold)
-        masks[f"{bundle.name}\nthreshold {threshold:g}"] = mask
-    content = (image.array, image.grid, found.truth, masks)
+        masks[f"{one.label}\nthreshold {threshold:g}"] = mask
+    content = (found.image.array, found.image.grid, found.truth, masks)
     figures.draw("figure3", folder / FIGURES, *content)
 
 
-def typical(table: Path, left_out: Sequence[str] = ()) -> CohortScan | None:
-    """Unseen scan of the median lesion volume, of those with lesions: the lower of two.
-
-    Parameters
-    ----------
-    table : Path
-        The cohort with its split, which holds lesion volumes.
-    left_out : sequence of str
-        Names of scans that are not to be chosen.
-    """
-    loads, scans = splits.noted(table), cohorts.read(table)
-    names = cohorts.names(scans)
-    volumes = {
-        scan: loads[scan.scan].volume_mm3
-        for scan in scans
-        if scan.split == "unseen" and loads[scan.scan].lesions and names[scan.scan] not in left_out
-    }
+def typical(rows: Iterable[ScanScore]) -> str | None:
+    """Name the scan of the median lesion volume, of those with lesions: the lower of two."""
+    volumes = {row.scan: row.lesions.truth_mm3 for row in rows if row.lesions.truth_mm3}
     if not volumes:
         return None
-    middle = median(sorted(volumes.values()))
-    below = [scan for scan in volumes if volumes[scan] <= middle]
-    return max(below, key=lambda scan: (volumes[scan], names[scan.scan]))
-
-
-def _sct_threshold(evaluation: Evaluation) -> float:
-    tuned = next(one.tuned for one in evaluation.models if one.label == SCT_NAME)
-    return UNTUNED if tuned is None else tuned
+    middle = median_low(volumes.values())
+    return max(scan for scan, volume in volumes.items() if volume == middle)
 
 
 def _report(
@@ -594,7 +529,7 @@ def _report(
             "how",
             "How it was made",
             (page.facts_table(how), page.recipe_table(infos), page.bundle_table(infos)),
-            settings.command,
+            settings.evaluation.command,
         ),
     )
     models = style.counted(len(evaluation.models), "model")

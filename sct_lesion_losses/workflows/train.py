@@ -25,8 +25,9 @@ from sct_lesion_losses.bundle.schema import BundleInfo, Recipe
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.errors import DataError, OutputError, TrainingError, UsageError
+from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.executor import Progress
+from sct_lesion_losses.images import atomic
 from sct_lesion_losses.preprocessing import cache as crop_cache
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.cache import CachedCrop, CacheSettings
@@ -34,7 +35,7 @@ from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import learning, style
 from sct_lesion_losses.training import callbacks, export, fit, warm_start
 from sct_lesion_losses.training import recipe as recipes
-from sct_lesion_losses.training.callbacks import CHECKPOINT
+from sct_lesion_losses.training.callbacks import CHECKPOINT, TrainingState
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
@@ -42,6 +43,11 @@ LOCK = ".lock"
 CACHE = "training_cache"
 PICTURE = "training.png"
 EVENTS = "tensorboard"
+INTENDED_USE = "research on T2-weighted spinal cord MRI of people with multiple sclerosis"
+LIMITS = (
+    "not a medical device; its masks need the eye of an expert",
+    "trained for T2-weighted scans of the spinal cord; other contrasts are out of its reach",
+)
 _PACKAGES = (
     *("numpy", "scipy", "nibabel", "keras", "onnx"),
     *("tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch"),
@@ -72,9 +78,9 @@ class TrainSettings:
         Folder of prepared scans; ``training_cache`` beside the bundle by default.
     jobs : int
         Scans prepared at the same time.
-    version, data, intended_use, limits, commands
-        For `bundle.json` and the model card: its version, a sentence on the scans, and the command
-        lines that train like this.
+    version, data, command : str
+        For `bundle.json` and the model card: the bundle's version, a sentence on the scans, and the
+        command line that trains like this.
     """
 
     rules: splits.Rules = splits.Rules()  # noqa: RUF009 (frozen)
@@ -86,12 +92,11 @@ class TrainSettings:
     jobs: int = 1
     version: str = "1.0.0"
     data: str = "scans of the user's own"
-    intended_use: str = "research on T2-weighted spinal cord MRI of people with multiple sclerosis"
-    limits: tuple[str, ...] = (
-        "not a medical device; its masks need the eye of an expert",
-        "trained for T2-weighted scans of the spinal cord; other contrasts are out of its reach",
-    )
-    commands: tuple[str, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.resume and self.force:
+            raise UsageError("-resume 1 goes on and -force 1 starts anew: choose one of them")
 
 
 def run(
@@ -108,7 +113,8 @@ def run(
     The bundle is called as its folder. The state of the training, its log, the picture of its
     learning curves and the split are kept beside it, in the folder ``<folder>.training``;
     `tune.run` takes its ``split.tsv``. What is prepared of the scans is kept as well, for other
-    trainings on them; see `preprocessing.cache`.
+    trainings on them; see `preprocessing.cache`. A bundle that a resumed training has no epoch to
+    add to stays as it is, with the threshold that it may have by now.
 
     Parameters
     ----------
@@ -159,9 +165,12 @@ def run(
     with _work_folder(folder, settings) as work:
         if settings.resume:
             fit.resumable(recipe, work)  # known before any scan is read
-        info, model = _trained(data, work, draft, recipe, settings, crop_settings, on_step)
-        network = export.to_onnx(model)
-        weights = export.to_safetensors(model)
+        made = _trained(data, work, draft, recipe, settings, crop_settings, on_step)
+        if made is None:
+            logger.info("%s: this training is finished, and its bundle is there", folder.name)
+            return folder
+        info, model = made
+        network, weights = export.to_onnx(model), export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder
 
@@ -183,12 +192,12 @@ def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
             git_commit=_git_commit(),
             provenance=schema.Provenance(
                 data=settings.data,
-                commands=(*before.commands, *settings.commands),
+                commands=(*before.commands, *filter(None, [settings.command])),
                 trained_on=before.trained_on,
                 ancestor=None if init is None else warm_start.ancestor(init),
             ),
-            intended_use=settings.intended_use,
-            limits=(*settings.limits, *warm_start.inherited_limits(init)),
+            intended_use=INTENDED_USE,
+            limits=(*LIMITS, *warm_start.inherited_limits(init)),
         )
     except ValidationError as error:
         raise UsageError(
@@ -205,8 +214,11 @@ def _trained(
     settings: TrainSettings,
     crop_settings: CacheSettings,
     on_step: Callable[[int, int, str], None] | None,
-) -> tuple[BundleInfo, Any]:
-    """Train in the folder `work`; the description `draft` completed, and the Keras model."""
+) -> tuple[BundleInfo, Any] | None:
+    """Train in the folder `work`; the description `draft` completed, and the Keras model.
+
+    None where there is no epoch to add and the bundle is there.
+    """
     cohort = cohorts.read(data)
     scans = splits.of(cohort, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
@@ -222,6 +234,8 @@ def _trained(
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
     state = fit.begin(recipe, work, trained_on, settings.resume)
+    if _is_made(work.with_name(draft.name), recipe, state):
+        return None
     cohorts.write(scans, work / SPLIT_TABLE)
     watching: list[Any] = [
         callbacks.LearningCurves(state, partial(learning.draw_history, path=work / PICTURE))
@@ -243,19 +257,18 @@ def _trained(
     seeds = {"training": recipe.seed}
     if not any(scan.split for scan in cohort):
         seeds["split"] = settings.rules.seed
+    ran = {
+        "epochs_run": state.epoch,
+        "best_epoch": state.best_epoch,
+        "backend": keras.backend.backend(),
+        "device": fit.device(),
+        "minutes": sum(line.seconds for line in state.history) / 60,
+    }
     facts = {
         "created": date.today(),
         "preparation": preparation,
         "network": recipe.network.model_copy(update={"parameters": model.count_params()}),
-        "recipe": recipe.model_copy(
-            update={
-                "epochs_run": state.epoch,
-                "best_epoch": state.best_epoch,
-                "backend": keras.backend.backend(),
-                "device": fit.device(),
-                "minutes": sum(line.seconds for line in state.history) / 60,
-            }
-        ),
+        "recipe": recipe.model_copy(update=ran),
         "history": tuple(
             schema.Epoch(epoch=e.epoch, loss=e.loss, val_loss=e.val_loss, rate=e.rate)
             for e in state.history
@@ -267,6 +280,18 @@ def _trained(
         ),
     }
     return BundleInfo.model_validate(draft.model_copy(update=facts)), model
+
+
+def _is_made(folder: Path, recipe: Recipe, state: TrainingState) -> bool:
+    """Whether a training has ended, and the bundle of its last epoch is there, undamaged."""
+    if not state.ended(recipe):
+        return False
+    try:
+        made = store.load(folder).info.recipe
+    except BundleError:
+        return False
+    ends = {**recipe.model_dump(include=recipes.ENDS), "epochs_run": state.epoch}
+    return made is not None and made.model_dump(include=set(ends)) == ends
 
 
 def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:
@@ -285,38 +310,27 @@ def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:
 @contextmanager
 def _work_folder(folder: Path, settings: TrainSettings) -> Iterator[Path]:
     """Folder of the training's state, locked; refused where another training would be lost."""
-    resume, force = settings.resume, settings.force
-    if resume and force:
-        raise UsageError("-resume 1 goes on and -force 1 starts anew: choose one of them")
     work = folder.with_name(folder.name + WORK_SUFFIX)
-    lock = FileLock(work / LOCK, timeout=0)
+    atomic.require_writable(work)
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with FileLock(work / LOCK, timeout=0):
+            checkpoint = (work / CHECKPOINT).exists()
+            if checkpoint and not (settings.resume or settings.force):
+                raise TrainingError(
+                    f"{work} holds a training already; go on with it by -resume 1, lose it by "
+                    "-force 1, or train into a new folder"
+                )
+            if (folder / BUNDLE_FILE).exists() and not (checkpoint or settings.force):
+                raise TrainingError(
+                    f"{folder} holds a bundle already, and no training to go on with; lose it by "
+                    "-force 1, or train into a new folder"
+                )
+            yield work
     except Timeout as error:
         raise OutputError(
             f"{folder}: another training is writing this bundle; wait for it to end, or train "
             "into a new folder"
         ) from error
-    except OSError as error:
-        raise OutputError(
-            f"{work}: cannot write here ({error.strerror}); choose another folder"
-        ) from error
-    try:
-        checkpoint = (work / CHECKPOINT).exists()
-        if checkpoint and not (resume or force):
-            raise TrainingError(
-                f"{work} holds a training already; go on with it by -resume 1, lose it by "
-                "-force 1, or train into a new folder"
-            )
-        if (folder / BUNDLE_FILE).exists() and not (checkpoint or force):
-            raise TrainingError(
-                f"{folder} holds a bundle already, and no training to go on with; lose it by "
-                "-force 1, or train into a new folder"
-            )
-        yield work
-    finally:
-        lock.release()
 
 
 def _packages() -> dict[str, str]:

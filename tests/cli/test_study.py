@@ -16,7 +16,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[StudySettings]:
     """Settings of the studies that are asked for; none is made."""
     found: list[StudySettings] = []
 
-    def run(_data: Path, _folder: Path, settings: StudySettings, **_: object) -> dict[str, str]:
+    def run(_data: Path, _folder: Path, settings: StudySettings, _: object) -> dict[str, str]:
         found.append(settings)
         return {"train dice": "why"} if settings.about == "fails" else {}
 
@@ -28,7 +28,7 @@ def test_the_losses_are_the_seven_of_the_study_by_its_recipes(asked: list[StudyS
     assert main(["-i", "cohort", "-ofolder", "out"]) == 0
     assert asked[0].recipes == tuple(map(recipe.study, losses.STUDY))
     assert len(asked[0].recipes) == 7
-    assert asked[0].command == "sct_lesion_study -i cohort -ofolder out"
+    assert asked[0].evaluation.command == "sct_lesion_study -i cohort -ofolder out"
 
 
 def test_options_of_the_recipe_hold_for_every_loss(asked: list[StudySettings]) -> None:

@@ -79,7 +79,7 @@ def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):
 def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_path):
     first = store.load(trained)
     still = small(rate=1e-12, epochs_planned=1)
-    settings = TrainSettings(init=first, commands=("sct_train_lesion -init small",))
+    settings = TrainSettings(init=first, command="sct_train_lesion -init small")
     train.run(cohort, tmp_path / "tuned", still, settings)
     second = store.load(tmp_path / "tuned")
     before, after = (safetensors.numpy.load(b.weights) for b in (first, second))
@@ -155,7 +155,7 @@ def test_resuming_for_fewer_epochs_is_refused(cohort, tmp_path):
     ("folder", "settings", "error", "said"),
     [
         ("_my bundle", TrainSettings(), UsageError, "name is '_my bundle'"),
-        ("b", TrainSettings(commands=("x -i /data/ms",)), UsageError, "absolute path"),
+        ("b", TrainSettings(command="x -i /data/ms"), UsageError, "absolute path"),
         ("sct", TrainSettings(), BundleError, "choose another name"),
         ("full", TrainSettings(), BundleError, "not a bundle's"),
     ],
