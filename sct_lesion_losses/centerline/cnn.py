@@ -6,6 +6,7 @@ cord. The network is the caller's; this package carries none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def centerline(
     search = np.unique(np.append(np.arange(0, len(slices), apart), len(slices) - 1))
     found = np.stack([_searched(slices[z], run) for z in search])
     course = _course(found, working, search)
-    heatmap = _followed(slices, course, run)[:, : working.shape[1], : working.shape[0]]
+    heatmap = _followed(slices, course, run)[:, : working.shape[0], : working.shape[1]]
     detected = np.flatnonzero(heatmap.max(axis=(1, 2)) >= _DETECTED)
     if len(detected) == 0:
         raise CenterlineError(
@@ -101,7 +102,7 @@ def centerline(
 
 
 def _standardised(image: npt.NDArray[np.float32], contrast: str) -> npt.NDArray[np.float32]:
-    """Slices (Z, Y, X) in the network's intensities, padded to at least one patch."""
+    """Slices (Z, X, Y) in the network's intensities, padded to at least one patch."""
     missing = [(0, max(PATCH_PX - n, 0)) for n in image.shape[:2]]
     padded = np.pad(image, [*missing, (0, 0)])
     low, high = np.percentile(padded, (2, 98))
@@ -109,7 +110,7 @@ def _standardised(image: npt.NDArray[np.float32], contrast: str) -> npt.NDArray[
         low, high = float(image.min()), float(image.max())
     mean, std = INTENSITIES[contrast]
     scaled = (np.clip(padded, low, high) - low) * (255.0 / (high - low))
-    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 1, 0), dtype=np.float32)
+    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1), dtype=np.float32)
 
 
 def _session(network: bytes) -> Network:
@@ -125,26 +126,23 @@ def _session(network: bytes) -> Network:
     name = session.get_inputs()[0].name
 
     def run(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        # The network's first axis is x.
-        turned = np.ascontiguousarray(patches.transpose(0, 2, 1)[..., None])
-        result = np.asarray(session.run(None, {name: turned})[0], np.float32)
-        return result[..., 0].transpose(0, 2, 1)
+        result = session.run(None, {name: np.ascontiguousarray(patches[..., None])})
+        return np.asarray(result[0], np.float32)[..., 0]
 
     return run
 
 
 def _searched(image: npt.NDArray[np.float32], run: Network) -> npt.NDArray[np.float32]:
-    """Probabilities over a whole slice (Y, X), from overlapping patches."""
+    """Probabilities over a whole slice (X, Y), from overlapping patches."""
     starts = []
     for n in image.shape:
         count = 1 + int(np.ceil((n - PATCH_PX) / _STRIDE_PX))
         starts.append(np.linspace(0, n - PATCH_PX, count).round().astype(int))
-    corners = [(y, x) for y in starts[0] for x in starts[1]]
-    patches = np.stack([image[y : y + PATCH_PX, x : x + PATCH_PX] for y, x in corners])
+    windows = [np.s_[x : x + PATCH_PX, y : y + PATCH_PX] for x, y in itertools.product(*starts)]
+    patches = np.stack([image[window] for window in windows])
     result = np.zeros_like(image)
-    for (y, x), patch in zip(corners, run(patches), strict=True):
-        window = result[y : y + PATCH_PX, x : x + PATCH_PX]
-        np.maximum(window, patch, out=window)
+    for window, patch in zip(windows, run(patches), strict=True):
+        result[window] = np.maximum(result[window], patch)
     return result
 
 
@@ -153,11 +151,11 @@ def _followed(
 ) -> npt.NDArray[np.float32]:
     """Probabilities in one patch of each slice around a known course, zero elsewhere."""
     result = np.zeros_like(slices)
-    limits = np.array(slices.shape[2:0:-1]) - PATCH_PX
+    limits = np.array(slices.shape[1:]) - PATCH_PX
     for z, centre in enumerate(course):
         x, y = np.clip(np.rint(centre).astype(int) - PATCH_PX // 2, 0, limits)
-        patch = slices[z : z + 1, y : y + PATCH_PX, x : x + PATCH_PX]
-        result[z, y : y + PATCH_PX, x : x + PATCH_PX] = run(patch)[0]
+        window = np.s_[z : z + 1, x : x + PATCH_PX, y : y + PATCH_PX]
+        result[window] = run(slices[window])
     return result
 
 
@@ -166,7 +164,7 @@ def _course(
 ) -> npt.NDArray[np.float64]:
     """Best path through the maps of the slices `z`, interpolated to every slice, (Z, 2) x, y."""
     sigma = (0, _BLUR_MM / grid.spacing_mm[1], _BLUR_MM / grid.spacing_mm[0])
-    scores = ndimage.gaussian_filter(probabilities, sigma, mode="constant")
+    scores = ndimage.gaussian_filter(probabilities.transpose(0, 2, 1), sigma, mode="constant")
     dz = grid.spacing_mm[2] * (float(np.diff(z).mean()) if len(z) > 1 else 1.0)
     path = best_path(scores, (grid.spacing_mm[0], grid.spacing_mm[1], dz), _SMOOTHNESS)
     every = np.arange(grid.shape[2])

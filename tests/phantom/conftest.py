@@ -18,6 +18,12 @@ def scans() -> list[PhantomScan]:
     return [make_scan(4, k, preset="tiny", lesions=True, raters=3) for k in range(8)]
 
 
+@pytest.fixture(params=range(8))
+def scan(scans: list[PhantomScan], request: pytest.FixtureRequest) -> PhantomScan:
+    """Each of the tiny scans."""
+    return scans[request.param]
+
+
 @pytest.fixture(scope="session")
 def cordless() -> PhantomScan:
     return make_scan(4, preset="tiny", with_cord=False)

@@ -14,6 +14,7 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import PhantomScan, make_cohort, make_scan
 from sct_lesion_losses.phantom import cohort as phantom_cohort
 from sct_lesion_losses.phantom.cohort import centerline_mask, scans_of, write_nifti, write_scan
+from sct_lesion_losses.phantom.scan import has_lesions
 
 
 @pytest.fixture(scope="module")
@@ -84,42 +85,40 @@ def test_the_tables_describe_subjects_and_lesions(cohort: Path) -> None:
     assert made["Seed"] == 1
 
 
-def test_108_subjects_have_161_scans() -> None:
-    counts = [len(scans_of(k)) for k in range(108)]
-    assert sum(counts) == 161
+def test_108_subjects_have_161_scans_46_of_them_without_lesions() -> None:
+    counts = np.array([len(scans_of(k)) for k in range(108)])
+    assert counts.sum() == 161
     assert set(counts) == {1, 2}
+    assert counts[[not has_lesions(1, k) for k in range(108)]].sum() == 46
 
 
 @pytest.mark.parametrize(
-    ("unlabelled", "said"),
+    ("unlabelled", "lesion_free", "said"),
     [
-        ({(0, 0), (1, 0)}, "2 of the scans of subjects with lesions; the first is sub-001"),
-        ({(2, 1)}, "1 of the scans of subjects with lesions; the first is sub-003 ses-02"),
+        ({(0, 0), (1, 0)}, 0.0, "2 of the scans of subjects with lesions; the first is sub-001"),
+        ({(2, 1)}, 0.0, "1 of the scans of subjects with lesions; the first is sub-003 ses-02"),
+        ({(0, 0)}, 1.0, ""),
+        (set(), 0.0, ""),
     ],
 )
 def test_scans_whose_lesions_are_all_too_small_are_told_of(
     unlabelled: set[tuple[int, int]],
+    lesion_free: float,
     said: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    scans: list[PhantomScan],
 ) -> None:
-    def small(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
-        made = make_scan(seed, subject, scan, **options)
-        kept = (subject, scan) not in unlabelled
-        return replace(made, volumes_mm3=(9.0 * kept,) * len(made.lesions))
+    def small(seed: int, subject: int, scan: int, *, lesions: bool, **rest: Any) -> PhantomScan:
+        items = scans[0].lesions if lesions else ()
+        volumes = (9.0 * ((subject, scan) not in unlabelled),) * len(items)
+        return replace(scans[0], lesions=items, volumes_mm3=volumes)
 
     monkeypatch.setattr(phantom_cohort, "make_scan", small)
-    make_cohort(3, 0, tmp_path, lesion_free=0.0, preset="tiny")
-    assert f"in {said}" in caplog.text
-
-
-def test_a_cohort_whose_lesions_are_labelled_or_absent_is_not_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_cohort(1, 1, tmp_path / "free", lesion_free=1.0, preset="tiny")
-    make_cohort(1, 1, tmp_path / "full", lesion_free=0.0, preset="tiny")
-    assert caplog.text == ""
+    make_cohort(3, 0, tmp_path, lesion_free=lesion_free, preset="tiny")
+    assert said in caplog.text
+    assert bool(caplog.text) == bool(said)
 
 
 @pytest.mark.parametrize(
