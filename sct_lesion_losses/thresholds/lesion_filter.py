@@ -72,11 +72,6 @@ class Candidates:
     peaks: NDArray[np.floating[Any]]
     voxel_mm3: float
 
-    @property
-    def lesion_free(self) -> bool:
-        """The manual mask is empty."""
-        return not len(self.table.truth_sizes)
-
     def score(self, rule: Filter) -> LesionScore:
         """Score what is left once a filter has been applied."""
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
@@ -251,7 +246,7 @@ def choose_filter(
     filters = [Filter(peak, volume) for peak in peaks for volume in VOLUMES_MM3]
     counts = [[scan.score(rule) for rule in filters] for scan in scans]
     predicted = np.array([[score.n_predicted for score in row] for row in counts])
-    free = np.array([[scan.lesion_free] for scan in scans])
+    free = np.array([[row[0].truth_mm3 == 0] for row in counts])
     objective = Objective("median_l_f1")
     if specificity > 0:
         objective = Objective("l_f1_at_specificity", specificity=specificity)

@@ -301,15 +301,8 @@ def test_a_mask_that_cannot_be_read_names_the_scan(content, tmp_path):
 
 
 def test_loads_are_gathered_by_part():
-    def scan(name: str, subject: str, site: str, split: str) -> CohortScan:
-        return CohortScan(Path(name), Path(name), subject, site, split)
-
-    scans = [
-        scan("a", "s1", "A", "training"),
-        scan("b", "s1", "A", "training"),
-        scan("c", "s2", "", "training"),
-        scan("d", "s3", "B", "unseen"),
-    ]
+    known = (("s1", "A", "training"),) * 2 + (("s2", "", "training"), ("s3", "B", "unseen"))
+    scans = [CohortScan(Path(f"{k}"), Path(), *about) for k, about in enumerate(known)]
     loads = {s.scan: LesionLoad(k, 10.0 * k) for k, s in enumerate(scans)}
     training, validation, _, unseen = splits.by_part(scans, loads)
     assert (training.name, training.subjects, training.sites) == ("training", 2, 1)

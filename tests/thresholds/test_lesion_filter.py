@@ -46,9 +46,7 @@ def filtered_otherwise(mask, pmap, rule):
 def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     mask = filtered_otherwise(binarize(pmap, threshold), pmap, rule)
     wanted = lesionwise.score(truth, mask, SPACING_MM)
-    scan = candidates(truth, pmap, threshold, SPACING_MM)
-    assert scan.score(rule) == wanted
-    assert scan.lesion_free == (not truth.any())
+    assert candidates(truth, pmap, threshold, SPACING_MM).score(rule) == wanted
 
 
 @given(pmaps, st.sampled_from([0.3, 0.35, 0.5]), filters)
