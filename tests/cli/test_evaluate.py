@@ -9,16 +9,6 @@ from small_data import write_cohort
 from sct_lesion_losses.cli.evaluate import main
 
 
-def test_sct_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SCT_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("PATH", "")
-    assert main(["-bundle", "sct", "-i", "cohort", "-ofolder", str(tmp_path / "out")]) == 1
-    assert "SCT" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_shipped_bundle_is_evaluated_and_the_table_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,15 +27,5 @@ def test_the_command_makes_what_it_is_asked_for_and_refuses_the_folder_for_anoth
     assert "holds another cohort" in capsys.readouterr().err
 
 
-def test_a_picture_that_cannot_be_written_is_refused_before_the_cohort_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").touch()
-    args = ["-ofolder", str(tmp_path / "out"), "-figure", str(tmp_path / "file/sheet.png")]
-    assert main(args) == 1
-    assert "not a folder" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_every_preset_has_a_number_of_subjects() -> None:
     assert tuple(SUBJECTS) == get_args(Preset)

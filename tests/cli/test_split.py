@@ -66,18 +66,3 @@ def test_without_matplotlib_the_picture_is_left_out_unless_asked_for(
     assert said in err
     assert "matplotlib: pip install 'sct_lesion_losses[report]'" in err
     assert [path.name for path in tmp_path.iterdir()] == ([] if status else ["split.tsv"])
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["-lesion_free", "0.6", "-lesion_free_tuning", "0.6"], "more than 1 together"),
-        (["-unseen_sites", "Z"], "unseen site Z; the cohort's sites: A, B"),
-    ],
-)
-def test_rules_that_do_not_fit_the_cohort_are_named_and_leave_nothing(
-    args: list[str], said: str, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", str(cohort), "-ofile", str(tmp_path / "split.tsv"), *args]) == 1
-    assert said in capsys.readouterr().err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []

@@ -15,23 +15,6 @@ from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import settings, study
 
 
-def test_a_cohort_that_is_not_there_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["-i", str(tmp_path / "cohort"), "-ofolder", str(tmp_path / "b")]) == 1
-    assert "cohort: no such BIDS folder or TSV table" in capsys.readouterr().err
-
-
-def test_both_lesion_free_shares_reach_the_split(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cohort = write_cohort(tmp_path / "cohort", subjects=2)
-    args = ["-i", str(cohort), "-ofolder", str(tmp_path / "b")]
-    assert main([*args, "-lesion_free", "0.5", "-lesion_free_tuning", "0.6"]) == 1
-    said = capsys.readouterr().err
-    assert "to train on, 0.5, and in thr-optimization, 0.6, are more than 1 together" in said
-
-
 def test_a_training_from_scts_model_takes_over_its_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
-"""Command lines that cannot be meant: exit status 2, one line that says why, and nothing done."""
+"""Command lines that cannot be meant, exit status 2, and work that cannot be done, 1."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from small_data import write_cohort
 
 from sct_lesion_losses.cli import (
     bundle,
@@ -126,14 +128,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("main", "args", "said"),
-    [
-        pytest.param(main, args, said, id=f"{main.name} {args}")
-        for main, wrong in WRONG.items()
-        for args, said in wrong.items()
-    ],
-)
+def rows(said: dict[Command, dict[str, str]]) -> list[Any]:
+    return [
+        pytest.param(main, args, words, id=f"{main.name} {args}")
+        for main, wrong in said.items()
+        for args, words in wrong.items()
+    ]
+
+
+@pytest.mark.parametrize(("main", "args", "said"), rows(WRONG))
 def test_wrong_use_gives_2_and_leaves_nothing(
     main: Command,
     args: str,
@@ -148,3 +151,47 @@ def test_wrong_use_gives_2_and_leaves_nothing(
     assert out == ""
     assert said in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+COULD_NOT = {
+    segment.main: {"-i empty": "no T2w scan"},
+    simulate.main: {"-ofolder out -figure file/sheet.png": "not a folder"},
+    split.main: {
+        "-i empty -ofile out.tsv": "no T2w scan",
+        "-i cohort -ofile out.tsv -lesion_free 0.6 -lesion_free_tuning 0.6": "more than 1 together",
+        "-i cohort -ofile out.tsv -unseen_sites Z": "unseen site Z; the cohort's sites: A, B",
+    },
+    train.main: {
+        "-i none -ofolder out": "none: no such BIDS folder or TSV table",
+        "-i cohort -ofolder out -lesion_free 0.5 -lesion_free_tuning 0.6": "0.5, and in thr-"
+        "optimization, 0.6, are more than 1 together",
+    },
+    evaluate.main: {"-bundle sct -i cohort -ofolder out": "SCT"},
+}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=4, lesion_free=2)
+
+
+@pytest.mark.parametrize(("main", "args", "said"), rows(COULD_NOT))
+def test_what_cannot_be_done_gives_1_and_no_output(
+    main: Command,
+    args: str,
+    said: str,
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCT_DIR", "none")
+    monkeypatch.setenv("PATH", "")
+    Path("empty").mkdir()
+    Path("file").touch()
+    Path("cohort").symlink_to(cohort)
+    assert main(args.split()) == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not {"out", "out.tsv"} & {path.name for path in tmp_path.iterdir()}
+    assert not list(Path("empty").iterdir())
