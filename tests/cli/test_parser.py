@@ -45,39 +45,6 @@ def fail(error: BaseException) -> Command:
     return example(work)
 
 
-HELP = """\
-usage: sct_example -i <file> [<file> ...] [options] [-h]
-
-  Does something with scans.
-
-MANDATORY ARGUMENTS:
-  -i <file> [<file> ...]  Scans.
-
-OPTIONAL ARGUMENTS:
-  -thr <float>       Threshold. (default: 0.5)
-  -ofolder <folder>  Outputs. (default: beside the input)
-  -c {t2,t2s}        Contrast.
-  -n <int>           Number. (default: 3)
-  -pmap {0,1}        Also write the p-map. (default: 0)
-  -figure {0,1}      Draw. (default: as there is matplotlib)
-
-MISC ARGUMENTS:
-  -r {0,1}    Remove temporary files. (default: 1)
-  -v {0,1,2}  Verbosity. 0: only warnings and errors; 1: also what is done; 2:
-              everything, with the traceback of an error. (default: 1)
-  -h, --help  Show this message and exit.
-"""
-
-
-@pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_goes_to_stdout_in_sct_order(
-    word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert example(lambda _: None)([word]) == 0
-    assert capsys.readouterr() == (HELP, "")
-
-
 def test_the_callback_receives_converted_values() -> None:
     seen: dict[str, Any] = {}
     args = ["-i", "a", "b", "-thr=0.3", "-ofolder", "out", "-c", "t2s", "-r", "0", "-v", "0"]
