@@ -16,8 +16,7 @@ from nibabel.processing import resample_from_to
 
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.cord_crop import CordCrop
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.resample import values
+from sct_lesion_losses.geometry.grid import Grid, resample
 from sct_lesion_losses.preprocessing.scan import SPACING_MM
 
 ROUNDS = 5
@@ -47,7 +46,7 @@ def main() -> None:
         theirs.append(time.process_time() - start)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     box = tube.box
-    apart = np.abs(values(reorientation.apply(image), rpi, tube.grid, box) - whole.dataobj[box])
+    apart = np.abs(resample(reorientation.apply(image), rpi, tube.grid, box) - whole.dataobj[box])
     print(f"tube      median {statistics.median(ours) * 1000:8.1f} ms CPU")
     print(f"nibabel   median {statistics.median(theirs) * 1000:8.1f} ms CPU")
     print(f"ratio     median 1/{1 / statistics.median(ratios):.0f}, worst 1/{1 / max(ratios):.0f}")

@@ -18,8 +18,7 @@ from scipy import ndimage
 from sct_lesion_losses.centerline.optic import best_path, upright
 from sct_lesion_losses.errors import CenterlineError, EngineError
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.resample import values
+from sct_lesion_losses.geometry.grid import Grid, resample
 
 PIXEL_MM = 0.5
 PATCH_PX = 80
@@ -77,7 +76,7 @@ def centerline(
     """
     turned, rpi = upright(image, grid)
     working = rpi.resampled((PIXEL_MM, PIXEL_MM, None))
-    slices = _standardised(values(turned, rpi, working), contrast)
+    slices = _standardised(resample(turned, rpi, working), contrast)
     run = _session(network)
     apart = max(1, int(_SEARCH_MM / rpi.spacing_mm[2]))
     search = np.unique(np.append(np.arange(0, len(slices), apart), len(slices) - 1))

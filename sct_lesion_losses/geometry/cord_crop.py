@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid, axis_mapping
-from sct_lesion_losses.geometry.resample import Box, values
+from sct_lesion_losses.geometry.grid import Box, Grid, axis_mapping, resample
 
 WIDTH_VOX = 48  # Hussein et al. 2023, section 2.1: 48 x 48 around the centerline at 0.5 mm
 _SECTION = 32  # slices resampled at a time: the box around a short piece of the cord is narrow
@@ -102,7 +101,7 @@ class CordCrop:
         for k in range(0, self.length, _SECTION):
             section = CordCrop(self.grid, self.first + k, self.starts[k : k + _SECTION], self.width)
             box = section.box
-            region = values(array, source, self.grid, box, order)
+            region = resample(array, source, self.grid, box, order)
             for z, (x, y) in enumerate(section.starts - (box[0].start, box[1].start), start=k):
                 result[:, :, z] = region[x : x + self.width, y : y + self.width, z - k]
         return result
@@ -134,7 +133,7 @@ class CordCrop:
             box.append(slice(max(low, 0), min(high + 1, onto.shape[k])))
         inside = (box[0], box[1], box[2])
         if all(part.stop > part.start for part in inside):
-            result[inside] = values(region, region_grid, onto, inside)
+            result[inside] = resample(region, region_grid, onto, inside)
         return result
 
     def _reach(self) -> tuple[float, float]:

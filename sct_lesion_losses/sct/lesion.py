@@ -26,10 +26,9 @@ from sct_lesion_losses.bundle.schema import (
 )
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import GeometryError, UsageError
-from sct_lesion_losses.geometry import resample
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.cord_crop import CordCrop
-from sct_lesion_losses.geometry.grid import Grid, axis_mapping
+from sct_lesion_losses.geometry.grid import Grid, axis_mapping, resample
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.sct import CONTRASTS, install
 
@@ -139,7 +138,7 @@ class Crop:
 
     def refine(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a crop from the scan's slices to slices of 0.5 mm, linearly."""
-        return resample.values(values, self.coarse, self.fine)
+        return resample(values, self.coarse, self.fine)
 
     def uncut(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put a crop with slices of 0.5 mm back on the scan; zero outside the windows.
@@ -153,7 +152,7 @@ class Crop:
         """
         if values.shape != self.fine.shape:
             raise GeometryError(f"crop: expected {self.fine.shape}, received {values.shape}")
-        slices = resample.values(values, self.fine, self.coarse)
+        slices = resample(values, self.fine, self.coarse)
         width, height = np.minimum(WIDTH_VOX, self.plane.shape[:2])
         known = np.flatnonzero(self.covered)
         # The windows' bounding box, with a voxel of zeros beside it where the image goes on.
@@ -175,7 +174,7 @@ class Crop:
         first, end = np.maximum(first, 0), np.minimum(end, self.native.shape)
         x0, y0, z0 = map(slice, first.astype(int), end.astype(int))
         result = np.zeros(self.native.shape, np.float32)
-        result[x0, y0, z0] = resample.values(region, region_grid, self.native, (x0, y0, z0))
+        result[x0, y0, z0] = resample(region, region_grid, self.native, (x0, y0, z0))
         return result
 
 

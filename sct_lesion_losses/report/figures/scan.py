@@ -14,8 +14,7 @@ from scipy import ndimage
 
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.resample import Box, values
+from sct_lesion_losses.geometry.grid import Box, Grid, resample
 from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.report.figures import style
 
@@ -58,7 +57,7 @@ class View:
     def plane(self, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Cut voxels on `grid`, (X, Y, Z), or a mask: it has the nearest voxel's label, (H, W)."""
         order: Literal[0, 1] = 0 if array.dtype == bool else 1
-        found = values(array, self.grid, self.pixels, self.box, order).squeeze(self.axis).T
+        found = resample(array, self.grid, self.pixels, self.box, order).squeeze(self.axis).T
         return found[:, ::-1] if self.axis == SAGITTAL else found
 
 
@@ -215,9 +214,9 @@ def figure(
     line = centerline.filled().on(fine)
     covered = np.flatnonzero(line.covered)
     xy = line.xy[covered]
-    scan = values(reorientation.apply(image), rpi, fine)
+    scan = resample(reorientation.apply(image), rpi, fine)
     marked = pmap if mask is None else mask
-    lesions = None if marked is None else values(reorientation.apply(marked), rpi, fine)
+    lesions = None if marked is None else resample(reorientation.apply(marked), rpi, fine)
     slices = _slices(lesions, covered)
     low, high = _window(scan, line)
     made = style.sheet(6.4, 11, "black", dpi=110, layout="constrained")
