@@ -75,15 +75,11 @@ def _prepare(cohort: Path, cache: Path, jobs: int) -> None:
 
 
 def _draw(cohort: Path, cache: Path, rounds: int) -> None:
-    from sct_lesion_losses.preprocessing.augmentation import Augmentation
     from sct_lesion_losses.training.batches import PatchBatches
+    from sct_lesion_losses.training.recipe import study
 
-    batches = PatchBatches(
-        _tubes(cohort, cache, 1),
-        BATCH,
-        patches_per_epoch=PATCHES,
-        augmentation=Augmentation(),
-    )
+    recipe = study(batch_size=BATCH, patches_per_epoch=PATCHES)
+    batches = PatchBatches(_tubes(cohort, cache, 1), recipe)
     rates, shares = [], []
     for epoch in range(rounds + 1):
         batches.go_to(epoch)

@@ -11,12 +11,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.geometry.patches import PATCH_VOX, STRIDE_VOX, patch_starts
 from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.preprocessing.augmentation import Augmentation, Orientation
+from sct_lesion_losses.preprocessing.augmentation import Orientation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
+from sct_lesion_losses.training.recipe import augmentation
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
 
@@ -56,37 +58,28 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     ----------
     crops : sequence of TrainingCrop
         All scans; mapped from `preprocessing.cache` they lie in the order that is read fastest.
-    batch_size : int
-        Patches per batch; the last batch of an epoch is filled up from its first patches, so that
-        every step has the same shape.
-    patches_per_epoch, lesion_share
-        See `draw`.
-    augmentation : Augmentation or None
-        None for validation: the window is centred and the same patches come in every epoch.
-    seed : int
+    recipe : Recipe
+        Says how many patches there are to a batch and an epoch, what share of them holds lesion,
+        and how they are augmented. The last batch of an epoch is filled up from its first patches,
+        so that every step has the same shape.
+    validation : bool
+        Windows are centred, and the same patches come in every epoch, as they are.
     """
 
     def __init__(
-        self,
-        crops: Sequence[TrainingCrop],
-        batch_size: int = 8,
-        *,
-        patches_per_epoch: int | None = None,
-        lesion_share: float | None = None,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        **kwargs: Any,
+        self, crops: Sequence[TrainingCrop], recipe: Recipe, validation: bool = False
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self._crops = list(crops)
         self._candidates = places(self._crops)
         if not self._candidates:
             raise DataError("there is no scan to draw patches from; check the split of the cohort")
-        self._batch_size = batch_size
-        self._number = patches_per_epoch
-        self._lesion_share = lesion_share
-        self._augmentation = augmentation
-        self._seed = seed
+        self._batch_size = recipe.batch_size
+        self._number = recipe.validation_patches if validation else recipe.patches_per_epoch
+        # All patches of the validation come as they are.
+        self._lesion_share = None if validation and not self._number else recipe.lesion_share
+        self._augmentation = None if validation else augmentation(recipe)
+        self._seed = recipe.seed
         # glibc gives arrays of this size back to the system when they are freed, and gets them anew
         # page by page, which takes three times as long as writing them; once it has seen a larger
         # one freed, it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD).

@@ -86,17 +86,22 @@ def to_onnx(model: keras.Model) -> bytes:
     graph = _Graph(weights_of(model))
     side = model.input_shape[1]
     levels = sum(layer.name.endswith("_pool") for layer in model.layers)
+    halved = {"kernel_shape": [2] * AXES, "strides": [2] * AXES}
     x, skips = "patches", []
     for level in range(levels):
         x = graph.convolutions(x, f"down{level}")
         skips.append(x)
-        x = graph.pool(x, f"down{level}_pool")
+        x = graph.add("MaxPool", [x], f"down{level}_pool", **halved)
     x = graph.convolutions(x, "bottom")
     for level in reversed(range(levels)):
-        x = graph.transpose(x, f"up{level}_transpose")
-        x = graph.concat([skips[level], x], f"up{level}_concat")
+        name = f"up{level}_transpose"
+        # Keras keeps (k, k, k, out, in) here, ONNX wants (in, out, k, k, k).
+        x = graph.add("ConvTranspose", [x, *graph.stored(name, *graph.of(name))], name, **halved)
+        x = graph.add("Concat", [skips[level], x], f"up{level}_concat", axis=1)
         x = graph.convolutions(x, f"up{level}")
-    graph.head(x, "lesion")
+    inputs = [x, *graph.stored("lesion", *graph.of("lesion"))]
+    x = graph.add("Conv", inputs, "lesion_logits", kernel_shape=[1] * AXES)
+    graph.add("Sigmoid", [x], "lesion")
     shape = ["batch", 1, side, side, side]
     made = helper.make_model(
         helper.make_graph(
@@ -122,55 +127,35 @@ class _Graph:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
 
-    def _add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+    def add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Add a node; return the name of what it gives."""
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
-    def _constant(self, array: NDArray[Any], name: str) -> str:
-        stored = np.ascontiguousarray(array, dtype=np.float32)
-        self.initializers.append(numpy_helper.from_array(stored, name))
-        return name
+    def of(self, layer: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Kernel and bias of a Keras layer."""
+        return self._weights[f"{layer}/kernel"], self._weights[f"{layer}/bias"]
+
+    def stored(self, name: str, kernel: NDArray[Any], bias: NDArray[Any]) -> list[str]:
+        """Store a kernel as ONNX wants it, and a bias; return their names."""
+        arrays = {f"{name}_w": kernel.transpose(_KERNEL_TO_ONNX), f"{name}_b": bias}
+        self.initializers += [
+            numpy_helper.from_array(np.ascontiguousarray(array, np.float32), key)
+            for key, array in arrays.items()
+        ]
+        return list(arrays)
 
     def convolutions(self, x: str, name: str) -> str:
-        """Two convolutions of a level, each with its normalisation folded in, and ReLU."""
+        """Add both convolutions of a level, each with its normalisation folded in, and ReLU."""
         for step in ("a", "b"):
             conv, norm = f"{name}_conv_{step}", f"{name}_norm_{step}"
-            kernel, bias = self._folded(conv, norm)
-            x = self._add(
-                "Conv",
-                [x, self._constant(kernel, f"{conv}_w"), self._constant(bias, f"{conv}_b")],
-                conv,
-                kernel_shape=[3] * AXES,
-                pads=[1] * 2 * AXES,
+            kernel = self._weights[f"{conv}/kernel"].astype(np.float64)
+            gamma, beta, mean, variance = (
+                self._weights[f"{norm}/{part}"].astype(np.float64)
+                for part in ("gamma", "beta", "moving_mean", "moving_variance")
             )
-            x = self._add("Relu", [x], f"{name}_relu_{step}")
+            scale = gamma / np.sqrt(variance + EPSILON)
+            folded = self.stored(conv, kernel * scale, beta - mean * scale)
+            x = self.add("Conv", [x, *folded], conv, kernel_shape=[3] * AXES, pads=[1] * 2 * AXES)
+            x = self.add("Relu", [x], f"{name}_relu_{step}")
         return x
-
-    def _folded(self, conv: str, norm: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        kernel = self._weights[f"{conv}/kernel"].astype(np.float64)
-        gamma, beta, mean, variance = (
-            self._weights[f"{norm}/{part}"].astype(np.float64)
-            for part in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
-        scale = gamma / np.sqrt(variance + EPSILON)
-        return (kernel * scale).transpose(_KERNEL_TO_ONNX), beta - mean * scale
-
-    def pool(self, x: str, name: str) -> str:
-        return self._add("MaxPool", [x], name, kernel_shape=[2] * AXES, strides=[2] * AXES)
-
-    def transpose(self, x: str, name: str) -> str:
-        # Keras keeps (k, k, k, out, in) here, ONNX wants (in, out, k, k, k).
-        kernel = self._weights[f"{name}/kernel"].transpose(_KERNEL_TO_ONNX)
-        bias = self._weights[f"{name}/bias"]
-        inputs = [x, self._constant(kernel, f"{name}_w"), self._constant(bias, f"{name}_b")]
-        return self._add("ConvTranspose", inputs, name, kernel_shape=[2] * AXES, strides=[2] * AXES)
-
-    def concat(self, parts: list[str], name: str) -> str:
-        return self._add("Concat", parts, name, axis=1)
-
-    def head(self, x: str, name: str) -> None:
-        kernel = self._weights[f"{name}/kernel"].transpose(_KERNEL_TO_ONNX)
-        bias = self._weights[f"{name}/bias"]
-        inputs = [x, self._constant(kernel, f"{name}_w"), self._constant(bias, f"{name}_b")]
-        x = self._add("Conv", inputs, f"{name}_logits", kernel_shape=[1] * AXES)
-        self._add("Sigmoid", [x], name)

@@ -245,21 +245,8 @@ def fit(
         (folder / LOG).unlink(missing_ok=True)
         if initial is not None:
             export.import_weights(model, initial)
-    shown = PatchBatches(
-        training,
-        recipe.batch_size,
-        patches_per_epoch=recipe.patches_per_epoch,
-        lesion_share=recipe.lesion_share,
-        augmentation=recipes.augmentation(recipe),
-        seed=recipe.seed,
-    )
-    held_out = PatchBatches(
-        validation,
-        recipe.batch_size,
-        patches_per_epoch=recipe.validation_patches,
-        lesion_share=None if recipe.validation_patches is None else recipe.lesion_share,
-        seed=recipe.seed,
-    )
+    shown = PatchBatches(training, recipe)
+    held_out = PatchBatches(validation, recipe, validation=True)
     logger.info(
         "training on %s by %s; steps an epoch: %d, patches a step: %d",
         "the CPU" if device() == "cpu" else f"a {device().upper()}",

@@ -13,12 +13,17 @@ from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 from sct_lesion_losses.training.batches import PatchBatches, Place, draw, places
+from sct_lesion_losses.training.recipe import study
 
 STILL = Augmentation(mirrors=False, rotations=False)
 
 
+def batches_of(crops, size: int = 2, *, validation: bool = False, **entries) -> PatchBatches:
+    return PatchBatches(crops, study(batch_size=size, **entries), validation)
+
+
 def test_batches_are_normalised_patches_and_their_masks():
-    batches = PatchBatches([crop(lesion_at=30)], 2, augmentation=STILL)
+    batches = batches_of([crop(lesion_at=30)], augmentation=STILL)
     patches, lesions = batches[0]
     assert patches.shape == lesions.shape == (2, 48, 48, 48, 1)
     assert patches.dtype == lesions.dtype == np.float32
@@ -28,32 +33,32 @@ def test_batches_are_normalised_patches_and_their_masks():
 
 
 def test_the_last_batch_is_filled_up():
-    batches = PatchBatches([crop(72)], 2)  # 3 patches
+    batches = batches_of([crop(72)], validation=True)  # 3 patches
     assert len(batches) == 2
     assert np.array_equal(batches[1][0][1], batches[0][0][0])
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for():
-    batches = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    batches = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
     first = batches[1][0]
     batches[0]
     assert np.array_equal(batches[1][0], first)
 
 
 def test_epochs_differ_and_can_be_gone_to():
-    batches = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    batches = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
     first = batches[0][0]
     batches.go_to(1)
     second = batches[0][0]
     assert not np.array_equal(first, second)
-    again = PatchBatches([crop(90, margin=4)], 2, augmentation=Augmentation(), seed=3)
+    again = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
     again.go_to(1)
     assert np.array_equal(again[0][0], second)
 
 
 def test_validation_shows_the_same_centred_patches_in_every_epoch():
     wide = crop(48, margin=4)
-    batches = PatchBatches([wide], 1)
+    batches = batches_of([wide], 1, validation=True)
     inner = wide.values[4:-4, 4:-4]
     expected = (inner - inner.mean()) / inner.std()
     first = batches[0][0][0, ..., 0]
@@ -65,7 +70,7 @@ def test_validation_shows_the_same_centred_patches_in_every_epoch():
 def test_crops_are_left_as_they_are():
     one = crop(60, margin=4, lesion_at=30)
     before = one.values.copy()
-    batches = PatchBatches([one], 2, augmentation=Augmentation(intensity=1.0))
+    batches = batches_of([one], augmentation=Augmentation(intensity=1.0))
     for index in range(len(batches)):
         batches[index]
     assert np.array_equal(one.values, before)
@@ -73,7 +78,7 @@ def test_crops_are_left_as_they_are():
 
 def test_no_scan_at_all_is_refused():
     with pytest.raises(DataError, match="no scan to draw patches from"):
-        PatchBatches([])
+        batches_of([])
 
 
 def test_places_are_every_12_slices_and_know_their_lesions():
@@ -140,7 +145,7 @@ def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[
 def test_a_batch_is_cut_varied_turned_and_normalised(margin: int, intensity: float) -> None:
     one, augmentation = noisy(margin), Augmentation(intensity=intensity)
     for seed in range(4):
-        patches, lesions = PatchBatches([one], 2, augmentation=augmentation, seed=seed)[0]
+        patches, lesions = batches_of([one], augmentation=augmentation, seed=seed)[0]
         expected, expected_lesions = plainly(one, augmentation, seed)
         np.testing.assert_allclose(patches, expected, atol=2e-5 if intensity else 2e-6)
         np.testing.assert_array_equal(lesions, expected_lesions)
@@ -154,8 +159,7 @@ def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() ->
         slices.setflags(write=False)
         stored.append(slices.transpose(1, 2, 0))
     first, again = (
-        PatchBatches([crop], 2, augmentation=Augmentation())[0]
-        for crop in (one, TrainingCrop(*stored))
+        batches_of([crop], augmentation=Augmentation())[0] for crop in (one, TrainingCrop(*stored))
     )
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
@@ -165,6 +169,7 @@ FAULTS = """
 import resource
 import numpy as np
 from sct_lesion_losses.training.batches import PatchBatches
+from sct_lesion_losses.training.recipe import study
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 def faults(number):
@@ -174,7 +179,7 @@ def faults(number):
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / number
 
 crop = TrainingCrop(np.ones((48, 48, 48), np.float32), np.ones((48, 48, 48), bool))
-batches = PatchBatches([crop], 8)
+batches = PatchBatches([crop], study(), validation=True)
 faults(2)
 print(faults(5))
 """
