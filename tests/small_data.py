@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 SHAPE = (60, 60, 64)  # 30 x 30 x 32 mm at 0.5 mm
@@ -64,7 +63,7 @@ def train_small(folder: Path) -> Path:
         patches_per_epoch=16,
         validation_patches=2,
         rate=2e-2,
-        augmentation=Augmentation(rotations=False),
+        rotations=False,
     )
     train.run(data, folder / "small", recipe)
     return folder / "small.training" / train.SPLIT_TABLE

@@ -288,16 +288,13 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     UsageError
         A value is out of its range.
     """
-    from sct_lesion_losses.preprocessing.augmentation import Augmentation
     from sct_lesion_losses.training.recipe import study
 
     given = {name: value for name, value in values.items() if value not in (None, ())}
     if start and "prior" in given:
         raise UsageError("-prior is for random weights; with -init the start has learned its own")
     numbers = dict(_number(word) for word in given.pop("numbers", ()))
-    names = ("mirrors", "rotations", "shift_mm", "intensity")
-    augmentation = Augmentation(**{name: given.pop(name) for name in names})
-    return study(**{**start, **given}, numbers=numbers, augmentation=augmentation)
+    return study(**{**start, **given}, numbers=numbers)
 
 
 def _number(word: str) -> tuple[str, float | bool | str]:

@@ -17,29 +17,6 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What may happen to a training patch.
-
-    Attributes
-    ----------
-    mirrors : bool
-        Mirror each axis with probability 1/2 (Hussein et al. 2023, section 2.4).
-    rotations : bool
-        Rotate by a multiple of 90° in the axial plane (Hussein et al. 2023, section 2.4). Planes
-        that hold z are left alone: the cord runs along z in every patch a network will see.
-    shift_mm : float
-        Largest error of the centerline in each in-plane direction.
-    intensity : float
-        Probability of each change of intensity; 0 leaves intensities alone.
-    """
-
-    mirrors: bool = True
-    rotations: bool = True
-    shift_mm: float = 0.0
-    intensity: float = 0.0
-
-
-@dataclass(frozen=True)
 class Orientation:
     """One of the ways a patch may lie.
 
@@ -64,13 +41,24 @@ class Orientation:
         return np.rot90(np.flip(patch, axes), self.quarter_turns)
 
 
-def draw_orientation(rng: np.random.Generator, augmentation: Augmentation) -> Orientation:
-    """Draw how a patch shall lie."""
+def draw_orientation(rng: np.random.Generator, mirrors: bool, rotations: bool) -> Orientation:
+    """Draw how a patch shall lie.
+
+    Planes that hold z are not rotated: the cord runs along z in every patch a network will see.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    mirrors : bool
+        Mirror each axis with probability 1/2 (Hussein et al. 2023, section 2.4).
+    rotations : bool
+        Rotate by a multiple of 90° in the axial plane (Hussein et al. 2023, section 2.4).
+    """
     mirrored, turns = (False, False, False), 0
-    if augmentation.mirrors:
+    if mirrors:
         x, y, z = (rng.random(3) < 0.5).tolist()
         mirrored = (x, y, z)
-    if augmentation.rotations:
+    if rotations:
         turns = int(rng.integers(4))
     return Orientation(mirrored, turns)
 

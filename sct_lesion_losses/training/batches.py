@@ -18,7 +18,7 @@ from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.augmentation import Orientation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
-from sct_lesion_losses.training.recipe import augmentation
+from sct_lesion_losses.training.recipe import MIRRORS, ROTATIONS
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
 
@@ -74,12 +74,8 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._candidates = places(self._crops)
         if not self._candidates:
             raise DataError("there is no scan to draw patches from; check the split of the cohort")
-        self._batch_size = recipe.batch_size
-        self._number = recipe.validation_patches if validation else recipe.patches_per_epoch
-        # All patches of the validation come as they are.
-        self._lesion_share = None if validation and not self._number else recipe.lesion_share
-        self._augmentation = None if validation else augmentation(recipe)
-        self._seed = recipe.seed
+        self._recipe = recipe
+        self._validation = validation
         # glibc gives arrays of this size back to the system when they are freed, and gets them anew
         # page by page, which takes three times as long as writing them; once it has seen a larger
         # one freed, it keeps those that are smaller (mallopt(3), M_MMAP_THRESHOLD).
@@ -88,16 +84,21 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def go_to(self, epoch: int) -> None:
         """Make the batches those of an epoch, counted from 0."""
-        self._epoch = epoch if self._augmentation is not None else 0
-        rng = np.random.default_rng([self._seed, self._epoch])
-        self._plan = draw(self._candidates, self._number, self._lesion_share, rng)
+        recipe = self._recipe
+        number, share = recipe.patches_per_epoch, recipe.lesion_share
+        if self._validation:
+            epoch, number = 0, recipe.validation_patches
+            share = None if number is None else share  # all of them come as they are
+        self._epoch = epoch
+        rng = np.random.default_rng([recipe.seed, epoch])
+        self._plan = draw(self._candidates, number, share, rng)
 
     def __len__(self) -> int:
-        return -(-len(self._plan) // self._batch_size)
+        return -(-len(self._plan) // self._recipe.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self._seed, self._epoch, index])
-        shape = (self._batch_size, PATCH_VOX, PATCH_VOX, PATCH_VOX)
+        rng = np.random.default_rng([self._recipe.seed, self._epoch, index])
+        shape = (self._recipe.batch_size, PATCH_VOX, PATCH_VOX, PATCH_VOX)
         patches, lesions = np.empty(shape, np.float32), np.empty(shape, np.float32)
         # All of one patch before the next, while it is in the processor's cache.
         for place, patch, lesion in zip(self._rows(index), patches, lesions, strict=True):
@@ -115,21 +116,22 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self, place: Place, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Orientation]:
         """Window of a crop, its intensities changed, the lesions in it, and how both shall lie."""
-        crop, change = self._crops[place.crop], self._augmentation
+        crop, recipe = self._crops[place.crop], self._recipe
         x = y = crop.margin
-        if change is not None and crop.margin:
+        if crop.margin and not self._validation:
             x, y = augment.shift(rng, crop.margin)
         box = np.s_[x : x + PATCH_VOX, y : y + PATCH_VOX, place.start : place.start + PATCH_VOX]
         values, mask = crop.values[box], crop.lesion[box]
-        if change is None:
+        if self._validation:
             return values, mask, Orientation()
-        if change.intensity > 0:
-            values = augment.vary_intensity(_upright(values), rng, change.intensity)
-        return values, mask, augment.draw_orientation(rng, change)
+        if recipe.intensity:
+            values = augment.vary_intensity(_upright(values), rng, recipe.intensity)
+        used = (name in recipe.augmentations for name in (MIRRORS, ROTATIONS))
+        return values, mask, augment.draw_orientation(rng, *used)
 
     def _rows(self, index: int) -> list[Place]:
-        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
-        return [self._plan[number] for number in numbers % len(self._plan)]
+        first, size = index * self._recipe.batch_size, self._recipe.batch_size
+        return [self._plan[number % len(self._plan)] for number in range(first, first + size)]
 
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""

@@ -11,7 +11,6 @@ from sct_lesion_losses import losses
 from sct_lesion_losses.bundle.schema import Architecture, Recipe, problems
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.patches import PATCH_VOX
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.scan import SPACING_MM
 
 EPSILON = 1e-3  # of keras.layers.BatchNormalization, which unet.build leaves as it is
@@ -76,7 +75,8 @@ def study(
     numbers: Mapping[str, bool | float | str] | None = None,
     filters: tuple[int, ...] = FILTERS,
     architecture: str = STUDY,
-    augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+    mirrors: bool = True,
+    rotations: bool = True,
     **changes: Any,
 ) -> Recipe:
     """Make the study's recipe for a loss, with some entries changed.
@@ -91,10 +91,11 @@ def study(
         Its arguments; those left out keep their defaults.
     filters, architecture
         See `network`.
-    augmentation : Augmentation
-        A shift is rounded to whole voxels.
+    mirrors, rotations : bool
+        Whether patches are mirrored, and turned by multiples of 90°, as augmentation.
     **changes
-        Other entries of `Recipe`. The rate is that of the optimiser unless it is given.
+        Other entries of `Recipe`. The rate is that of the optimiser unless it is given; a shift is
+        rounded to whole voxels.
 
     Raises
     ------
@@ -103,12 +104,13 @@ def study(
     """
     losses.require(loss)
     optimiser = changes.get("optimiser", _OPTIMISER_OF_LOSS.get(loss, "adam"))
-    shift_mm = round(augmentation.shift_mm / SPACING_MM) * SPACING_MM
+    shift_mm = round(changes.pop("shift_mm", 0.0) / SPACING_MM) * SPACING_MM
+    intensity = changes.pop("intensity", 0.0)
     words = {
-        MIRRORS: augmentation.mirrors,
-        ROTATIONS: augmentation.rotations,
+        MIRRORS: mirrors,
+        ROTATIONS: rotations,
         f"centerline moved by up to {shift_mm:g} mm": shift_mm > 0,
-        "gamma, bias, blur and noise": augmentation.intensity > 0,
+        "gamma, bias, blur and noise": intensity > 0,
     }
     entries = {
         **_STUDY,
@@ -118,22 +120,12 @@ def study(
         "rate": _RATES.get(optimiser),
         "augmentations": tuple(name for name, used in words.items() if used),
         "shift_mm": shift_mm,
-        "intensity": augmentation.intensity,
+        "intensity": intensity,
     }
     try:
         return Recipe.model_validate({**entries, **changes})
     except ValidationError as error:
         raise UsageError(f"recipe: {problems(error)}") from error
-
-
-def augmentation(recipe: Recipe) -> Augmentation:
-    """Augmentation of the training patches."""
-    return Augmentation(
-        mirrors=MIRRORS in recipe.augmentations,
-        rotations=ROTATIONS in recipe.augmentations,
-        shift_mm=recipe.shift_mm or 0.0,
-        intensity=recipe.intensity or 0.0,
-    )
 
 
 def margin(recipe: Recipe) -> int:

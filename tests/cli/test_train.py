@@ -11,7 +11,6 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.train import main
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import settings, study
 
 
@@ -79,7 +78,10 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         patches_per_epoch=80,
         lesion_share=0.25,
         validation_patches=16,
-        augmentation=Augmentation(mirrors=False, rotations=False, shift_mm=1.5, intensity=0.5),
+        mirrors=False,
+        rotations=False,
+        shift_mm=1.5,
+        intensity=0.5,
         precision="mixed_bfloat16",
         prior=0.02,
         seed=3,

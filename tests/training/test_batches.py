@@ -10,12 +10,9 @@ from small_data import with_voxel as crop
 
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.preprocessing import augmentation as augment
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 from sct_lesion_losses.training.batches import PatchBatches, Place, draw, places
 from sct_lesion_losses.training.recipe import study
-
-STILL = Augmentation(mirrors=False, rotations=False)
 
 
 def batches_of(crops, size: int = 2, *, validation: bool = False, **entries) -> PatchBatches:
@@ -23,7 +20,7 @@ def batches_of(crops, size: int = 2, *, validation: bool = False, **entries) -> 
 
 
 def test_batches_are_normalised_patches_and_their_masks():
-    batches = batches_of([crop(lesion_at=30)], augmentation=STILL)
+    batches = batches_of([crop(lesion_at=30)], mirrors=False, rotations=False)
     patches, lesions = batches[0]
     assert patches.shape == lesions.shape == (2, 48, 48, 48, 1)
     assert patches.dtype == lesions.dtype == np.float32
@@ -39,19 +36,19 @@ def test_the_last_batch_is_filled_up():
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for():
-    batches = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
+    batches = batches_of([crop(90, margin=4)], seed=3)
     first = batches[1][0]
     batches[0]
     assert np.array_equal(batches[1][0], first)
 
 
 def test_epochs_differ_and_can_be_gone_to():
-    batches = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
+    batches = batches_of([crop(90, margin=4)], seed=3)
     first = batches[0][0]
     batches.go_to(1)
     second = batches[0][0]
     assert not np.array_equal(first, second)
-    again = batches_of([crop(90, margin=4)], augmentation=Augmentation(), seed=3)
+    again = batches_of([crop(90, margin=4)], seed=3)
     again.go_to(1)
     assert np.array_equal(again[0][0], second)
 
@@ -70,7 +67,7 @@ def test_validation_shows_the_same_centred_patches_in_every_epoch():
 def test_crops_are_left_as_they_are():
     one = crop(60, margin=4, lesion_at=30)
     before = one.values.copy()
-    batches = batches_of([one], augmentation=Augmentation(intensity=1.0))
+    batches = batches_of([one], intensity=1.0)
     for index in range(len(batches)):
         batches[index]
     assert np.array_equal(one.values, before)
@@ -122,7 +119,7 @@ def noisy(margin: int = 0) -> TrainingCrop:
     return TrainingCrop(values, rng.random(values.shape) < 0.01)
 
 
-def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[np.ndarray, ...]:
+def plainly(crop: TrainingCrop, intensity: float, seed: int) -> tuple[np.ndarray, ...]:
     """The first batch of two, step by step, the normalisation in float64."""
     order = draw(places([crop]), None, None, np.random.default_rng([seed, 0]))
     rng = np.random.default_rng([seed, 0, 0])
@@ -131,8 +128,8 @@ def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[
         x, y = rng.integers(0, 2 * crop.margin + 1, 2) if crop.margin else (0, 0)
         box = (slice(x, x + 48), slice(y, y + 48), slice(place.start, place.start + 48))
         patch, lesion = crop.values[box], crop.lesion[box]
-        if augmentation.intensity > 0:
-            patch = augment.vary_intensity(patch, rng, augmentation.intensity)
+        if intensity > 0:
+            patch = augment.vary_intensity(patch, rng, intensity)
         axes, turns = np.flatnonzero(rng.random(3) < 0.5), int(rng.integers(4))
         patch, lesion = (np.rot90(np.flip(a, axes), turns) for a in (patch, lesion))
         patches.append((patch - patch.mean(dtype=np.float64)) / patch.std(dtype=np.float64))
@@ -143,10 +140,10 @@ def plainly(crop: TrainingCrop, augmentation: Augmentation, seed: int) -> tuple[
 @pytest.mark.parametrize("margin", [0, 4])
 @pytest.mark.parametrize("intensity", [0.0, 1.0])
 def test_a_batch_is_cut_varied_turned_and_normalised(margin: int, intensity: float) -> None:
-    one, augmentation = noisy(margin), Augmentation(intensity=intensity)
+    one = noisy(margin)
     for seed in range(4):
-        patches, lesions = batches_of([one], augmentation=augmentation, seed=seed)[0]
-        expected, expected_lesions = plainly(one, augmentation, seed)
+        patches, lesions = batches_of([one], intensity=intensity, seed=seed)[0]
+        expected, expected_lesions = plainly(one, intensity, seed)
         np.testing.assert_allclose(patches, expected, atol=2e-5 if intensity else 2e-6)
         np.testing.assert_array_equal(lesions, expected_lesions)
 
@@ -158,9 +155,7 @@ def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() ->
         slices = np.ascontiguousarray(array.transpose(2, 0, 1))
         slices.setflags(write=False)
         stored.append(slices.transpose(1, 2, 0))
-    first, again = (
-        batches_of([crop], augmentation=Augmentation())[0] for crop in (one, TrainingCrop(*stored))
-    )
+    first, again = (batches_of([crop])[0] for crop in (one, TrainingCrop(*stored)))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
 

@@ -6,9 +6,8 @@ import pytest
 
 from sct_lesion_losses.bundle.schema import Architecture
 from sct_lesion_losses.errors import UsageError
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training import recipe as recipes
-from sct_lesion_losses.training.recipe import DOUBLING, augmentation, differences, network, study
+from sct_lesion_losses.training.recipe import DOUBLING, differences, network, study
 
 
 def test_defaults_are_the_study_s():
@@ -16,7 +15,7 @@ def test_defaults_are_the_study_s():
     assert (recipe.batch_size, recipe.rate, recipe.epochs_planned) == (8, 1e-4, 300)
     assert (recipe.patience, recipe.rate_factor, recipe.stop_patience) == (15, 0.5, None)
     assert recipe.network == Architecture(filters=(16, 32, 64), levels=3)
-    assert augmentation(recipe) == Augmentation(mirrors=True, rotations=True)
+    assert recipe.augmentations == ("mirrors", "90-degree rotations")
 
 
 def test_combo_is_trained_by_adadelta_with_a_rate_of_1():
@@ -30,23 +29,13 @@ def test_another_optimiser_has_its_own_rate():
     assert study("tversky", optimiser="adadelta", rate=0.5).rate == 0.5
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        Augmentation(),
-        Augmentation(mirrors=False),
-        Augmentation(rotations=False, shift_mm=1.5),
-        Augmentation(intensity=0.25),
-    ],
-)
-def test_the_augmentation_is_the_one_asked_for(wanted):
-    assert augmentation(study(augmentation=wanted)) == wanted
-
-
 def test_a_shift_is_rounded_to_whole_voxels_and_widens_the_crop_by_as_many():
-    recipe = study(augmentation=Augmentation(shift_mm=1.2))
+    recipe = study(shift_mm=1.2)
     assert (recipe.shift_mm, recipes.margin(recipe)) == (1.0, 2)
-    assert "centerline moved by up to 1 mm" in recipe.augmentations
+    assert recipe.augmentations[2:] == ("centerline moved by up to 1 mm",)
+    assert study(mirrors=False, rotations=False, intensity=0.25).augmentations == (
+        "gamma, bias, blur and noise",
+    )
 
 
 def test_differences_name_what_changed_but_for_the_end():

@@ -30,7 +30,6 @@ from sct_lesion_losses.errors import (
     TrainingError,
     UsageError,
 )
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training import export, recipe
 from sct_lesion_losses.workflows import study, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings
@@ -52,7 +51,7 @@ def settings(*losses: str, epochs: int = 2, rate: float = 2e-2, **changes: objec
             patches_per_epoch=8,
             validation_patches=2,
             rate=rate,
-            augmentation=Augmentation(rotations=False),
+            rotations=False,
         )
         for loss in losses
     )

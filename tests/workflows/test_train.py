@@ -18,7 +18,6 @@ from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.preprocessing.augmentation import Augmentation
 from sct_lesion_losses.training.recipe import study
 from sct_lesion_losses.workflows import train
 from sct_lesion_losses.workflows.train import TrainSettings
@@ -30,7 +29,7 @@ SMALL = {
     "patches_per_epoch": 4,
     "validation_patches": 2,
     "rate": 1e-2,
-    "augmentation": Augmentation(shift_mm=1.0),
+    "shift_mm": 1.0,
 }
 FAST = study(**SMALL)
 
@@ -233,7 +232,8 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
         stop_patience=2,
         lesion_share=0.5,
         prior=0.02,
-        augmentation=Augmentation(shift_mm=1.0, intensity=0.25),
+        shift_mm=1.0,
+        intensity=0.25,
     )
     train.run(cohort, tmp_path / "small", recipe)
     kept = store.load(tmp_path / "small").info.recipe
