@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from logging.handlers import QueueHandler
+from logging.handlers import BufferingHandler, QueueHandler
 from pathlib import Path
 
 from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError
@@ -80,24 +81,14 @@ def collected(level: int) -> Iterator[list[logging.LogRecord]]:
         yield collector.records
 
 
-class _Texts(logging.Handler):
-    """Keeps the text of every warning."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-
 @contextmanager
-def collected_warnings() -> Iterator[list[str]]:
+def collected_warnings() -> Iterator[list[logging.LogRecord]]:
     """Collect what the package warns of, for the sidecar."""
-    collector = _Texts()
+    collector = BufferingHandler(sys.maxsize)
+    collector.setLevel(logging.WARNING)
     package = logging.getLogger(_PACKAGE)
     package.addHandler(collector)
     try:
-        yield collector.texts
+        yield collector.buffer
     finally:
         package.removeHandler(collector)

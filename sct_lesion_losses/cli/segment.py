@@ -112,11 +112,7 @@ def main_tversky(**values: Any) -> int:
 
 
 def _segment(
-    images: tuple[Path, ...],
-    out: Path | None,
-    folder: Path | None,
-    remove: bool,
-    **values: Any,
+    images: tuple[Path, ...], out: Path | None, folder: Path | None, remove: bool, **values: Any
 ) -> int:
     """Segment every scan; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()

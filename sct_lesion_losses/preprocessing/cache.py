@@ -398,7 +398,7 @@ def _cut(
         "seen": seen_hash(crop),
         "percentiles": intensity.measure(prepare.stacked_patches(crop.values)).tolist(),
         "lesion_vox": int(crop.lesion.sum()),
-        "warnings": said,
+        "warnings": [record.getMessage() for record in said],
     }
 
 

@@ -185,7 +185,7 @@ def segment(
         bundle.tuned_threshold,
         line,
         f"{network.name} {network.version}, {network.precision}",
-        tuple(warnings),
+        tuple(record.getMessage() for record in warnings),
         filtered,
     )
     _write(scan, result, labels, outputs, sidecar.sidecar(result, bundle, settings.command))
