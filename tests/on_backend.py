@@ -201,6 +201,8 @@ def trained_bundle(cohort: str, folder: str) -> Arrays:
     ``history`` is the validation loss of each epoch, ``keras`` what the network of the bundle gives
     for the patches ``patches``.
     """
+    import scipy.stats  # noqa: F401 - takes a hidden backend for a loaded one while it is imported
+
     hide({*BACKENDS} - {os.environ["KERAS_BACKEND"]})
     from sct_lesion_losses.bundle import store
     from sct_lesion_losses.training import export, unet

@@ -65,8 +65,7 @@ def main(cohort: Path, table: Path, picture: bool | None, **values: Any) -> None
             logger.warning("no picture of the split: %s", error)
             picture = False
     rules = options.rules(values)
+    figures = [] if picture is False else [table.with_suffix(".png")]
     with talk.progress("reading masks") as report:
-        written = split.split(
-            cohort, table, rules, picture=picture is not False, report=report, **values
-        )
+        written = split.split(cohort, table, rules, figures=figures, report=report, **values)
     click.echo(written)

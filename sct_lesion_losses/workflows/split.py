@@ -12,16 +12,11 @@ from statistics import median
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.splits import PartLoad
-from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.report.figures import split as split_figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.figures.style import counted
-
-TABLE_ENDING = ".tsv"
-PICTURE_ENDING = ".png"
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +27,6 @@ def split(
     rules: splits.Rules = splits.Rules(),  # noqa: B008 (frozen)
     *,
     tuning: Path | None = None,
-    picture: bool = False,
     figures: Sequence[Path] = (),
     resplit: bool = False,
     keep: bool = False,
@@ -54,16 +48,14 @@ def split(
     tuning : Path, optional
         Another cohort, all of whose scans join the part thr-optimization; a split that its table
         may hold is passed over.
-    picture : bool
-        Draw lesion number and volume per part, as a PNG beside the table.
     figures : sequence of Path
-        Draw the same into these files, .png or .svg.
+        Draw lesion number and volume per part into these files, .png or .svg.
     resplit : bool
         Make a new split where the cohort's table holds one; refused otherwise.
     keep : bool
         Keep the split of a cohort that has one.
     force : bool
-        Overwrite the table and the picture that are there already; refused otherwise.
+        Overwrite the table and the figures that are there already; refused otherwise.
     report : callable, optional
         Told of every mask that is read.
 
@@ -84,15 +76,17 @@ def split(
     ImageError
         A mask cannot be read.
     """
-    drawing = table.with_suffix(PICTURE_ENDING)
-    drawings = [*([drawing] if picture else []), *figures]
-    _require_outputs(data, table, drawings, force)
+    _require_outputs(data, table, figures, force)
     scans = cohorts.read(data)
-    kept = keep and any(scan.split for scan in scans)
+    given = sum(bool(scan.split) for scan in scans)
+    kept = keep and given > 0
     if kept:
         scans = splits.of(scans, rules)
-    elif not resplit:
-        _require_no_split(data, scans)
+    elif given and not resplit:
+        raise DataError(
+            f"{data}: {given} of its {len(scans)} scans have a split already; train and tune on "
+            "it as it is, or make a new one by -resplit 1"
+        )
     splits.check(scans, rules)
     others = [] if tuning is None else cohorts.read(tuning)
     added = splits.for_tuning(others, scans, tuning.stem if tuning else "")
@@ -107,26 +101,33 @@ def split(
         scans = splits.assign(scans, volumes, rules)
     scans = [*scans, *added]
     parts = splits.by_part(scans, loads)
-    _say(parts)
+    for part in parts:
+        logger.info("%s", described(part))
+    if without := [part.name for part in parts if not part.bearing]:
+        logger.warning(
+            "no scan with lesions in %s: there are too few subjects with lesions for every part",
+            ", ".join(without),
+        )
     with ExitStack() as stack:
-        for path in drawings:  # they appear only behind a table that could be written
+        for path in figures:  # they appear only behind a table that could be written
             hidden = stack.enter_context(atomic.replacing(path))
             style.save(split_figure.figure(parts), hidden)
         numbers = {scan: float(load.lesions) for scan, load in loads.items()}
         cohorts.write(scans, table, {"lesions": numbers, "lesion_volume_mm3": volumes})
-    if not picture and drawing.exists():
-        logger.warning("%s is a picture of an earlier split; remove it", drawing.name)
+    beside = table.with_suffix(".png")
+    if beside not in figures and beside.exists():
+        logger.warning("%s is a picture of an earlier split; remove it", beside.name)
     return table
 
 
-def _require_outputs(data: Path, table: Path, drawings: Sequence[Path], force: bool) -> None:
-    if table.suffix != TABLE_ENDING:
-        raise UsageError(f"{table}: expected a name that ends in {TABLE_ENDING}")
+def _require_outputs(data: Path, table: Path, figures: Sequence[Path], force: bool) -> None:
+    if table.suffix != ".tsv":
+        raise UsageError(f"{table}: expected a name that ends in .tsv")
     if os.path.realpath(table) == os.path.realpath(data):
         raise UsageError(f"{table} is the cohort's own table; give the split another name")
-    if drawings:
+    if figures:
         style.require()
-    for path in (table, *drawings):
+    for path in (table, *figures):
         if path.is_dir():
             raise OutputError(f"{path} is a folder; choose another name")
         if path.exists() and not force:
@@ -136,41 +137,14 @@ def _require_outputs(data: Path, table: Path, drawings: Sequence[Path], force: b
     atomic.require_writable(table.parent)
 
 
-def _require_no_split(data: Path, scans: Sequence[CohortScan]) -> None:
-    given = sum(bool(scan.split) for scan in scans)
-    if given:
-        raise DataError(
-            f"{data}: {given} of its {len(scans)} scans have a split already; train and tune on "
-            "it as it is, or make a new one by -resplit 1"
-        )
-
-
-def _say(parts: Sequence[PartLoad]) -> None:
-    """Log what each part holds, and warn of parts without lesions."""
-    for part in parts:
-        logger.info("%s", sentence(part))
-    without = [part.name for part in parts if not part.bearing]
-    if without:
-        logger.warning(
-            "no scan with lesions in %s: there are too few subjects with lesions for every part",
-            ", ".join(without),
-        )
-
-
-def sentence(part: PartLoad) -> str:
-    """Say what a part holds: scans, subjects, sites where known, and the load of its scans."""
-    if not part.loads:
-        return f"{part.name}: no scan"
-    held = f"{counted(len(part.loads), 'scan')} of {counted(part.subjects, 'subject')}"
-    if part.sites:
-        held += f" from {counted(part.sites, 'site')}"
-    text = f"{part.name}: {held}, {part.lesion_free} without lesions"
+def described(part: PartLoad) -> str:
+    """Say what a part holds, and the median load of its scans with lesions."""
+    text = (
+        f"{part.name}: scans {len(part.loads)}, subjects {part.subjects}, sites {part.sites}, "
+        f"lesion-free {part.lesion_free}"
+    )
     if not part.bearing:
         return text
     lesions = median(load.lesions for load in part.bearing)
     volume = median(load.volume_mm3 for load in part.bearing)
-    return f"{text}; in the others a median of {_number(lesions)} and {volume:.0f} mm³"
-
-
-def _number(lesions: float) -> str:
-    return "1 lesion" if lesions == 1 else f"{lesions:g} lesions"
+    return f"{text}; medians of the others: lesions {lesions:g}, volume {volume:.0f} mm³"

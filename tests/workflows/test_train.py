@@ -7,9 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.numpy
 from filelock import FileLock
+from on_backend import run as run_on
 from small_data import write_cohort
 
 from sct_lesion_losses.bundle import store
@@ -32,6 +34,7 @@ SMALL = {
     "shift_mm": 1.0,
 }
 FAST = study(**SMALL)
+RESUME, FORCE = TrainSettings(resume=True), TrainSettings(force=True)
 
 
 def small(**changes: object) -> Recipe:
@@ -45,8 +48,13 @@ def cohort(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(cohort, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    return train.run(cohort, folder, FAST)
+    return train.run(cohort, tmp_path_factory.mktemp("bundles") / "small", FAST)
+
+
+@pytest.fixture
+def mine(trained, tmp_path) -> Path:
+    """A copy of the bundle with its training, to be changed."""
+    return shutil.copytree(trained.parent, tmp_path / "bundles") / "small"
 
 
 def test_training_writes_a_bundle_that_loads_with_an_untuned_threshold(trained):
@@ -54,8 +62,12 @@ def test_training_writes_a_bundle_that_loads_with_an_untuned_threshold(trained):
     assert (bundle.name, bundle.threshold) == ("small", 0.5)
     assert bundle.info.operating_point.kind == "untuned"
     assert bundle.info.loss.numbers["fn_weight"] == 0.7
-    assert bundle.info.recipe.epochs_run == 2
     assert bundle.info.preparation.landmarks[0] == 0
+    recipe = bundle.info.recipe
+    assert (recipe.epochs_run, recipe.device) == (2, "cpu")
+    log = (trained.with_name("small.training") / "training.csv").read_text().splitlines()
+    seconds = [float(line.split(",")[-1]) for line in log[1:]]
+    assert recipe.minutes == pytest.approx(sum(seconds) / 60)
 
 
 def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
@@ -67,69 +79,36 @@ def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
     )
 
 
-def test_resumed_training_adds_epochs_to_the_bundle(cohort, tmp_path):
-    folder = tmp_path / "small"
-    train.run(cohort, folder, FAST)
-    longer = small(epochs_planned=3)
-    train.run(cohort, folder, longer, TrainSettings(resume=True))
-    assert [line.epoch for line in store.load(folder).info.history] == [1, 2, 3]
+def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_none(
+    mine, cohort, caplog
+):
+    train.run(cohort, mine, small(epochs_planned=3), RESUME)
+    bundle = store.load(mine)
+    assert [line.epoch for line in bundle.info.history] == [1, 2, 3]
+    info = bundle.info.model_copy(update={"version": "2.0"})
+    store.save(mine, info, bundle.network, bundle.weights, "# card", overwrite=True)
+    with caplog.at_level(logging.INFO):
+        train.run(cohort, mine, small(epochs_planned=3), RESUME)
+    assert "small: this training is finished, and its bundle is there" in caplog.messages
+    assert store.load(mine).info == info
+    (mine / "model.onnx").unlink()
+    train.run(cohort, mine, small(epochs_planned=3), RESUME)
+    assert store.load(mine).info.version == "1.0.0"
+    train.run(cohort, mine, small(epochs_planned=1), FORCE)
+    assert store.load(mine).info.recipe.epochs_run == 1
 
 
-def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_path):
-    first = store.load(trained)
-    still = small(rate=1e-12, epochs_planned=1)
-    settings = TrainSettings(init=first, command="sct_train_lesion -init small")
-    train.run(cohort, tmp_path / "tuned", still, settings)
-    second = store.load(tmp_path / "tuned")
-    before, after = (safetensors.numpy.load(b.weights) for b in (first, second))
-    kernels = [name for name in before if name.endswith("kernel")]
-    assert kernels
-    for name in kernels:
-        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
-    assert second.preparation == first.preparation
-    assert second.info.provenance.ancestor == f"small 1.0.0, weights {first.weights_sha256}"
-    assert set(first.info.provenance.trained_on) <= set(second.info.provenance.trained_on)
-
-
-def test_a_bundle_of_another_network_is_no_start(cohort, trained, tmp_path):
-    other = small(filters=(4, 8))
-    with pytest.raises(
-        UsageError, match="bundle small: its network is unet3d 2-4, expected unet3d 4-8"
-    ):
-        train.run(cohort, tmp_path / "b", other, TrainSettings(init=store.load(trained)))
-
-
-def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
-    before = (trained / "bundle.json").read_bytes()
-    with pytest.raises(TrainingError, match=r"holds a training already.*-resume 1.*-force 1"):
-        train.run(cohort, trained, FAST)
-    assert (trained / "bundle.json").read_bytes() == before
-    alone = tmp_path / "small"
-    shutil.copytree(trained, alone)
-    with pytest.raises(TrainingError, match=r"holds a bundle already.*-force 1"):
-        train.run(cohort, alone, FAST, TrainSettings(resume=True))
-
-
-def test_force_starts_anew(cohort, tmp_path):
-    folder = tmp_path / "small"
-    train.run(cohort, folder, FAST)
-    train.run(cohort, folder, small(epochs_planned=1), TrainSettings(force=True))
-    assert store.load(folder).info.recipe.epochs_run == 1
-
-
-def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
-    work = tmp_path / ("small" + train.WORK_SUFFIX)
-    work.mkdir()
-    with (
-        FileLock(work / train.LOCK),
-        pytest.raises(OutputError, match="another training is writing"),
-    ):
-        train.run(cohort, tmp_path / "small", FAST)
+def test_resuming_by_another_recipe_or_for_fewer_epochs_is_refused_before_a_scan_is_read(
+    trained, tmp_path
+):
+    with pytest.raises(TrainingError, match=r"rate: 0.01 -> 0.1"):
+        train.run(tmp_path / "gone", trained, small(rate=0.1), RESUME)
+    with pytest.raises(TrainingError, match="has 2 epochs, 1 were asked for"):
+        train.run(tmp_path / "gone", trained, small(epochs_planned=1), RESUME)
 
 
 def test_resuming_with_other_labels_is_refused_and_changes_nothing(tmp_path):
-    data, folder = tmp_path / "data", tmp_path / "small"
-    write_cohort(data, subjects=8)
+    data, folder = write_cohort(tmp_path / "data", subjects=8), tmp_path / "small"
     train.run(data, folder, FAST)
     table = tmp_path / "small.training" / train.SPLIT_TABLE
     before = table.read_text()
@@ -139,15 +118,47 @@ def test_resuming_with_other_labels_is_refused_and_changes_nothing(tmp_path):
     nib.save(nib.Nifti1Image(moved, image.affine), trained_on.lesion_mask)
     said = rf"another training .{trained_on.name} in training has changed.; give"
     with pytest.raises(TrainingError, match=said):
-        train.run(data, folder, small(epochs_planned=3), TrainSettings(resume=True))
+        train.run(data, folder, small(epochs_planned=3), RESUME)
     assert table.read_text() == before
 
 
-def test_resuming_for_fewer_epochs_is_refused(cohort, tmp_path):
-    folder = tmp_path / "small"
-    train.run(cohort, folder, FAST)
-    with pytest.raises(TrainingError, match="has 2 epochs, 1 were asked for"):
-        train.run(cohort, folder, small(epochs_planned=1), TrainSettings(resume=True))
+def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_path):
+    first = store.load(trained)
+    still = small(rate=1e-12, epochs_planned=1)
+    settings = TrainSettings(init=first, command="sct_train_lesion -init small")
+    second = store.load(train.run(cohort, tmp_path / "tuned", still, settings))
+    before, after = (safetensors.numpy.load(b.weights) for b in (first, second))
+    kernels = [name for name in before if name.endswith("kernel")]
+    assert kernels
+    for name in kernels:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    assert second.preparation == first.preparation
+    assert second.info.provenance.ancestor == f"small 1.0.0, weights {first.weights_sha256}"
+    assert set(first.info.provenance.trained_on) <= set(second.info.provenance.trained_on)
+    said = "bundle small: its network is unet3d 2-4, expected unet3d 4-8"
+    with pytest.raises(UsageError, match=said):
+        train.run(cohort, tmp_path / "b", small(filters=(4, 8)), TrainSettings(init=first))
+
+
+def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
+    before = (trained / "bundle.json").read_bytes()
+    with pytest.raises(TrainingError, match=r"holds a training already.*-resume 1.*-force 1"):
+        train.run(cohort, trained, FAST)
+    assert (trained / "bundle.json").read_bytes() == before
+    alone = shutil.copytree(trained, tmp_path / "small")
+    with pytest.raises(TrainingError, match=r"holds a bundle already.*-force 1"):
+        train.run(cohort, alone, FAST, RESUME)
+    with pytest.raises(UsageError, match="choose one of them"):
+        TrainSettings(resume=True, force=True)
+
+
+def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
+    work = tmp_path / ("small" + train.WORK_SUFFIX)
+    with (
+        FileLock(work / train.LOCK),
+        pytest.raises(OutputError, match="another training is writing"),
+    ):
+        train.run(cohort, tmp_path / "small", FAST)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +168,14 @@ def test_resuming_for_fewer_epochs_is_refused(cohort, tmp_path):
         ("b", TrainSettings(command="x -i /data/ms"), UsageError, "absolute path"),
         ("sct", TrainSettings(), BundleError, "choose another name"),
         ("full", TrainSettings(), BundleError, "not a bundle's"),
+        ("b", TrainSettings(cache=Path("b")), UsageError, "would lie in the bundle b"),
+        ("b", TrainSettings(cache=Path("b/cache")), UsageError, "would lie in the bundle b"),
     ],
 )
 def test_what_cannot_become_a_bundle_is_refused_before_a_scan_is_read(
-    folder, settings, error, said, tmp_path
+    folder, settings, error, said, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     with pytest.raises(error, match=said):
@@ -169,30 +183,13 @@ def test_what_cannot_become_a_bundle_is_refused_before_a_scan_is_read(
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
-def test_the_time_of_every_call_is_counted_and_the_device_named(cohort, trained):
-    recipe = store.load(trained).info.recipe
-    assert recipe.device == "cpu"
-    log = (trained.with_name("small.training") / "training.csv").read_text().splitlines()
-    seconds = [float(line.split(",")[-1]) for line in log[1:]]
-    assert recipe.minutes == pytest.approx(sum(seconds) / 60)
-
-
 def test_a_cohort_without_lesions_in_training_is_refused(tmp_path):
-    data = write_cohort(tmp_path / "data", subjects=4, lesion_free=4)
-    scans = cohorts.read(data)
+    scans = cohorts.read(write_cohort(tmp_path / "data", subjects=4, lesion_free=4))
     parts = ("training", "training", "validation", "unseen")
-    table = tmp_path / "table.tsv"
-    cohorts.write(
-        [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)], table
-    )
+    split = [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
+    cohorts.write(split, tmp_path / "table.tsv")
     with pytest.raises(DataError, match="no scan of the training set holds lesions"):
-        train.run(table, tmp_path / "bundle", FAST)
-
-
-def test_split_is_told(cohort, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        train.run(cohort, tmp_path / "small", FAST)
-    assert "split: 4 training, 1 validation, 1 thr-optimization, 2 unseen" in caplog.messages
+        train.run(tmp_path / "table.tsv", tmp_path / "bundle", FAST)
 
 
 def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_path, caplog):
@@ -203,25 +200,20 @@ def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_
                 cohort,
                 tmp_path / name,
                 FAST,
-                TrainSettings(jobs=2),
+                TrainSettings(jobs=2, cache=tmp_path / "elsewhere"),
                 on_scan=lambda *now, name=name: told.append((name, *now)),
             )
-    cache = tmp_path / train.CACHE
-    said = [text for text in caplog.messages if text.startswith("crops:")]
+    said = [text for text in caplog.messages if text.startswith(("split:", "crops:"))]
+    split = "split: 4 training, 1 validation, 1 thr-optimization, 2 unseen"
     assert said == [
-        f"crops: 5 made, 0 taken from the cache {cache}",
-        f"crops: 0 made, 5 taken from the cache {cache}",
+        *(split, f"crops: 5 made, 0 taken from the cache {tmp_path / 'elsewhere'}"),
+        *(split, f"crops: 0 made, 5 taken from the cache {tmp_path / 'elsewhere'}"),
     ]
     # Cut are 4 scans to learn from and 1 to judge by, and then standardised part by part.
     totals = (5, 4, 1)
     assert told == [("first", n, total) for total in totals for n in range(1, total + 1)]
     first, second = (store.load(tmp_path / name) for name in ("first", "second"))
     assert first.weights_sha256 == second.weights_sha256
-
-
-def test_the_cache_may_lie_elsewhere(cohort, tmp_path):
-    settings = TrainSettings(cache=tmp_path / "elsewhere")
-    train.run(cohort, tmp_path / "small", FAST, settings)
     assert len(list((tmp_path / "elsewhere").glob("[!.]*.safetensors"))) == 10
     assert not (tmp_path / train.CACHE).exists()
 
@@ -235,23 +227,18 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
         shift_mm=1.0,
         intensity=0.25,
     )
-    train.run(cohort, tmp_path / "small", recipe)
-    kept = store.load(tmp_path / "small").info.recipe
+    kept = store.load(train.run(cohort, tmp_path / "small", recipe)).info.recipe
     assert kept.stop_patience == 2
     assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
     assert (kept.lesion_share, kept.prior, kept.devices) == (0.5, 0.02, 1)
     assert (kept.shift_mm, kept.intensity) == (1.0, 0.25)
 
 
-@pytest.mark.parametrize("cache", ["small", "small/cache"])
-def test_a_cache_in_the_bundle_is_refused(cache, cohort, tmp_path):
-    with pytest.raises(UsageError, match="would lie in the bundle small"):
-        train.run(cohort, tmp_path / "small", FAST, TrainSettings(cache=tmp_path / cache))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_recipe_is_refused_before_a_scan_is_read(cohort, tmp_path):
-    folder = tmp_path / "small"
-    train.run(cohort, folder, FAST)
-    with pytest.raises(TrainingError, match=r"rate: 0.01 -> 0.1"):
-        train.run(tmp_path / "gone", folder, small(rate=0.1), TrainSettings(resume=True))
+def test_a_bundle_is_trained_on_jax_without_tensorflow(cohort, tmp_path):
+    trained = run_on("jax", "trained_bundle", cohort, tmp_path / "small")
+    bundle = store.load(tmp_path / "small")
+    assert bundle.info.recipe.backend == "jax"
+    assert trained["history"][1] < trained["history"][0]
+    session = onnxruntime.InferenceSession(bundle.network, providers=["CPUExecutionProvider"])
+    found = session.run(["lesion"], {"patches": trained["patches"].transpose(0, 4, 1, 2, 3)})[0]
+    assert np.abs(found - trained["keras"].transpose(0, 4, 1, 2, 3)).max() < 1e-5
