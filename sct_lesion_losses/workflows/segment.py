@@ -361,9 +361,10 @@ def _write(
     """Write what `result` names, all of it or nothing."""
     line, mask, pmap = result.centerline.on(scan.grid.to_rpi()[0]), result.mask, result.pmap
     with atomic.together():
-        if outputs.figure in result.written:
-            shown = (scan.array, scan.grid, result.centerline, mask, pmap)
-            style.save(figure.figure(*shown, result.sentence), outputs.figure)
+        marked = pmap if mask is None else mask
+        if outputs.figure in result.written and marked is not None:
+            made = figure.figure(scan.array, scan.grid, result.centerline, marked, result.sentence)
+            style.save(made, outputs.figure)
         if outputs.centerline in result.written:
             nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
         if outputs.points in result.written:

@@ -187,17 +187,15 @@ def figure(
     image: npt.NDArray[Any],
     grid: Grid,
     centerline: Centerline,
-    mask: npt.NDArray[np.bool_] | None,
-    pmap: npt.NDArray[np.float32] | None,
+    marked: npt.NDArray[Any],
     title: str,
 ) -> Any:
     """Draw the cord from the side, straightened, and four axial slices through the largest lesions.
 
     Parameters
     ----------
-    image, mask, pmap : (X, Y, Z)
-        Scan, lesion mask and lesion probability on `grid`; without a mask the probability is
-        outlined, without either the scan is drawn alone.
+    image, marked : (X, Y, Z)
+        Scan, and its lesion mask, or the lesion probability, which is outlined at one half.
     grid : Grid
     centerline : Centerline
         On the RPI grid of the scan.
@@ -210,15 +208,15 @@ def figure(
         The side view's axes first, then the axial slices from the top.
     """
     rpi, reorientation = grid.to_rpi()
-    fine = _around(centerline.filled().on(rpi.resampled((FINE_MM,) * 3)))
-    line = centerline.filled().on(fine)
+    line = centerline.filled().on(rpi.resampled((FINE_MM,) * 3))
     covered = np.flatnonzero(line.covered)
-    xy = line.xy[covered]
-    scan = resample(reorientation.apply(image), rpi, fine)
-    marked = pmap if mask is None else mask
-    lesions = None if marked is None else resample(reorientation.apply(marked), rpi, fine)
+    box = _around(line.xy[covered], line.grid)
+    scan, lesions = (
+        resample(reorientation.apply(array), rpi, line.grid, box) for array in (image, marked)
+    )
+    xy = line.xy[covered] - (box[0].start, box[1].start)
     slices = _slices(lesions, covered)
-    low, high = _window(scan, line)
+    low, high = _window(scan, xy[::4], covered[::4])
     made = style.sheet(6.4, 11, "black", dpi=110, layout="constrained")
     parts: dict[str, Any] = made.subplot_mosaic(
         [["side", "0", "1"], ["side", "2", "3"]], width_ratios=[1.25, 1, 1]
@@ -226,8 +224,7 @@ def figure(
 
     def panel(axes: Any, plane: Callable[[Any], npt.NDArray[np.float32]], sides: str) -> None:
         axes.imshow(plane(scan), cmap="gray", origin="lower", vmin=low, vmax=high)
-        if lesions is not None:
-            outline(axes, plane(lesions))
+        outline(axes, plane(lesions))
         _letters(axes, sides, 0.02, fontsize=9, alpha=0.9)
 
     rows, length = np.arange(scan.shape[2]), scan.shape[1] - 1
@@ -246,10 +243,11 @@ def figure(
     for place, z in enumerate(slices):
         axes = parts[str(place)]
         panel(axes, lambda volume, z=z: volume[:, :, z].T, "RLAP")  # type: ignore[misc]
-        x, y = xy[np.argmin(np.abs(covered - z))]
+        nearest = np.argmin(np.abs(covered - z))
+        x, y = xy[nearest]
         axes.set_xlim(max(x - half, -0.5), min(x + half, scan.shape[0] - 0.5))
         axes.set_ylim(max(y - half, -0.5), min(y + half, scan.shape[1] - 0.5))
-        height = fine.to_world([x, y, z])[2]
+        height = line.grid.to_world([*line.xy[covered[nearest]], z])[2]
         axes.set_title(f"z = {height:.0f} mm", color=CORD_COLOUR, fontsize=8)
     for axes in parts.values():
         axes.set_axis_off()
@@ -257,27 +255,21 @@ def figure(
     return made
 
 
-def _around(line: Centerline) -> Grid:
-    """Part of the line's grid that the picture shows: the whole field would not fit in memory."""
-    xy = line.xy[line.covered]
-    reach = np.array([AXIAL_MM / 2, SIDE_MM / 2]) / FINE_MM
-    field = np.array(line.grid.shape[:2])
+def _around(xy: npt.NDArray[np.float64], grid: Grid) -> Box:
+    """Part of the grid of a line that the picture shows: the whole would not fit in memory."""
+    reach, field = np.array([AXIAL_MM / 2, SIDE_MM / 2]) / FINE_MM, np.array(grid.shape[:2])
     low = np.clip(np.floor(xy.min(axis=0) - reach).astype(int), 0, field - 2)
     high = np.clip(np.ceil(xy.max(axis=0) + reach).astype(int) + 1, low + 2, field)
-    corner = np.eye(4)
-    corner[:2, 3] = low
-    width, depth = (int(n) for n in high - low)
-    return Grid((width, depth, line.grid.shape[2]), line.grid.affine @ corner)
+    return slice(low[0], high[0]), slice(low[1], high[1]), slice(0, grid.shape[2])
 
 
-def _slices(lesions: npt.NDArray[np.float32] | None, covered: npt.NDArray[np.intp]) -> list[int]:
+def _slices(lesions: npt.NDArray[np.float32], covered: npt.NDArray[np.intp]) -> list[int]:
     """Axial slices worth a look: through the largest lesions, then evenly along the cord."""
     wanted: list[int] = []
-    if lesions is not None:
-        labels = lesionwise.components(lesions >= 0.5)
-        for label, box in enumerate(ndimage.find_objects(labels), start=1):
-            areas = (labels[box] == label).sum(axis=(0, 1))
-            wanted.append(int(box[2].start + np.argmax(areas)))
+    labels = lesionwise.components(lesions >= 0.5)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        areas = (labels[box] == label).sum(axis=(0, 1))
+        wanted.append(int(box[2].start + np.argmax(areas)))
     wanted += np.linspace(covered[0], covered[-1], 2 * AXIAL_SLICES + 1)[1:-1].astype(int).tolist()
     chosen: list[int] = []
     for z in wanted:
@@ -286,13 +278,15 @@ def _slices(lesions: npt.NDArray[np.float32] | None, covered: npt.NDArray[np.int
     return sorted(chosen[:AXIAL_SLICES], reverse=True)
 
 
-def _window(scan: npt.NDArray[np.float32], line: Centerline) -> tuple[float, float]:
-    """Grey range that shows the cord: percentiles of the voxels within 15 mm of it."""
+def _window(
+    scan: npt.NDArray[np.float32], xy: npt.NDArray[np.float64], slices: npt.NDArray[np.intp]
+) -> tuple[float, float]:
+    """Grey range that shows the cord: percentiles of the voxels within 15 mm of its centres."""
     reach = int(15 / FINE_MM)
-    near = []
-    for z in np.flatnonzero(line.covered)[::4]:
-        x, y = (max(int(c), 0) for c in line.xy[z])
-        near.append(scan[max(x - reach, 0) : x + reach, max(y - reach, 0) : y + reach, z].ravel())
+    near = [
+        scan[max(x - reach, 0) : x + reach, max(y - reach, 0) : y + reach, z].ravel()
+        for (x, y), z in zip(np.maximum(xy.astype(int), 0), slices, strict=True)
+    ]
     low, high = np.percentile(np.concatenate(near), (1, 99))
     return float(low), float(high)
 

@@ -44,13 +44,10 @@ def figure(parts: Sequence[PartLoad]) -> Any:
     """
     made = style.sheet(HEIGHT_INCH, layout="constrained")
     number, volume = made.subplots(1, 2, sharey=True)
-    _panel(number, "lesions per scan", parts, [[s.lesions for s in p.bearing] for p in parts])
-    _panel(
-        volume,
-        "lesion volume per scan (mm³)",
-        parts,
-        [[s.volume_mm3 for s in p.bearing] for p in parts],
-    )
+    lesions = [[scan.lesions for scan in part.bearing] for part in parts]
+    volumes = [[scan.volume_mm3 for scan in part.bearing] for part in parts]
+    _panel(number, "lesions per scan", parts, lesions)
+    _panel(volume, "lesion volume per scan (mm³)", parts, volumes)
     number.set_yticks(range(len(parts)), [label(part) for part in parts])
     number.set_ylim(len(parts) - 0.45, -0.55)
     return made

@@ -66,7 +66,7 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
     found = {name: _LOOKS[name] for name in wanted if name in _LOOKS}
     colours = (SKY, PURPLE, VERMILLION, GREEN, ORANGE, BLUE, BLACK)
     every = [(colour, dashes) for dashes in ("-", "--", ":", "-.") for colour in colours]
-    spare = cycle([look for look in every if look not in found.values()] or every)
+    spare = cycle([look for look in every if look not in found.values()])
     looks_of = {name: found.get(name) or next(spare) for name in wanted}
     return {name: {"color": colour, "ls": dashes} for name, (colour, dashes) in looks_of.items()}
 
@@ -105,12 +105,9 @@ def sheet(
     **options: Any,
 ) -> Any:
     """Return an empty figure that needs no display; `options` are those of matplotlib's Figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width_inch, height_inch), facecolor=colour, dpi=dpi, **options)
-    FigureCanvasAgg(made)
-    return made
+    return Figure(figsize=(width_inch, height_inch), facecolor=colour, dpi=dpi, **options)
 
 
 def save(made: Any, path: Path) -> None:

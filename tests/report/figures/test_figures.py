@@ -110,7 +110,7 @@ def test_lines_are_the_medians_and_dots_the_tuned_thresholds() -> None:
 def test_labels_at_the_ends_of_lines_do_not_overlap(number: int) -> None:
     (axes,) = evaluation.lines(sweep_rows([f"m{k}" for k in range(number)])).axes
     made = axes.figure
-    made.canvas.draw()
+    made.draw_without_rendering()
     boxes = [
         text.get_window_extent()
         for text in axes.texts

@@ -40,7 +40,7 @@ def test_a_png_is_drawn_of_any_scan(
     image = np.random.default_rng(0).random(shape)
     mask = np.zeros(shape, bool)
     mask[tuple(n // 2 for n in shape)] = marked
-    style.save(scan.figure(image, grid, straight(grid), mask, None, "title"), tmp_path / "a.png")
+    style.save(scan.figure(image, grid, straight(grid), mask, "title"), tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert struct.unpack(">II", content[16:24]) == (1210, 704)
 
@@ -48,10 +48,10 @@ def test_a_png_is_drawn_of_any_scan(
 def test_only_the_field_around_the_cord_is_resampled() -> None:
     # 448 x 448 voxels of 0.9 mm are 800 x 800 at 0.5 mm; 120 mm from front to back are shown.
     fine = grid_of((448, 448, 10), (0.9, 0.9, 8.0)).resampled((0.5, 0.5, 0.5))
-    around = scan._around(straight(fine))
-    assert around.shape[0] <= 2 * 20 / 0.5 + 3
-    assert around.shape[1] <= 2 * 60 / 0.5 + 3
-    assert around.shape[2] == fine.shape[2]
+    x, y, z = scan._around(straight(fine).xy, fine)
+    assert x.stop - x.start <= 2 * 20 / 0.5 + 3
+    assert y.stop - y.start <= 2 * 60 / 0.5 + 3
+    assert z == slice(0, fine.shape[2])
 
 
 def test_axial_slices_go_through_the_largest_lesions_and_stay_apart() -> None:
@@ -70,7 +70,7 @@ def test_the_side_view_outlines_the_lesions_of_its_own_plane() -> None:
     mask = np.zeros(grid.shape, bool)
     mask[29:32, 28:32, 20:24] = True  # in the middle of the cord
     mask[38:42, 28:32, 60:64] = True  # 5 mm beside it
-    side = scan.figure(np.ones(grid.shape), grid, straight(grid), mask, None, "").axes[0]
+    side = scan.figure(np.ones(grid.shape), grid, straight(grid), mask, "").axes[0]
     rows = [y for lines in side.collections for p in lines.get_paths() for _, y in p.vertices]
     assert (min(rows), max(rows)) == pytest.approx((19.5, 23.5))
 
