@@ -103,7 +103,7 @@ def simulated(cohort: Path, jobs: int) -> None:
 
 
 def look_without(number: int) -> str:
-    """What the detector makes of a simulated scan without a cord: ``refused``, or not."""
+    """Say what the detector makes of a simulated scan without a cord: ``refused``, or not."""
     scan = phantom.make_scan(SEED, number, preset="wide", with_cord=False)
     try:
         return "accepted" if shows_cord(scan.image, scan.grid) else "refused"

@@ -51,7 +51,7 @@ PENALTIES = (1e1, 1e2, 1e3, 1e4, 1e5)
 
 @dataclass(frozen=True, eq=False)
 class Studied:
-    """What is kept of a scan: its best scores by threshold, its tube's pieces, its lesions."""
+    """Results of a scan: its best scores by threshold, its tube's pieces, its lesions."""
 
     subject: str
     bearing: bool
@@ -233,7 +233,7 @@ def bundles(scans: list[CohortScan], names: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a bundle does on one scan, tuned and at 0.5."""
+    """Scores of a bundle on one scan, tuned and at 0.5."""
 
     bearing: bool
     f1: float = 0.0

@@ -49,7 +49,7 @@ OTHERS = [k for k, site in enumerate(SITES) if site.plane != "axial"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the networks saw in a scan.
+    """Findings of the networks in a scan.
 
     Attributes
     ----------

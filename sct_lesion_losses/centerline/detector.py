@@ -125,7 +125,7 @@ def detect(image: npt.NDArray[Any], grid: Grid) -> Centerline:
 
 
 def shows_cord(image: npt.NDArray[Any], grid: Grid) -> bool:
-    """Whether a scan, (X, Y, Z) on its own axes, shows a cord; `detect` refuses it otherwise."""
+    """Say whether a scan, (X, Y, Z) on its own axes, shows a cord; `detect` refuses others."""
     _, _, seen = _searched(image, grid)
     return seen >= shipped().limit
 

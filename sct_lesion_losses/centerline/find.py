@@ -164,7 +164,7 @@ def identity(method: str = "auto", contrast: str = "t2") -> str:
 
 
 def coverage(line: Centerline) -> str:
-    """How much of the scan a centerline covers, as a phrase."""
+    """Say how much of the scan a centerline covers."""
     covered = int(line.covered.sum())
     return (
         f"it covers {covered} of {len(line.xy)} axial slices, "

@@ -117,7 +117,7 @@ def _sidecar(scan: PhantomScan) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What holds for all scans of a cohort."""
+    """Settings that hold for all scans of a cohort."""
 
     out: Path
     subjects: int
@@ -138,7 +138,7 @@ class Cohort:
         return SITES[home_site(self.seed, subject, self.sites)]
 
     def affected(self, subject: int) -> bool:
-        """Whether a subject has lesions."""
+        """Say whether a subject has lesions."""
         return has_lesions(self.seed, subject, self.lesion_free)
 
     def folders(self) -> dict[str, str]:

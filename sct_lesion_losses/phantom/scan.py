@@ -131,7 +131,7 @@ class PhantomScan:
 
 
 def has_lesions(seed: int, subject: int, lesion_free: float = LESION_FREE) -> bool:
-    """Whether a subject has lesions; the share holds at every site, and in every run of subjects.
+    """Say whether a subject has lesions; the share holds at every site and in every run of them.
 
     The golden ratio spreads consecutive subjects evenly; 13 of its steps end within 0.04 of where
     they began, so a site's subjects, 13 apart, would be alike, and each round of the sites takes a

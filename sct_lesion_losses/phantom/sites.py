@@ -71,7 +71,7 @@ DTYPES = ("int16", "uint16", "float32", "int16-scaled")
 
 @dataclass(frozen=True)
 class Site:
-    """How one hospital scans.
+    """One hospital's way of scanning.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def home_site(seed: int, subject: int, sites: int = len(SITES)) -> int:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is set at the scanner for one scan; lengths in mm, angles in degrees.
+    """Settings of the scanner for one scan; lengths in mm, angles in degrees.
 
     Attributes
     ----------

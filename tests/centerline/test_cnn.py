@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from sct_lesion_losses.centerline import cnn
 from sct_lesion_losses.errors import CenterlineError, EngineError
-from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
-
-
-def network(sct_dir: Path, contrast: str) -> bytes:
-    return (sct_dir / "data/deepseg_sc_models" / f"{contrast}_ctr.onnx").read_bytes()
 
 
 @pytest.fixture
@@ -32,27 +24,6 @@ def scan(course: list[tuple[int, int] | None], side: int = 60) -> tuple[np.ndarr
             x, y = point
             image[x - 3 : x + 4, y - 3 : y + 4, z] = 100
     return image, Grid(image.shape, LAS)
-
-
-@pytest.mark.sct
-@pytest.mark.parametrize(
-    ("stem", "mask", "contrast"),
-    [
-        ("t2/t2", "t2/t2_seg-manual", "t2"),
-        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2"),
-        ("t2s/t2s", "t2s/t2s_seg", "t2s"),
-    ],
-)
-def test_the_path_on_the_heatmap_is_within_0_6_mm_of_the_cord(
-    load: Callable[[str], tuple[np.ndarray, Grid]],
-    errors_mm: Callable[[Centerline, str], np.ndarray],
-    sct_dir: Path,
-    stem: str,
-    mask: str,
-    contrast: str,
-) -> None:
-    line = cnn.centerline(*load(stem), network(sct_dir, contrast), contrast)
-    assert errors_mm(line, mask).mean() < 0.6
 
 
 @pytest.mark.usefixtures("bright_is_cord")

@@ -108,17 +108,23 @@ def test_a_command_that_writes_nothing_is_an_error(
         find.centerline(IMAGE, GRID, "svm")
 
 
-@pytest.mark.sct
-@pytest.mark.usefixtures("models_only")
-def test_the_viewer_without_scts_commands_says_what_to_install() -> None:
-    with pytest.raises(SctError, match="sct_get_centerline was not found; install it"):
-        find.centerline(IMAGE, GRID, "viewer")
-
-
-@pytest.mark.usefixtures("no_sct")
-@pytest.mark.parametrize("method", ["svm", "cnn", "viewer"])
-def test_methods_of_sct_without_sct_are_refused(method: str) -> None:
-    with pytest.raises(SctError, match="SCT_DIR"):
+@pytest.mark.parametrize(
+    ("installed", "method", "said"),
+    [
+        ("no_sct", "svm", "SCT_DIR"),
+        ("no_sct", "cnn", "SCT_DIR"),
+        ("no_sct", "viewer", "SCT_DIR"),
+        pytest.param(
+            *("models_only", "viewer", "sct_get_centerline was not found; install it"),
+            marks=pytest.mark.sct,
+        ),
+    ],
+)
+def test_a_method_without_what_it_needs_of_sct_is_refused(
+    installed: str, method: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(installed)
+    with pytest.raises(SctError, match=said):
         find.centerline(IMAGE, GRID, method)
 
 
@@ -129,6 +135,30 @@ def test_a_volume_without_a_cord_is_refused_whatever_the_method(method: str) -> 
     noise = np.random.default_rng(0).normal(500, 100, (60, 70, 30)).astype(np.float32)
     with pytest.raises(CenterlineError, match=r"no spinal cord was (recognised|found)"):
         find.centerline(noise, Grid(noise.shape, np.diag([-1.0, 1.0, 3.0, 1.0])), method)
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "mean_mm"),
+    [
+        ("t2/t2", "t2/t2_seg-manual", {"embedded": 1.0, "cnn": 0.6}),
+        ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", {"embedded": 1.5, "cnn": 0.6}),
+        ("t2s/t2s", "t2s/t2s_seg", {"embedded": 1.5, "cnn": 0.6}),
+    ],
+)
+@pytest.mark.parametrize("method", ["embedded", pytest.param("cnn", marks=pytest.mark.sct)])
+def test_the_line_is_near_the_middle_of_the_cord_in_real_scans(
+    load: Callable[[str], tuple[np.ndarray, Grid]],
+    errors_mm: Callable[[Centerline, str], np.ndarray],
+    sct_dir: Path,
+    scan: str,
+    mask: str,
+    mean_mm: dict[str, float],
+    method: str,
+) -> None:
+    line = find.centerline(*load(scan), method, contrast=scan.split("/")[0])
+    errors = errors_mm(line, mask)
+    assert errors.mean() < mean_mm[method]
+    assert errors.max() < 3
 
 
 @pytest.mark.parametrize("method", ["file", "auto"])
