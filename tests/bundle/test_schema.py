@@ -17,29 +17,22 @@ PERCENTILES = (1.0, 50.0, 99.0)
 Make = Callable[..., schema.BundleInfo]
 
 
-def tuned(**changes: Any) -> dict[str, Any]:
-    point: dict[str, Any] = {
-        "kind": "tuned",
-        "threshold": 0.3,
-        "objective": "median V-F1",
-        "thresholds": (0.25, 0.3, 0.35),
-        "curve": (0.4, 0.5, 0.45),
-        "per_scan": [{"scan": "scan-01", "subject": "subject-01", "values": (0.4, 0.5, None)}],
-        "interval": (0.25, 0.35),
-        "n_scans": 1,
-        "n_subjects": 1,
-    }
-    return point | changes
-
-
-@pytest.fixture
-def damaged(make_info: Make) -> Callable[..., bytes]:
-    """Build the document of a bundle, fields replaced by name."""
-
-    def build(**changes: Any) -> bytes:
-        return json.dumps(json.loads(schema.dump(make_info())) | changes).encode()
-
-    return build
+CURVE = (0.4, 0.5, None)
+TUNED = {
+    **{"kind": "tuned", "objective": "median V-F1", "threshold": 0.3, "interval": (0.25, 0.35)},
+    **{"thresholds": (0.25, 0.3, 0.35), "curve": CURVE, "n_scans": 1, "n_subjects": 1},
+    "per_scan": ({"scan": "scan-01", "subject": "subject-01", "values": CURVE},),
+}
+SITE = {
+    **{"name": "Zurich", "weight": 0.4, "shipped_threshold": 0.3, "local_threshold": 0.35},
+    **{"shipped_curve": CURVE, "local_curve": CURVE, "held_out_shipped": 0.4},
+}
+FROC = {"peaks": (0.3, 0.5), "sensitivity": (0.7, 0.5), "false_lesions": (2.5, 0.2)}
+LESIONS = {
+    **{"peak": 0.5, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2},
+    **{"f1": 0.6, "f1_unfiltered": 0.5, "froc": FROC},
+}
+SEEN = ("ab" * 16, "cd" * 16)
 
 
 unit = st.floats(0, 1, allow_nan=False)
@@ -52,9 +45,7 @@ keys = st.text(min_size=1, max_size=8)
 def operating_points(draw: st.DrawFn) -> dict[str, Any]:
     grid = sorted(draw(st.sets(st.floats(0.01, 1), min_size=1, max_size=6)))
     values = st.tuples(*[score] * len(grid))
-    return {
-        "kind": "tuned",
-        "objective": "median V-F1",
+    return TUNED | {
         "threshold": draw(st.sampled_from(grid)),
         "thresholds": grid,
         "curve": draw(values),
@@ -62,8 +53,6 @@ def operating_points(draw: st.DrawFn) -> dict[str, Any]:
         "interval": tuple(sorted((draw(unit), draw(unit)))),
         "loss_at_pm_0_05": (draw(score), draw(score)),
         "leave_one_out": draw(score),
-        "n_scans": 1,
-        "n_subjects": 1,
         "warnings": draw(st.lists(words, max_size=2)),
     }
 
@@ -119,21 +108,23 @@ def test_a_threshold_outside_0_to_1_is_refused(make_info: Make, threshold: objec
         schema.parse(text.encode())
 
 
-def test_a_threshold_of_one_is_accepted(make_info: Make) -> None:
-    assert make_info(operating_point={"threshold": 1.0}).operating_point.threshold == 1
-
-
-@pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_another_schema_version_is_refused(damaged: Callable[..., bytes], version: object) -> None:
-    with pytest.raises(BundleError, match=r"schema version is .*expected 1"):
-        schema.parse(damaged(schema_version=version))
-
-
-def test_an_unknown_field_and_a_version_left_out_are_said(damaged: Callable[..., bytes]) -> None:
-    with pytest.raises(BundleError, match="colour"):
-        schema.parse(damaged(colour="red"))
-    with pytest.raises(BundleError, match="no schema version"):
-        schema.parse(damaged().replace(b'"schema_version": 1,', b""))
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        *(
+            (f'"schema_version": {x},', "version is .*expected 1")
+            for x in ("0", "2", '"1"', "null")
+        ),
+        ("", "no schema version"),
+        ('"schema_version": 1, "colour": "red",', "colour"),
+    ],
+)
+def test_another_schema_version_and_an_unknown_field_are_said(
+    make_info: Make, line: str, said: str
+) -> None:
+    text = schema.dump(make_info()).replace(b'"schema_version": 1,', line.encode())
+    with pytest.raises(BundleError, match=said):
+        schema.parse(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000])
@@ -168,24 +159,38 @@ def test_the_preparation_is_told_by_its_kind(make_info: Make) -> None:
 def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
     point = make_info().operating_point
     assert (point.kind, point.threshold) == ("untuned", 0.5)
+    assert make_info(operating_point={"threshold": 1.0}).operating_point.threshold == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "said"),
     [
-        ({"curve": (0.4, 0.5)}, "2 values for 3 thresholds"),
+        ({"curve": (0.4, 0.5)}, "curve: 2 values for 3 thresholds"),
         ({"threshold": 0.31}, "not on its grid"),
-        ({"thresholds": (0.3, 0.25, 0.35)}, "must increase"),
+        ({"thresholds": (0.3, 0.25, 0.35)}, r"thresholds\n.*must increase"),
         ({"interval": (0.4, 0.3)}, "upside down"),
         ({"objective": ""}, "needs its objective"),
-        ({"per_scan": tuned()["per_scan"] * 2}, "twice"),
+        ({"per_scan": TUNED["per_scan"] * 2}, "twice"),
+        ({"site": {**SITE, "local_curve": (0.4,)}}, "local_curve: 1 values for 3 thresholds"),
+        ({"site": {**SITE, "weight": 1.5}}, "less than 1"),
+        ({"lesions": {**LESIONS, "peak": 0.2}}, "is below the threshold"),
+        (
+            {"lesions": {**LESIONS, "froc": {**FROC, "sensitivity": (0.7,)}}},
+            "sensitivity: 1 values for 2 peaks",
+        ),
+        (
+            {"lesions": {**LESIONS, "froc": {**FROC, "peaks": (0.5, 0.3)}}},
+            r"lesions\.froc\.peaks\n.*must increase",
+        ),
+        ({"kind": "untuned", "lesions": LESIONS}, "no filter of lesions"),
+        ({"kind": "untuned", "tuned_on": SEEN}, "an untuned threshold has no scans"),
     ],
 )
 def test_an_operating_point_that_contradicts_itself_is_refused(
-    changes: dict[str, Any], words: str
+    make_info: Make, changes: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(ValidationError, match=words):
-        schema.OperatingPoint.model_validate(tuned(**changes))
+    with pytest.raises(ValidationError, match=said):
+        make_info(operating_point={**TUNED, **changes})
 
 
 @pytest.mark.parametrize("scan", ["sub-01_T2w", "scan-", "scan-01/../x", "jane"])
@@ -200,8 +205,8 @@ def test_a_score_that_is_not_defined_is_null_in_the_file(make_info: Make) -> Non
 
 
 def test_numpy_numbers_become_plain_numbers(make_info: Make) -> None:
-    point = tuned(curve=np.array([0.1, np.nan, 0.3]), threshold=np.float64(0.3))
-    info = make_info(operating_point=point | {"n_scans": np.int64(4)})
+    numbers = {"curve": np.array([0.1, np.nan, 0.3]), "threshold": np.float64(0.3)}
+    info = make_info(operating_point=TUNED | numbers | {"n_scans": np.int64(4)})
     assert info.operating_point.curve == (0.1, None, 0.3)
     assert schema.parse(schema.dump(info)) == info
 
@@ -214,11 +219,6 @@ def test_a_command_with_an_absolute_path_is_refused(command: str) -> None:
         schema.Provenance(data="x", commands=(command,))
 
 
-def test_an_info_cannot_be_changed(make_info: Make) -> None:
-    with pytest.raises(ValidationError):
-        make_info().name = "other"
-
-
 def test_a_number_of_the_loss_stays_a_number(make_info: Make) -> None:
     assert make_info().loss.numbers["fn_weight"] == 0.7
     loss = schema.Loss(name="dice", numbers={"smooth": 1, "squared": False})
@@ -227,7 +227,7 @@ def test_a_number_of_the_loss_stays_a_number(make_info: Make) -> None:
 
 
 def test_the_document_is_what_others_parse(make_info: Make) -> None:
-    text = schema.dump(make_info(operating_point=tuned(), created="2026-01-31")).decode()
+    text = schema.dump(make_info(operating_point=TUNED, created="2026-01-31")).decode()
     assert text.startswith(
         """\
 {
@@ -263,7 +263,7 @@ def test_the_document_is_what_others_parse(make_info: Make) -> None:
     "preset": "",
     "specificity": null,
     "thresholds": [0.25, 0.3, 0.35],
-    "curve": [0.4, 0.5, 0.45],
+    "curve": [0.4, 0.5, null],
     "per_scan": [
       {
         "scan": "scan-01",
@@ -292,54 +292,13 @@ def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
     assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
 
 
-SITE = {
-    **{"name": "Zurich", "weight": 0.4, "shipped_threshold": 0.3, "local_threshold": 0.4},
-    **{"shipped_curve": (0.5, 0.4), "local_curve": (0.4, None), "held_out_shipped": 0.4},
-}
-FROC = {"peaks": (0.3, 0.5), "sensitivity": (0.7, 0.5), "false_lesions": (2.5, 0.2)}
-LESIONS = {
-    **{"peak": 0.5, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2},
-    **{"f1": 0.6, "f1_unfiltered": 0.5, "froc": FROC},
-}
-SMALL = {
-    **{"kind": "tuned", "threshold": 0.3, "objective": "median_v_f1", "n_scans": 2},
-    **{"n_subjects": 2, "thresholds": (0.3, 0.4), "curve": (0.5, 0.4)},
-}
-SEEN = ("ab" * 16, "cd" * 16)
-
-
 def test_a_site_a_filter_of_lesions_and_the_scans_that_chose_are_read_as_written(
     make_info: Make,
 ) -> None:
     parts = {"site": SITE, "lesions": LESIONS, "tuned_on": SEEN}
-    info = make_info(operating_point={**SMALL, **parts})
+    info = make_info(operating_point={**TUNED, **parts})
     assert schema.parse(schema.dump(info)) == info
     assert info.operating_point.lesions.froc.false_lesions == (2.5, 0.2)
     assert info.operating_point.tuned_on == SEEN
-    without = schema.dump(make_info(operating_point=SMALL)).decode()
+    without = schema.dump(make_info(operating_point=TUNED)).decode()
     assert not any(f'"{name}"' in without for name in parts)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"site": {**SITE, "local_curve": (0.4,)}}, "local_curve: 1 values for 2 thresholds"),
-        ({"site": {**SITE, "weight": 1.5}}, "less than 1"),
-        ({"lesions": {**LESIONS, "peak": 0.2}}, "is below the threshold"),
-        (
-            {"lesions": {**LESIONS, "froc": {**FROC, "sensitivity": (0.7,)}}},
-            "sensitivity: 1 values for 2 peaks",
-        ),
-        (
-            {"lesions": {**LESIONS, "froc": {**FROC, "peaks": (0.5, 0.3)}}},
-            r"lesions\.froc\.peaks\n.*must increase",
-        ),
-        ({"kind": "untuned", "lesions": LESIONS}, "no filter of lesions"),
-        ({"kind": "untuned", "tuned_on": SEEN}, "an untuned threshold has no scans"),
-    ],
-)
-def test_a_site_or_filter_that_does_not_fit_is_refused(
-    make_info: Make, change: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ValidationError, match=said):
-        make_info(operating_point={**SMALL, **change})
