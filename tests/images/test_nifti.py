@@ -77,19 +77,6 @@ def test_nifti2_is_read_and_written_as_nifti2(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(again.dataobj), voxels())
 
 
-def test_extensions_of_the_input_are_skipped_and_not_written(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(voxels(), AFFINE)
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jean Dupont" * 9))
-    for field in ("descrip", "aux_file", "intent_name", "db_name"):
-        image.header[field] = b"Dupont"
-    image.to_filename(tmp_path / "a.nii")
-    scan = nifti.read(tmp_path / "a.nii")
-    assert np.array_equal(scan.array, voxels())
-    nifti.write(tmp_path / "b.nii", scan.array, scan, np.int16)
-    assert b"Dupont" not in (tmp_path / "b.nii").read_bytes()
-    assert (tmp_path / "b.nii").stat().st_size == 352 + voxels().nbytes
-
-
 def placed(tmp_path: Path, affine: np.ndarray, s_code: int, q_code: int) -> Path:
     image = nib.Nifti1Image(voxels(), None)
     image.set_sform(affine, s_code)

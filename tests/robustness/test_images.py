@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -103,6 +102,8 @@ GARBAGE = {
     "zip": (b"PK\x03\x04" + b"\1" * 500, "unpack it"),
     "noise": (bytes(range(256)) * 3, "not a NIfTI"),
     "short": (b"\x5c\x01", "not a NIfTI"),
+    "packed": (gzip.compress(b"hello " * 99), "a text file"),
+    "empty": (b"", "0 bytes"),
 }
 
 
@@ -113,27 +114,15 @@ def test_what_is_not_an_image_is_named(kind: str, name: str, tmp_path: Path) -> 
     assert said in refused(put(tmp_path / name, content))
 
 
-def test_text_inside_gzip_is_named(tmp_path: Path) -> None:
-    assert "a text file" in refused(put(tmp_path / "g.nii.gz", gzip.compress(b"hello " * 99)))
-
-
-@pytest.mark.parametrize("name", ["e.nii", "e.nii.gz"])
-def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
-    assert "0 bytes" in refused(put(tmp_path / name, b""))
-
-
-def test_a_missing_file_a_dangling_link_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_a_dangling_link_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "missing.nii")
     link = tmp_path / "link.nii.gz"
     link.symlink_to(tmp_path / "gone" / "target.nii.gz")
     assert refused(link).endswith("dangling link to target.nii.gz")
     (tmp_path / "folder.nii").mkdir()
-    assert "is a folder or a special file" in refused(tmp_path / "folder.nii")
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.nii")
-    assert "is a folder or a special file" in refused(tmp_path / "pipe.nii")
+    os.mkfifo(tmp_path / "pipe.nii")  # not waited for
+    for name in ("folder.nii", "pipe.nii"):
+        assert "is a folder or a special file" in refused(tmp_path / name)
 
 
 def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
@@ -164,13 +153,6 @@ def test_unusual_names_are_read_and_written(name: str, tmp_path: Path) -> None:
     nifti.write(tmp_path / name, scan.array, scan, np.int16)
     assert np.array_equal(nifti.read(tmp_path / name).array, IMAGE)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_name_that_contradicts_the_content_is_read_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    accepted(put(tmp_path / "a.nii", gzip.compress(plain())), caplog, "content is gzip")
-    accepted(put(tmp_path / "a.nii.gz", plain()), caplog, "content is not gzip")
 
 
 # --- claims that would fill the memory
@@ -208,17 +190,51 @@ def test_a_gzip_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
-def test_a_few_bytes_behind_the_voxels_are_ignored_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+NOWHERE = {"sform_code": 1, "qform_code": 1, "quatern_b": np.nan}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        *(
+            (plain(vox_offset=offset), "voxels start at byte")
+            for offset in (np.nan, -1, 3, 348, 1e12, np.inf)
+        ),
+        (plain(np.full(IMAGE.shape, np.nan, np.float32)), "no voxel is a finite number"),
+        (plain(np.full(IMAGE.shape, 0, np.int16)), "every voxel is 0"),
+        (plain(np.full(IMAGE.shape, 7, np.int16)), "every voxel is 7"),
+        (plain(np.zeros((4, 4, 4), RGB)), "RGB colours"),
+        (plain(np.ones((4, 4, 4), np.complex64)), "complex numbers"),
+        (plain(np.ones((4, 4, 4), np.complex128)), "complex numbers"),
+        (plain(datatype=999), "code 999"),
+        (plain(dim=[2, 16, 16, 1, 1, 1, 1, 1]), "the image is 2-D, shape (16, 16)"),
+        *(
+            (plain(dim=[*dim, *[1] * (8 - len(dim))]), "dim is")
+            for dim in ([0], [3, 0, 16, 8], [3, -16, 16, 8])
+        ),
+        (plain(IMAGE.reshape(8, 8, 8, 4)), "holds 4 volumes, shape (8, 8, 8, 4); split it with"),
+        (plain(IMAGE.reshape(8, 8, 8, 1, 4)), "holds 4 volumes"),
+        (plain(magic=b"ni1"), ".img file"),
+        (plain(magic=b""), "Analyze"),
+        *(
+            (plain(srow_x=row, **NOWHERE), "neither sform nor qform")
+            for row in ([np.nan, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0])
+        ),
+        (
+            plain(sform_code=0, qform_code=0, pixdim=[1, 0, 1, 1, 1, 1, 1, 1]),
+            "no voxel size",
+        ),
+        *(
+            (plain(affine=np.diag([mm, mm, mm, 1])), "check the units")  # metres, micrometres
+            for mm in (0.0005, 1000.0)
+        ),
+    ],
+)
+def test_a_header_or_voxels_that_are_no_3d_scan_are_refused(
+    content: bytes, said: str, tmp_path: Path
 ) -> None:
-    path = put(tmp_path / "a.nii.gz", gzip.compress(plain() + bytes(512)))
-    scan = accepted(path, caplog, "512 bytes behind the voxels")
-    assert np.array_equal(scan.array, IMAGE)
-
-
-@pytest.mark.parametrize("offset", [np.nan, -1, 3, 348, 1e12, np.inf])
-def test_an_impossible_start_of_the_voxels_is_refused(offset: float, tmp_path: Path) -> None:
-    assert "voxels start at byte" in refused(put(tmp_path / "o.nii", plain(vox_offset=offset)))
+    assert said in refused(put(tmp_path / "a.nii", content))
 
 
 # --- voxels
@@ -227,32 +243,13 @@ def test_an_impossible_start_of_the_voxels_is_refused(offset: float, tmp_path: P
 def test_nan_and_infinite_voxels_are_counted_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    image = IMAGE.astype(np.float32) - 5
-    image[0, 0, :4] = [np.nan, -np.inf, np.inf, np.nan]
-    scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "4 of 2048 voxels")
-    rest = image[np.isfinite(image)]
-    assert scan.array[0, 0, :4].tolist() == [rest.min(), rest.min(), rest.max(), rest.min()]
+    image = IMAGE.astype(np.float64) - 5
+    image[0, 0, :5] = [np.nan, -np.inf, np.inf, np.nan, 1e300]  # the last is beyond float32
+    scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "5 of 2048 voxels")
+    rest = image[np.abs(image) < 1e9]
+    low, high = rest.min(), rest.max()
+    assert scan.array[0, 0, :5].tolist() == [low, low, high, low, high]
     assert np.array_equal(scan.array[1:], image[1:])
-
-
-def test_an_image_without_a_finite_voxel_is_refused(tmp_path: Path) -> None:
-    image = np.full(IMAGE.shape, np.nan, np.float32)
-    assert "no voxel is a finite number" in refused(put(tmp_path / "n.nii", plain(image)))
-
-
-def test_float64_beyond_float32_counts_as_infinite(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    image = IMAGE.astype(np.float64)
-    image[0, 0, 0] = 1e300
-    scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "1 of 2048 voxels")
-    assert scan.array[0, 0, 0] == IMAGE.flat[1:].max()
-
-
-@pytest.mark.parametrize("value", [0, 7])
-def test_a_constant_image_is_refused(value: int, tmp_path: Path) -> None:
-    image = np.full(IMAGE.shape, value, np.int16)
-    assert f"every voxel is {value}" in refused(put(tmp_path / "c.nii", plain(image)))
 
 
 def test_negative_intensities_are_kept(tmp_path: Path) -> None:
@@ -261,47 +258,12 @@ def test_negative_intensities_are_kept(tmp_path: Path) -> None:
     assert scan.notes == ()
 
 
-RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-
-
-@pytest.mark.parametrize(
-    ("image", "said"),
-    [
-        (np.zeros((4, 4, 4), RGB), "RGB colours"),
-        (np.ones((4, 4, 4), np.complex64), "complex numbers"),
-        (np.ones((4, 4, 4), np.complex128), "complex numbers"),
-    ],
-)
-def test_colours_and_complex_numbers_are_refused(
-    image: np.ndarray, said: str, tmp_path: Path
+@pytest.mark.parametrize("shape", [(16, 16, 8, 1), (16, 16, 8, 1, 1), (16, 128, 1)])
+def test_one_volume_in_4d_and_one_slice_are_read_as_3d(
+    shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    assert said in refused(put(tmp_path / "c.nii", plain(image)))
-
-
-def test_an_unknown_voxel_type_is_refused(tmp_path: Path) -> None:
-    assert "code 999" in refused(put(tmp_path / "c.nii", plain(datatype=999)))
-
-
-def test_a_2d_image_is_refused(tmp_path: Path) -> None:
-    path = put(tmp_path / "f.nii", plain(dim=[2, 16, 16, 1, 1, 1, 1, 1]))
-    assert "the image is 2-D, shape (16, 16)" in refused(path)
-
-
-def test_a_single_slice_is_read(tmp_path: Path) -> None:
-    assert nifti.read(put(tmp_path / "s.nii", plain(IMAGE[:, :, :1]))).array.shape == (16, 16, 1)
-
-
-@pytest.mark.parametrize("shape", [(16, 16, 8, 1), (16, 16, 8, 1, 1)])
-def test_one_volume_in_4d_is_read_as_3d(shape: tuple[int, ...], tmp_path: Path) -> None:
     scan = nifti.read(put(tmp_path / "v.nii", plain(IMAGE.reshape(shape))))
-    assert np.array_equal(scan.array, IMAGE)
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 8, 4), (8, 8, 8, 1, 4)])
-def test_many_volumes_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
-    message = refused(put(tmp_path / "v.nii", plain(IMAGE.reshape(shape))))
-    assert "holds 4 volumes" in message
-    assert "-split t" in message
+    assert np.array_equal(scan.array, IMAGE.reshape(shape[:3]))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -330,61 +292,60 @@ def test_other_formats_are_refused_with_what_to_do(name: str, said: str) -> None
         nifti.stem(Path(name))
 
 
-@pytest.mark.parametrize("dim", [[0] + [1] * 7, [3, 0, 16, 8] + [1] * 4, [3, -16, 16, 8] + [1] * 4])
-def test_impossible_dimensions_are_refused(dim: list[int], tmp_path: Path) -> None:
-    assert "dim is" in refused(put(tmp_path / "d.nii", plain(dim=dim)))
-
-
-def test_an_img_header_and_analyze_are_refused(tmp_path: Path) -> None:
-    assert ".img file" in refused(put(tmp_path / "p.nii", plain(magic=b"ni1")))
-    assert "Analyze" in refused(put(tmp_path / "p.nii", plain(magic=b"")))
-
-
 # --- scaling
 
 
-def test_a_scaling_slope_is_applied(tmp_path: Path) -> None:
+def test_a_scaling_slope_is_applied_and_zero_means_none(tmp_path: Path) -> None:
     path = put(tmp_path / "s.nii", plain(scl_slope=0.5, scl_inter=-10))
     assert np.array_equal(nifti.read(path).array, IMAGE * 0.5 - 10)
     assert np.array_equal(nifti.read(path).array, nib.load(path).get_fdata())
-
-
-def test_slope_zero_means_no_scaling(tmp_path: Path) -> None:
-    scan = nifti.read(put(tmp_path / "s.nii", plain(scl_slope=0, scl_inter=7)))
+    scan = nifti.read(put(path, plain(scl_slope=0, scl_inter=7)))
     assert np.array_equal(scan.array, IMAGE)
     assert scan.array.dtype == np.int16
-
-
-@pytest.mark.parametrize(
-    ("slope", "inter", "said", "factor"),
-    [(np.nan, 7, "scl_slope", 1), (np.inf, 0, "scl_slope", 1), (2, np.nan, "scl_inter", 2)],
-)
-def test_scaling_that_is_not_finite_is_left_out_with_a_warning(
-    slope: float,
-    inter: float,
-    said: str,
-    factor: float,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    path = put(tmp_path / "s.nii", plain(scl_slope=slope, scl_inter=inter))
-    assert np.array_equal(accepted(path, caplog, said).array, IMAGE * factor)
 
 
 # --- where the voxels are
 
 
-def test_the_sform_wins_and_a_disagreement_that_matters_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+BOTH = {"sform_code": 1, "qform_code": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said", "factor"),
+    [
+        ("a.nii", gzip.compress(plain()), "the content is gzip", 1),
+        ("a.nii.gz", plain(), "the content is not gzip", 1),
+        ("a.nii.gz", gzip.compress(plain() + bytes(512)), "512 bytes behind the voxels", 1),
+        ("a.nii", plain(scl_slope=np.nan, scl_inter=7), "scl_slope", 1),
+        ("a.nii", plain(scl_slope=np.inf, scl_inter=0), "scl_slope", 1),
+        ("a.nii", plain(scl_slope=2, scl_inter=np.nan), "scl_inter", 2),
+        ("a.nii", plain(qform_code=1, qoffset_x=5), "half a voxel: the sform is used", 1),
+        *(
+            ("a.nii", plain(srow_x=row, **BOTH), "the sform is singular or not finite", 1)
+            for row in ([np.nan, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0])
+        ),
+        ("a.nii", plain(quatern_b=2, qform_code=1), "qform is singular or not finite", 1),
+        ("a.nii", plain(**BOTH | {"sform_code": 77}), "the sform code 77", 1),
+        ("a.nii", plain(**BOTH | {"qform_code": 77}), "the qform code 77", 1),
+    ],
+)
+def test_what_has_one_sensible_reading_is_read_so_with_a_warning(
+    name: str,
+    content: bytes,
+    said: str,
+    factor: float,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=5))
-    scan = accepted(path, caplog, "differ by more than half a voxel: the sform is used")
-    assert np.array_equal(scan.grid.affine, AFFINE)
+    scan = accepted(put(tmp_path / name, content), caplog, said)
+    assert np.array_equal(scan.array, IMAGE * factor)
+    assert np.allclose(scan.grid.affine, AFFINE, atol=1e-6)
+    nifti.write(tmp_path / "b.nii", scan.array, scan, np.int16)
+    assert np.array_equal(nib.load(tmp_path / "b.nii").affine, scan.grid.affine)
 
 
-def test_a_disagreement_by_rounding_is_not_said(tmp_path: Path) -> None:
-    scan = nifti.read(put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=0.01)))
-    assert scan.notes == ()
+def test_forms_that_differ_by_rounding_are_not_spoken_of(tmp_path: Path) -> None:
+    assert nifti.read(put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=0.01))).notes == ()
 
 
 def test_without_any_form_the_orientation_is_a_guess(
@@ -393,45 +354,6 @@ def test_without_any_form_the_orientation_is_a_guess(
     path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=0))
     scan = accepted(path, caplog, "the orientation is a guess")
     assert np.array_equal(scan.grid.affine, nib.load(path).affine)
-
-
-BROKEN = {"nan": [np.nan, 0, 0, 0], "zero": [0, 0, 0, 0], "singular": [0, 1, 0, 0]}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_an_unusable_sform_gives_way_to_the_qform(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = put(tmp_path / "a.nii", plain(srow_x=BROKEN[kind], sform_code=1, qform_code=1))
-    scan = accepted(path, caplog, "the sform is singular or not finite")
-    assert np.allclose(scan.grid.affine, AFFINE)
-    nifti.write(tmp_path / "b.nii", scan.array, scan, np.int16)
-    assert np.array_equal(nib.load(tmp_path / "b.nii").affine, scan.grid.affine)
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_two_unusable_forms_are_refused(kind: str, tmp_path: Path) -> None:
-    fields = {"srow_x": BROKEN[kind], "quatern_b": np.nan, "sform_code": 1, "qform_code": 1}
-    assert "neither sform nor qform" in refused(put(tmp_path / "a.nii", plain(**fields)))
-
-
-@pytest.mark.parametrize(
-    ("fields", "said", "same"),
-    [
-        ({"quatern_b": 2, "qform_code": 1}, "qform is singular or not finite", np.array_equal),
-        ({"sform_code": 77, "qform_code": 1}, "the sform code 77", np.allclose),
-        ({"sform_code": 1, "qform_code": 77}, "the qform code 77", np.allclose),
-    ],
-)
-def test_an_unusable_form_or_code_is_left_out_with_a_warning(
-    fields: dict[str, float],
-    said: str,
-    same: Callable[[np.ndarray, np.ndarray], bool],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    scan = accepted(put(tmp_path / "a.nii", plain(**fields)), caplog, said)
-    assert same(scan.grid.affine, AFFINE)
 
 
 def test_a_qfac_of_0_stands_for_1(tmp_path: Path) -> None:
@@ -449,11 +371,6 @@ def test_negative_voxel_sizes_lose_their_sign(
     path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=1, pixdim=pixdim))
     scan = accepted(path, caplog, "without their sign")
     assert scan.grid.spacing_mm == (1, 1, 2)
-
-
-def test_an_image_without_voxel_size_is_refused(tmp_path: Path) -> None:
-    fields = {"sform_code": 0, "qform_code": 0, "pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}
-    assert "no voxel size" in refused(put(tmp_path / "a.nii", plain(**fields)))
 
 
 @pytest.mark.parametrize(("shear", "verdict"), [(0.01, ""), (0.1, "warned"), (0.5, "refused")])
@@ -480,12 +397,6 @@ def test_tiny_and_huge_voxels_are_read(size: float, tmp_path: Path) -> None:
     assert scan.grid.spacing_mm == pytest.approx((size,) * 3)
 
 
-@pytest.mark.parametrize("size", [0.0005, 1000.0])
-def test_voxels_in_metres_or_micrometres_are_refused(size: float, tmp_path: Path) -> None:
-    affine = np.diag([size, size, size, 1])
-    assert "check the units" in refused(put(tmp_path / "a.nii", plain(affine=affine)))
-
-
 # --- writing
 
 
@@ -500,18 +411,6 @@ def test_a_read_only_folder_is_said(scan: nifti.Scan, tmp_path: Path) -> None:
     folder.mkdir(mode=0o500)
     with pytest.raises(OutputError, match="locked"):
         nifti.write(folder / "m.nii.gz", scan.array, scan, np.int16)
-
-
-def test_a_folder_of_the_name_is_said_and_kept(scan: nifti.Scan, tmp_path: Path) -> None:
-    (tmp_path / "m.nii.gz").mkdir()
-    with pytest.raises(OutputError, match=r"m\.nii\.gz"):
-        nifti.write(tmp_path / "m.nii.gz", scan.array, scan, np.int16)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.nii.gz", "scan.nii"]
-
-
-def test_a_file_in_place_of_the_folder_is_said(scan: nifti.Scan, tmp_path: Path) -> None:
-    with pytest.raises(OutputError):
-        nifti.write(tmp_path / "scan.nii" / "m.nii", scan.array, scan, np.int16)
 
 
 FULL = """
@@ -557,24 +456,24 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.nii", "scan.nii"]
 
 
-FIELDS: dict[str, Callable[[nib.Nifti1Header], object]] = {
-    "descrip": lambda header: bytes(header["descrip"]),
-    "aux_file": lambda header: bytes(header["aux_file"]),
-    "intent_name": lambda header: bytes(header["intent_name"]),
-    "db_name": lambda header: bytes(header["db_name"]),
-}
-
-
-@pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("name", ["m.nii", "m.nii.gz"])
-def test_outputs_carry_no_text_of_the_input(field: str, name: str, tmp_path: Path) -> None:
-    scan = nifti.read(put(tmp_path / "scan.nii", plain(**{field: b"Dupont"})))
+def test_outputs_carry_no_text_and_no_extension_of_the_input(name: str, tmp_path: Path) -> None:
+    fields = ("descrip", "aux_file", "intent_name", "db_name")
+    image = nib.Nifti1Image(IMAGE, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jean Dupont" * 9))
+    for field in fields:
+        image.header[field] = b"Dupont"
+    image.to_filename(tmp_path / "scan.nii")
+    scan = nifti.read(tmp_path / "scan.nii")
+    assert np.array_equal(scan.array, IMAGE)
     nifti.write(tmp_path / name, scan.array, scan, np.int16)
-    assert FIELDS[field](nib.load(tmp_path / name).header).strip(b"\0") == b""
     content = (tmp_path / name).read_bytes()
     assert b"scan" not in content
     if name.endswith(".gz"):
-        assert struct.unpack("<I", content[4:8]) == (0,)
+        assert struct.unpack("<I", content[4:8]) == (0,)  # no time
+        content = gzip.decompress(content)
+    assert b"Dupont" not in content
+    assert len(content) == 352 + IMAGE.nbytes
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))

@@ -21,6 +21,12 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
+def moved(*by_mm: float) -> np.ndarray:
+    affine = AFFINE.copy()
+    affine[:3, 3] = by_mm
+    return affine
+
+
 def holding(*values: float, dtype: str = "float32") -> np.ndarray:
     array = np.zeros((6, 6, 6), dtype)
     array[0, 0, : len(values)] = values
@@ -49,30 +55,26 @@ def test_a_mask_of_other_values_is_refused_with_the_values(
         nifti.read_mask(save(tmp_path / "m.nii.gz", array))
 
 
-def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.nii.gz", np.zeros((6, 6, 5), "u1"))
-    with pytest.raises(GeometryError, match=r"shape \(6, 6, 5\) on an image of shape \(6, 6, 6\)"):
-        nifti.read_mask(path, like=GRID)
-
-
-@pytest.mark.parametrize("moved", [[0.5, 0, 0], [0, 0, -3]])
-def test_a_mask_that_lies_elsewhere_is_refused(moved: list[float], tmp_path: Path) -> None:
-    affine = AFFINE.copy()
-    affine[:3, 3] = moved
-    with pytest.raises(GeometryError, match="lie elsewhere"):
-        nifti.read_mask(save(tmp_path / "m.nii.gz", holding(1, dtype="uint8"), affine), like=GRID)
-
-
-def test_a_mirrored_mask_is_refused_with_both_orientations(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.nii.gz", holding(1, dtype="uint8"), np.diag([1.0, 1, 2, 1]))
-    with pytest.raises(GeometryError, match="orientation LPI and RPI"):
+@pytest.mark.parametrize(
+    ("shape", "affine", "said"),
+    [
+        ((6, 6, 5), AFFINE, r"shape \(6, 6, 5\) on an image of shape \(6, 6, 6\)"),
+        (GRID.shape, moved(0.5, 0, 0), "lie elsewhere"),
+        (GRID.shape, moved(0, 0, -3), "lie elsewhere"),
+        (GRID.shape, np.diag([1.0, 1, 2, 1]), "orientation LPI and RPI"),
+    ],
+)
+def test_a_mask_on_another_grid_is_refused(
+    shape: tuple[int, ...], affine: np.ndarray, said: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "m.nii.gz", np.zeros(shape, "u1"), affine)
+    with pytest.raises(GeometryError, match=said):
         nifti.read_mask(path, like=GRID)
 
 
 def test_a_header_rounded_by_another_tool_still_fits(tmp_path: Path) -> None:
-    affine = AFFINE.copy()
-    affine[:3, 3] = 0.02
-    assert nifti.read_mask(save(tmp_path / "m.nii", holding(1), affine), like=GRID).array.any()
+    path = save(tmp_path / "m.nii", holding(1), moved(0.02, 0.02, 0.02))
+    assert nifti.read_mask(path, like=GRID).array.any()
 
 
 def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
