@@ -37,30 +37,25 @@ def test_no_sct_is_none_and_where_it_is_needed_it_is_said_how_to_install_it(tree
         install.require()
 
 
-def test_sct_is_found_by_its_variable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sct_is_found_by_its_variable_with_its_commands_or_without(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(tree))
     found = install.require()
     assert (found.root, found.bin, found.data) == (tree, tree / "bin", tree / "data")
     assert found.version == "7.4"
-
-
-def test_data_without_commands_are_found(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "bin" / "sct_version").unlink()
-    monkeypatch.setenv("SCT_DIR", str(tree))
     found = install.require()
     assert (found.root, found.bin) == (tree, None)
     with pytest.raises(SctError, match="sct_version was not found"):
         found.run(["sct_version"])
 
 
-def test_sct_is_found_by_the_path(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
-    assert install.find() == install.Installation(tree, tree / "bin")
-
-
-def test_a_link_on_the_path_leads_to_the_root(
+def test_sct_is_found_by_the_path_and_through_a_link_on_it(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
+    assert install.find() == install.Installation(tree, tree / "bin")
     links = tmp_path / "links"
     links.mkdir()
     (links / "sct_version").symlink_to(tree / "bin" / "sct_version")

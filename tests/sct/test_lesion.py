@@ -18,7 +18,6 @@ from scipy import ndimage
 from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
 from sct_lesion_losses.inference import engine
 from sct_lesion_losses.sct import lesion
 from sct_lesion_losses.sct.lesion import Crop
@@ -41,10 +40,6 @@ class Case:
     grid: Grid
     line: Centerline
     outputs: str
-
-    def prepared(self) -> lesion.SctPrepared:
-        preparation = lesion.PREPARATIONS[self.contrast]
-        return lesion.prepare(self.image, self.grid, self.line, preparation)
 
     def network(self) -> engine.Network:
         return engine.load(lesion.load(self.contrast).network, "onnxruntime")
@@ -76,9 +71,13 @@ def network_of(infer: Callable[[np.ndarray], np.ndarray]) -> engine.Network:
 
 def constant_network(value: float) -> engine.Network:
     """Stands for an engine: the same probability everywhere."""
-    return engine.Network(
-        "none", "0", "float32", (1, 1, 48, 48, 48), lambda x: np.full_like(x, value)
-    )
+    return network_of(lambda patches: np.full_like(patches, value))
+
+
+def prepared(shape: tuple[int, int, int] = (60, 60, 20)) -> lesion.SctPrepared:
+    grid, line = voxel(shape)
+    image = np.random.default_rng(0).random(shape)
+    return lesion.prepare(image, grid, line, lesion.PREPARATIONS["t2"])
 
 
 @pytest.mark.sct
@@ -90,40 +89,14 @@ def test_the_mask_is_scts_voxel_for_voxel(case: Case) -> None:
 
 
 @pytest.mark.sct
-def test_the_prepared_crop_is_scts(case: Case) -> None:
+def test_the_crop_and_its_pmap_are_scts_there_and_on_the_scan(case: Case) -> None:
+    preparation = lesion.PREPARATIONS[case.contrast]
+    made = lesion.prepare(case.image, case.grid, case.line, preparation)
     # float32 in place of float64 interpolation: 0.0005 of 2611.
-    np.testing.assert_allclose(case.prepared().values, case.sct("crop05_input"), atol=1e-3)
-
-
-@pytest.mark.sct
-def test_the_pmap_of_the_blocks_is_scts_in_the_crop_and_on_the_scan(case: Case) -> None:
-    prepared = case.prepared()
-    pmap = lesion.block_pmap(prepared, case.network())
+    np.testing.assert_allclose(made.values, case.sct("crop05_input"), atol=1e-3)
+    pmap = lesion.block_pmap(made, case.network())
     np.testing.assert_allclose(pmap, case.sct("crop05_soft"), atol=1e-4)
-    np.testing.assert_allclose(prepared.to_native(pmap), case.sct("native_soft"), atol=1e-4)
-
-
-@pytest.mark.sct
-def test_overlapping_patches_average_to_a_pmap_on_the_scan(case: Case) -> None:
-    prepared = case.prepared()
-    length = prepared.values.shape[2]
-    starts = patch_starts(length)
-    predicted = case.network().run(prepared.normalise(extract(prepared.values, starts)))
-    pmap = prepared.to_native(stitch(predicted, starts, length))
-    assert pmap.shape == case.image.shape
-    assert pmap.dtype == np.float32
-    assert pmap.min() >= 0
-    assert 0.5 < pmap.max() <= 1
-
-
-@pytest.mark.sct
-def test_a_line_on_the_scans_own_voxels_gives_nearly_the_same_windows(case: Case) -> None:
-    scale = np.array(case.line.grid.spacing_mm) / case.grid.to_rpi()[0].spacing_mm
-    rpi = case.grid.to_rpi()[0]
-    native = Centerline(rpi, case.line.xy * scale[:2])
-    exact = Crop.around(case.line, rpi)
-    moved = Crop.around(native, rpi)
-    assert np.abs(exact.starts - moved.starts).max() <= 1
+    np.testing.assert_allclose(made.to_native(pmap), case.sct("native_soft"), atol=1e-4)
 
 
 @pytest.mark.sct
@@ -151,24 +124,18 @@ def test_an_unknown_contrast_is_wrong_use() -> None:
 
 
 def test_normalise_takes_the_numbers_of_the_contrast() -> None:
-    grid, line = voxel()
-    rng = np.random.default_rng(0)
-    prepared = lesion.prepare(rng.random(grid.shape), grid, line, lesion.PREPARATIONS["t2"])
     patches = np.array([871.309, 871.309 + 2 * 557.916], np.float32).reshape(2, 1, 1, 1)
-    np.testing.assert_allclose(prepared.normalise(patches).ravel(), [0, 2], atol=1e-6)
+    np.testing.assert_allclose(prepared().normalise(patches).ravel(), [0, 2], atol=1e-6)
 
 
 def test_a_short_crop_is_padded_to_one_patch_and_back() -> None:
-    grid, line = voxel((60, 60, 20))
-    image = np.random.default_rng(0).random(grid.shape)
-    prepared = lesion.prepare(image, grid, line, lesion.PREPARATIONS["t2"])
-    assert prepared.values.shape == (48, 48, 48)
-    assert not prepared.values[:, :, 20:].any()
-    native = prepared.to_native(np.ones((48, 48, 48), np.float32))
+    made = prepared((60, 60, 20))
+    assert made.values.shape == (48, 48, 48)
+    assert not made.values[:, :, 20:].any()
     # The centre is 30, the window 7 to 54.
-    expected = np.zeros(grid.shape)
+    expected = np.zeros((60, 60, 20))
     expected[7:55, 7:55] = 1
-    np.testing.assert_array_equal(native, expected)
+    np.testing.assert_array_equal(made.to_native(np.ones((48, 48, 48), np.float32)), expected)
 
 
 def test_the_map_comes_back_on_the_images_own_axes() -> None:
@@ -184,12 +151,10 @@ def test_the_map_comes_back_on_the_images_own_axes() -> None:
 
 
 def test_blocks_do_not_overlap_and_blocks_of_zeros_are_not_predicted() -> None:
-    grid, line = voxel((60, 60, 110))
-    image = np.random.default_rng(0).random(grid.shape)
-    prepared = lesion.prepare(image, grid, line, lesion.PREPARATIONS["t2"])
-    values = prepared.values.copy()
+    made = prepared((60, 60, 110))
+    values = made.values.copy()
     values[:, :, 48:96] = 0
-    emptied = lesion.SctPrepared(values, prepared.crop, prepared.preparation, prepared.undo)
+    emptied = lesion.SctPrepared(values, made.crop, made.preparation, made.undo)
     done: list[int] = []
     pmap = lesion.block_pmap(emptied, constant_network(0.75), done.append)
     assert done == [1, 1]
@@ -225,8 +190,8 @@ def test_the_second_cut_keeps_voxels_that_are_mostly_outside() -> None:
 
 def test_a_constant_image_is_survived() -> None:
     grid, line = voxel()
-    prepared = lesion.prepare(np.full(grid.shape, 7), grid, line, lesion.PREPARATIONS["t2"])
-    assert np.isfinite(prepared.values).all()
+    made = lesion.prepare(np.full(grid.shape, 7), grid, line, lesion.PREPARATIONS["t2"])
+    assert np.isfinite(made.values).all()
 
 
 def rpi_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Grid:
