@@ -54,10 +54,7 @@ def extract(
     -------
     (N, X, Y, size) float32
     """
-    patches = np.empty((len(starts), *values.shape[:2], size), np.float32)
-    for k, start in enumerate(starts):
-        patches[k] = values[:, :, start : start + size]
-    return patches
+    return np.stack([values[:, :, z : z + size] for z in starts], dtype=np.float32)
 
 
 def stitch(
