@@ -51,22 +51,15 @@ class TruthLesion:
 
     Attributes
     ----------
-    scan, subject, bundle, threshold, tuned
-        As in `ScanScore`.
-    preset : str
-        Rule by which it is, or is not, detected.
+    of : ScanScore
+        Scores of its scan, by the rule that detects it or does not.
     label : int
         Its number in the mask.
     volume_mm3 : float
     detected : bool
     """
 
-    scan: str
-    subject: str
-    bundle: str
-    threshold: float | None
-    tuned: bool
-    preset: str
+    of: ScanScore
     label: int
     volume_mm3: float
     detected: bool

@@ -146,12 +146,12 @@ def of_scans(versions: Mapping[str, str]) -> tuple[Column, ...]:
 
 
 TRUTH_LESIONS = (  # of a `TruthLesion`
-    Column("scan", "Name of the scan", "scan"),
-    Column("subject", "Whose scan it is", "subject"),
-    Column("bundle", "Model", "bundle"),
-    Column("threshold", _THRESHOLD, "threshold"),
-    Column("tuned", _TUNED, "tuned"),
-    Column("preset", "Rule by which lesions are detected", "preset"),
+    Column("scan", "Name of the scan", "of.scan"),
+    Column("subject", "Whose scan it is", "of.subject"),
+    Column("bundle", "Model", "of.bundle"),
+    Column("threshold", _THRESHOLD, "of.threshold"),
+    Column("tuned", _TUNED, "of.tuned"),
+    Column("preset", "Rule by which lesions are detected", "of.lesions.preset.name"),
     Column("lesion", "Number in the manual mask, 1 for the largest", "label"),
     Column("volume_mm3", "Volume in the manual mask", "volume_mm3", "mm^3"),
     Column("detected", "1: the model detects it; 0: not", "detected"),

@@ -294,7 +294,7 @@ def study(
             ),
         ),
         "sites": _sites(tuned, rules),
-        "lesion_sizes": _lesion_sizes([lesion for lesion in lesions if lesion.tuned], rules),
+        "lesion_sizes": _lesion_sizes([lesion for lesion in lesions if lesion.of.tuned], rules),
         "published": _beside_published(tuned, published, rules),
     }
 
@@ -433,10 +433,10 @@ def _sites(models: Mapping[tuple[str, ...], Scans], rules: Sequence[str]) -> Tab
 
 def _lesion_sizes(lesions: Sequence[TruthLesion], rules: Sequence[str]) -> Table:
     """Share of the lesions that is detected, by class of volume, a row per model."""
-    models = {lesion.bundle: threshold_text(lesion.threshold) for lesion in lesions}
+    models = {lesion.of.bundle: threshold_text(lesion.of.threshold) for lesion in lesions}
     rows = {
         (name, model, threshold): [
-            one for one in lesions if one.bundle == model and low <= one.volume_mm3 < high
+            one for one in lesions if one.of.bundle == model and low <= one.volume_mm3 < high
         ]
         for name, (low, high) in SIZES_MM3.items()
         for model, threshold in models.items()
@@ -444,7 +444,7 @@ def _lesion_sizes(lesions: Sequence[TruthLesion], rules: Sequence[str]) -> Table
 
     def share(own: Sequence[TruthLesion]) -> str:
         detected = [float(lesion.detected) for lesion in own]
-        subjects = [lesion.subject for lesion in own]
+        subjects = [lesion.of.subject for lesion in own]
         return with_bounds(statistics.interval(detected, subjects, np.mean))
 
     columns: Columns[Sequence[TruthLesion]] = {

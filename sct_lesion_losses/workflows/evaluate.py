@@ -29,7 +29,7 @@ from sct_lesion_losses.inference.cohort import (
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import PRESETS, UNTUNED
+from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import columns, figures, tables
 from sct_lesion_losses.report.tables import PUBLISHED, Table
@@ -231,7 +231,7 @@ def run(
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
     made = tables.study(
         by_preset,
-        [lesion for lesion in lesions if lesion.preset == settings.preset],
+        [lesion for lesion in lesions if lesion.of.lesions.preset.name == settings.preset],
         {one.label: one.loss for one in models if not one.is_sct and one.loss in PUBLISHED},
     )
     made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
@@ -379,14 +379,11 @@ def _rows(
         for k, threshold in enumerate(one.thresholds):
             tuned, voxels = one.is_tuned(threshold), own.voxel_score(k)
             about = (name, scan.subject, scan.site, one.label, threshold, tuned, voxels)
-            rows += [ScanScore(*about, own.lesion_score(preset, k)) for preset in PRESETS]
-            if not tuned and threshold != UNTUNED:
-                continue
             for preset, curve in own.lesions.items():
-                rule = (name, scan.subject, one.label, threshold, tuned, preset)
-                found = zip(curve.truth_sizes.tolist(), curve.found[k].tolist(), strict=True)
-                lesions += [
-                    TruthLesion(*rule, number, size * own.voxel_mm3, bool(detected))
-                    for number, (size, detected) in enumerate(found, start=1)
-                ]
+                row = ScanScore(*about, own.lesion_score(preset, k))
+                rows.append(row)
+                if tuned or threshold == UNTUNED:
+                    volumes = (curve.truth_sizes * own.voxel_mm3).tolist()
+                    found = zip(volumes, curve.found[k].tolist(), strict=True)
+                    lesions += [TruthLesion(row, n, *lesion) for n, lesion in enumerate(found, 1)]
     return tuple(rows), tuple(lesions)

@@ -39,8 +39,8 @@ def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(
 
 def test_the_lesions_of_manual_masks_have_a_row_each(tmp_path: Path) -> None:
     lesions = [
-        TruthLesion("a", "one", "dice", 0.35, True, "paper", 1, 0.1 + 0.2, True),
-        TruthLesion("a", "one", "dice", None, False, "anima", 2, 7.0, False),
+        TruthLesion(bearing("a", "dice", 0.35, True, subject="one"), 1, 0.1 + 0.2, True),
+        TruthLesion(bearing("a", "dice", None, subject="one", preset="anima"), 2, 7.0, False),
     ]
     levels = {"bundle": {"dice": {"Version": "1"}}, "preset": columns.PRESET_LEVELS}
     table, about = columns.write(

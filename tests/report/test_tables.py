@@ -118,7 +118,7 @@ def test_without_rows_every_table_is_its_header() -> None:
 
 
 def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
-    lesions = [TruthLesion("s1", "s1", "focal_tversky", 0.15, True, "paper", 1, 50.0, True)]
+    lesions = [TruthLesion(bearing("s1", "focal_tversky", 0.15, True), 1, 50.0, True)]
     found = tables.study(ROWS[: len(ROWS) // 2], lesions, {})
     assert {name: len(one.body) for name, one in found.items()} == {
         **{"table1": 1, "table2": 1, "intervals": 2, "thresholds": 6, "models": 0},
@@ -232,8 +232,8 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
     def lesion(
         label: int, volume_mm3: float, detected: bool, bundle: str = "a", tuned: bool = True
     ) -> TruthLesion:
-        about = ("paper", label, volume_mm3, detected)
-        return TruthLesion("s1", f"p{label}", bundle, 0.3, tuned, *about)
+        scan = bearing("s1", bundle, 0.3, tuned, subject=f"p{label}")
+        return TruthLesion(scan, label, volume_mm3, detected)
 
     lesions = [lesion(1, 29.9, False), lesion(2, 30, True), lesion(3, 99.9, True)]
     lesions += [lesion(1, 29.9, True, "b"), lesion(4, 5, True, tuned=False)]
