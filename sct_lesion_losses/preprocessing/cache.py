@@ -152,19 +152,20 @@ def crop_scans(scans: Sequence[CohortScan], settings: CacheSettings) -> list[Cac
         make = partial(_cut, scan, settings.margin, detector, file.name)
         wanted.append(_Entry(file, scan.name, make))
     entries, made = _entries(wanted, settings)
+    cut = []
     for scan, entry, (_, facts) in zip(scans, wanted, entries, strict=True):
         if entry.file not in made:
             with logs.about(scan.scan):
                 for text in facts["warnings"]:
                     logger.warning("%s", logs.with_scan(text))
-    taken = sum(entry.file not in made for entry in wanted)
+        cut.append(CachedCrop(scan, entry.file, **facts))
     logger.info(
-        "crops: %d made, %d taken from the cache %s", len(scans) - taken, taken, settings.folder
+        "crops: %d made, %d taken from the cache %s",
+        len(made),
+        len(cut) - len(made),
+        settings.folder,
     )
-    return [
-        CachedCrop(scan, entry.file, **facts)
-        for scan, entry, (_, facts) in zip(scans, wanted, entries, strict=True)
-    ]
+    return cut
 
 
 def standardise_scans(

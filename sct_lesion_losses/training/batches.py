@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.geometry.patches import PATCH_VOX, STRIDE_VOX, patch_starts
+from sct_lesion_losses.geometry.patches import PATCH_VOX, patch_starts
 from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.augmentation import Orientation
@@ -34,7 +34,7 @@ class Place:
     has_lesion: bool
 
 
-def places(crops: Sequence[TrainingCrop], stride: int = STRIDE_VOX) -> list[Place]:
+def places(crops: Sequence[TrainingCrop]) -> list[Place]:
     """Every patch of the crops, in order; one holds lesion if its central window does."""
     found = []
     for number, crop in enumerate(crops):
@@ -43,7 +43,7 @@ def places(crops: Sequence[TrainingCrop], stride: int = STRIDE_VOX) -> list[Plac
         per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
         found += [
             Place(number, start, bool(per_slice[start : start + PATCH_VOX].any()))
-            for start in patch_starts(crop.values.shape[2], PATCH_VOX, stride)
+            for start in patch_starts(crop.values.shape[2])
         ]
     return found
 

@@ -17,9 +17,10 @@ import keras
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tensorboardX import SummaryWriter
 
 from sct_lesion_losses.bundle.schema import Recipe
-from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
+from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.images.atomic import replacing, write_text
 from sct_lesion_losses.training.batches import PatchBatches
 
@@ -325,7 +326,7 @@ class EventFiles(keras.callbacks.Callback):  # type: ignore[misc]
         """Write the epoch; what an earlier call wrote of later ones is not shown."""
         line = self._state.history[-1]
         if self._writer is None:
-            self._writer = event_writer()(
+            self._writer = SummaryWriter(
                 str(self._folder),
                 purge_step=line.epoch,
                 filename_suffix=f".from{line.epoch:05d}",
@@ -339,20 +340,3 @@ class EventFiles(keras.callbacks.Callback):  # type: ignore[misc]
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
-
-
-def event_writer() -> Any:
-    """Return the class that writes event files.
-
-    Raises
-    ------
-    UsageError
-        tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            "TensorBoard's event files need tensorboardX: pip install tensorboardX"
-        ) from error
-    return SummaryWriter

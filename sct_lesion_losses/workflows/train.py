@@ -159,8 +159,6 @@ def run(
             "-ofolder"
         )
     style.require()  # draws the learning curves
-    if settings.tensorboard:
-        callbacks.event_writer()
     crop_settings = CacheSettings(cache, recipes.margin(recipe), settings.jobs, on_scan)
     with _work_folder(folder, settings) as work:
         if settings.resume:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
-from sct_lesion_losses.errors import OutputError, TrainingError, UsageError
+from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.training import callbacks
 from sct_lesion_losses.training.callbacks import (
     EpochLine,
@@ -103,7 +101,6 @@ def test_a_picture_that_cannot_be_written_ends_no_training(caplog):
 
 
 def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
-    pytest.importorskip("tensorboardX")
     files = EventFiles(state := after(0.5), tmp_path)
     files.on_epoch_end(0)
     state.history += (EpochLine(2, 0.4, 0.4, 1e-4, 10.0),)
@@ -114,9 +111,3 @@ def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
     for tag in (b"loss/training", b"loss/validation", b"rate"):
         assert content.count(tag) >= 2
     assert written.name.endswith(".from00001")
-
-
-def test_event_files_without_their_library_are_refused_with_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UsageError, match="pip install tensorboardX"):
-        callbacks.event_writer()
