@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses.centerline import optic
-from sct_lesion_losses.centerline.optic import PIXEL_MM, best_path, to_millimetres, upright
+from sct_lesion_losses.centerline.optic import PIXEL_MM, best_path, each, to_millimetres, upright
 from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -203,10 +202,8 @@ def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
         )
         return np.asarray(np.rint(resized), np.uint8)
 
-    with ThreadPoolExecutor() as pool:
-        images = np.stack(list(pool.map(one, starts)))
     stops = np.minimum(starts + count, grid.shape[2])
-    return Slabs(grid, images, (starts + stops - 1) / 2)
+    return Slabs(grid, each(one, starts), (starts + stops - 1) / 2)
 
 
 def inner(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -240,26 +237,23 @@ def trace(
     stride = 2 if pictures.images.size > _COARSE_PX else 1
     dx, dy, dz = pictures.spacing_mm
     inside, start = inner(pictures.images.shape[1:]), np.zeros(2, int)
-    with ThreadPoolExecutor() as pool:
-        whole = pool.map(lambda image: optic.scores(image, weights, stride), pictures.images)
-        maps = _limited(np.stack(list(whole)), inside[::stride, ::stride])
-        path = best_path(maps, (dx * stride, dy * stride, dz), SMOOTHNESS) * stride
-        corner = path.min(axis=0) - _NEAR_PX
-        if stride > 1:
-            start, stop = np.maximum(corner, 0), path.max(axis=0) + _NEAR_PX + 1
-            near = np.s_[start[1] : stop[1], start[0] : stop[0]]
-            part = pool.map(
-                lambda image: optic.scores_within(image, weights, *near), pictures.images
-            )
-            maps = _limited(np.stack(list(part)), inside[near])
-            path = best_path(maps, (dx, dy, dz), SMOOTHNESS)
+    maps = each(lambda image: optic.scores(image, weights, stride), pictures.images)
+    maps = _limited(maps, inside[::stride, ::stride])
+    path = best_path(maps, (dx * stride, dy * stride, dz), SMOOTHNESS) * stride
+    corner = path.min(axis=0) - _NEAR_PX
+    if stride > 1:
+        start, stop = np.maximum(corner, 0), path.max(axis=0) + _NEAR_PX + 1
+        near = np.s_[start[1] : stop[1], start[0] : stop[0]]
+        maps = each(lambda image: optic.scores_within(image, weights, *near), pictures.images)
+        maps = _limited(maps, inside[near])
+        path = best_path(maps, (dx, dy, dz), SMOOTHNESS)
     # Counted from a corner nearby, coordinates keep their digits.
     peaks = [_peak(*at, start - corner) for at in zip(maps, path, strict=True)]
     smoothed = ndimage.gaussian_filter1d(np.array(peaks), 1.0, axis=0, mode="nearest")
     points: npt.NDArray[np.float64] = np.add(smoothed, corner)
     at_path = maps[np.arange(len(path)), path[:, 1], path[:, 0]].astype(np.float64)
     places = zip(pictures.images, np.rint(points).astype(int), strict=True)
-    signal = np.array([relative_signal(image, point) for image, point in places])
+    signal = np.array([relative_signal(*place) for place in places])
     likely = (signal >= SIGNAL[0]) & (signal <= SIGNAL[1])
     return points, np.where(likely, at_path, np.minimum(at_path, 0.0))
 

@@ -6,8 +6,9 @@ carries none of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 PIXEL_MM = 1.0  # of the slices the weights were trained on
 SMOOTHNESS = 1.0  # SCT's -lambda
 WINDOW_PX = 32
@@ -77,10 +79,16 @@ def centerline(image: npt.NDArray[Any], grid: Grid, weights: npt.NDArray[np.floa
         back = cv2.resize(found, (columns, rows), interpolation=cv2.INTER_LINEAR)
         return np.asarray(back, np.float32)
 
-    with ThreadPoolExecutor() as pool:
-        maps = np.stack(list(pool.map(scored, slices)))
-    path = best_path(maps, rpi.spacing_mm, SMOOTHNESS)
+    path = best_path(each(scored, slices), rpi.spacing_mm, SMOOTHNESS)
     return Centerline(rpi, path.astype(np.float64), "svm (OptiC computed here with SCT's weights)")
+
+
+def each(
+    function: Callable[[Any], npt.NDArray[Scalar]], items: Iterable[Any]
+) -> npt.NDArray[Scalar]:
+    """Apply a function to each item, on all cores, and stack the arrays that it gives."""
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(function, items)))
 
 
 def upright(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid]:
