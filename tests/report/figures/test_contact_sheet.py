@@ -10,7 +10,7 @@ import pytest
 
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.report.figures import contact_sheet, style
+from sct_lesion_losses.report.figures import contact_sheet
 from sct_lesion_losses.report.figures.scan import CORD_COLOUR, LESION_COLOUR
 
 SHAPE = (24, 40, 30)  # RPI, of 2 x 1 x 1.5 mm
@@ -95,15 +95,6 @@ def test_a_scan_without_lesions_is_drawn_at_the_middle_of_its_cord(tmp_path: Pat
     assert list(outlines(zoom)) == [CORD_COLOUR]
     assert [line.get_ydata()[0] for line in side.lines] == pytest.approx([-0.75, -0.75])  # voxel 14
     assert made.texts[0].get_text().endswith("no lesions")
-
-
-def test_the_same_scans_give_the_same_png(tmp_path: Path) -> None:
-    scans = [labelled_scan(tmp_path)]
-    for name in ("one.png", "two.PNG"):
-        style.save(contact_sheet.figure(scans), tmp_path / name)
-    content = (tmp_path / "one.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert content == (tmp_path / "two.PNG").read_bytes()
 
 
 def test_one_scan_of_each_site_comes_first_and_lesion_free_ones_from_other_sites(
