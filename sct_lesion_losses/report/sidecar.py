@@ -135,7 +135,7 @@ class Segmentation:
 
     @property
     def sentence(self) -> str:
-        """What was found, in one line."""
+        """Say in one line what was found."""
         if self.found is None:
             return "p-map written, no threshold applied"
         at = "by SCT's rule" if self.threshold is None else f"at threshold {self.threshold:g}"

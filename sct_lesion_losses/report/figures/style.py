@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, sizes, type, and how they are saved."""
+"""House style of all pictures: colours, sizes, type, and how they are saved."""
 
 from __future__ import annotations
 
