@@ -305,9 +305,9 @@ class Command(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for o in self.get_params(ctx):
             if isinstance(o, click.Option):
-                group = GROUPS[0 if o.required else 2 if o.opts[0] in ("-r", "-v", "-h") else 1]
-                name = ", ".join(o.opts) if o.is_flag else f"{o.opts[0]} {o.metavar}"
-                rows[group].append((name, o.help or ""))
+                group = GROUPS[0 if o.required else 2 if {"-r", "-v", "-h"} & {*o.opts} else 1]
+                names = ", ".join(sorted(o.opts, key=len))
+                rows[group].append((names if o.is_flag else f"{names} {o.metavar}", o.help or ""))
         for group in filter(rows.get, GROUPS):
             with formatter.section(group):
                 formatter.write_dl(rows[group], col_max=24)
