@@ -49,7 +49,7 @@ Files = Mapping[str, bytes]
 
 
 def is_left_by_desktop(name: str) -> bool:
-    """Whether a file of this name belongs to a desktop or a file system and not to a bundle."""
+    """Tell whether a file of this name belongs to a desktop or a file system, not to a bundle."""
     return _LEFT_BY_DESKTOPS.fullmatch(name) is not None
 
 
@@ -169,7 +169,8 @@ def _network_refused(what: str) -> BundleError:
 def manifest(files: Files) -> bytes:
     """`MANIFEST.sha256` of `files`, as `sha256sum -c` reads it, sorted by name."""
     names = sorted(set(files) - {MANIFEST})
-    return "".join(f"{_sha256(files[name])}  {name}\n" for name in names).encode()
+    hashes = [hashlib.sha256(files[name]).hexdigest() for name in names]
+    return "".join(f"{sha}  {name}\n" for sha, name in zip(hashes, names, strict=True)).encode()
 
 
 def verify(folder: Path) -> BundleInfo:
@@ -234,7 +235,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def unknown(name: str) -> str:
-    """Why a file of this name is refused."""
+    """Say why a file of this name is refused."""
     return (
         f"{name!r} is not a file of a bundle ({', '.join(sorted(MAX_BYTES))});"
         " pickles and saved models are never loaded; remove it, or get the bundle again"
@@ -283,7 +284,3 @@ def _check_manifest(files: Files) -> None:
         raise BundleError(
             f"{MANIFEST}: {len(listed)} lines, expected {len(right)}; get the bundle again"
         )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

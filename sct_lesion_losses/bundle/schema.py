@@ -115,7 +115,7 @@ def scan_curves(
 
 
 class SiteCalibration(Record):
-    """What a site's threshold was made of, beside the curves of its scans.
+    """Parts that a site's threshold was made of, beside the curves of its scans.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Froc(Record):
 
 
 class LesionPoint(Record):
-    """Which predicted lesions are kept, of the mask at the tuned threshold.
+    """Filter of the predicted lesions of the mask at the tuned threshold.
 
     Attributes
     ----------
@@ -487,7 +487,7 @@ class Metric(Record):
 
 
 class Provenance(Record):
-    """Where the bundle comes from.
+    """Origin of the bundle.
 
     Attributes
     ----------

@@ -86,7 +86,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def is_shipped(folder: Path) -> bool:
-    """Whether a folder lies in the installed package, which is never written."""
+    """Tell whether a folder lies in the installed package, which is never written."""
     return PACKAGED.resolve() in folder.resolve().parents
 
 
@@ -163,7 +163,7 @@ class Bundle:
 
     @property
     def preparation(self) -> StudyPreparation | SctPreparation:
-        """What turns a scan into the network's input."""
+        """Preparation that turns a scan into the network's input."""
         return self.info.preparation
 
     @property

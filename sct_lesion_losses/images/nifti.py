@@ -115,7 +115,7 @@ def stem(path: Path) -> tuple[str, str]:
 
 
 def is_nifti_name(path: Path) -> bool:
-    """Whether a file name ends in `.nii` or `.nii.gz`."""
+    """Tell whether a file name ends in `.nii` or `.nii.gz`."""
     return _EXTENSION.search(path.name) is not None
 
 

@@ -23,7 +23,7 @@ from sct_lesion_losses.sct import lesion as sct_lesion
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How a scan becomes a p-map; every command passes it on whole.
+    """Settings by which a scan becomes a p-map; every command passes it on whole.
 
     Attributes
     ----------

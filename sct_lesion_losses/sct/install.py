@@ -1,4 +1,4 @@
-"""Where the Spinal Cord Toolbox is, its files, and its commands."""
+"""The Spinal Cord Toolbox on this machine: its folder, its files, and its commands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Installation:
         return text.strip() or None
 
     def has(self, command: str) -> bool:
-        """Whether one of SCT's commands is there, rather than only its models."""
+        """Tell whether one of SCT's commands is there, rather than only its models."""
         return self.bin is not None and (self.bin / command).exists()
 
     def read(self, folder: str, name: str) -> bytes:

@@ -85,7 +85,7 @@ class TuneSettings:
     limits : tuple of str
         Sentences to add to the bundle's limits: where the measured scans showed it to fail.
     command : str
-        The command line that tunes like this, for the model card; see `schema.command_line`.
+        The command line that tunes like this, for the model card; see `cli.talk.command_line`.
     """
 
     objective: Objective = Objective()  # noqa: RUF009
