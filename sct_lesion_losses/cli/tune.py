@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,20 +153,18 @@ def _log(found: Optimum, site: str | None) -> None:
     from sct_lesion_losses.report.figures.style import counted
     from sct_lesion_losses.thresholds.site import Recalibration
 
-    low, high = found.interval
+    alone, (low, high) = found.n_subjects == 1, found.interval
     logger.info(
-        "threshold %g (%s): %s %.3f over %s of %s",
+        "threshold %g (95 %% interval %s): %s %.3f over %s of %s",
         found.threshold,
-        "interval unknown: one subject"
-        if math.isnan(low)
-        else f"95 % interval {low:g} to {high:g}",
+        "unknown: one subject" if alone else f"{low:g} to {high:g}",
         found.objective,
         found.best,
         counted(found.n_scans, "scan"),
         counted(found.n_subjects, "subject"),
     )
     if isinstance(found, Recalibration):
-        held_out = f"{found.leave_one_out:.3f}" if found.n_subjects > 1 else "unknown: one subject"
+        held_out = "unknown: one subject" if alone else f"{found.leave_one_out:.3f}"
         logger.info(
             "for %s: shipped %g, of the local scans alone %g with weight %.2f; %s held out %s, at "
             "the shipped threshold %.3f",

@@ -84,7 +84,10 @@ def test_options_reach_the_tuning_and_threshold_and_bundle_are_printed(
     ("args", "said"),
     [
         ("-i two", "(95 % interval 0.3 to 0.3): median_v_f1 0.714 over 2 scans of 2 subjects"),
-        ("-i one", "(interval unknown: one subject): median_v_f1 0.714 over 2 scans of 1 subject"),
+        (
+            "-i one",
+            "(95 % interval unknown: one subject): median_v_f1 0.714 over 2 scans of 1 subject",
+        ),
         ("-i two -site Bern -ofolder b", "median_v_f1 held out 1.000, at the shipped threshold 1"),
         ("-i one -site Bern -ofolder b", "held out unknown: one subject, at the shipped threshold"),
     ],
