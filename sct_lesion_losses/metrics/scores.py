@@ -93,11 +93,10 @@ def spread(rows: Iterable[ScanScore], measure: str) -> Spread:
     return statistics.spread([MEASURES[measure](row) for row in rows])
 
 
-def interval(rows: Iterable[ScanScore], measure: str) -> Interval:
+def interval(rows: Sequence[ScanScore], measure: str) -> Interval:
     """Median of a measure over the same scans, its 95 % interval by resampling their subjects."""
-    listed = list(rows)
-    subjects = [row.subject for row in listed]
-    return statistics.interval([MEASURES[measure](row) for row in listed], subjects)
+    values = [MEASURES[measure](row) for row in rows]
+    return statistics.interval(values, [row.subject for row in rows])
 
 
 def patients(rows: Iterable[ScanScore]) -> PatientScore:

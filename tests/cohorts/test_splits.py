@@ -179,19 +179,6 @@ def test_the_cohort_of_the_study_is_balanced_for_load_and_site(seed):
             assert abs(splits.counts(own)[part] - len(own) * share / 115) < 2
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_knowing_the_sites_of_the_study_leaves_a_quarter_of_the_imbalance(seed):
-    scans, load = study(seed)
-    of = {scan.subject: scan.site for scan in scans}
-    blind = [replace(scan, site="") for scan in scans]
-    # A split that does not know the sites is now and then balanced by chance: means over 8.
-    knowing, unknowing = (
-        np.mean([imbalance(splits.assign(some, load, Rules(k)), of, load) for k in range(8)])
-        for some in (scans, blind)
-    )
-    assert knowing < unknowing / 4
-
-
 def test_the_seed_changes_the_split():
     scans, load = made([[float(k + 1)] for k in range(40)])
     assert splits.assign(scans, load, Rules(1)) != splits.assign(scans, load, Rules(2))

@@ -204,17 +204,20 @@ def test_masks_of_0_and_1_are_taken_as_bool():
     )
 
 
-def test_masks_on_different_grids_are_refused():
-    with pytest.raises(GeometryError, match="expected one grid"):
-        score(bars(), np.zeros((40, 1, 2), bool), UNIT_MM)
-    with pytest.raises(GeometryError, match="three axes"):
-        score(np.zeros((4, 4), bool), np.zeros((4, 4), bool), UNIT_MM)
-
-
-@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, -1, 1), (1, math.nan, 1)])
-def test_a_spacing_that_is_none_is_refused(spacing):
-    with pytest.raises(GeometryError, match="expected 3 positive numbers"):
-        score(bars(), bars(), spacing)
+@pytest.mark.parametrize(
+    ("shapes", "spacing", "said"),
+    [
+        (((4, 1, 1), (4, 1, 2)), UNIT_MM, "expected one grid"),
+        (((4, 4), (4, 4)), UNIT_MM, "three axes"),
+        *(
+            (((4, 1, 1),) * 2, spacing, "expected 3 positive numbers")
+            for spacing in [(1, 1), (1, 0, 1), (1, -1, 1), (1, math.nan, 1)]
+        ),
+    ],
+)
+def test_masks_on_different_grids_or_of_no_spacing_are_refused(shapes, spacing, said):
+    with pytest.raises(GeometryError, match=said):
+        score(*(np.zeros(shape, bool) for shape in shapes), spacing)
 
 
 def test_unknown_presets_are_refused():

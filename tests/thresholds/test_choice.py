@@ -47,11 +47,6 @@ def test_lesion_free_scans_do_not_decide():
     assert (with_free.threshold, with_free.n_scans) == (0.3, 1)
 
 
-def test_without_lesions_nothing_can_be_chosen():
-    with pytest.raises(DataError, match="no scan holds lesions"):
-        choose([ScanCounts(GRID, np.zeros(5, int), np.zeros(5, int), 0)])
-
-
 def test_plateau_is_the_unbroken_range_within_2_percent():
     # 0.98 * 0.5 = 0.49: 0.3, 0.5 and 0.7 are within; 0.2 is not.
     chosen = choose([curve([0.4, 0.495, 0.5, 0.491, 0.3])])
@@ -95,8 +90,10 @@ def test_leave_one_out_scores_a_subject_where_the_others_choose():
     assert chosen.leave_one_out == pytest.approx(0.2)
 
 
-def test_curves_over_different_thresholds_are_refused():
-    scans = [curve([0.5, 0.6], np.array([0.3, 0.5])), curve([0.5, 0.6], np.array([0.3, 0.6]))]
+def test_scans_without_lesions_or_over_different_thresholds_are_refused():
+    with pytest.raises(DataError, match="no scan holds lesions"):
+        choose([ScanCounts(GRID, np.zeros(5, int), np.zeros(5, int), 0)])
+    scans = [curve([0.5, 0.6], np.array([0.3, last])) for last in (0.5, 0.6)]
     with pytest.raises(UsageError, match="different thresholds"):
         choose(scans)
 

@@ -58,21 +58,6 @@ def test_a_mask_is_filtered_as_its_lesions_one_by_one(pmap, threshold, rule):
     assert np.array_equal(apply(found, pmap, VOXEL_MM3, rule), found)
 
 
-@given(st.lists(st.tuples(truths, pmaps), min_size=1, max_size=4))
-def test_froc_is_that_of_every_filtered_mask(drawn):
-    drawn.append((np.ones(SHAPE, bool), drawn[0][1]))
-    peaks = (0.3, 0.5, 0.96, 1.0)
-    curve = froc([candidates(t, p, 0.3, SPACING_MM) for t, p in drawn], peaks)
-    for k, peak in enumerate(peaks):
-        scores = [
-            lesionwise.score(t, apply(binarize(p, 0.3), p, VOXEL_MM3, Filter(peak)), SPACING_MM)
-            for t, p in drawn
-        ]
-        found = np.mean([s.sensitivity for s in scores if s.n_truth])
-        false = np.mean([s.n_predicted - s.correct for s in scores])
-        assert (curve.sensitivity[k], curve.false_lesions[k]) == pytest.approx((found, false))
-
-
 def blobs(*peaks_and_sizes: tuple[float, int], lesions: int) -> tuple[np.ndarray, np.ndarray]:
     """Predicted lesions in a row, gaps between; the first `lesions` of them are true."""
     truth, pmap = np.zeros((60, 1, 1), bool), np.zeros((60, 1, 1), np.float32)

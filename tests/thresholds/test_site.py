@@ -35,17 +35,13 @@ counts = st.floats(0.5, 100)
 differences = st.floats(0, 20)
 
 
-@given(counts, counts, differences, st.floats(0, 5))
-def test_the_weight_is_a_share_and_grows_with_the_local_subjects(n, m, difference, directions):
-    weights = [credibility(k * n, m, difference, 0) for k in (1, 2, 4)]
-    assert 0 < weights[0] < weights[1] < weights[2] < 1
-    assert 0 < credibility(n, m, difference, directions) < 1
-
-
-@given(counts, counts, st.floats(0.5, 5))
-def test_the_weight_grows_with_the_difference_of_the_groups(n, m, directions):
-    weights = [credibility(n, m, difference, directions) for difference in (0, 0.5, 2, 8)]
-    assert weights == sorted(weights)
+@given(counts, counts, differences, st.floats(0.5, 5))
+def test_the_weight_is_a_share_and_grows_with_local_subjects_and_difference(n, m, apart, nu):
+    by_subjects = [credibility(k * n, m, apart, 0) for k in (1, 2, 4)]
+    assert 0 < by_subjects[0] < by_subjects[1] < by_subjects[2] < 1
+    by_difference = [credibility(n, m, k * apart, nu) for k in (0, 0.5, 1, 2)]
+    assert by_difference == sorted(by_difference)
+    assert 0 < by_difference[0] <= by_difference[-1] < 1
 
 
 @given(counts, differences, st.floats(0, 5))
