@@ -48,34 +48,32 @@ def run(scan: Path, folder: Path, **settings: object) -> dict[str, object]:
     line = scan.with_name("line.nii.gz")
     chosen = segment.SegmentSettings(
         inference=InferenceSettings(centerline="file"), centerline_file=line, **settings
-    )  # type: ignore[arg-type]
+    )
     result = segment.segment(scan, chosen, outputs.for_scan(scan, folder=folder))
     described: dict[str, object] = json.loads(result.written[-1].read_text())
     return described
 
 
 def test_an_empty_mask_is_said_to_be_empty_with_the_highest_probability(
-    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    scan, tmp_path, caplog, monkeypatch
+):
     pmap = predict.pmap
     monkeypatch.setattr(
         predict, "pmap", lambda *args, **rest: pmap(*args, **rest) * np.float32(0.5)
     )
     told = run(scan, tmp_path, threshold=0.9)
     assert told["LesionCount"] == 0
-    assert 0 < told["HighestProbability"] <= 0.5  # type: ignore[operator]
+    assert 0 < told["HighestProbability"] <= 0.5
     assert "the mask is empty; highest probability" in caplog.text
-    assert any("the mask is empty" in text for text in told["Warnings"])  # type: ignore[attr-defined]
+    assert any("the mask is empty" in text for text in told["Warnings"])
 
 
-def test_a_threshold_that_is_not_the_tuned_one_is_said(
-    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_threshold_that_is_not_the_tuned_one_is_said(scan, tmp_path, caplog):
     run(scan, tmp_path)
     assert "the one the bundle" not in caplog.text
     told = run(scan, tmp_path, threshold=0.123)
     assert "threshold 0.123 instead of" in caplog.text
-    assert any("0.123" in text for text in told["Warnings"])  # type: ignore[attr-defined]
+    assert any("0.123" in text for text in told["Warnings"])
 
 
 @pytest.fixture
@@ -99,9 +97,7 @@ def filtering(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_the_second_operating_point_removes_lesions_and_says_so(
-    scan: Path, tmp_path: Path, filtering: str
-) -> None:
+def test_the_second_operating_point_removes_lesions_and_says_so(scan, tmp_path, filtering):
     told = run(scan, tmp_path / "all", bundle=filtering, pmap=True)
     assert told["LesionFilter"] is None
     kept = run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True, lesions=True)
@@ -118,69 +114,57 @@ def test_the_second_operating_point_removes_lesions_and_says_so(
         if one.sum() * voxel_mm3 >= 30 and pmap[one].max() >= np.float32(0.4):
             wanted |= one
     np.testing.assert_array_equal(some, wanted)
-    removed = told["LesionCount"] - kept["LesionCount"]  # type: ignore[operator]
+    removed = told["LesionCount"] - kept["LesionCount"]
     assert kept["LesionFilter"] == {
         "LeastPeak": 0.4,
         "LeastVolumeMm3": 30.0,
         "LesionsRemoved": removed,
     }
-    assert 0 < removed < told["LesionCount"]  # type: ignore[operator]
-
-
-def test_a_bundle_without_a_second_operating_point_is_refused(scan: Path, tmp_path: Path) -> None:
+    assert 0 < removed < told["LesionCount"]
     with pytest.raises(UsageError, match="has no second operating point"):
-        run(scan, tmp_path / "out", lesion_point=True)
-    assert not (tmp_path / "out").exists()
+        run(scan, tmp_path / "none", lesion_point=True)
+    assert not (tmp_path / "none").exists()
 
 
-def test_files_of_an_earlier_run_are_named(
-    scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_of_an_earlier_run_are_named_and_a_pmap_alone_leaves_them(scan, tmp_path, caplog):
     run(scan, tmp_path, lesions=True, pmap=True)
     assert "earlier run" not in caplog.text
     told = run(scan, tmp_path)
-    [said] = [text for text in told["Warnings"] if "earlier run" in text]  # type: ignore[attr-defined]
+    [said] = [text for text in told["Warnings"] if "earlier run" in text]
     for name in ("_pmap.nii.gz", "_labels.nii.gz", "_lesions.tsv", "_lesions.json"):
         assert f"t2_lesionseg{name}" in said
-
-
-def test_a_pmap_alone_leaves_the_sidecar_of_a_mask_as_it_is(scan: Path, tmp_path: Path) -> None:
-    run(scan, tmp_path)
     before = (tmp_path / "t2_lesionseg.json").read_bytes()
     run(scan, tmp_path, threshold=0.0)
     assert (tmp_path / "t2_lesionseg.json").read_bytes() == before
     assert (tmp_path / "t2_lesionseg_pmap.json").exists()
 
 
-def test_nothing_of_the_header_nor_a_folder_gets_into_an_output(scan: Path, tmp_path: Path) -> None:
-    run(scan, tmp_path, lesions=True, pmap=True, figure=True, keep_centerline=True)
+def test_the_table_holds_the_lesions_of_the_mask_and_no_output_the_header_or_a_folder(
+    scan, tmp_path
+):
+    every = {"lesions": True, "pmap": True, "figure": True, "keep_centerline": True}
+    told = run(scan, tmp_path, threshold=0.2, **every)
+    rows = (tmp_path / "t2_lesionseg_lesions.tsv").read_text().splitlines()[1:]
+    labels, mask = (
+        np.asarray(nib.load(tmp_path / f"t2_lesionseg{name}.nii.gz").dataobj)
+        for name in ("_labels", "")
+    )
+    assert len(rows) == told["LesionCount"] == labels.max() >= 1
+    np.testing.assert_array_equal(labels > 0, mask > 0)
+    volume = sum(float(row.split("\t")[1]) for row in rows)
+    assert volume == pytest.approx(told["LesionVolumeMm3"], rel=1e-3)
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = nib.load(path).to_bytes()
-        assert PRIVATE not in content, path.name
-        assert str(scan.parent).encode() not in content, path.name
-        assert str(tmp_path).encode() not in content, path.name
-
-
-def test_the_table_holds_the_lesions_of_the_mask(scan: Path, tmp_path: Path) -> None:
-    told = run(scan, tmp_path, lesions=True, threshold=0.2)
-    rows = (tmp_path / "t2_lesionseg_lesions.tsv").read_text().splitlines()[1:]
-    labels = np.asarray(nib.load(tmp_path / "t2_lesionseg_labels.nii.gz").dataobj)
-    mask = np.asarray(nib.load(tmp_path / "t2_lesionseg.nii.gz").dataobj)
-    assert len(rows) == told["LesionCount"] == labels.max() >= 1
-    np.testing.assert_array_equal(labels > 0, mask > 0)
-    assert sum(float(row.split("\t")[1]) for row in rows) == pytest.approx(
-        told["LesionVolumeMm3"], rel=1e-3
-    )
+        for private in (PRIVATE, str(scan.parent).encode(), str(tmp_path).encode()):
+            assert private not in content, path.name
 
 
 @pytest.mark.parametrize(
     ("axes", "signs"), [((2, 0, 1), (1, -1, -1)), ((1, 2, 0), (-1, 1, -1)), ((0, 1, 2), (1, 1, 1))]
 )
-def test_the_order_of_the_stored_axes_does_not_matter(
-    axes: tuple[int, ...], signs: tuple[int, ...], scan: Path, tmp_path: Path
-) -> None:
+def test_the_order_of_the_stored_axes_does_not_matter(axes, signs, scan, tmp_path):
     run(scan, tmp_path, threshold=0.0)
     expected = nib.load(tmp_path / "t2_lesionseg_pmap.nii.gz")
     order = np.column_stack([axes, signs])
@@ -205,9 +189,7 @@ def test_the_order_of_the_stored_axes_does_not_matter(
     ],
     ids=["0.1 mm", "10 mm", "one slice", "sheared"],
 )
-def test_odd_grids_get_a_mask_of_their_own_shape(
-    shape: tuple[int, int, int], spacing: tuple[float, ...], shear: float, tmp_path: Path
-) -> None:
+def test_odd_grids_get_a_mask_of_their_own_shape(shape, spacing, shear, tmp_path):
     rng = np.random.default_rng(0)
     grid = Grid(shape, affine_of((0, 1, 2), (-1, 1, 1), spacing, shear=shear))
     line = np.zeros(shape, np.uint8)
@@ -220,9 +202,7 @@ def test_odd_grids_get_a_mask_of_their_own_shape(
     np.testing.assert_allclose(mask.affine, grid.affine, atol=1e-5)
 
 
-def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(
-    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(scan, tmp_path, monkeypatch):
     run(scan, tmp_path, lesions=True, pmap=True, threshold=0.3)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     write = nifti.write
@@ -230,7 +210,7 @@ def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(
     def full(path: Path, *args: object) -> None:
         if path.name == "t2_lesionseg.nii.gz":
             raise OutputError(f"{path}: cannot write this file (No space left on device)")
-        write(path, *args)  # type: ignore[arg-type]
+        write(path, *args)
 
     monkeypatch.setattr(nifti, "write", full)
     with pytest.raises(OutputError, match="No space left"):
@@ -238,14 +218,14 @@ def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_mask_of_the_other_extension_keeps_its_sidecar(scan: Path, tmp_path: Path) -> None:
+def test_a_mask_of_the_other_extension_keeps_its_sidecar(scan, tmp_path):
     (tmp_path / "t2_lesionseg.nii").write_bytes(b"a mask of t2.nii")
     with pytest.raises(OutputError, match=r"json belongs to t2_lesionseg\.nii"):
         run(scan, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["t2_lesionseg.nii"]
 
 
-def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
+def test_an_error_about_the_cord_names_the_scan(tmp_path):
     noise = np.random.default_rng(0).integers(0, 900, (60, 60, 40)).astype(np.int16)
     write_nifti(tmp_path / "t2.nii.gz", noise, Grid(noise.shape, np.diag([-1.0, 1.0, 2.0, 1.0])))
     settings = segment.SegmentSettings(inference=InferenceSettings(centerline="embedded"))
@@ -262,9 +242,9 @@ def test_an_error_about_the_cord_names_the_scan(tmp_path: Path) -> None:
         {"bundle": "sct", "sct_rule": True, "inference": InferenceSettings(engine="openvino")},
     ],
 )
-def test_options_that_would_be_dropped_are_refused(settings: dict[str, object]) -> None:
+def test_options_that_would_be_dropped_are_refused(settings):
     with pytest.raises(UsageError):
-        segment.SegmentSettings(**settings)  # type: ignore[arg-type]
+        segment.SegmentSettings(**settings)
 
 
 def command(scan: Path, folder: Path, *more: str) -> list[str]:
@@ -289,9 +269,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_command_stopped_while_it_writes_leaves_the_old_mask(
-    sent: signal.Signals, status: int, scan: Path, tmp_path: Path
-) -> None:
+def test_a_command_stopped_while_it_writes_leaves_the_old_mask(sent, status, scan, tmp_path):
     (tmp_path / "t2_lesionseg.nii.gz").write_bytes(b"a mask of yesterday")
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, *command(scan, tmp_path)[1:]],
@@ -309,9 +287,7 @@ def test_a_command_stopped_while_it_writes_leaves_the_old_mask(
 
 
 @pytest.mark.parametrize("after_s", [0.02, 0.1, 0.2, 0.4])
-def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(
-    after_s: float, scan: Path, tmp_path: Path
-) -> None:
+def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(after_s, scan, tmp_path):
     with subprocess.Popen(
         command(scan, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -323,7 +299,7 @@ def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(
     assert process.returncode in ((143, -15, 0) if done else (143, -15))
 
 
-def test_two_commands_with_one_folder_leave_one_whole_result(scan: Path, tmp_path: Path) -> None:
+def test_two_commands_with_one_folder_leave_one_whole_result(scan, tmp_path):
     both = [
         subprocess.Popen(command(scan, tmp_path, "-lesions", "1"), stdout=subprocess.DEVNULL)
         for _ in range(2)
@@ -337,7 +313,7 @@ def test_two_commands_with_one_folder_leave_one_whole_result(scan: Path, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
 
 
-def test_a_batch_names_the_scan_of_every_warning(scan: Path, tmp_path: Path) -> None:
+def test_a_batch_names_the_scan_of_every_warning(scan, tmp_path):
     noise = np.full((60, 60, 40), 7, np.int16)
     write_nifti(tmp_path / "flat.nii.gz", noise, Grid(noise.shape, np.diag([-1.0, 1.0, 2.0, 1.0])))
     done = subprocess.run(
