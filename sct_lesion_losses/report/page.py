@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sct_lesion_losses.report.tables import (
 )
 
 TEMPLATE = "report.html.j2"
+TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _RESULTS = {"epochs_run", "best_epoch", "minutes"}  # of a recipe, in the table of bundles
 _FOLDERS = re.compile(r"(?<![^\s'\"(\[<=,;])~?/(?:[^\s/:'\",;()]+/)+")
@@ -52,46 +53,67 @@ class Section:
     identifier : str
         Its anchor.
     title : str
-    tables : tuple of Table
-        The figures of the section, by its identifier, come after them.
-    command : str
-        A command line to be shown first.
+    tables : tuple of str
+        Names of its tables; its figures, those of `FIGURES` by its identifier, come after them.
     """
 
     identifier: str
     title: str
-    tables: tuple[Table, ...]
-    command: str = ""
+    tables: tuple[str, ...]
+
+
+SECTIONS = (
+    Section("cohort", "The cohort and its split", ("parts",)),
+    Section("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients")),
+    Section(
+        "thresholds",
+        "Over thresholds, and between models",
+        ("over_thresholds", "thresholds", "models"),
+    ),
+    Section("published", "Beside the published values", ("published",)),
+    Section("breakdown", "By site and by size of lesion", ("lesion_sizes", "sites")),
+    Section("how", "How it was made", ("facts", "recipes", "bundles")),
+)
 
 
 def html(
-    title: str,
     lead: str,
     alerts: Sequence[str],
-    sections: Sequence[Section],
+    tables: Mapping[str, Table],
+    command: str = "",
     folders: Sequence[Path] = (),
 ) -> str:
     """Render the report.
 
     Parameters
     ----------
-    title, lead : str
-        Heading, and the sentence below it.
+    lead : str
+        Sentence below the title.
     alerts : sequence of str
         Whatever is missing from the study, a sentence each; folders of this machine are cut away.
-    sections : sequence of Section
+    tables : mapping of str to Table
+        By the names in `SECTIONS`; those that are not there are left out.
+    command : str
+        The command line that makes the study.
     folders : sequence of Path
         Where figures were drawn; those that were not are left out.
     """
     from jinja2 import Environment, PackageLoader
 
+    numbered = {
+        name: replace(table, title=f"Table {name[-1]}. {table.title}")
+        for name, table in tables.items()
+        if name in ("table1", "table2")
+    }
     templates = Environment(loader=PackageLoader(__package__), autoescape=True)
     return templates.get_template(TEMPLATE).render(
-        title=title,
+        title=TITLE,
         disclaimer=card.DISCLAIMER,
         lead=lead,
         alerts=[without_folders(alert) for alert in alerts],
-        sections=sections,
+        sections=SECTIONS,
+        tables={**tables, **numbered},
+        command=command,
         pictures=pictures(folders),
     )
 

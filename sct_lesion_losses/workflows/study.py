@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median_low
@@ -43,7 +43,6 @@ from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import figures, page, tables
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
@@ -51,7 +50,6 @@ from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 SPLIT, BUNDLES, EVALUATION = "split.tsv", "bundles", "evaluation"
 FIGURES, PAGE, LOCK = "figures", "report.html", ".lock"
 WORK_SUFFIX, LOG = ".training", "training.csv"  # of a training, which is not imported for them
-TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
 
 Opened = Callable[..., AbstractContextManager[Callable[..., None] | None]]
 
@@ -485,8 +483,8 @@ def _report(
     failures: Mapping[str, str],
 ) -> str:
     """Render the report: every table and figure of the study with its caption."""
+    scans = cohorts.read(table)
     infos = [store.load(name).info for name in bundles if name != SCT_NAME]
-    scans, made = cohorts.read(table), evaluation.tables
     alerts = [f"{step} failed: {why}" for step, why in failures.items()]
     if SCT_NAME not in bundles:
         alerts.append("SCT's lesion model was not found: the baseline is missing.")
@@ -502,41 +500,19 @@ def _report(
         "Thresholds": _origin(settings, failures),
         "Trained with": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
-    numbered = [
-        replace(made[f"table{k}"], title=f"Table {k}. {made[f'table{k}'].title}") for k in (1, 2)
-    ]
-    sections = (
-        Section(
-            "cohort",
-            "The cohort and its split",
-            (page.cohort_table(splits.by_part(scans, splits.noted(table))),),
-        ),
-        Section(
-            "scores",
-            "Scores on the unseen scans",
-            (*numbered, made["intervals"], made["patients"]),
-        ),
-        Section(
-            "thresholds",
-            "Over thresholds, and between models",
-            (tables.over_thresholds(evaluation.rows), made["thresholds"], made["models"]),
-        ),
-        Section("published", "Beside the published values", (made["published"],)),
-        Section(
-            "breakdown", "By site and by size of lesion", (made["lesion_sizes"], made["sites"])
-        ),
-        Section(
-            "how",
-            "How it was made",
-            (page.facts_table(how), page.recipe_table(infos), page.bundle_table(infos)),
-            settings.evaluation.command,
-        ),
-    )
+    every = {
+        **evaluation.tables,
+        "parts": page.cohort_table(splits.by_part(scans, splits.noted(table))),
+        "over_thresholds": tables.over_thresholds(evaluation.rows),
+        "facts": page.facts_table(how),
+        "recipes": page.recipe_table(infos),
+        "bundles": page.bundle_table(infos),
+    }
     models = style.counted(len(evaluation.models), "model")
     unseen = len({row.scan for row in evaluation.rows})
     lead = f"{models} on a cohort of {len(scans)} scans, {unseen} of them unseen."
     drawn = (folder, folder / FIGURES, folder / EVALUATION / evaluate.FIGURES)
-    return page.html(TITLE, lead, alerts, sections, drawn)
+    return page.html(lead, alerts, every, settings.evaluation.command, drawn)
 
 
 def _origin(settings: StudySettings, failures: Mapping[str, str]) -> str:

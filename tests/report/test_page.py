@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sct_lesion_losses.report import page
 from sct_lesion_losses.report.figures import ReportFigure
-from sct_lesion_losses.report.page import Section
 from sct_lesion_losses.report.tables import Strong, Table
 
 SMALL = Table(
@@ -21,8 +20,8 @@ SMALL = Table(
 )
 
 
-def html(title: str = "", *parts: Table, command: str = "") -> str:
-    return page.html(title, title, [title], [Section("a", title, parts, command)])
+def html(text: str, table: Table) -> str:
+    return page.html(text, [text], {"parts": table}, text)
 
 
 def test_a_table_as_html() -> None:
@@ -42,17 +41,17 @@ def test_a_table_as_html() -> None:
 def test_no_text_becomes_markup(text: str) -> None:
     table = Table(text, pd.DataFrame({text: [text]}), notes=(text,))
     plain = Table("a", pd.DataFrame({"a": ["a"]}), notes=("a",))
-    one, other = html(text, table, command=text), html("a", plain, command="a")
+    one, other = html(text, table), html("a", plain)
     for mark in '<>"':
         assert one.count(mark) == other.count(mark)
 
 
 def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkeypatch) -> None:
-    one = ReportFigure("a", "none.none", 'Figure 1. What & "why". More.')
+    one = ReportFigure("cohort", "none.none", 'Figure 1. What & "why". More.')
     monkeypatch.setattr(page, "FIGURES", {"one": one, "not_drawn": one})
     (tmp_path / "one.png").write_bytes(b"\x89PNG content")
     (tmp_path / "one.svg").write_bytes(b"<svg>a longer content</svg>")
-    made = page.html("", "", [], [Section("a", "", ()), Section("b", "", ())], [tmp_path])
+    made = page.html("", [], {}, folders=[tmp_path])
     encoded = base64.b64encode(b"\x89PNG content").decode()
     assert made.count("<figure>") == 1
     assert f'src="data:image/png;base64,{encoded}" alt="What &amp; &#34;why&#34;"' in made
