@@ -149,7 +149,6 @@ def _weights(nodes: Doubles, at: Doubles) -> Floats:
     return np.asarray(hats, np.float32)
 
 
-_CHUNK = 1 << 16  # points painted at a time: their arrays stay in the processor's cache
 _CANAL_TOP_MM = 24.0  # above it the canal belongs to the head
 CORD_TOP_MM = 3.0  # upper end of the cord's mask: the edge of C1
 
@@ -225,7 +224,7 @@ def acquire(
     return signal, cord, lesion
 
 
-def _profile(protocol: Protocol) -> list[tuple[float, float, float]]:
+def _profile(protocol: Protocol) -> list[list[float]]:
     """Sub-slices of a slice: three of the thin ones of 3-D scans, seven of thick ones.
 
     Each has an offset from the middle of the slice, in slice spacings, a weight in the image and
@@ -233,14 +232,13 @@ def _profile(protocol: Protocol) -> list[tuple[float, float, float]]:
     the slice alone. The surroundings are painted on every second sub-slice only, from the second.
     """
     if protocol.plane == "3d":
-        return [(k / 3, 1 / 3, 1 / 3) for k in (-1, 0, 1)]
+        return [[k / 3, 1 / 3, 1 / 3] for k in (-1, 0, 1)]
     thick = protocol.slice_mm / (protocol.slice_mm + protocol.gap_mm)
     offsets = np.arange(-3, 4) * 0.2
     shape = np.exp(-0.5 * (offsets / 0.42) ** 4)
     label = (np.abs(offsets) < 0.5) / 5
-    return list(
-        zip((offsets * thick).tolist(), (shape / shape.sum()).tolist(), label.tolist(), strict=True)
-    )
+    parts: list[list[float]] = np.stack([offsets * thick, shape / shape.sum(), label], 1).tolist()
+    return parts
 
 
 def _surrounded(slices: Slices, k: int) -> Floats:
@@ -251,9 +249,7 @@ def _surrounded(slices: Slices, k: int) -> Floats:
     for offset, weight, _ in parts:
         u, v, s = slices.at_pixels(k + offset).reshape(3, -1)
         points = Points(slices.body, slices.protocol, u, v, s, slices.protocol.pixel_mm * 1.1)
-        for start in range(0, signal.size, _CHUNK):
-            some = slice(start, start + _CHUNK)
-            signal[some] += np.float32(weight / total) * surroundings(points[some])
+        signal += np.float32(weight / total) * surroundings(points)
     return signal.reshape(slices.shape[1:])
 
 
