@@ -31,6 +31,7 @@ except ImportError as error:  # raised before any work: the flows import this mo
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 PRESET = "paper"
 TEMPLATE = "card.md.j2"
+_DETECTED = "scans with lesions in which one is detected"
 _ROWS = 25  # rows of the training's curves, about
 _BAR_LENGTH = 40  # characters of the longest bar
 
@@ -123,35 +124,33 @@ def metrics(
     untuned = [scan.voxel_score(scan.index(UNTUNED)) for scan in counts]
     lesions = [scan.lesion_score(PRESET, scan.index(threshold)) for scan in counts]
     patients = patientwise.score(lesions)
-    half, rule = "at threshold 0.5", f"tuned, preset {PRESET}"
-    summaries: dict[str, tuple[list[float], Callable[..., Any], str]] = {
-        "v_f1_median": ([s.f1 for s in voxels], np.median, "tuned"),
-        "v_f1_mean": ([s.f1 for s in voxels], np.mean, "tuned"),
-        "v_f1_median_at_0.5": ([s.f1 for s in untuned], np.median, half),
-        "v_f1_mean_at_0.5": ([s.f1 for s in untuned], np.mean, half),
-        "v_sensitivity_median": ([s.sensitivity for s in voxels], np.median, "tuned"),
-        "v_precision_median": ([s.precision for s in voxels], np.median, "tuned"),
-        "l_sensitivity_median": ([s.sensitivity for s in lesions], np.median, rule),
-        "l_precision_median": ([s.precision for s in lesions], np.median, rule),
-        "l_f1_median": ([s.f1 for s in lesions], np.median, rule),
-    }
     refusals = patientwise.proportion(refused, len(counts) + refused)
-    found: dict[str, tuple[Interval, str]] = {
-        **{
-            name: (statistics.interval(values, subjects, statistic), note)
-            for name, (values, statistic, note) in summaries.items()
-        },
-        "p_sensitivity": (
-            patients.sensitivity,
-            f"{rule}: scans with lesions in which one is detected",
-        ),
-        "p_specificity": (
-            patients.specificity,
-            f"{rule}: lesion-free scans in which none is predicted",
-        ),
-        "scans_refused": (refusals, "unseen scans in which no cord was found"),
-    }
-    return _known(found)
+    half, rule = "at threshold 0.5", f"tuned, preset {PRESET}"
+
+    def summary(
+        values: list[float], note: str, statistic: Callable[..., Any] = np.median
+    ) -> tuple[Interval, str]:
+        return statistics.interval(values, subjects, statistic), note
+
+    return _known(
+        {
+            "v_f1_median": summary([s.f1 for s in voxels], "tuned"),
+            "v_f1_mean": summary([s.f1 for s in voxels], "tuned", np.mean),
+            "v_f1_median_at_0.5": summary([s.f1 for s in untuned], half),
+            "v_f1_mean_at_0.5": summary([s.f1 for s in untuned], half, np.mean),
+            "v_sensitivity_median": summary([s.sensitivity for s in voxels], "tuned"),
+            "v_precision_median": summary([s.precision for s in voxels], "tuned"),
+            "l_sensitivity_median": summary([s.sensitivity for s in lesions], rule),
+            "l_precision_median": summary([s.precision for s in lesions], rule),
+            "l_f1_median": summary([s.f1 for s in lesions], rule),
+            "p_sensitivity": (patients.sensitivity, f"{rule}: {_DETECTED}"),
+            "p_specificity": (
+                patients.specificity,
+                f"{rule}: lesion-free scans in which none is predicted",
+            ),
+            "scans_refused": (refusals, "unseen scans in which no cord was found"),
+        }
+    )
 
 
 def metrics_filtered(
@@ -174,6 +173,7 @@ def metrics_filtered(
         By the names of `metrics` with ``_filtered``, without those that no scan tells of.
     """
     lesions = [scan.score(rule) for scan in scans]
+    medians = statistics.interval([score.f1 for score in lesions], subjects)
     patients = patientwise.score(lesions)
     note = (
         f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
@@ -181,14 +181,8 @@ def metrics_filtered(
     )
     return _known(
         {
-            "l_f1_median_filtered": (
-                statistics.interval([s.f1 for s in lesions], subjects),
-                note,
-            ),
-            "p_sensitivity_filtered": (
-                patients.sensitivity,
-                f"{note}: scans with lesions in which one is detected",
-            ),
+            "l_f1_median_filtered": (medians, note),
+            "p_sensitivity_filtered": (patients.sensitivity, f"{note}: {_DETECTED}"),
             "p_specificity_filtered": (
                 patients.specificity,
                 f"{note}: lesion-free scans in which none is left",
