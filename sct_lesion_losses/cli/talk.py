@@ -9,8 +9,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import Any
 
 import click
 
@@ -129,13 +130,16 @@ def progress(label: str, unit: str = "scan") -> Iterator[Callable[..., None]]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    bar = tqdm(desc=label, file=sys.stderr, leave=False, unit=unit)
-    with logging_redirect_tqdm([logger]), bar:
+    with logging_redirect_tqdm([logger]), ExitStack() as shown:
+        bar: Any = None
 
         def show(done: int, total: int, words: str = "") -> None:
-            if bar.total is None or done < bar.n:  # the time left is reckoned from here
-                bar.reset(total)
-                bar.initial = done - 1
+            nonlocal bar
+            if bar is None or done < bar.n:  # the time left is reckoned from here
+                shown.close()
+                bar = shown.enter_context(
+                    tqdm(desc=label, unit=unit, total=total, initial=done - 1, leave=False)
+                )
             bar.total, bar.n = total, done
             bar.set_postfix_str(words)
 
