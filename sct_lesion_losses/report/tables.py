@@ -216,6 +216,22 @@ WRITERS: Mapping[str, Callable[[Table], str]] = {"tsv": tsv, "md": markdown, "te
 
 # What the columns say of the scans of one model at one threshold.
 Scans = Sequence[ScanScore]
+Models = Mapping[tuple[str, ...], Scans]
+
+
+def _spread(measure: str, scans: Scans, bold: Collection[tuple[str, str]] = ()) -> str:
+    text = spread(scores.spread(scans, measure))
+    return Strong(text) if (scans[0].bundle, measure) in bold else text
+
+
+def _interval(measure: str, scans: Scans) -> str:
+    return with_bounds(scores.interval(scans, measure))
+
+
+def _known(scans: Iterable[ScanScore]) -> list[ScanScore]:
+    return [scan for scan in scans if not math.isnan(MEASURES["V-F1"](scan))]
+
+
 _THRESHOLD: Columns[Scans] = {"Threshold": lambda scans: threshold_text(scans[0].threshold)}
 _SHARES: Columns[Scans] = {
     "P-sensitivity": lambda scans: score(scores.patients(scans).sensitivity.value),
@@ -225,15 +241,56 @@ _COUNTS: Columns[Scans] = {
     "With lesions": lambda scans: str(scores.patients(scans).sensitivity.n),
     "Without": lambda scans: str(scores.patients(scans).specificity.n),
 }
-
-
-def _spread(measure: str, scans: Scans, bold: Collection[tuple[str, str]] = ()) -> str:
-    text = spread(scores.spread(scans, measure))
-    return Strong(text) if (scans[0].bundle, measure) in bold else text
-
-
-def _known(scans: Iterable[ScanScore]) -> list[ScanScore]:
-    return [scan for scan in scans if not math.isnan(MEASURES["V-F1"](scan))]
+_INTERVALS: Columns[Scans] = {
+    **{measure: partial(_interval, measure) for measure in MEASURES},
+    "n": lambda scans: str(len(_known(scans))),
+    "Subjects": lambda scans: str(len({scan.subject for scan in _known(scans)})),
+}
+_PATIENTS: Columns[Scans] = {
+    **_THRESHOLD,
+    "P-sensitivity (detected)": lambda scans: with_bounds(scores.patients(scans).sensitivity),
+    "P-sensitivity (any_lesion)": lambda scans: with_bounds(scores.patients(scans).any_lesion),
+    "P-specificity": lambda scans: with_bounds(scores.patients(scans).specificity),
+    **_COUNTS,
+}
+_SITES: Columns[Scans] = {
+    **_THRESHOLD,
+    "V-F1": partial(_spread, "V-F1"),
+    "V-F1, 95 % interval": lambda scans: bounds(scores.interval(scans, "V-F1")),
+    "L-F1": partial(_spread, "L-F1"),
+    "L-F1, 95 % interval": lambda scans: bounds(scores.interval(scans, "L-F1")),
+    **_SHARES,
+    **_COUNTS,
+}
+_MEASURED: Columns[Scans] = {
+    **_THRESHOLD,
+    "V-F1": lambda scans: score(scores.spread(scans, "V-F1").median),
+    "L-F1": lambda scans: score(scores.spread(scans, "L-F1").median),
+    **_SHARES,
+}
+_LESIONS: Columns[Sequence[TruthLesion]] = {
+    "Lesions": lambda own: str(len(own)),
+    "Detected": lambda own: str(sum(lesion.detected for lesion in own)),
+    "Share": lambda own: with_bounds(
+        statistics.interval(
+            [float(lesion.detected) for lesion in own], [one.of.subject for one in own], np.mean
+        )
+    ),
+}
+_COMPARED: Columns[Comparison] = {
+    "Measure": lambda c: c.measure,
+    "First": lambda c: c.first,
+    "First at": lambda c: threshold_text(c.thresholds[0]),
+    "Second": lambda c: c.second,
+    "Second at": lambda c: threshold_text(c.thresholds[1]),
+    "n": lambda c: str(c.difference.n),
+    "Median difference": lambda c: with_bounds(c.difference, change),
+    "Pairs": lambda c: str(c.test.n),
+    "W": lambda c: threshold_text(c.test.statistic),
+    "r": lambda c: change(c.test.rank_biserial),
+    "p": lambda c: p_value(c.test.p),
+    "p (Holm)": lambda c: Strong(p_value(c.p_holm)) if c.significant else p_value(c.p_holm),
+}
 
 
 def study(
@@ -262,50 +319,110 @@ def study(
     half, tuned = _models(at_half), _models(at_tuned)
     compared = between_thresholds(at_half, at_tuned)
     rules = tuple(map(rule, dict.fromkeys(row.lesions.preset for row in rows)))
+    itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
     bold = {(c.second, c.measure) for c in compared if c.significant}
     tests = sum(not math.isnan(comparison.p_holm) for comparison in compared)
     tested = (
         f"Bold (in TSV: *): differs from the same model at threshold 0.5, p < {ALPHA:g}; {_TESTS} "
         f"{tests} tests. {' and '.join(_SHARES)} are not tested."
     )
-    itself = "A model that was tuned to 0.5 is not tested against itself: it has no p (Holm)."
-    of_patients: Columns[Scans] = {
-        **_THRESHOLD,
-        "P-sensitivity (detected)": lambda scans: with_bounds(scores.patients(scans).sensitivity),
-        "P-sensitivity (any_lesion)": lambda scans: with_bounds(scores.patients(scans).any_lesion),
-        "P-specificity": lambda scans: with_bounds(scores.patients(scans).specificity),
-        **_COUNTS,
-    }
+
+    def by_rules(title: str, body: pd.DataFrame, note: str) -> Table:
+        return Table(title, body, notes=(note, *rules))
+
     return {
         "table1": _main("Unseen scans at threshold 0.5", half, {}, rules),
         "table2": _main(
             "Unseen scans at the tuned thresholds", tuned, _THRESHOLD, (*rules, tested), bold
         ),
-        "intervals": _intervals(half, tuned, rules),
+        "intervals": by_rules(
+            "Medians with 95 % intervals by resampling subjects",
+            frame(("Model", "Threshold"), _by_threshold(half, tuned), _INTERVALS),
+            "Over the n scans with lesions. The subjects are resampled with all of their scans, "
+            f"{statistics.BOOTSTRAPS} times.",
+        ),
         "thresholds": comparisons(compared, "Tuned thresholds against 0.5", (itself, *rules)),
         "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", rules),
-        "patients": Table(
+        "patients": by_rules(
             "Patient-wise scores at the tuned thresholds",
-            frame(("Model",), tuned, of_patients),
-            notes=(
-                "Share of scans with its 95 % Wilson interval. A scan with lesions is found where "
-                "one of them is detected, or, by any_lesion, where any lesion is predicted.",
-                *rules,
-            ),
+            frame(("Model",), tuned, _PATIENTS),
+            "Share of scans with its 95 % Wilson interval. A scan with lesions is found where one "
+            "of them is detected, or, by any_lesion, where any lesion is predicted.",
         ),
-        "sites": _sites(tuned, rules),
-        "lesion_sizes": _lesion_sizes([lesion for lesion in lesions if lesion.of.tuned], rules),
-        "published": _beside_published(tuned, published, rules),
+        "sites": by_rules(
+            "Sites, at the tuned thresholds",
+            frame(("Site", "Model"), _by_site(tuned), _SITES),
+            "V-F1 and L-F1: median (mean±standard deviation), and the 95 % interval of the median "
+            "by resampling subjects.",
+        ),
+        "lesion_sizes": by_rules(
+            "Lesions detected, by volume, at the tuned thresholds",
+            frame(("Volume, mm³", "Model", "Threshold"), _by_size(lesions), _LESIONS),
+            "Share of the lesions of all scans, with its 95 % interval by resampling subjects.",
+        ),
+        "published": by_rules(
+            "Beside the published values",
+            frame(("Model",), tuned, _beside(published)),
+            f"Published: {REFERENCE}, on scans of its own. V-F1 and L-F1: medians over the unseen "
+            "scans with lesions.",
+        ),
     }
 
 
-def _models(by_bundle: ByBundle) -> dict[tuple[str, ...], Scans]:
+def _models(by_bundle: ByBundle) -> Models:
     return {(bundle,): list(scans.values()) for bundle, scans in by_bundle.items()}
+
+
+def _by_threshold(half: Models, tuned: Models) -> Models:
+    """List every model at 0.5 and at its own threshold, once where that is 0.5."""
+    return {
+        (*model, threshold_text(by[model][0].threshold)): by[model]
+        for model in {**half, **tuned}
+        for by in (half, tuned)
+        if model in by
+    }
+
+
+def _by_site(models: Models) -> Models:
+    """Group the scans by site and model; those of no site come last."""
+    sites = {scan.site for scans in models.values() for scan in scans}
+    return {
+        (site or UNKNOWN, *model): own
+        for site in sorted(sites, key=lambda name: (not name, name))
+        for model, scans in models.items()
+        if (own := [scan for scan in scans if scan.site == site])
+    }
+
+
+def _by_size(lesions: Sequence[TruthLesion]) -> dict[tuple[str, ...], list[TruthLesion]]:
+    """Group the lesions at tuned thresholds by class of volume and model."""
+    tuned = [lesion for lesion in lesions if lesion.of.tuned]
+    models = {lesion.of.bundle: threshold_text(lesion.of.threshold) for lesion in tuned}
+    return {
+        (name, model, threshold): [
+            one for one in tuned if one.of.bundle == model and low <= one.volume_mm3 < high
+        ]
+        for name, (low, high) in SIZES_MM3.items()
+        for model, threshold in models.items()
+    }
+
+
+def _beside(published: Mapping[str, str]) -> Columns[Scans]:
+    """Columns of what is measured, each followed by what the study reports."""
+
+    def reported(place: int, scans: Scans) -> str:
+        name = published.get(scans[0].bundle, scans[0].bundle)
+        return PUBLISHED[name][place] if name in PUBLISHED else UNKNOWN
+
+    columns: dict[str, Callable[[Scans], str]] = {}
+    for place, (name, text) in enumerate(_MEASURED.items()):
+        columns |= {name: text, f"{name}, published": partial(reported, place)}
+    return columns
 
 
 def _main(
     title: str,
-    models: Mapping[tuple[str, ...], Scans],
+    models: Models,
     first: Columns[Scans],
     rules: Sequence[str],
     bold: Collection[tuple[str, str]] = (),
@@ -331,54 +448,6 @@ def _main(
     return Table(title, body, pd.DataFrame(footer, columns=body.columns, dtype=object), notes)
 
 
-def _intervals(
-    half: Mapping[tuple[str, ...], Scans],
-    tuned: Mapping[tuple[str, ...], Scans],
-    rules: Sequence[str],
-) -> Table:
-    """Give the median of every measure with its 95 % interval, a row per model and threshold."""
-    listed = {
-        (*model, threshold_text(by[model][0].threshold)): by[model]
-        for model in {**half, **tuned}
-        for by in (half, tuned)
-        if model in by
-    }
-
-    def median(measure: str, scans: Scans) -> str:
-        return with_bounds(scores.interval(scans, measure))
-
-    columns: Columns[Scans] = {
-        **{measure: partial(median, measure) for measure in MEASURES},
-        "n": lambda scans: str(len(_known(scans))),
-        "Subjects": lambda scans: str(len({scan.subject for scan in _known(scans)})),
-    }
-    return Table(
-        "Medians with 95 % intervals by resampling subjects",
-        frame(("Model", "Threshold"), listed, columns),
-        notes=(
-            "Over the n scans with lesions. The subjects are resampled with all of their scans, "
-            f"{statistics.BOOTSTRAPS} times.",
-            *rules,
-        ),
-    )
-
-
-_COMPARED: Columns[Comparison] = {
-    "Measure": lambda c: c.measure,
-    "First": lambda c: c.first,
-    "First at": lambda c: threshold_text(c.thresholds[0]),
-    "Second": lambda c: c.second,
-    "Second at": lambda c: threshold_text(c.thresholds[1]),
-    "n": lambda c: str(c.difference.n),
-    "Median difference": lambda c: with_bounds(c.difference, change),
-    "Pairs": lambda c: str(c.test.n),
-    "W": lambda c: threshold_text(c.test.statistic),
-    "r": lambda c: change(c.test.rank_biserial),
-    "p": lambda c: p_value(c.test.p),
-    "p (Holm)": lambda c: Strong(p_value(c.p_holm)) if c.significant else p_value(c.p_holm),
-}
-
-
 def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = ()) -> Table:
     """List paired comparisons, corrected p in bold where it is significant.
 
@@ -400,95 +469,6 @@ def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = (
         *more,
     )
     return Table(title, pd.DataFrame(texts, columns=[*_COMPARED], dtype=object), notes=notes)
-
-
-def _sites(models: Mapping[tuple[str, ...], Scans], rules: Sequence[str]) -> Table:
-    """Scores of each site, a row per model; scans of no site come last."""
-    sites = {scan.site for scans in models.values() for scan in scans}
-    rows = {
-        (site or UNKNOWN, *model): own
-        for site in sorted(sites, key=lambda name: (not name, name))
-        for model, scans in models.items()
-        if (own := [scan for scan in scans if scan.site == site])
-    }
-    columns: Columns[Scans] = {
-        **_THRESHOLD,
-        "V-F1": partial(_spread, "V-F1"),
-        "V-F1, 95 % interval": lambda scans: bounds(scores.interval(scans, "V-F1")),
-        "L-F1": partial(_spread, "L-F1"),
-        "L-F1, 95 % interval": lambda scans: bounds(scores.interval(scans, "L-F1")),
-        **_SHARES,
-        **_COUNTS,
-    }
-    return Table(
-        "Sites, at the tuned thresholds",
-        frame(("Site", "Model"), rows, columns),
-        notes=(
-            "V-F1 and L-F1: median (mean±standard deviation), and the 95 % interval of the median "
-            "by resampling subjects.",
-            *rules,
-        ),
-    )
-
-
-def _lesion_sizes(lesions: Sequence[TruthLesion], rules: Sequence[str]) -> Table:
-    """Share of the lesions that is detected, by class of volume, a row per model."""
-    models = {lesion.of.bundle: threshold_text(lesion.of.threshold) for lesion in lesions}
-    rows = {
-        (name, model, threshold): [
-            one for one in lesions if one.of.bundle == model and low <= one.volume_mm3 < high
-        ]
-        for name, (low, high) in SIZES_MM3.items()
-        for model, threshold in models.items()
-    }
-
-    def share(own: Sequence[TruthLesion]) -> str:
-        detected = [float(lesion.detected) for lesion in own]
-        subjects = [lesion.of.subject for lesion in own]
-        return with_bounds(statistics.interval(detected, subjects, np.mean))
-
-    columns: Columns[Sequence[TruthLesion]] = {
-        "Lesions": lambda own: str(len(own)),
-        "Detected": lambda own: str(sum(lesion.detected for lesion in own)),
-        "Share": share,
-    }
-    return Table(
-        "Lesions detected, by volume, at the tuned thresholds",
-        frame(("Volume, mm³", "Model", "Threshold"), rows, columns),
-        notes=(
-            "Share of the lesions of all scans, with its 95 % interval by resampling subjects.",
-            *rules,
-        ),
-    )
-
-
-def _beside_published(
-    models: Mapping[tuple[str, ...], Scans], published: Mapping[str, str], rules: Sequence[str]
-) -> Table:
-    """Set what is measured at the tuned thresholds beside what the study reports."""
-
-    def reported(place: int, scans: Scans) -> str:
-        name = published.get(scans[0].bundle, scans[0].bundle)
-        return PUBLISHED[name][place] if name in PUBLISHED else UNKNOWN
-
-    measured: Columns[Scans] = {
-        **_THRESHOLD,
-        "V-F1": lambda scans: score(scores.spread(scans, "V-F1").median),
-        "L-F1": lambda scans: score(scores.spread(scans, "L-F1").median),
-        **_SHARES,
-    }
-    columns: dict[str, Callable[[Scans], str]] = {}
-    for place, (name, text) in enumerate(measured.items()):
-        columns |= {name: text, f"{name}, published": partial(reported, place)}
-    return Table(
-        "Beside the published values",
-        frame(("Model",), models, columns),
-        notes=(
-            f"Published: {REFERENCE}, on scans of its own. V-F1 and L-F1: medians over the unseen "
-            "scans with lesions.",
-            *rules,
-        ),
-    )
 
 
 @dataclass(frozen=True, eq=False)
