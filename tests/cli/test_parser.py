@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import string
 import subprocess
 import sys
@@ -111,23 +110,6 @@ def test_an_error_is_one_line_on_stderr_and_a_status(
 def test_the_traceback_is_shown_at_verbosity_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert fail(ImageError("truncated"))(["-i", "a", "-v", "2"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
-
-
-def test_sigterm_unwinds_the_work_and_gives_143(capsys: pytest.CaptureFixture[str]) -> None:
-    cleaned = []
-
-    def work(_values: dict[str, Any]) -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
-        finally:
-            cleaned.append(True)
-
-    before = signal.getsignal(signal.SIGTERM)
-    assert example(work)(["-i", "a"]) == 143
-    assert cleaned == [True]
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert "terminated" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
