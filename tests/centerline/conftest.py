@@ -12,15 +12,15 @@ from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
-Loader = Callable[[str], tuple[np.ndarray, Grid]]
+Loader = Callable[..., tuple[np.ndarray, Grid]]
 
 
 @pytest.fixture
 def load(shared: Path) -> Loader:
-    """Array and grid of one of SCT's testing scans, by its path without the extension."""
+    """Array and grid of a part of SCT's testing scans, by their path without the extension."""
 
-    def read(stem: str) -> tuple[np.ndarray, Grid]:
-        image = nib.load(shared / "data/sct_testing_data" / f"{stem}.nii.gz")
+    def read(stem: str, box: tuple[slice, ...] = np.s_[:, :, :]) -> tuple[np.ndarray, Grid]:
+        image = nib.load(shared / "data/sct_testing_data" / f"{stem}.nii.gz").slicer[box]
         return np.asarray(image.dataobj), Grid(image.shape, image.affine)
 
     return read
