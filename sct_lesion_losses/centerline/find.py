@@ -108,20 +108,21 @@ def _searched(
     image: npt.NDArray[Any], grid: Grid, method: str, contrast: str, brain: bool
 ) -> Centerline:
     """Line of a scan that has signal in every slice."""
-    if method == "viewer":
-        return _by_command(image, grid, "viewer", ["-method", "viewer"])
     if method == "embedded":
         return detect(image, grid)
     model = _MODELS[contrast]
     if method == "cnn":
-        network = sct_centerline.ctr_model(model)
-        line = cnn.centerline(image, grid, network, model, brain)
-    elif install.require().has(sct_centerline.COMMAND):
-        line = _by_command(image, grid, "svm", ["-method", "optic", "-c", model])
+        line = cnn.centerline(image, grid, sct_centerline.ctr_model(model), model, brain)
+    elif method == "viewer" or install.require().has(sct_centerline.COMMAND):
+        arguments = ["viewer"] if method == "viewer" else ["optic", "-c", model]
+        drawn = sct_centerline.get(image, grid, ["-method", *arguments])
+        name = f"{method} (SCT's {sct_centerline.COMMAND})"
+        line = _bridged(_drawn(drawn, grid.to_rpi()[0], name), drawn.path.name)
     else:
         line = optic.centerline(image, grid, sct_centerline.weights(model))
-    # These draw a line through anything.
-    if contrast in _CHECKED_CONTRASTS and not shows_cord(image, grid):
+    # SCT's methods draw a line through anything.
+    checked = method != "viewer" and contrast in _CHECKED_CONTRASTS
+    if checked and not shows_cord(image, grid):
         raise NoCordError(
             "no spinal cord was recognised in the scan, the line may follow something else; check "
             "the scan and its contrast (-c). Where it does show the cord, give its course with "
@@ -191,14 +192,6 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
         return "svm"
     logger.info("SCT was not found: the embedded detector finds the centerline")
     return "embedded"
-
-
-def _by_command(
-    image: npt.NDArray[Any], grid: Grid, method: str, arguments: list[str]
-) -> Centerline:
-    drawn = sct_centerline.get(image, grid, arguments)
-    name = f"{method} (SCT's {sct_centerline.COMMAND})"
-    return _bridged(_drawn(drawn, grid.to_rpi()[0], name), drawn.path.name)
 
 
 def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
