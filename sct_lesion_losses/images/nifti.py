@@ -398,9 +398,8 @@ def _dtype(raw: Any, path: Path) -> np.dtype[Any]:
 
 
 def _offset(raw: Any, path: Path) -> int:
-    offset, first = float(raw["vox_offset"]), len(raw.binaryblock) + 4
-    if offset == 0:
-        return first
+    first = len(raw.binaryblock) + 4
+    offset = float(raw["vox_offset"]) or first
     if not first <= offset <= first + MAX_EXTENSION_BYTES:
         raise ImageError(
             f"{path}: the header is damaged: voxels start at byte {offset:g}; "

@@ -42,23 +42,18 @@ _REMEMBERED = 10_000  # hashes of scans
 logger = logging.getLogger(__name__)
 
 
-def refuse_trained_on(asked: Mapping[Bundle, Collection[CohortScan]]) -> None:
-    """Raise a DataError if a bundle was trained on one of its scans, whatever that is called now.
+def refuse_trained_on(bundle: Bundle, scans: Collection[CohortScan]) -> None:
+    """Raise a DataError if a bundle was trained on one of the scans, whatever that is called now.
 
-    Parameters
-    ----------
-    asked : mapping of Bundle to collection of CohortScan
-        The scans that each bundle is to see; none is read for one that does not say what it was
-        trained on.
+    None is read for a bundle that does not say what it was trained on.
     """
-    for bundle, scans in asked.items():
-        names = names_of(bundle.info.provenance.trained_on, scans)
-        if names:
-            raise DataError(
-                f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
-                "first), which would flatter every threshold; give other scans, or the split.tsv "
-                "that the training wrote beside the bundle"
-            )
+    names = names_of(bundle.info.provenance.trained_on, scans)
+    if names:
+        raise DataError(
+            f"bundle {bundle.name} was trained on {len(names)} of these scans ({names[0]} "
+            "first), which would flatter every threshold; give other scans, or the split.tsv "
+            "that the training wrote beside the bundle"
+        )
 
 
 def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], because: str) -> None:
@@ -72,8 +67,8 @@ def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], beca
     because : str
         Why those that chose the threshold are refused, for the message: ``which would …``.
     """
-    refuse_trained_on(dict.fromkeys(bundles, scans))
     for bundle in bundles:
+        refuse_trained_on(bundle, scans)
         names = names_of(bundle.info.operating_point.tuned_on, scans)
         if names:
             raise DataError(
@@ -350,11 +345,9 @@ def gather(
             folder,
             missed,
         )
-    asked: dict[Bundle, list[CohortScan]] = {}
-    for task in tasks:
-        for bundle in {loaded[model]: None for model in task.keys if model in loaded}:
-            asked.setdefault(bundle, []).append(task.scan)
-    refuse_trained_on(asked)
+    for bundle in dict.fromkeys(loaded.values()):
+        asked = [t.scan for t in tasks if any(loaded.get(model) is bundle for model in t.keys)]
+        refuse_trained_on(bundle, asked)
     computed = executor.run(
         compute, tasks, jobs, name=lambda task: task.scan.scan.name, progress=report
     )
