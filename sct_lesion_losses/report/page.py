@@ -44,35 +44,19 @@ class Picture:
         return (sentences or [self.caption])[0].rstrip(".")
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of the report.
-
-    Attributes
-    ----------
-    identifier : str
-        Its anchor.
-    title : str
-    tables : tuple of str
-        Names of its tables; its figures, those of `FIGURES` by its identifier, come after them.
-    """
-
-    identifier: str
-    title: str
-    tables: tuple[str, ...]
-
-
+# Anchor, title and names of the tables of every section; its figures come after them, those of
+# `FIGURES` by its anchor.
 SECTIONS = (
-    Section("cohort", "The cohort and its split", ("parts",)),
-    Section("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients")),
-    Section(
+    ("cohort", "The cohort and its split", ("parts",)),
+    ("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients")),
+    (
         "thresholds",
         "Over thresholds, and between models",
         ("over_thresholds", "thresholds", "models"),
     ),
-    Section("published", "Beside the published values", ("published",)),
-    Section("breakdown", "By site and by size of lesion", ("lesion_sizes", "sites")),
-    Section("how", "How it was made", ("facts", "recipes", "bundles")),
+    ("published", "Beside the published values", ("published",)),
+    ("breakdown", "By site and by size of lesion", ("lesion_sizes", "sites")),
+    ("how", "How it was made", ("facts", "recipes", "bundles")),
 )
 
 
