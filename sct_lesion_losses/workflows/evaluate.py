@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """How models are evaluated.
+    """Settings of an evaluation.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class EvaluatedModel:
 
     @property
     def is_sct(self) -> bool:
-        """Whether it is SCT's own model."""
+        """True for SCT's own model."""
         return self.bundle.name == SCT_NAME
 
     @property
@@ -110,7 +110,7 @@ class EvaluatedModel:
         return (None,) if self.model.sct_rule else self.model.thresholds
 
     def is_tuned(self, threshold: float | None) -> bool:
-        """Whether a threshold of `thresholds` is its own operating point."""
+        """Tell whether a threshold of `thresholds` is its own operating point."""
         return self.model.sct_rule or (threshold is not None and threshold == self.tuned)
 
     @property
@@ -140,7 +140,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `run` finds.
+    """Scores of models on a cohort, and their tables.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ _MAP_ENDINGS = ("_pmap", "_probseg")
 
 @dataclass(frozen=True)
 class Rethresholded:
-    """What was found and written.
+    """Lesions of a mask, and its files.
 
     Attributes
     ----------

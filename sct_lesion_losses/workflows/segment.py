@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """How a scan is to be segmented, and what is to be written beside the mask.
+    """Settings of segmenting a scan, and the outputs beside its mask.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class SegmentSettings:
 
     @property
     def pmap_alone(self) -> bool:
-        """Whether only the p-map is asked for."""
+        """True where only the p-map is asked for."""
         return self.threshold == 0
 
 

@@ -62,7 +62,7 @@ def _unseen(*_: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """How a study is made.
+    """Settings of a study.
 
     Attributes
     ----------

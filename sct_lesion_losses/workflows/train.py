@@ -281,7 +281,7 @@ def _trained(
 
 
 def _is_made(folder: Path, recipe: Recipe, state: TrainingState) -> bool:
-    """Whether a training has ended, and the bundle of its last epoch is there, undamaged."""
+    """Tell whether a training has ended and the bundle of its last epoch is there, undamaged."""
     if not state.ended(recipe):
         return False
     try:

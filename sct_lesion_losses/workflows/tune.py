@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How a threshold is chosen, how scans are segmented for that, and what is written.
+    """Settings of a tuning: the choice, the segmenting for it, and the bundle to write.
 
     Attributes
     ----------
@@ -270,7 +270,7 @@ def _own(bundle: Bundle) -> Path:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a bundle is the user's own: not the package's, and it can be replaced."""
+    """Tell whether a bundle is the user's own: not the package's, and it can be replaced."""
     if store.is_shipped(folder):
         return False
     mine = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
