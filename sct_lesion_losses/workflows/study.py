@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
@@ -287,29 +287,26 @@ def _require_same(data: Path, table: Path, rules: Rules) -> None:
         loads = {_place(file): load.volume_mm3 for file, load in splits.noted(table).items()}
         volumes = {scan.scan: loads.get(_place(scan.scan), 0.0) for scan in asked}
         asked = splits.assign(asked, volumes, rules)
-    changed = {facts[0] for facts in _facts(asked) ^ _facts(cohorts.read(table))}
+    before = cohorts.read(table)
+    changed = {one.scan for one in {*map(_placed, asked)} ^ {*map(_placed, before)}}
     if changed:
         raise DataError(
             f"{table} is the split of other scans, or by other rules ({len(changed)} differ, "
-            f"{Path(min(changed)).name} first); choose another -ofolder, or remove it for a new "
+            f"{min(changed).name} first); choose another -ofolder, or remove it for a new "
             "split: what was trained on the same scans is kept"
         )
 
 
-def _facts(scans: Sequence[CohortScan]) -> set[tuple[str, ...]]:
-    """File, part, subject, site and labels of every scan."""
-    return {
-        (
-            *(_place(scan.scan), scan.split, scan.subject, scan.site, _place(scan.lesion_mask)),
-            _place(scan.centerline) if scan.centerline else "",
-        )
-        for scan in scans
-    }
+def _placed(scan: CohortScan) -> CohortScan:
+    """Return a scan whose paths are the same whatever folder they are seen from."""
+    line = None if scan.centerline is None else _place(scan.centerline)
+    mask = _place(scan.lesion_mask)
+    return replace(scan, scan=_place(scan.scan), lesion_mask=mask, centerline=line)
 
 
-def _place(file: Path) -> str:
-    """Path by which a file is the same whatever folder it is seen from; its own name stays."""
-    return str(Path(os.path.realpath(file.parent), file.name))
+def _place(file: Path) -> Path:
+    """Path of a file by the real folder that it is in; its own name stays."""
+    return Path(os.path.realpath(file.parent), file.name)
 
 
 def _train(

@@ -254,38 +254,6 @@ def command(scan: Path, folder: Path, *more: str) -> list[str]:
             *more]  # fmt: skip
 
 
-# Every file that is written is first kept waiting under its temporary name.
-SLOW = """
-import sys, time, pathlib
-from sct_lesion_losses.images import atomic
-from sct_lesion_losses.cli.segment import main
-real = atomic.os.fsync
-def slow(handle):
-    print("writing", flush=True)
-    time.sleep(60)
-atomic.os.fsync = slow
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_command_stopped_while_it_writes_leaves_the_old_mask(sent, status, scan, tmp_path):
-    (tmp_path / "t2_lesionseg.nii.gz").write_bytes(b"a mask of yesterday")
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, *command(scan, tmp_path)[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
-        process.send_signal(sent)
-        assert process.wait(timeout=60) == status
-    assert (tmp_path / "t2_lesionseg.nii.gz").read_bytes() == b"a mask of yesterday"
-    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
-    assert bool(left) == (sent == signal.SIGKILL)
-
-
 @pytest.mark.parametrize("after_s", [0.02, 0.1, 0.2, 0.4])
 def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(after_s, scan, tmp_path):
     with subprocess.Popen(

@@ -101,11 +101,6 @@ def test_scans_that_were_trained_on_are_refused_under_any_name_or_told_of(
     assert any("scans were trained on" in said for said in warnings)
 
 
-def test_the_model_of_sct_cannot_be_tuned(fresh):
-    with pytest.raises(BundleError, match="not a bundle on disk"):
-        tune.run("sct", fresh)
-
-
 def test_a_specificity_can_be_asked_for(mine, fresh):
     settings = TuneSettings(Objective("l_f1_at_specificity", specificity=1.0))
     choice = tune.run(mine, fresh, settings).choice
