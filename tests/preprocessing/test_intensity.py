@@ -200,10 +200,3 @@ def test_zscore_of_a_patch_without_contrast_is_zero() -> None:
     flat = np.full((48, 48, 48), np.float32(0.1))
     tiny = np.random.default_rng(0).normal(0, 1e-40, flat.shape).astype(np.float32)
     assert not intensity.zscore(np.stack([flat, tiny])).any()
-
-
-def test_a_scan_unlike_those_trained_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    intensity.warn_if_unlike(RAMP, mapped_to((0.0, 50.0, 100.0), (0.0, 40.0, 100.0)))
-    assert not caplog.messages
-    intensity.warn_if_unlike(RAMP, mapped_to((0.0, 50.0, 100.0), (0.0, 1.0, 100.0)))
-    assert "unlike those of the training scans (landmark distance 16 of 100)" in caplog.text

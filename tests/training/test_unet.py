@@ -9,7 +9,7 @@ import pytest
 from on_backend import BACKENDS, run
 
 from sct_lesion_losses.training import unet
-from sct_lesion_losses.training.recipe import DOUBLING, EPSILON, network
+from sct_lesion_losses.training.recipe import DOUBLING, EPSILON, STUDY, network
 from sct_lesion_losses.training.unet import BatchNormalization, glorot_uniform
 
 
@@ -17,19 +17,13 @@ def test_study_network_has_0_34_million_parameters():
     assert unet.build().count_params() == 340_209
 
 
-def test_patches_become_probabilities_of_the_same_shape():
-    patches = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)).astype(np.float32)
-    lesion = np.asarray(unet.build(network((2, 4)), 8)(patches))
-    assert lesion.shape == (2, 8, 8, 8, 1)
-    assert (lesion >= 0).all()
-    assert (lesion <= 1).all()
-
-
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_probabilities_are_float32_whatever_the_precision(precision):
-    model = unet.build(network((2,)), 8, precision=precision)
-    assert model.output.dtype == "float32"
-    assert model(np.zeros((1, 8, 8, 8, 1), np.float32)).dtype == "float32"
+def test_patches_become_float32_probabilities_whatever_the_precision(precision):
+    patches = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)).astype(np.float32)
+    lesion = unet.build(network((2,)), 8, precision=precision)(patches)
+    assert (lesion.shape, lesion.dtype) == ((2, 8, 8, 8, 1), "float32")
+    assert (np.asarray(lesion) >= 0).all()
+    assert (np.asarray(lesion) <= 1).all()
 
 
 def test_an_untrained_network_starts_near_its_prior():
@@ -39,20 +33,14 @@ def test_an_untrained_network_starts_near_its_prior():
     assert 0.005 < np.median(start) < 0.08
 
 
-def test_the_seed_decides_the_weights():
-    one, same, other = (unet.build(network((2,)), 8, seed=seed).get_weights() for seed in (1, 1, 2))
-    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not np.array_equal(one[0], other[0])
-
-
-def test_no_two_layers_start_alike():
-    model = unet.build(network((2, 2)), 8, seed=3)
-    a, b = (
-        model.get_layer("down0_conv_b").get_weights(),
-        model.get_layer("bottom_conv_a").get_weights(),
+def test_the_seed_decides_the_weights_and_no_two_layers_start_alike():
+    one, same, other = (
+        unet.build(network((2, 2)), 8, seed=seed).get_weights() for seed in (1, 1, 2)
     )
-    assert a[0].shape == b[0].shape
-    assert not np.array_equal(a[0], b[0])
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    kernels = [array for array in (*one, *other) if array.shape == (3, 3, 3, 2, 2)]
+    assert len(kernels) == 8  # five convolutions of two to two channels, but for the first of each
+    assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
 
 
 def test_a_patch_that_cannot_be_halved_often_enough_is_refused():
@@ -60,24 +48,19 @@ def test_a_patch_that_cannot_be_halved_often_enough_is_refused():
         unet.build(patch_vox=50)
 
 
-def widths(architecture) -> dict[str, int]:
-    """Filters of every convolution of the network that is built."""
-    model = unet.build(architecture, 8)
-    return {layer.name: layer.filters for layer in model.layers if hasattr(layer, "filters")}
-
-
-def test_the_study_s_levels_have_one_width_each():
-    assert widths(network((2, 6))) == {
-        **{"down0_conv_a": 2, "down0_conv_b": 2, "bottom_conv_a": 6, "bottom_conv_b": 6},
-        **{"up0_transpose": 2, "up0_conv_a": 2, "up0_conv_b": 2, "lesion": 1},
-    }
-
-
-def test_a_doubling_network_doubles_within_a_level_and_keeps_channels_on_the_way_up():
-    assert widths(network((2, 6), DOUBLING)) == {
-        **{"down0_conv_a": 1, "down0_conv_b": 2, "bottom_conv_a": 3, "bottom_conv_b": 6},
-        **{"up0_transpose": 6, "up0_conv_a": 2, "up0_conv_b": 2, "lesion": 1},
-    }
+@pytest.mark.parametrize(
+    ("kind", "widths"),
+    [
+        (STUDY, (2, 2, 6, 6, 2, 2, 2, 1)),
+        (DOUBLING, (1, 2, 3, 6, 6, 2, 2, 1)),  # channels are kept on the way up
+    ],
+)
+def test_a_level_has_one_width_or_doubles_it(kind, widths):
+    model = unet.build(network((2, 6), kind), 8)
+    names = ("down0_conv_a", "down0_conv_b", "bottom_conv_a", "bottom_conv_b")
+    names += ("up0_transpose", "up0_conv_a", "up0_conv_b", "lesion")
+    found = {layer.name: layer.filters for layer in model.layers if hasattr(layer, "filters")}
+    assert found == dict(zip(names, widths, strict=True))
 
 
 def test_epsilon_is_that_of_the_layers():
