@@ -211,7 +211,7 @@ def import_openvino(required: bool) -> ModuleType | None:
             raise EngineError(
                 f"OpenVINO cannot be imported ({essence(error)}); {INSTALL}, or use onnxruntime"
             ) from error
-        if not isinstance(error, ModuleNotFoundError):
+        if not isinstance(error, ModuleNotFoundError) or error.name != "openvino":
             logger.warning("OpenVINO cannot be imported (%s): using ONNX Runtime", essence(error))
         return None
 
