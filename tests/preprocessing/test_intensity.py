@@ -51,7 +51,7 @@ def test_fit_averages_the_scaled_percentiles_of_all_scans() -> None:
     [
         ([], "no sample"),
         ([RAMP, np.full(11, 7.0)], "sample 1 is 7 from percentile 1 to 99"),
-        ([[0.0, 0.0, *RAMP[2:]]], "landmarks must increase.*too few grey values"),
+        ([[0.0, 0.0, *RAMP[2:]]], "landmarks: must increase.*too few grey values"),
     ],
 )
 def test_scans_without_contrast_are_refused(measured: list[np.ndarray], said: str) -> None:
