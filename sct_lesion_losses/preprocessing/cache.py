@@ -80,7 +80,7 @@ Facts: TypeAlias = Mapping[str, Any]  # of a crop, as JSON has them
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where crops are kept, and how they are made.
+    """Folder in which crops are kept, and settings by which they are made.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ _LARGEST_KEPT_BYTES = 31 << 20  # glibc keeps 32 MiB at most
 
 @dataclass(frozen=True)
 class Place:
-    """Where a patch is: the crop's number and the first slice in it."""
+    """Place of a patch: the crop's number and the first slice in it."""
 
     crop: int
     start: int

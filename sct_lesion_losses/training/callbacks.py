@@ -88,7 +88,7 @@ class TrainingState:
         return min(self.idle, len(list(present)))
 
     def ended(self, recipe: Recipe) -> bool:
-        """Whether all epochs are done, or nothing was better for as long as the recipe allows."""
+        """Say whether all epochs are done, or none was better for as long as the recipe allows."""
         patience = math.inf if recipe.stop_patience is None else recipe.stop_patience
         return self.epoch >= recipe.epochs_planned or self.idle >= patience
 

@@ -120,9 +120,9 @@ def begin(recipe: Recipe, folder: Path, data: Data = (), resume: bool = False) -
         Go on after the last epoch that is kept in `folder`, see `resumable`; at the beginning where
         there is none.
     """
-    if resume and (state := resumable(recipe, folder, data)) is not None:
-        return state
     if resume:
+        if (state := resumable(recipe, folder, data)) is not None:
+            return state
         logger.info("no state in %s yet: starting at the beginning", folder.name)
     settings = {
         "recipe": recipes.settings(recipe),
@@ -278,7 +278,7 @@ def fit(
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error of TensorFlow, JAX or torch means that the device's memory ran out.
+    """Say whether an error of TensorFlow, JAX or torch means that the device's memory ran out.
 
     Parameters
     ----------

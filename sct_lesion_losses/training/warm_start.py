@@ -1,4 +1,4 @@
-"""What a training starts from, where it does not start from random weights."""
+"""Starts of a training other than random weights: a bundle's, or SCT's lesion model."""
 
 from __future__ import annotations
 
