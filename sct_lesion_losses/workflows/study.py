@@ -317,7 +317,7 @@ def _train(
     failures: dict[str, str],
 ) -> None:
     """Train every loss; note why that failed."""
-    one = partial(train_one, table, folder / BUNDLES, settings, os.environ.get("KERAS_BACKEND"))
+    one = partial(_train_one, table, folder / BUNDLES, settings, os.environ.get("KERAS_BACKEND"))
     found = executor.run(
         partial(one, progress=progress) if settings.workers == 1 else one,
         settings.recipes,
@@ -330,7 +330,7 @@ def _train(
             failures[f"train {loss}"] = why
 
 
-def train_one(
+def _train_one(
     table: Path,
     bundles: Path,
     settings: StudySettings,
@@ -338,27 +338,7 @@ def train_one(
     recipe: Recipe,
     progress: Opened = _unseen,
 ) -> str:
-    """Train a bundle of a study, or go on with it, on whatever machine.
-
-    Parameters
-    ----------
-    table : Path
-        The cohort with its split.
-    bundles : Path
-        Folder of the bundles.
-    settings : StudySettings
-    backend : str or None
-        Of Keras, where that is not loaded yet.
-    recipe : Recipe
-        One of those of `settings`.
-    progress : callable
-        See `run`.
-
-    Returns
-    -------
-    str
-        Why it failed; empty where it did not.
-    """
+    """Train a loss, or go on with it, here or in a worker; say why that failed, if it did."""
     if backend is not None:
         os.environ["KERAS_BACKEND"] = backend
     from sct_lesion_losses.workflows import train
@@ -410,13 +390,7 @@ def _tune(
 def _models(
     made: Collection[str], folder: Path, settings: StudySettings, failures: dict[str, str]
 ) -> list[str]:
-    """Return what is to be evaluated: whatever could be made and loads, and SCT's model.
-
-    Raises
-    ------
-    TrainingError
-        There is nothing.
-    """
+    """Return what is to be evaluated: whatever could be made and loads, and SCT's model."""
     models = [name for name in settings.bundles if name == SCT_NAME or not settings.retune]
     for name in made:
         copy_failed = settings.retune and f"tune {name}" in failures
