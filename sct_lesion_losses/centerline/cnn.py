@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 from scipy import ndimage
 
-from sct_lesion_losses.centerline.optic import best_path, upright
+from sct_lesion_losses.centerline.optic import Doubles, Floats, best_path, upright
 from sct_lesion_losses.errors import CenterlineError, EngineError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid, resample
@@ -38,7 +38,7 @@ _DETECTED = 0.5
 _BRAIN_SLICES = 10  # more slices in a row without a cord are taken for the brain, as in SCT
 _STRAIGHT_MM = 20.0  # how far the line goes straight on beyond the last slice with a cord
 
-Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Network = Callable[[Floats], Floats]
 
 
 def centerline(
@@ -100,7 +100,7 @@ def centerline(
     return Centerline(working, xy, name).on(rpi)
 
 
-def _standardised(image: npt.NDArray[np.float32], contrast: str) -> npt.NDArray[np.float32]:
+def _standardised(image: Floats, contrast: str) -> Floats:
     """Slices (Z, X, Y) in the network's intensities, padded to at least one patch."""
     missing = [(0, max(PATCH_PX - n, 0)) for n in image.shape[:2]]
     padded = np.pad(image, [*missing, (0, 0)])
@@ -124,14 +124,14 @@ def _session(network: bytes) -> Network:
         ) from error
     name = session.get_inputs()[0].name
 
-    def run(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(patches: Floats) -> Floats:
         result = session.run(None, {name: np.ascontiguousarray(patches[..., None])})
         return np.asarray(result[0], np.float32)[..., 0]
 
     return run
 
 
-def _searched(image: npt.NDArray[np.float32], run: Network) -> npt.NDArray[np.float32]:
+def _searched(image: Floats, run: Network) -> Floats:
     """Probabilities over a whole slice (X, Y), from overlapping patches."""
     starts = []
     for n in image.shape:
@@ -145,9 +145,7 @@ def _searched(image: npt.NDArray[np.float32], run: Network) -> npt.NDArray[np.fl
     return result
 
 
-def _followed(
-    slices: npt.NDArray[np.float32], course: npt.NDArray[np.float64], run: Network
-) -> npt.NDArray[np.float32]:
+def _followed(slices: Floats, course: Doubles, run: Network) -> Floats:
     """Probabilities in one patch of each slice around a known course, zero elsewhere."""
     result = np.zeros_like(slices)
     limits = np.array(slices.shape[1:]) - PATCH_PX
@@ -158,9 +156,7 @@ def _followed(
     return result
 
 
-def _course(
-    probabilities: npt.NDArray[np.float32], grid: Grid, z: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.float64]:
+def _course(probabilities: Floats, grid: Grid, z: npt.NDArray[np.integer[Any]]) -> Doubles:
     """Best path through the maps of the slices `z`, interpolated to every slice, (Z, 2) x, y."""
     sigma = (0, _BLUR_MM / grid.spacing_mm[1], _BLUR_MM / grid.spacing_mm[0])
     scores = ndimage.gaussian_filter(probabilities.transpose(0, 2, 1), sigma, mode="constant")
@@ -170,9 +166,7 @@ def _course(
     return np.column_stack([np.interp(every, z, path[:, k]) for k in range(2)])
 
 
-def _continued(
-    xy: npt.NDArray[np.float64], detected: npt.NDArray[np.intp], grid: Grid
-) -> npt.NDArray[np.float64]:
+def _continued(xy: Doubles, detected: npt.NDArray[np.intp], grid: Grid) -> Doubles:
     """Take the line on below its first slice with a cord: straight, then held."""
     reach = max(1, round(_STRAIGHT_MM / grid.spacing_mm[2]))
     first = int(detected[0])

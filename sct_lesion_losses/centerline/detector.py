@@ -19,7 +19,16 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses.centerline import optic
-from sct_lesion_losses.centerline.optic import PIXEL_MM, best_path, each, to_millimetres, upright
+from sct_lesion_losses.centerline.optic import (
+    PIXEL_MM,
+    Doubles,
+    Floats,
+    Picture,
+    best_path,
+    each,
+    to_millimetres,
+    upright,
+)
 from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -54,7 +63,7 @@ class Detector:
         What it was trained on: version, seed, numbers of scans, evidence of the scans held out.
     """
 
-    weights: npt.NDArray[np.float32]
+    weights: Floats
     limit: float
     training: dict[str, Any]
 
@@ -129,7 +138,7 @@ def shows_cord(image: npt.NDArray[Any], grid: Grid) -> bool:
     return seen >= shipped().limit
 
 
-def _searched(image: npt.NDArray[Any], grid: Grid) -> tuple[Slabs, npt.NDArray[np.float64], float]:
+def _searched(image: npt.NDArray[Any], grid: Grid) -> tuple[Slabs, Doubles, float]:
     """Slabs of a scan, the path through them in pixels, and the evidence for a cord."""
     pictures = cut(*upright(image, grid))
     pixels, scores = trace(pictures, shipped().weights)
@@ -152,7 +161,7 @@ class Slabs:
 
     grid: Grid
     images: npt.NDArray[np.uint8]
-    z: npt.NDArray[np.float64]
+    z: Doubles
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -160,11 +169,11 @@ class Slabs:
         apart = float(np.diff(self.z).mean()) if len(self.z) > 1 else 1.0
         return PIXEL_MM, PIXEL_MM, apart * self.grid.spacing_mm[2]
 
-    def to_pixels(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def to_pixels(self, xy: npt.ArrayLike) -> Doubles:
         """Columns and rows, (..., 2), of voxel coordinates x, y."""
         return (np.asarray(xy, np.float64) + 0.5) * to_millimetres(self.grid) - 0.5
 
-    def to_voxels(self, pixels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def to_voxels(self, pixels: npt.ArrayLike) -> Doubles:
         """Voxel coordinates x, y, (..., 2), of columns and rows; the inverse of `to_pixels`."""
         return (np.asarray(pixels, np.float64) + 0.5) / to_millimetres(self.grid) - 0.5
 
@@ -190,7 +199,7 @@ def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
     fx, fy = to_millimetres(grid)
     shrinks = min(fx, fy) < 0.75
 
-    def one(start: int) -> npt.NDArray[np.uint8]:
+    def one(start: int) -> Picture:
         mean = image[:, :, start : start + count].mean(axis=2, dtype=np.float32)
         scaled = np.clip((mean - low) * (255.0 / (high - low)), 0, 255)
         resized = cv2.resize(
@@ -217,9 +226,7 @@ def inner(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def trace(
-    pictures: Slabs, weights: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def trace(pictures: Slabs, weights: Floats) -> tuple[Doubles, Doubles]:
     """Best path through the slabs.
 
     Parameters
@@ -250,7 +257,7 @@ def trace(
     # Counted from a corner nearby, coordinates keep their digits.
     peaks = [_peak(*at, start - corner) for at in zip(maps, path, strict=True)]
     smoothed = ndimage.gaussian_filter1d(np.array(peaks), 1.0, axis=0, mode="nearest")
-    points: npt.NDArray[np.float64] = np.add(smoothed, corner)
+    points: Doubles = np.add(smoothed, corner)
     at_path = maps[np.arange(len(path)), path[:, 1], path[:, 0]].astype(np.float64)
     places = zip(pictures.images, np.rint(points).astype(int), strict=True)
     signal = np.array([relative_signal(*place) for place in places])
@@ -258,15 +265,13 @@ def trace(
     return points, np.where(likely, at_path, np.minimum(at_path, 0.0))
 
 
-def _limited(
-    maps: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float32]:
+def _limited(maps: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
     """Put the scores of pixels where no cord is looked for far below all others."""
     return np.where(inside, maps, maps.min() - np.float32(_FAR_BELOW))
 
 
 def _peak(
-    scores: npt.NDArray[np.float32], point: npt.NDArray[np.intp], shift: npt.NDArray[np.intp]
+    scores: Floats, point: npt.NDArray[np.intp], shift: npt.NDArray[np.intp]
 ) -> tuple[float, float]:
     """Column and row of the centre of the peak around a pixel, to a fraction, plus `shift`."""
     x, y = np.maximum(point - 2, 0)
@@ -278,20 +283,20 @@ def _peak(
     return float((weight * across).sum()) / total, float((weight * ahead).sum()) / total
 
 
-def relative_signal(image: npt.NDArray[np.uint8], point: npt.NDArray[np.intp]) -> float:
+def relative_signal(image: Picture, point: npt.NDArray[np.intp]) -> float:
     """Signal at a column and row of a slab, against the upper quartile within 10 mm.
 
     The quartile lies between cord and fluid where there is a cord, in T2 and T2* contrast.
     """
     x, y = (int(at) for at in point)
 
-    def around(pixels: int) -> npt.NDArray[np.uint8]:
+    def around(pixels: int) -> Picture:
         return image[max(0, y - pixels) : y + pixels + 1, max(0, x - pixels) : x + pixels + 1]
 
     return float(np.median(around(1)) / max(1.0, np.percentile(around(_AROUND_PX), 75)))
 
 
-def evidence(scores: npt.NDArray[np.float64], distance_mm: float) -> float:
+def evidence(scores: Doubles, distance_mm: float) -> float:
     """Mean score over the best stretch of 45 mm of a path, or over all of a shorter one."""
     count = min(len(scores), max(1, round(STRETCH_MM / distance_mm)))
     return float(np.convolve(scores, np.full(count, 1 / count), mode="valid").max())

@@ -18,6 +18,9 @@ from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.uint8]
 Scalar = TypeVar("Scalar", bound=np.generic)
 PIXEL_MM = 1.0  # of the slices the weights were trained on
 SMOOTHNESS = 1.0  # SCT's -lambda
@@ -43,7 +46,7 @@ _HALF = WINDOW_PX // 2
 _EVERY_WINDOW = -1e30  # no score is below it: OpenCV reports each window with its score
 
 
-def centerline(image: npt.NDArray[Any], grid: Grid, weights: npt.NDArray[np.float32]) -> Centerline:
+def centerline(image: npt.NDArray[Any], grid: Grid, weights: Floats) -> Centerline:
     """Centerline of a scan by OptiC.
 
     Parameters
@@ -70,7 +73,7 @@ def centerline(image: npt.NDArray[Any], grid: Grid, weights: npt.NDArray[np.floa
     rows, columns = slices.shape[1:]
     fx, fy = to_millimetres(rpi)
 
-    def scored(slice_: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def scored(slice_: Picture) -> Floats:
         # To 1 mm by factors and back by size: the two differ where a size is rounded.
         resized = cv2.resize(
             np.ascontiguousarray(slice_), None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR
@@ -113,13 +116,13 @@ def upright(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid
     return reorientation.apply(image), rpi
 
 
-def to_millimetres(grid: Grid) -> npt.NDArray[np.float64]:
+def to_millimetres(grid: Grid) -> Doubles:
     """Factors along x and y that lead from the pixels of a grid to those of `PIXEL_MM`, (2,)."""
     # An affine's spacing of 0.5000000005 must not tip the rounding of half a pixel.
     return np.round(grid.spacing_mm[:2], 6) / PIXEL_MM
 
 
-def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def to_eight_bit(image: npt.NDArray[Any]) -> Picture:
     """Intensities from minimum to maximum on 0 to 255."""
     values = np.asarray(image, np.float64)
     low, high = float(values.min()), float(values.max())
@@ -128,9 +131,7 @@ def to_eight_bit(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.rint(sixteen * (255.0 / 65535.0)).astype(np.uint8)
 
 
-def scores(
-    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], stride: int = 1
-) -> npt.NDArray[np.float32]:
+def scores(image: Picture, weights: Floats, stride: int = 1) -> Floats:
     """Linear score of the descriptor around each pixel, or around every `stride`-th.
 
     Parameters
@@ -157,9 +158,7 @@ def scores(
     return np.ascontiguousarray(full[: -(-rows // stride), : -(-columns // stride)])
 
 
-def scores_within(
-    image: npt.NDArray[np.uint8], weights: npt.NDArray[np.float32], rows: slice, columns: slice
-) -> npt.NDArray[np.float32]:
+def scores_within(image: Picture, weights: Floats, rows: slice, columns: slice) -> Floats:
     """Scores of a part of a slice: those of `scores`, without the work for the rest of it.
 
     Parameters
@@ -176,9 +175,7 @@ def scores_within(
     return scores(around, weights)[part]
 
 
-def features(
-    image: npt.NDArray[np.uint8], pixels: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.float32]:
+def features(image: Picture, pixels: npt.NDArray[np.integer[Any]]) -> Floats:
     """Descriptors around some pixels of a slice.
 
     Parameters
@@ -201,7 +198,7 @@ def features(
 
 
 def best_path(
-    scores: npt.NDArray[np.float32],
+    scores: Floats,
     spacing_mm: tuple[float, float, float],
     smoothness: float = 1.0,
 ) -> npt.NDArray[np.intp]:
@@ -247,7 +244,7 @@ def best_path(
     return path
 
 
-def _transform(values: npt.NDArray[np.float32], cost: float, axis: int) -> npt.NDArray[np.float32]:
+def _transform(values: Floats, cost: float, axis: int) -> Floats:
     """Best of ``values[q] − cost (p − q)²`` over q along one axis, for each p.
 
     Exact: a step that costs more than the whole range of the values never pays.

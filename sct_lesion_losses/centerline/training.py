@@ -26,6 +26,7 @@ from scipy.optimize import minimize
 from sct_lesion_losses import __version__, phantom
 from sct_lesion_losses.centerline import detector, optic
 from sct_lesion_losses.centerline.detector import Detector, evidence, save, trace
+from sct_lesion_losses.centerline.optic import Doubles, Floats, Picture
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.geometry.grid import Grid
 
@@ -40,9 +41,6 @@ LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
 # The limit is set on these: how many of other scans it refuses, benchmarks/centerline.py measures.
 MOST_ACCEPTED = 0.02
 MOST_REFUSED = 0.05  # share of those with one that may look less like it than the others
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
