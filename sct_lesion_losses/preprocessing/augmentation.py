@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+MIRRORS, ROTATIONS = "mirrors", "90-degree rotations"  # names in a recipe
 FloatArray = NDArray[np.float32]
 
 

@@ -18,7 +18,6 @@ from sct_lesion_losses.preprocessing import augmentation as augment
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.augmentation import Orientation
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
-from sct_lesion_losses.training.recipe import MIRRORS, ROTATIONS
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
 
@@ -126,7 +125,7 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
             return values, mask, Orientation()
         if recipe.intensity:
             values = augment.vary_intensity(_upright(values), rng, recipe.intensity)
-        used = (name in recipe.augmentations for name in (MIRRORS, ROTATIONS))
+        used = (name in recipe.augmentations for name in (augment.MIRRORS, augment.ROTATIONS))
         return values, mask, augment.draw_orientation(rng, *used)
 
     def _rows(self, index: int) -> list[Place]:

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -22,7 +22,6 @@ from tensorboardX import SummaryWriter
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.images.atomic import replacing, write_text
-from sct_lesion_losses.training.batches import PatchBatches
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "training.csv"
@@ -152,6 +151,16 @@ def load(path: Path) -> TrainingState:
         ) from error
 
 
+class EpochBatches(Protocol):
+    """Batches of a training that differ from epoch to epoch."""
+
+    def go_to(self, epoch: int) -> None:
+        """Make the batches those of an epoch, counted from 0."""
+
+    def scans(self, index: int) -> list[str]:
+        """Names of the scans that the patches of a batch come from."""
+
+
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     """Takes a training from epoch to epoch: its batches, rate, state, log and end.
 
@@ -159,7 +168,7 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     ----------
     state : TrainingState
         Takes in each epoch.
-    batches : PatchBatches
+    batches : EpochBatches
         Of the training.
     recipe : Recipe
     folder : Path
@@ -172,7 +181,7 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, state: TrainingState, batches: PatchBatches, recipe: Recipe, folder: Path
+        self, state: TrainingState, batches: EpochBatches, recipe: Recipe, folder: Path
     ) -> None:
         super().__init__()
         self._state = state

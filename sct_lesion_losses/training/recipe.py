@@ -11,6 +11,7 @@ from sct_lesion_losses import losses
 from sct_lesion_losses.bundle.schema import Architecture, Recipe, problems
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.patches import PATCH_VOX
+from sct_lesion_losses.preprocessing.augmentation import MIRRORS, ROTATIONS
 from sct_lesion_losses.preprocessing.scan import SPACING_MM
 
 EPSILON = 1e-3  # of keras.layers.BatchNormalization, which unet.build leaves as it is
@@ -19,7 +20,6 @@ DOUBLING = "unet3d_doubling"
 KINDS = (STUDY, DOUBLING)
 FILTERS = (16, 32, 64)  # Hussein et al. 2023, section 2.4
 
-MIRRORS, ROTATIONS = "mirrors", "90-degree rotations"
 # What the study sets apart for a loss, and its rates; Hussein et al. 2023, section 2.4.
 _OPTIMISER_OF_LOSS = {"combo": "adadelta"}
 _RATES = {"adam": 1e-4, "adadelta": 1.0}
