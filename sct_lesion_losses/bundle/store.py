@@ -12,13 +12,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sct_lesion_losses.bundle import check, schema
 from sct_lesion_losses.bundle.check import INFO, MAX_BYTES, Files, is_left_by_desktop
 from sct_lesion_losses.bundle.schema import BundleInfo, SctPreparation, StudyPreparation
 from sct_lesion_losses.errors import BundleError, OutputError
-from sct_lesion_losses.images.atomic import write_bytes
+from sct_lesion_losses.images.atomic import locked, write_bytes
 
 PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
 PERSONAL = "~/.local/share/sct_lesion_losses/bundles"
@@ -47,9 +45,13 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links are not followed
     new = folder.with_name(f".{folder.name}.new")
+    busy = (
+        f"{folder}: another process is writing here since {LOCK_SECONDS:.0f} s;"
+        " wait for it to end, or choose another folder"
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / LOCK, timeout=LOCK_SECONDS):
+        with locked(folder.parent / LOCK, busy, LOCK_SECONDS):
             _settle(folder, new)
             check_replaceable(folder, overwrite)
             try:
@@ -60,11 +62,6 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
                 new.rename(folder)
             finally:
                 _settle(folder, new)
-    except Timeout as error:
-        raise OutputError(
-            f"{folder}: another process is writing here since {LOCK_SECONDS:.0f} s;"
-            " wait for it to end, or choose another folder"
-        ) from error
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot write this bundle ({error.strerror or error}); nothing was changed"

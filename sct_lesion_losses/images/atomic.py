@@ -13,8 +13,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sct_lesion_losses.errors import OutputError
 
+LOCK = ".lock"  # of a folder in which one process works at a time
 _TEMPORARY = ".tmp-"
 # Writers of every kind end in `replacing`; the set that their files belong to is not passed down.
 _together: ContextVar[dict[Path, Path] | None] = ContextVar("together", default=None)
@@ -133,6 +136,32 @@ def require_writable(folder: Path) -> None:
         raise OutputError(f"{folder}: {there.name} is not a folder; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: cannot write here; choose another folder")
+
+
+@contextlib.contextmanager
+def locked(lock: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock file for the length of the block.
+
+    Parameters
+    ----------
+    lock : Path
+        Its folder is made where it is missing.
+    busy : str
+        Message of the error where another process holds it.
+    seconds : float
+        Time to wait for that process.
+
+    Raises
+    ------
+    OutputError
+        Another process holds the lock.
+    """
+    try:
+        held = FileLock(lock).acquire(seconds)
+    except Timeout as error:
+        raise OutputError(busy) from error
+    with held:
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

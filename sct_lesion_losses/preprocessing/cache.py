@@ -36,12 +36,11 @@ from sct_lesion_losses.cohorts.table import CohortScan, content_hash, file_hash,
 from sct_lesion_losses.errors import DataError, OutputError
 from sct_lesion_losses.geometry.patches import PATCH_VOX
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.images.atomic import remove_left_over, replacing, require_writable
+from sct_lesion_losses.images.atomic import LOCK, remove_left_over, replacing, require_writable
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing import scan as prepare
 
 FORMAT = 3  # raised whenever other crops are made of the same files, or stored in another way
-LOCK = ".lock"
 PATIENCE_S = 1800.0  # for another process, which may be suspended
 WAIT_SAID_AFTER_S = 2.0
 _ABANDONED_S = 600.0  # no file is written for as long

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median_low
 
-from filelock import FileLock, Timeout
-
 from sct_lesion_losses import __version__, executor
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
@@ -48,7 +46,7 @@ from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
 SPLIT, BUNDLES, EVALUATION = "split.tsv", "bundles", "evaluation"
-FIGURES, PAGE, LOCK = "figures", "report.html", ".lock"
+FIGURES, PAGE = "figures", "report.html"
 WORK_SUFFIX, LOG = ".training", "training.csv"  # of a training, which is not imported for them
 
 Opened = Callable[..., AbstractContextManager[Callable[..., None] | None]]
@@ -146,7 +144,9 @@ def run(
     with executor.pool(settings.workers):  # nor for a cluster that is not there
         pass
     failures: dict[str, str] = {}
-    with _alone_in(folder):
+    busy = f"{folder}: another study is writing this folder; wait for it to end, or choose another"
+    atomic.require_writable(folder)
+    with atomic.locked(folder / atomic.LOCK, busy):
         table = _split(data.absolute(), folder, settings.rules, progress)
         _train(table, folder, settings, progress, failures)
         _tune(untuned, table, folder, settings, progress, failures)
@@ -235,19 +235,6 @@ def _to_tune(settings: StudySettings, folder: Path) -> dict[str, Path]:
                 "replace it; choose another -ofolder, or leave out -retune"
             )
     return sources
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder, in which one study works at a time."""
-    atomic.require_writable(folder)
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise OutputError(
-            f"{folder}: another study is writing this folder; wait for it to end, or choose another"
-        ) from error
 
 
 @contextmanager

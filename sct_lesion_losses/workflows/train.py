@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from sct_lesion_losses import __version__
@@ -25,7 +24,7 @@ from sct_lesion_losses.bundle.schema import BundleInfo, Recipe
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
+from sct_lesion_losses.errors import BundleError, DataError, TrainingError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.preprocessing import cache as crop_cache
@@ -39,7 +38,6 @@ from sct_lesion_losses.training.callbacks import CHECKPOINT, TrainingState
 
 SPLIT_TABLE = "split.tsv"
 WORK_SUFFIX = ".training"
-LOCK = ".lock"
 CACHE = "training_cache"
 PICTURE = "training.png"
 EVENTS = "tensorboard"
@@ -309,26 +307,24 @@ def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:
 def _work_folder(folder: Path, settings: TrainSettings) -> Iterator[Path]:
     """Folder of the training's state, locked; refused where another training would be lost."""
     work = folder.with_name(folder.name + WORK_SUFFIX)
+    busy = (
+        f"{folder}: another training is writing this bundle; wait for it to end, or train into a "
+        "new folder"
+    )
     atomic.require_writable(work)
-    try:
-        with FileLock(work / LOCK, timeout=0):
-            checkpoint = (work / CHECKPOINT).exists()
-            if checkpoint and not (settings.resume or settings.force):
-                raise TrainingError(
-                    f"{work} holds a training already; go on with it by -resume 1, lose it by "
-                    "-force 1, or train into a new folder"
-                )
-            if (folder / BUNDLE_FILE).exists() and not (checkpoint or settings.force):
-                raise TrainingError(
-                    f"{folder} holds a bundle already, and no training to go on with; lose it by "
-                    "-force 1, or train into a new folder"
-                )
-            yield work
-    except Timeout as error:
-        raise OutputError(
-            f"{folder}: another training is writing this bundle; wait for it to end, or train "
-            "into a new folder"
-        ) from error
+    with atomic.locked(work / atomic.LOCK, busy):
+        checkpoint = (work / CHECKPOINT).exists()
+        if checkpoint and not (settings.resume or settings.force):
+            raise TrainingError(
+                f"{work} holds a training already; go on with it by -resume 1, lose it by "
+                "-force 1, or train into a new folder"
+            )
+        if (folder / BUNDLE_FILE).exists() and not (checkpoint or settings.force):
+            raise TrainingError(
+                f"{folder} holds a bundle already, and no training to go on with; lose it by "
+                "-force 1, or train into a new folder"
+            )
+        yield work
 
 
 def _packages() -> dict[str, str]:

@@ -28,6 +28,7 @@ from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, ImageError, OutputError
 from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.atomic import LOCK
 from sct_lesion_losses.preprocessing import cache, intensity
 from sct_lesion_losses.preprocessing import scan as prepare
 from sct_lesion_losses.preprocessing.cache import CacheSettings, TrainingCrop
@@ -176,7 +177,7 @@ def test_what_comes_from_the_cache_is_what_is_cut(
 def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(
     full: Path, scans: list[CohortScan], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, lock = entries(full), (full / cache.LOCK).stat().st_mtime_ns
+    before, lock = entries(full), (full / LOCK).stat().st_mtime_ns
     told: list[tuple[int, int]] = []
     settings = CacheSettings(full, progress=lambda *now: told.append(now))
     full.chmod(0o500)
@@ -186,7 +187,7 @@ def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(
     assert f"crops: 0 made, 4 taken from the cache {full}" in caplog.messages
     assert len(before) == 8
     assert entries(full) == before
-    assert (full / cache.LOCK).stat().st_mtime_ns == lock  # not even a lock was written
+    assert (full / LOCK).stat().st_mtime_ns == lock  # not even a lock was written
     assert told == []
 
 
@@ -247,14 +248,14 @@ def test_another_process_at_the_cache_is_waited_for_but_not_for_ever(
     monkeypatch.setattr(cache, "WAIT_SAID_AFTER_S", 0.05)
     monkeypatch.setattr(cache, "PATIENCE_S", 0.2)
     start = time.monotonic()
-    with FileLock(tmp_path / cache.LOCK), caplog.at_level(logging.INFO):
+    with FileLock(tmp_path / LOCK), caplog.at_level(logging.INFO):
         assert cut(own, tmp_path).exists()
     assert time.monotonic() - start > 0.2
     assert f"another process is preparing scans in {tmp_path}, waiting" in caplog.messages
 
 
 def test_without_a_lock_crops_are_made_all_the_same(own: CohortScan, tmp_path: Path) -> None:
-    (tmp_path / cache.LOCK).mkdir()
+    (tmp_path / LOCK).mkdir()
     assert cut(own, tmp_path).exists()
 
 

@@ -30,6 +30,7 @@ from sct_lesion_losses.errors import (
     TrainingError,
     UsageError,
 )
+from sct_lesion_losses.images.atomic import LOCK
 from sct_lesion_losses.training import export, recipe
 from sct_lesion_losses.workflows import study, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings
@@ -314,7 +315,7 @@ def test_a_study_of_nothing_or_of_two_things_is_refused(losses, changes, said):
 
 def test_two_studies_in_one_folder_do_not_meet(made):
     with (
-        FileLock(made / "out" / study.LOCK),
+        FileLock(made / "out" / LOCK),
         pytest.raises(OutputError, match="another study is writing"),
     ):
         again(made)

@@ -20,6 +20,7 @@ from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.atomic import LOCK
 from sct_lesion_losses.training.recipe import study
 from sct_lesion_losses.workflows import train
 from sct_lesion_losses.workflows.train import TrainSettings
@@ -155,7 +156,7 @@ def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
 def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
     work = tmp_path / ("small" + train.WORK_SUFFIX)
     with (
-        FileLock(work / train.LOCK),
+        FileLock(work / LOCK),
         pytest.raises(OutputError, match="another training is writing"),
     ):
         train.run(cohort, tmp_path / "small", FAST)
