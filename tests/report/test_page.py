@@ -54,6 +54,7 @@ def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkey
     made = page.html("", [], {}, folders=[tmp_path])
     encoded = base64.b64encode(b"\x89PNG content").decode()
     assert made.count("<figure>") == 1
+    assert "<pre>" not in made  # there is no command line
     assert f'src="data:image/png;base64,{encoded}" alt="What &amp; &#34;why&#34;"' in made
     assert "<figcaption>Figure 1. What &amp; &#34;why&#34;. More.</figcaption>" in made
 
