@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,10 @@ settings.load_profile("untimed")
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if find_spec(name)]
 if BACKENDS:
     os.environ.setdefault("KERAS_BACKEND", BACKENDS[0])
+
+# A shell starts its background jobs with SIGINT ignored, and so would they start the commands that
+# tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
