@@ -150,7 +150,7 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
 
 def _log(found: Optimum, site: str | None) -> None:
     """Log a threshold and what it is worth; one subject leaves its interval unknown."""
-    from sct_lesion_losses.report.figures.style import counted
+    from sct_lesion_losses.report import counted
     from sct_lesion_losses.thresholds.site import Recalibration
 
     alone, (low, high) = found.n_subjects == 1, found.interval

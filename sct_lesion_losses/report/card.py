@@ -17,7 +17,7 @@ from sct_lesion_losses.bundle.schema import BundleInfo, Epoch, Metric
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
 from sct_lesion_losses.metrics.statistics import Interval
-from sct_lesion_losses.report.figures.style import counted
+from sct_lesion_losses.report import counted
 from sct_lesion_losses.thresholds import ScanCounts
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter
 

@@ -39,7 +39,7 @@ from sct_lesion_losses.inference.cohort import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
-from sct_lesion_losses.report import figures, page, tables
+from sct_lesion_losses.report import counted, figures, page, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.workflows import evaluate, split, tune
@@ -193,7 +193,7 @@ def _trained(folder: Path, recipe: Recipe) -> str:
         epochs = len((_work(folder) / LOG).read_text(encoding="utf-8").splitlines()) - 1
     except OSError:
         return _state(done=False)
-    return f"{epochs} of {style.counted(recipe.epochs_planned, 'epoch')}"
+    return f"{epochs} of {counted(recipe.epochs_planned, 'epoch')}"
 
 
 def _is_tuned(folder: Path) -> bool:
@@ -447,7 +447,7 @@ def _report(
     if SCT_NAME not in bundles:
         alerts.append("SCT's lesion model was not found: the baseline is missing.")
     if left_out := len(evaluation.without_cord):
-        alerts.append(f"No cord was found in {style.counted(left_out, 'unseen scan')}, left out.")
+        alerts.append(f"No cord was found in {counted(left_out, 'unseen scan')}, left out.")
     packages = dict(item for info in infos for item in sorted(info.packages.items()))
     how = {
         "sct_lesion_losses": __version__,
@@ -466,7 +466,7 @@ def _report(
         "recipes": page.recipe_table(infos),
         "bundles": page.bundle_table(infos),
     }
-    models = style.counted(len(evaluation.models), "model")
+    models = counted(len(evaluation.models), "model")
     unseen = len({row.scan for row in evaluation.rows})
     lead = f"{models} on a cohort of {len(scans)} scans, {unseen} of them unseen."
     drawn = (folder, folder / FIGURES, folder / EVALUATION / evaluate.FIGURES)

@@ -19,10 +19,10 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import atomic, nifti
 from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.report import counted
 from sct_lesion_losses.report.figures import scan as views
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.figures.scan import AXIAL, CORD_COLOUR, LESION_COLOUR, SAGITTAL, view
-from sct_lesion_losses.report.figures.style import counted
 
 ENDING = ".png"
 MOST_WITH_LESIONS = 13

@@ -13,7 +13,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import UNTUNED, scores
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
-from sct_lesion_losses.report import tables
+from sct_lesion_losses.report import counted, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.tables import Sweep, threshold_text
 
@@ -184,7 +184,7 @@ def lines(rows: Sequence[ScanScore]) -> Any:
     axes.set_ylim(0, 1)
     axes.set_xlabel("decision threshold")
     few, most = min(s.n for s in shown), max(s.n for s in shown)
-    number = style.counted(few, "scan") if few == most else f"{few} to {most} scans"
+    number = counted(few, "scan") if few == most else f"{few} to {most} scans"
     axes.set_ylabel(f"median V-F1 ({number} with lesions)")
     style.plain(axes, "both")
     said = [Line2D([], [], color=style.GREY, marker="o", ls="", mec="black", label="tuned")]

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.cohorts.splits import PartLoad
+from sct_lesion_losses.report import counted
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.figures.evaluation import FROM, box
-from sct_lesion_losses.report.figures.style import counted
 
 COLOURS = {
     "training": style.BLUE,

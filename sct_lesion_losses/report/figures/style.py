@@ -212,12 +212,3 @@ def plain(axes: Any, grid: str = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "scan"), counted(2, "scan")
-    ('1 scan', '2 scans')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
