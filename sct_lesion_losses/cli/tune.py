@@ -138,7 +138,7 @@ def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any
     _log(tuned.choice, site)
     click.echo(f"{tuned.choice.threshold:g}")
     if tuned.elsewhere:
-        click.echo(folder if site is not None else tuned.bundle.folder)
+        click.echo(folder or tuned.bundle.folder)
     info = tuned.bundle.info
     if froc is not None and info.operating_point.lesions is not None:
         from sct_lesion_losses.report.figures import evaluation

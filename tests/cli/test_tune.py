@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
                 "folder": Path("new"),
                 "results": Path("kept"),
             },
-            ["0.3", str(store.PACKAGED / "default")],
+            ["0.3", "new"],
         ),
         (
             "-bundle ./b -i cohort -site Zurich -ofolder b-zurich -force 1 -centerline svm -jobs 2",
