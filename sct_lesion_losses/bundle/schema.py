@@ -320,7 +320,7 @@ SCHEMA_VERSION = 1
 
 
 class Loss(Record):
-    """The loss trained with, and its numbers by role (`fn_weight=0.7`)."""
+    """The loss trained with, and its arguments by role (`fn_weight=0.7`)."""
 
     name: Name
     numbers: Table[bool | float | str] = Field(default_factory=dict)

@@ -196,7 +196,7 @@ RECIPE = together(
     option(
         "-loss_numbers <str> [<str> ...]",
         "Numbers of the loss, fn_weight=0.8 for example.",
-        dest="numbers",
+        dest="arguments",
         shown="those of its paper",
     ),
     option("-epochs <int>", "Epochs of training.", dest="epochs_planned", shown="300"),
@@ -293,11 +293,11 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     given = {name: value for name, value in values.items() if value not in (None, ())}
     if start and "prior" in given:
         raise UsageError("-prior is for random weights; with -init the start has learned its own")
-    numbers = dict(_number(word) for word in given.pop("numbers", ()))
-    return study(**{**start, **given}, numbers=numbers)
+    arguments = dict(_argument(word) for word in given.pop("arguments", ()))
+    return study(**{**start, **given}, arguments=arguments)
 
 
-def _number(word: str) -> tuple[str, float | bool | str]:
+def _argument(word: str) -> tuple[str, float | bool | str]:
     """Name and value of ``fn_weight=0.8``, ``squared=True`` or ``pooling=sample``."""
     name, equals, value = word.partition("=")
     if not (name.isidentifier() and equals and value):

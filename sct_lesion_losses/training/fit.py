@@ -85,7 +85,7 @@ def check(recipe: Recipe) -> None:
         The device cannot compute in the recipe's precision, or the loss has no such arguments or no
         value for two voxels, lesion and none.
     """
-    name, numbers = recipe.loss.name, recipe.loss.numbers
+    name, arguments = recipe.loss.name, recipe.loss.numbers
     if loss_arguments(recipe).get("from_logits"):
         raise UsageError(
             f"loss {name}: from_logits is for networks without a sigmoid at their end; this one "
@@ -93,11 +93,11 @@ def check(recipe: Recipe) -> None:
         )
     lesion = np.array([1.0, 0.0], np.float32).reshape(1, 2, 1, 1, 1)
     try:
-        value = float(losses.get(name, **numbers)(lesion, lesion * 0.8))
+        value = float(losses.get(name, **arguments)(lesion, lesion * 0.8))
     except (TypeError, ValueError) as error:
         raise UsageError(f"loss {name}: {error}; change -loss_numbers") from error
     if not math.isfinite(value):
-        raise UsageError(f"loss {name}: it is {value} with {numbers}; change -loss_numbers")
+        raise UsageError(f"loss {name}: it is {value} with {arguments}; change -loss_numbers")
     on_cpu = keras.backend.backend() == "tensorflow" and device() == "cpu"
     if on_cpu and recipe.precision == "mixed_float16" and recipe.network.levels > 1:
         raise UsageError(

@@ -72,7 +72,7 @@ def network(filters: tuple[int, ...] = FILTERS, kind: str = STUDY) -> Architectu
 def study(
     loss: str = "tversky",
     *,
-    numbers: Mapping[str, bool | float | str] | None = None,
+    arguments: Mapping[str, bool | float | str] | None = None,
     filters: tuple[int, ...] = FILTERS,
     architecture: str = STUDY,
     mirrors: bool = True,
@@ -87,8 +87,8 @@ def study(
     ----------
     loss : str
         Name of the loss.
-    numbers : mapping, optional
-        Its arguments; those left out keep their defaults.
+    arguments : mapping, optional
+        Of the loss; those left out keep their defaults.
     filters, architecture
         See `network`.
     mirrors, rotations : bool
@@ -114,7 +114,7 @@ def study(
     }
     entries = {
         **_STUDY,
-        "loss": {"name": loss, "numbers": dict(numbers or {})},
+        "loss": {"name": loss, "numbers": dict(arguments or {})},
         "network": network(filters, architecture),
         "optimiser": optimiser,
         "rate": _RATES.get(optimiser),

@@ -66,7 +66,7 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
     )
     expected = study(
         "dice",
-        numbers={"squared": True},
+        arguments={"squared": True},
         filters=(8, 16),
         batch_size=4,
         optimiser="adadelta",

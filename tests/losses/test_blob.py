@@ -49,9 +49,9 @@ def test_a_small_lesion_counts_as_much_as_a_large_one() -> None:
     only_large, only_small = g.copy(), g.copy()
     only_large[0, 6, 6, 6] = 0
     only_small[0, 0:3, 0:3, 0:3] = 0
-    numbers = {"whole_weight": 0.0, "base": "tversky"}
-    missed_small = float(blob(g, only_large, **numbers)[0])
-    missed_large = float(blob(g, only_small, **numbers)[0])
+    arguments = {"whole_weight": 0.0, "base": "tversky"}
+    missed_small = float(blob(g, only_large, **arguments)[0])
+    missed_large = float(blob(g, only_small, **arguments)[0])
     assert missed_small > 0.4 * missed_large
     plain = float(losses.tversky(g, only_large)[0]), float(losses.tversky(g, only_small)[0])
     assert plain[0] < 0.1 * plain[1]

@@ -1,4 +1,4 @@
-"""What the losses are beside the oracle, and how Keras holds them."""
+"""Losses beside the oracle, and as Keras holds them."""
 
 from __future__ import annotations
 
@@ -128,6 +128,6 @@ def test_unknown_pooling_is_refused():
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
-def test_unknown_numbers_are_refused(name):
+def test_unknown_arguments_are_refused(name):
     with pytest.raises(UsageError, match="alpha"):
         losses.get(name, alpha=0.7)

@@ -32,7 +32,7 @@ FAST = {
     "rotations": False,
 }
 # With this much smoothing the loss is 0 whatever happens: only epoch 1 is a best one.
-FLAT = {"numbers": {"smooth": 1e30}}
+FLAT = {"arguments": {"smooth": 1e30}}
 
 
 def fit(folder, recipe: Recipe, crops=None, *, resume=False, data=(), **kwargs):
@@ -47,7 +47,7 @@ def curves(state: TrainingState) -> list[tuple[float, float]]:
 
 
 def same(one, other) -> bool:
-    """Whether two networks have the same weights, to the bit."""
+    """Tell whether two networks have the same weights, to the bit."""
     pairs = zip(one.get_weights(), other.get_weights(), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
@@ -216,7 +216,7 @@ def test_too_little_memory_alone_is_said_with_what_to_change(error, raised, said
 
 @pytest.fixture
 def out_of_memory() -> Exception:
-    """What the backend raises where memory runs out."""
+    """The error of the backend where memory runs out."""
     if BACKEND == "tensorflow":  # tries for ten seconds before it raises
         import tensorflow as tf
 
@@ -275,16 +275,16 @@ def test_a_training_that_is_not_there_begins_and_says_so(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("arguments", "said"),
     [
         ({"from_logits": True}, "this one gives probabilities"),
         ({"pooling": "foo"}, "expected pooling"),
         ({"fn_weight": "abc"}, "change -loss_numbers"),
     ],
 )
-def test_numbers_that_a_loss_cannot_use_are_refused(numbers, said):
+def test_arguments_that_a_loss_cannot_use_are_refused(arguments, said):
     with pytest.raises(UsageError, match=said):
-        fitting.check(study(numbers=numbers))
+        fitting.check(study(arguments=arguments))
 
 
 BEFORE = [("a in training", "1"), ("b in training", "2"), ("c in validation", "3")]

@@ -61,12 +61,16 @@ def test_differences_name_what_changed_but_for_the_end():
         ("optimiser", "sgd"),
         ("precision", "float8"),
         ("momentum", 0.9),
-        ("loss", {"name": "dice", "numbers": {"smooth": float("nan")}}),
     ],
 )
 def test_entries_out_of_range_and_unknown_ones_are_refused(entry, value):
     with pytest.raises(UsageError, match=f"recipe: {entry}"):
-        study(**{entry: value} if entry != "loss" else {"numbers": value["numbers"]})
+        study(**{entry: value})
+
+
+def test_an_argument_of_the_loss_that_is_not_a_number_is_refused():
+    with pytest.raises(UsageError, match="recipe: loss"):
+        study("dice", arguments={"smooth": float("nan")})
 
 
 def test_an_unknown_loss_is_refused_with_those_there_are():
