@@ -1,4 +1,4 @@
-"""What the tests compute on one of Keras' backends, in a process of its own.
+"""Computations of the tests on one of Keras' backends, in a process of its own.
 
     KERAS_BACKEND=jax python tests/on_backend.py three_steps written.npz
 
@@ -127,10 +127,10 @@ def values_and_gradients(inputs: Arrays) -> Arrays:
     table = {}
     known = functions()
     for name, dtype, pooling in itertools.product(known, DTYPES, POOLINGS):
-        called, numbers = known[name]
+        called, arguments = known[name]
         function = getattr(losses, called)
         both = differentiated(
-            lambda g, p, f=function, n={**numbers, "pooling": pooling}: f(g, p, **n)
+            lambda g, p, f=function, n={**arguments, "pooling": pooling}: f(g, p, **n)
         )
         for case in cases:
             g = ops.convert_to_tensor(inputs[f"{case}/y_true"])

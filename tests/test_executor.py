@@ -120,7 +120,7 @@ def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    """Tell whether a process runs; one that has ended and waits to be reaped does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

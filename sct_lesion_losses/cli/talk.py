@@ -183,7 +183,7 @@ def command_line(image: Path | None = None) -> str:
 
 
 def _is_path(word: str) -> bool:
-    """Whether a word of a command line leads through folders; a sentence with a slash does not."""
+    """Tell whether a word of a command line leads through folders; not a sentence with a slash."""
     if PurePath(word).is_absolute() or word.startswith(("~/", "../", "./")):
         return True
     return "/" in word and " " not in word

@@ -33,7 +33,7 @@ def kept(members: Members) -> Members:
 
 @pytest.fixture
 def into(tmp_path: Path) -> Path:
-    """Where archives are unpacked."""
+    """Folder in which archives are unpacked."""
     folder = tmp_path / "into"
     folder.mkdir()
     return folder
