@@ -468,12 +468,25 @@ class Recipe(Record):
 
 
 class Epoch(Record):
-    """One line of the training history; a loss that was not measured is null."""
+    """One line of the training history.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    loss, val_loss : float or None
+        None where it was not measured.
+    rate : float or None
+        Learning rate of the epoch.
+    seconds : float
+        Its time; not in `bundle.json`.
+    """
 
     epoch: Size
     loss: Score = None
     val_loss: Score = None
     rate: Positive | None = None
+    seconds: Length = Field(0.0, exclude=True)
 
 
 class Metric(Record):

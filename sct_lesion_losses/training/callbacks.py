@@ -9,7 +9,7 @@ import math
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
-from sct_lesion_losses.bundle.schema import Recipe
+from sct_lesion_losses.bundle.schema import Epoch, Recipe
 from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.images.atomic import replacing, write_text
 
@@ -28,17 +28,6 @@ LOG = "training.csv"
 DRAWN_EVERY_S = 60.0  # drawing takes a fraction of a second, a small epoch hardly more
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EpochLine:
-    """One line of the training history: losses of an epoch (from 1), its rate and its seconds."""
-
-    epoch: int
-    loss: float
-    val_loss: float
-    rate: float
-    seconds: float
 
 
 @dataclass
@@ -51,7 +40,7 @@ class TrainingState:
     ----------
     settings : dict
         Recipe and data the training belongs to, as plain values.
-    history : tuple of EpochLine
+    history : tuple of Epoch
         Finished epochs.
     weights, best_weights, optimiser : list of array
         Network after the last epoch and after the best one, and the optimiser's variables, its rate
@@ -59,7 +48,7 @@ class TrainingState:
     """
 
     settings: dict[str, Any]
-    history: tuple[EpochLine, ...] = ()
+    history: tuple[Epoch, ...] = ()
     weights: list[NDArray[Any]] = field(default_factory=list)
     best_weights: list[NDArray[Any]] = field(default_factory=list)
     optimiser: list[NDArray[Any]] = field(default_factory=list)
@@ -72,7 +61,8 @@ class TrainingState:
     @property
     def best_epoch(self) -> int:
         """The first epoch, from 1, with the least validation loss; 0 before the first."""
-        return min(self.history, key=lambda line: line.val_loss).epoch if self.history else 0
+        losses = [line.val_loss for line in self.history]
+        return int(np.argmin(np.array(losses, dtype=np.float64))) + 1 if losses else 0
 
     @property
     def idle(self) -> int:
@@ -117,7 +107,7 @@ _ARRAYS = ("weights", "best_weights", "optimiser")
 
 def save(state: TrainingState, path: Path) -> None:
     """Write the state so that a reader sees the old one or the new one, nothing between."""
-    history = [asdict(line) for line in state.history]
+    history = [dict(line) for line in state.history]
     arrays = {
         f"{group}/{number:04d}": array
         for group in _ARRAYS
@@ -143,7 +133,7 @@ def load(path: Path) -> TrainingState:
                 [stored[key] for key in sorted(stored) if key.startswith(f"{group}/")]
                 for group in _ARRAYS
             ]
-        history = tuple(EpochLine(**line) for line in plain["history"])
+        history = tuple(Epoch(**line) for line in plain["history"])
         return TrainingState(plain["settings"], history, *arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise TrainingError(
@@ -216,7 +206,8 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         if not math.isfinite(logs["val_loss"]):
             raise self._broken(f"the validation loss is {logs['val_loss']} after epoch {epoch + 1}")
         rate = float(self.model.optimizer.learning_rate)
-        line = EpochLine(epoch + 1, float(logs["loss"]), float(logs["val_loss"]), rate, seconds)
+        losses = {name: float(logs[name]) for name in ("loss", "val_loss")}
+        line = Epoch(epoch=epoch + 1, **losses, rate=rate, seconds=seconds)
         state.history += (line,)
         if recipe.patience is not None and state.waited >= recipe.patience:
             self.model.optimizer.learning_rate = rate * recipe.rate_factor
@@ -242,7 +233,8 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def _write_log(self) -> None:
-        text = pd.DataFrame(self._state.history).to_csv(index=False, lineterminator="\n")
+        table = pd.DataFrame(map(dict, self._state.history))
+        text = table.to_csv(index=False, lineterminator="\n")
         write_text(self._folder / LOG, text)
 
     def _broken(self, what: str) -> TrainingError:
@@ -253,7 +245,7 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         return TrainingError(f"{what}; {left}; start anew by -force 1 with a lower -rate{wider}")
 
 
-def seconds_left(history: Sequence[EpochLine], epochs: int) -> float:
+def seconds_left(history: Sequence[Epoch], epochs: int) -> float:
     """Time that the remaining epochs will take, at the median pace of the last five."""
     return float(np.median([line.seconds for line in history[-5:]])) * (epochs - len(history))
 
@@ -302,7 +294,7 @@ class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
         Draws the lines of a history; an `OutputError` of it is warned of and ends no training.
     """
 
-    def __init__(self, state: TrainingState, draw: Callable[[Sequence[EpochLine]], None]) -> None:
+    def __init__(self, state: TrainingState, draw: Callable[[Sequence[Epoch]], None]) -> None:
         super().__init__()
         self._state = state
         self._draw = draw

@@ -265,10 +265,7 @@ def _trained(
         "preparation": preparation,
         "network": recipe.network.model_copy(update={"parameters": model.count_params()}),
         "recipe": recipe.model_copy(update=ran),
-        "history": tuple(
-            schema.Epoch(epoch=e.epoch, loss=e.loss, val_loss=e.val_loss, rate=e.rate)
-            for e in state.history
-        ),
+        "history": state.history,
         "split_hash": splits.split_hash([one.scan for one in every], hashes),
         "seeds": seeds,
         "provenance": draft.provenance.model_copy(

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sct_lesion_losses.bundle.schema import Epoch
 from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.training import callbacks
 from sct_lesion_losses.training.callbacks import (
-    EpochLine,
     EventFiles,
     LearningCurves,
     TrainingState,
@@ -19,7 +19,7 @@ from sct_lesion_losses.training.recipe import study
 def after(*losses: float, rates: tuple[float, ...] = ()) -> TrainingState:
     rates = rates or (1e-4,) * len(losses)
     lines = [
-        EpochLine(epoch, loss, loss, rate, 10.0 * epoch)
+        Epoch(epoch=epoch, loss=loss, val_loss=loss, rate=rate, seconds=10.0 * epoch)
         for epoch, (loss, rate) in enumerate(zip(losses, rates, strict=True), start=1)
     ]
     return TrainingState({"recipe": {}}, tuple(lines))
@@ -87,7 +87,7 @@ def test_curves_are_drawn_once_a_minute_and_at_the_end(monkeypatch, caplog):
     for epoch, seconds in enumerate((0.0, 59.0, 61.0)):
         now[0] = seconds
         curves.on_epoch_end(epoch)
-        state.history += (EpochLine(epoch + 2, 0.4, 0.4, 1e-4, 10.0),)
+        state.history += (Epoch(epoch=epoch + 2),)
     curves.on_train_end()
     assert drawn == [1, 3, 4]
 
@@ -103,7 +103,7 @@ def test_a_picture_that_cannot_be_written_ends_no_training(caplog):
 def test_event_files_hold_both_losses_and_the_rate_of_every_epoch(tmp_path):
     files = EventFiles(state := after(0.5), tmp_path)
     files.on_epoch_end(0)
-    state.history += (EpochLine(2, 0.4, 0.4, 1e-4, 10.0),)
+    state.history += (Epoch(epoch=2, loss=0.4, val_loss=0.4, rate=1e-4),)
     files.on_epoch_end(1)
     files.on_train_end()
     (written,) = tmp_path.iterdir()
