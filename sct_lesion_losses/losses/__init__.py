@@ -20,13 +20,13 @@ from sct_lesion_losses.errors import UsageError
 LOSSES = {
     "bce": ("cross_entropy", "BinaryCrossentropy"),
     "dice": ("overlap", "Dice"),
-    "combo": ("compound", "Combo"),
+    "combo": ("cross_entropy", "Combo"),
     "log_cosh_dice": ("overlap", "LogCoshDice"),
     "generalized_dice": ("overlap", "GeneralizedDice"),
     "tversky": ("overlap", "Tversky"),
     "focal_tversky": ("overlap", "FocalTversky"),
-    "dice_bce": ("compound", "DiceBce"),
-    "hytver": ("compound", "Hytver"),
+    "dice_bce": ("cross_entropy", "DiceBce"),
+    "hytver": ("cross_entropy", "Hytver"),
     "asymmetric_focal_tversky": ("overlap", "AsymmetricFocalTversky"),
     "blob": ("instance", "Blob"),
 }
