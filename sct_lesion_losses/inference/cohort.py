@@ -356,6 +356,18 @@ def gather(
     return found
 
 
+def with_cord(
+    gathered: Mapping[CohortScan, Mapping[Model, ModelCounts]],
+) -> dict[CohortScan, dict[Model, ScanCounts]]:
+    """Choose the scans that show a cord; return what the models counted on them."""
+    found = {}
+    for scan, of_scan in gathered.items():
+        counts = {model: one.counts for model, one in of_scan.items() if one.counts is not None}
+        if len(counts) == len(of_scan):
+            found[scan] = counts
+    return found
+
+
 def kept(task: ScanTask) -> dict[Model, ModelCounts]:
     """Return the counts of the models that are there already; what is damaged is not."""
     stored = _stored(task)

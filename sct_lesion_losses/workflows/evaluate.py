@@ -25,7 +25,6 @@ from sct_lesion_losses.inference.cohort import (
     IN_COHORT,
     SCANS,
     Model,
-    ModelCounts,
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
@@ -221,7 +220,7 @@ def run(
         jobs=settings.jobs,
         report=report,
     )
-    counts = _known(results)
+    counts = cohort.with_cord(results)
     if sct is not None:
         choice = _choice([scan for scan in tuning if scan in counts], sct.model, counts)
         models = [replace(one, choice=choice) if one is sct else one for one in models]
@@ -309,16 +308,6 @@ def _require_outputs(data: Path, folder: Path) -> None:
             raise UsageError(f"{data} would be overwritten; choose another -ofolder")
     for place in (folder, folder / SCANS, folder / TABLES, folder / FIGURES):
         atomic.require_writable(place)
-
-
-def _known(results: Mapping[CohortScan, Mapping[Model, ModelCounts]]) -> Counts:
-    """Return the counts of the scans that show a cord."""
-    found = {}
-    for scan, of_scan in results.items():
-        known = {model: one.counts for model, one in of_scan.items() if one.counts is not None}
-        if len(known) == len(of_scan):
-            found[scan] = known
-    return found
 
 
 def _choice(tuning: Sequence[CohortScan], model: Model, counts: Counts) -> Choice | None:

@@ -37,6 +37,7 @@ from sct_lesion_losses.inference.cohort import (
     locate,
     names_of,
     refuse_seen,
+    with_cord,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card
@@ -298,14 +299,11 @@ def _counts(
             jobs=settings.jobs,
             report=report,
         )
-    found = {}
-    for scan, by_model in gathered.items():
-        result = by_model[model]
-        if result.counts is None:
-            logger.warning("left out: %s", result.refused)
-        else:
-            found[scan] = result.counts
-    return found
+    found = with_cord(gathered)
+    for scan in gathered:
+        if scan not in found:
+            logger.warning("left out: %s", gathered[scan][model].refused)
+    return {scan: counts[model] for scan, counts in found.items()}
 
 
 def _chosen(
