@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.metrics import scores, statistics
@@ -33,7 +32,7 @@ from sct_lesion_losses.metrics.scores import (
 )
 from sct_lesion_losses.metrics.statistics import Interval, Spread
 from sct_lesion_losses.report.columns import UNKNOWN, rule
-from sct_lesion_losses.thresholds.choice import best_of
+from sct_lesion_losses.thresholds.choice import best_of, plateau
 
 try:
     import pandas as pd
@@ -514,9 +513,8 @@ class Sweep:
     @property
     def plateau(self) -> tuple[float, float]:
         """First and last threshold around the best whose median is at most 0.1 below it."""
-        runs, _ = ndimage.label(self.medians >= self.medians[self.best] - NEAR - 1e-12)
-        around = self.thresholds[runs == runs[self.best]]
-        return float(around[0]), float(around[-1])
+        medians, best = self.medians, self.best
+        return plateau(medians, self.thresholds, best, medians[best] - NEAR)
 
 
 def sweeps(rows: Iterable[ScanScore]) -> list[Sweep]:

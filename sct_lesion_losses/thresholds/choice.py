@@ -86,9 +86,8 @@ class Optimum:
     @property
     def plateau(self) -> tuple[float, float]:
         """Ends of the unbroken range around the threshold that is within 2 % of the best."""
-        runs, _ = ndimage.label(self.curve >= (1 - PLATEAU) * self.curve[self._at] - TIE)
-        range_ = self.thresholds[runs == runs[self._at]]
-        return float(range_[0]), float(range_[-1])
+        least = (1 - PLATEAU) * self.curve[self._at]
+        return plateau(self.curve, self.thresholds, self._at, least)
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -222,6 +221,13 @@ def best_of(curve: FloatArray, grid: FloatArray) -> int:
     tied = np.flatnonzero(curve >= np.nanmax(curve) - TIE)
     distance = np.round(np.abs(grid[tied] - 0.5), 12)  # 0.3 and 0.7 are equally far
     return int(tied[np.lexsort((-grid[tied], distance))[0]])
+
+
+def plateau(curve: FloatArray, grid: FloatArray, at: int, least: float) -> tuple[float, float]:
+    """Return the ends of the unbroken range around a threshold in which a curve is not less."""
+    runs, _ = ndimage.label(curve >= least - TIE)
+    range_ = grid[runs == runs[at]]
+    return float(range_[0]), float(range_[-1])
 
 
 def interval(
