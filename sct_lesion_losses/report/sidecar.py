@@ -13,9 +13,11 @@ import numpy.typing as npt
 from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.report import counted
 
-if TYPE_CHECKING:
-    from sct_lesion_losses.bundle.store import Bundle  # not loaded to threshold a stored p-map
+if TYPE_CHECKING:  # not loaded to threshold a stored p-map
+    from sct_lesion_losses.bundle.store import Bundle
+    from sct_lesion_losses.thresholds.lesion_filter import Filter
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Found:
         """Number and volume of the lesions."""
         if not self.lesions:
             return "no lesion"
-        return f"{self.lesions} lesion{'s' if self.lesions > 1 else ''}, {self.load_mm3:.0f} mm³"
+        return f"{counted(self.lesions, 'lesion')}, {self.load_mm3:.0f} mm³"
 
     @property
     def entries(self) -> dict[str, Any]:
@@ -79,18 +81,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Filtered:
-    """The filter of predicted lesions, and how many it removed; see `thresholds.lesion_filter`.
+    """The filter of predicted lesions, and how many it removed.
 
     Attributes
     ----------
-    peak, volume_mm3 : float
-        Least highest probability and least volume.
+    rule : Filter
     removed : int
-        Lesions of the mask that did not have them.
+        Lesions of the mask that it did not keep.
     """
 
-    peak: float
-    volume_mm3: float
+    rule: Filter
     removed: int
 
 
@@ -169,8 +169,8 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
         "TunedThreshold": result.tuned_threshold,
         "LesionFilter": kept
         and {
-            "LeastPeak": kept.peak,
-            "LeastVolumeMm3": kept.volume_mm3,
+            "LeastPeak": kept.rule.peak,
+            "LeastVolumeMm3": kept.rule.volume_mm3,
             "LesionsRemoved": kept.removed,
         },
         "Centerline": line.method,

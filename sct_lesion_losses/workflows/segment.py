@@ -319,10 +319,10 @@ def _filtered(
         "of %d predicted lesions %d are kept: highest probability at least %g, at least %g mm³",
         before,
         after,
-        point.peak,
-        point.volume_mm3,
+        rule.peak,
+        rule.volume_mm3,
     )
-    return kept, Filtered(point.peak, point.volume_mm3, before - after)
+    return kept, Filtered(rule, before - after)
 
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
