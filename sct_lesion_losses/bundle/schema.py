@@ -371,7 +371,7 @@ Preparation = Annotated[StudyPreparation | SctPreparation, Field(discriminator="
 
 
 class Architecture(Record):
-    """The network's numbers.
+    """Kind and size of a network.
 
     `filters` holds the number of channels per level, top first; it is empty where it is not known.
     """
