@@ -12,7 +12,8 @@ from on_backend import BACKENDS, DTYPES, OVERLAP, POOLINGS, functions, run
 from sct_lesion_losses import losses
 
 FUNCTIONS = functions()
-IN_ORACLE = [name for name in FUNCTIONS if name not in ("dice_bce", "blob")]
+WITHOUT_ORACLE = ("dice_bce", "blob")
+IN_ORACLE = [name for name in FUNCTIONS if name not in WITHOUT_ORACLE]
 CASES = [
     "all_background_ones",
     "all_background_soft",
@@ -43,6 +44,12 @@ ROUNDING = {"float32": 1e-5, "float16": 2**-9, "bfloat16": 2**-7}
 def table_on(testing_data):
     inputs = testing_data / "oracles" / "losses.npz"
     return functools.cache(lambda backend: run(backend, "loss_table", inputs))
+
+
+def test_every_loss_has_an_oracle_or_is_named_as_without(testing_data):
+    with np.load(testing_data / "oracles" / "losses.npz") as stored:
+        known = {key.split("/")[1] for key in stored if key.startswith("grad/")}
+    assert known | set(WITHOUT_ORACLE) >= set(losses.LOSSES)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

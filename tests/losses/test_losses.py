@@ -91,6 +91,8 @@ def test_worked_examples():
         "dice_bce": dice + entropy,
         "hytver": 0.5 * entropy / 2 + 0.5 * tversky,
     }
+    elsewhere = {"asymmetric_focal_tversky", "blob"}  # in the oracle, and in test_blob
+    assert set(expected) | elsewhere == set(losses.LOSSES), "work out an example of each loss"
     for name, value in expected.items():
         assert np.asarray(function(name)(g, p)) == pytest.approx([value], rel=1e-5), name
 

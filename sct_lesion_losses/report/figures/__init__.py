@@ -1,7 +1,7 @@
-"""The figures of an evaluation and of a study, in the order of the report.
+"""Figures of an evaluation and of a study.
 
-A new one is a function in a module here, and its entry in `FIGURES`: it is then written, and shown
-with its caption in the report of a study.
+A new one is a function in a module here, and its entry in `FIGURES`: it is then shown with its
+caption in the report of a study, and written with every evaluation if its rows are all it needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ReportFigure:
     Attributes
     ----------
     section : str
-        Identifier of the part of the report that shows it.
+        Anchor of the part of the report that shows it, of `report.page.SECTIONS`.
     drawn_by : str
         ``module.function`` in this folder. It returns a figure of matplotlib, and raises a
         DataError where what it is given does not allow one.

@@ -14,11 +14,11 @@ from score_rows import THRESHOLDS, bearing, f1, lesion_free, medians, sweep_rows
 from sct_lesion_losses.bundle.schema import LesionPoint
 from sct_lesion_losses.errors import DataError, OutputError
 from sct_lesion_losses.metrics.patientwise import proportion
-from sct_lesion_losses.report import figures
+from sct_lesion_losses.report import figures, page
 from sct_lesion_losses.report.figures import evaluation, style
 from sct_lesion_losses.report.tables import PUBLISHED
 
-NAMES = ("figure2", "stability", "patients")
+NAMES = tuple(name for name, figure in figures.FIGURES.items() if figure.of_rows)
 
 
 def labelled(axes, label):
@@ -29,6 +29,11 @@ def labelled(axes, label):
 
 def files_of(*names: str) -> set[str]:
     return {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
+
+
+def test_every_figure_has_its_place_in_the_report() -> None:
+    anchors = {anchor for anchor, _, _ in page.SECTIONS}
+    assert {figure.section for figure in figures.FIGURES.values()} <= anchors
 
 
 def test_every_figure_is_written_as_png_and_svg_the_same_whatever_the_settings(
@@ -155,7 +160,8 @@ def test_a_figure_that_the_rows_do_not_allow_is_left_out_and_an_old_one_removed(
     for name in files_of(*NAMES):
         (tmp_path / name).touch()
     figures.write(sweep_rows(free=0), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == files_of("figure2", "stability")
+    left = [name for name in NAMES if name != "patients"]
+    assert {path.name for path in tmp_path.iterdir()} == files_of(*left)
     with pytest.raises(DataError, match="scans with lesions and scans without"):
         evaluation.patients(sweep_rows(free=0))
     rows = [lesion_free("f", "a", threshold, threshold == 0.35) for threshold in THRESHOLDS]
