@@ -177,6 +177,17 @@ def test_keras_and_its_export_give_what_the_file_gives(filters):
     assert warm_start.read(network) == (architecture, weights)
 
 
+def test_a_file_is_compared_without_the_device_that_keras_computes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compute(*_: object, **__: object) -> None:
+        raise AssertionError("Keras computes, on a GPU with kernels rounded to 10 bits")
+
+    monkeypatch.setattr(unet.keras.Model, "__call__", compute)
+    monkeypatch.setattr(unet.keras.Model, "predict", compute)
+    assert warm_start.read(NETWORK)[0] == recipes.network((2, 4), DOUBLING)
+
+
 def first(model: onnx.ModelProto, operator: str) -> onnx.NodeProto:
     return next(node for node in model.graph.node if node.op_type == operator)
 
