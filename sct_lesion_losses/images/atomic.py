@@ -154,12 +154,17 @@ def locked(lock: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
     Raises
     ------
     OutputError
-        Another process holds the lock.
+        Another process holds the lock, or there can be none.
     """
     try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock).acquire(seconds)
     except Timeout as error:
         raise OutputError(busy) from error
+    except OSError as error:
+        raise OutputError(
+            f"{lock.parent}: cannot write here ({error.strerror}); choose another folder"
+        ) from error
     with held:
         yield
 

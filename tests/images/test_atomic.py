@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.images import atomic
@@ -117,3 +118,21 @@ def test_a_file_that_cannot_be_renamed_says_what_is_new(
         for name in "abc":
             atomic.write_text(tmp_path / name, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_folder_of_a_lock_is_made_or_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(file: Path) -> FileLock:
+        assert file.parent.is_dir()  # filelock 3.12.0 makes none
+        return FileLock(file)
+
+    monkeypatch.setattr(atomic, "FileLock", lock)
+    with atomic.locked(tmp_path / "new" / "folder" / atomic.LOCK, "busy"):
+        pass
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="file: cannot write here"),
+        atomic.locked(tmp_path / "file" / atomic.LOCK, "busy"),
+    ):
+        pass
