@@ -23,6 +23,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import from_json
 
 from sct_lesion_losses.errors import BundleError
 from sct_lesion_losses.metrics import UNTUNED
@@ -590,16 +591,26 @@ def parse(text: bytes, where: str = "bundle.json") -> BundleInfo:
     try:
         info = BundleInfo.model_validate_json(text, strict=True)
     except ValidationError as error:
-        versions = [item["input"] for item in error.errors() if item["loc"] == ("schema_version",)]
-        raise BundleError(
-            f"{where}: schema version is {versions[0]!r}, expected {SCHEMA_VERSION};"
-            " update sct_lesion_losses, or get the bundle made for this version"
-            if versions
-            else f"{where}: {problems(error)}; get the bundle again or retrain it"
-        ) from error
+        raise BundleError(f"{where}: {_refusal(text, error)}") from error
     if "schema_version" not in info.model_fields_set:
         raise BundleError(f"{where}: no schema version; get the bundle again or retrain it")
     return info
+
+
+def _refusal(text: bytes, error: ValidationError) -> str:
+    """Say why the bytes of `bundle.json` are refused: as JSON, by their version, or by a field."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON ({first['ctx']['error']}); get the bundle again or retrain it"
+    content = from_json(text)
+    if isinstance(content, dict) and "schema_version" not in content:
+        return "no schema version; get the bundle again or retrain it"
+    if any(item["loc"] == ("schema_version",) for item in error.errors()):
+        return (
+            f"schema version is {content['schema_version']!r}, expected {SCHEMA_VERSION};"
+            " update sct_lesion_losses, or get the bundle made for this version"
+        )
+    return f"{problems(error)}; get the bundle again or retrain it"
 
 
 def problems(error: ValidationError) -> str:
@@ -609,7 +620,7 @@ def problems(error: ValidationError) -> str:
 
 def _problem(item: dict[str, Any]) -> str:
     """One pydantic error as `operating_point.threshold is 1.5: should be <= 1`."""
-    place = ".".join(str(part) for part in item["loc"])
+    place = ".".join(str(part) for part in item["loc"]) or "the whole"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     shown = repr(item.get("input"))
     return f"{place} is {shown}: {message}" if len(shown) <= 60 else f"{place}: {message}"

@@ -127,9 +127,19 @@ def test_another_schema_version_and_an_unknown_field_are_said(
         schema.parse(text)
 
 
-@pytest.mark.parametrize("text", [b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000])
-def test_what_is_not_a_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(BundleError, match=r"bundle\.json"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *(
+            (text, r"not JSON \(\w")
+            for text in (b"", b"{", b"not json", b"\xff\xfe", b"[" * 100_000)
+        ),
+        (b"[1]", r"the whole is \[1\]: should be an object"),
+        (b"{}", "no schema version"),
+    ],
+)
+def test_what_is_not_a_json_object_is_refused(text: bytes, said: str) -> None:
+    with pytest.raises(BundleError, match=rf"^bundle\.json: {said}"):
         schema.parse(text)
 
 
