@@ -24,6 +24,7 @@ VARIABLE = "SCT_LESION_BUNDLES"
 SCT_NAME = "sct"
 LOCK = ".sct_lesion_bundles.lock"
 LOCK_SECONDS = 60.0
+_PREVIOUS = ".previous"
 _PAUSES_SECONDS = (0.02,) * 4
 
 _LOG = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _settle(folder: Path, new: Path) -> None:
 
 def set_aside(folder: Path) -> Path:
     """Name under which the former bundle lies while `folder` is being replaced."""
-    return folder.with_name(f".{folder.name}.previous")
+    return folder.with_name(f".{folder.name}{_PREVIOUS}")
 
 
 def is_shipped(folder: Path) -> bool:
@@ -248,10 +249,27 @@ def load(name_or_path: str | Path) -> Bundle:
         There is none, or it is damaged or refused (see `check.check`).
     """
     for pause in _PAUSES_SECONDS:
-        with contextlib.suppress(BundleError):
+        before = _present(name_or_path)
+        try:
             return _read(find(name_or_path))
+        except BundleError:
+            after = _present(name_or_path)
+            if after == before and not any(folder.name.endswith(_PREVIOUS) for folder in after):
+                raise
         time.sleep(pause)
     return _read(find(name_or_path))
+
+
+def _present(name_or_path: str | Path) -> dict[Path, tuple[int, int]]:
+    """Folders that a name may mean, also those set aside; a new one differs in node or time."""
+    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111 - does not fail without a home
+    found = {}
+    for place in (path, *(root / path for root in search_folders())):
+        with contextlib.suppress(OSError, ValueError):  # too long, or no name of a folder
+            for folder in (set_aside(place), place):
+                if folder.is_dir():
+                    found[folder] = (folder.stat().st_ino, folder.stat().st_mtime_ns)
+    return found
 
 
 def save(

@@ -26,9 +26,8 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, make_files: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A good bundle, to be damaged; nobody is replacing it."""
-    monkeypatch.setattr(store, "_PAUSES_SECONDS", ())
+def folder(tmp_path: Path, make_files: Make) -> Path:
+    """A good bundle, to be damaged."""
     made = tmp_path / "tiny"
     made.mkdir()
     put(made, make_files())
@@ -337,6 +336,28 @@ def test_weights_to_train_on_that_are_not_finite_are_refused(
 def test_a_header_of_weights_that_is_none_is_refused(header: bytes) -> None:
     with pytest.raises(BundleError, match=r"weights\.safetensors"):
         check_weights(struct.pack("<Q", len(header)) + header)
+
+
+@pytest.mark.parametrize(
+    ("tables", "stored"),
+    [
+        ({"a": (0, 8)}, 4),
+        ({"a": (0, 8)}, 12),
+        ({"a": (0, 8), "b": (4, 12)}, 12),
+        ({"a": (0, 8), "b": (12, 20)}, 20),
+    ],
+    ids=["too few", "too many", "overlapping", "apart"],
+)
+def test_weights_whose_bytes_are_not_those_of_their_table_are_refused(
+    tables: dict[str, tuple[int, int]], stored: int
+) -> None:
+    entries = {
+        name: {"dtype": "F32", "shape": (2,), "data_offsets": place}
+        for name, place in tables.items()
+    }
+    header = json.dumps(entries).encode()
+    with pytest.raises(BundleError, match=r"weights\.safetensors: not a safetensors file"):
+        check_weights(struct.pack("<Q", len(header)) + header + bytes(stored))
 
 
 @pytest.mark.parametrize(

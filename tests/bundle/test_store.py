@@ -258,6 +258,28 @@ def test_the_variable_holds_several_folders_and_what_is_no_bundle_is_left_out(
     assert store.available() == {"a": tmp_path / "x" / "a", "b": tmp_path / "y" / "b"}
 
 
+def test_a_bundle_is_read_again_only_where_it_was_replaced_meanwhile(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reads = check.read_files, []
+
+    def replaced(folder: Path) -> check.Files:
+        files = read(folder)
+        reads.append(folder)
+        if len(reads) > 1:
+            return files
+        put(folder, threshold=0.3, overwrite=True)
+        return {**files, check.CARD: b"that of the new one"}
+
+    put(tmp_path / "tiny")
+    monkeypatch.setattr(check, "read_files", replaced)
+    assert store.load(tmp_path / "tiny").threshold == 0.3
+    (tmp_path / "tiny" / check.CARD).write_text("damaged")
+    with pytest.raises(BundleError, match="hash"):
+        store.load(tmp_path / "tiny")
+    assert len(reads) == 3
+
+
 def test_an_unknown_name_lists_those_found_and_the_closest(shelves: Shelves, put: Put) -> None:
     put(shelves["package"] / "tversky")
     put(shelves["given"] / "dice")
