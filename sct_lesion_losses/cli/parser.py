@@ -22,6 +22,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,18 +50,20 @@ class Terminated(BaseException):
 
 @contextmanager
 def sigterm() -> Iterator[None]:
-    """Raise :class:`Terminated` on SIGTERM for the length of the block."""
+    """Raise :class:`Terminated` on SIGTERM for the length of the block, in the main thread."""
 
     def stop(_signal: int, _frame: object) -> None:
         Terminated.arrived = True
         raise Terminated
 
     Terminated.arrived = False
-    before = signal.signal(signal.SIGTERM, stop)
+    heard = threading.current_thread() is threading.main_thread()  # no other takes a handler
+    before = signal.signal(signal.SIGTERM, stop) if heard else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if heard:
+            signal.signal(signal.SIGTERM, before)
 
 
 def stop_if_terminated() -> None:
@@ -104,10 +107,9 @@ class _Switch(click.Choice):  # type: ignore[type-arg]  # generic since click 8.
 
 
 choice, int_range, float_range = click.Choice, _Int, _Float
-_PATH = _Path(path_type=Path, readable=False)  # what cannot be read is an error of that scan alone
 _KINDS: dict[str, click.ParamType[Any]] = {
-    "<file>": _PATH,
-    "<folder>": _PATH,
+    # What cannot be read is an error of that scan alone.
+    **dict.fromkeys(("<file>", "<folder>"), _Path(path_type=Path, readable=False)),
     "<str>": click.STRING,
     "<int>": _Int(1),
     "<float>": _Float(),
@@ -203,6 +205,7 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
     while rest:
         arg = rest.popleft()
         start, equals, value = arg.partition("=")
+        dashed = len(arg) > 1 and arg.startswith("-") and not _NUMBER.fullmatch(arg)
         if arg in HELP:
             return ["--help"]
         if start in options:
@@ -212,9 +215,9 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
             if not value:
                 raise click.UsageError(f"{name} needs a value")
             out += [name, value]
-        elif options.get(name) and not _looks_like_option(arg):
+        elif options.get(name) and not dashed:
             out += [name, arg]
-        elif _looks_like_option(arg):
+        elif dashed:
             near = difflib.get_close_matches(start, (*options, *HELP), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}? " if near else ""
             raise click.UsageError(f"no such option: {start}; {hint}-h lists the options")
@@ -224,10 +227,6 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
             of = f"{name} takes one value" if name else "it belongs to no option"
             raise click.UsageError(f"unexpected {arg!r}: {of}")
     return out
-
-
-def _looks_like_option(arg: str) -> bool:
-    return len(arg) > 1 and arg.startswith("-") and _NUMBER.fullmatch(arg) is None
 
 
 _VERBOSITY = option(

@@ -143,8 +143,13 @@ def essence(error: Exception) -> str:
 
 def _in_onnxruntime(network: bytes) -> Network:
     """Make a network ready to run by ONNX Runtime, in float32."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            f"ONNX Runtime cannot be imported ({essence(error)}); "
+            "install it with: pip install onnxruntime"
+        ) from error
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(LOG_ERRORS_ONLY)
     options = onnxruntime.SessionOptions()

@@ -133,7 +133,7 @@ def cohort_table(parts: Sequence[PartLoad]) -> Table:
         "With lesions": lambda part: str(len(part.bearing)),
         "Without": lambda part: str(part.lesion_free),
         "Scans, published": lambda part: (
-            f"{SHARES[part.name]}" + " with, 46 without" * (part.name == "unseen")
+            f"{SHARES[part.name]}{' with, 46 without' if part.name == 'unseen' else ''}"
         ),
     }
     return Table(

@@ -28,7 +28,7 @@ from sct_lesion_losses.inference.cohort import (
     refuse_seen,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import UNTUNED
+from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import columns, figures, tables
 from sct_lesion_losses.report.tables import PUBLISHED, Table
@@ -64,6 +64,9 @@ class EvaluateSettings:
     preset: str = "paper"
     jobs: int = 1
     command: str = ""
+
+    def __post_init__(self) -> None:
+        lesionwise.find(self.preset)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sct_lesion_losses.cohorts.splits import PartLoad
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
+from sct_lesion_losses.report import counted
 from sct_lesion_losses.report.figures import split as split_figure
 from sct_lesion_losses.report.figures import style
 
@@ -138,13 +139,16 @@ def _require_outputs(data: Path, table: Path, figures: Sequence[Path], force: bo
 
 
 def described(part: PartLoad) -> str:
-    """Say what a part holds, and the median load of its scans with lesions."""
+    """Say what a part holds: scans, subjects, sites where known, the load of those with lesions."""
+    if not part.loads:
+        return f"{part.name}: no scan"
+    sites = f" from {counted(part.sites, 'site')}" if part.sites else ""
     text = (
-        f"{part.name}: scans {len(part.loads)}, subjects {part.subjects}, sites {part.sites}, "
-        f"lesion-free {part.lesion_free}"
+        f"{part.name}: {counted(len(part.loads), 'scan')} of {counted(part.subjects, 'subject')}"
+        f"{sites}, {part.lesion_free} without lesions"
     )
     if not part.bearing:
         return text
     lesions = median(load.lesions for load in part.bearing)
     volume = median(load.volume_mm3 for load in part.bearing)
-    return f"{text}; medians of the others: lesions {lesions:g}, volume {volume:.0f} mm³"
+    return f"{text}; in the others a median of {counted(lesions, 'lesion')} and {volume:.0f} mm³"

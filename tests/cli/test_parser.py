@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def test_the_callback_receives_converted_values() -> None:
     }
     assert example(seen.update)(["-i", "a"]) == 0
     assert (seen["threshold"], seen["folder"], seen["c"], seen["r"]) == (0.5, None, None, True)
+
+
+def test_a_command_runs_in_another_thread_as_well() -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(example(lambda _: 3), ["-i", "a"]).result() == 3
 
 
 @pytest.mark.parametrize(

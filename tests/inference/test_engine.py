@@ -139,6 +139,14 @@ def test_bfloat16_without_openvino_says_how_to_get_it() -> None:
         engine.load(network(), "onnxruntime", "bfloat16")
 
 
+def test_onnxruntime_that_cannot_be_imported_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match=r"ONNX Runtime cannot be imported .*pip install onnx"):
+        engine.load(network(), "onnxruntime")
+
+
 def test_where_openvino_is_missing_auto_uses_onnxruntime_and_openvino_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

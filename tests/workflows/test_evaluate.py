@@ -387,3 +387,8 @@ def test_cohorts_that_cannot_be_evaluated_are_refused(small, fresh, split_table,
     cohorts.write(seen, tmp_path / "seen.tsv")
     with pytest.raises(DataError, match=r"part unseen; .* scans are then evaluated"):
         evaluate.run([small], tmp_path / "seen.tsv", tmp_path / "out")
+
+
+def test_a_preset_that_there_is_not_is_refused_before_any_work():
+    with pytest.raises(UsageError, match="no lesion-wise preset is named 'study'"):
+        EvaluateSettings(preset="study")

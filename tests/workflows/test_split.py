@@ -88,18 +88,19 @@ def test_another_cohort_is_tuned_on_and_leaves_the_split_as_it_is(cohort, table,
 def test_what_each_part_holds_is_told(cohort, table, caplog):
     with caplog.at_level(logging.INFO):
         split.split(cohort, table)
-    one = "scans 1, subjects 1, sites 1, lesion-free 0"
-    load = "medians of the others: lesions 1, volume 128 mm³"
+    one = "1 scan of 1 subject from 1 site, 0 without lesions"
+    load = "in the others a median of 1 lesion and 128 mm³"
     assert caplog.messages[1:] == [
         f"validation: {one}; {load}",
         f"thr-optimization: {one}; {load}",
-        f"unseen: scans 3, subjects 3, sites 2, lesion-free 2; {load}",
+        f"unseen: 3 scans of 3 subjects from 2 sites, 2 without lesions; {load}",
     ]
 
 
 def test_a_part_without_lesions_has_no_median():
     part = PartLoad("unseen", subjects=1, sites=0, loads=(LesionLoad(0, 0.0),) * 2)
-    assert split.described(part) == "unseen: scans 2, subjects 1, sites 0, lesion-free 2"
+    assert split.described(part) == "unseen: 2 scans of 1 subject, 2 without lesions"
+    assert split.described(replace(part, loads=())) == "unseen: no scan"
 
 
 def test_one_subject_is_for_training_and_the_empty_parts_are_named(table, tmp_path, caplog):
