@@ -18,6 +18,7 @@ Box = tuple[slice, slice, slice]
 # y posterior to anterior, z inferior to superior. World axes are nibabel's: left-to-right
 # (x grows to the right), posterior-to-anterior, inferior-to-superior.
 _STARTS = (("L", "R"), ("P", "A"), ("I", "S"))
+SINGULAR = 1e-3  # volume that the unit vectors along the voxel axes span; 1 at right angles
 _ALIGNED_VOX = 1e-3  # largest drift, in source voxels, over the whole target grid
 _RPI_SIGNS = (-1, 1, 1)  # sign of each world axis along x, y, z of an RPI array
 
@@ -79,9 +80,9 @@ class Grid:
             raise GeometryError(f"grid shape is {self.shape}, expected three positive numbers")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError("grid affine must be a finite 4 x 4 matrix; check the header")
-        # Relative to the voxel size: tiny voxels are no reason to call an affine singular.
+        # Of the unit axes: tiny voxels are no reason to call an affine singular.
         scale = np.linalg.norm(affine[:3, :3], axis=0)
-        if scale.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-6:
+        if scale.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / scale)) < SINGULAR:
             raise GeometryError("grid affine is singular: two voxel axes coincide; fix the header")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -144,13 +145,17 @@ class Grid:
         solved: npt.NDArray[np.float64] = points @ np.linalg.inv(self.affine[:3, :3]).T
         return solved
 
+    @property
+    def corners(self) -> npt.NDArray[np.float64]:
+        """World coordinates of the centres of the corner voxels, (8, 3) mm."""
+        ends = np.meshgrid(*[(0, n - 1) for n in self.shape])
+        return self.to_world(np.stack(ends, -1).reshape(-1, 3))
+
     def matches(self, other: Grid, tolerance_mm: float = 0.01) -> bool:
         """Tell if both grids have the same shape and put every corner in the same place."""
         if self.shape != other.shape:
             return False
-        corners = np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape]), -1).reshape(-1, 3)
-        apart = np.abs(self.to_world(corners) - other.to_world(corners))
-        return bool(apart.max() <= tolerance_mm)
+        return bool(np.abs(self.corners - other.corners).max() <= tolerance_mm)
 
     def _nearest_axes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """World axis nearest to each voxel axis, and its sign; a permutation for every affine.

@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import math
 import os
@@ -17,13 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import array_from_file
 
 from sct_lesion_losses.errors import GeometryError, ImageError, OutputError
 from sct_lesion_losses.geometry.grid import Grid
@@ -261,7 +261,12 @@ def _load(path: Path) -> Scan:
                 f"{path}: truncated: {most} bytes cannot hold the {n_bytes} bytes of voxels that "
                 "the header claims; copy the file again"
             )
-        array = array_from_file(shape, dtype, stream, offset, mmap=False)
+        data = bytearray(n_bytes)
+        stream.seek(offset)
+        if (n_read := stream.readinto(data)) < n_bytes:
+            raise ImageError(
+                f"{path}: truncated: {n_read} of {n_bytes} bytes of voxels; copy the file again"
+            )
         behind = len(stream.read(MAX_TRAILING_BYTES + 1))  # to its end: the checksum is verified
         if behind > MAX_TRAILING_BYTES:
             raise ImageError(
@@ -272,6 +277,7 @@ def _load(path: Path) -> Scan:
             notes.append(f"{behind} bytes behind the voxels were ignored")
         if packed != extension.lower().endswith(".gz"):
             notes.append(f"the content is {'' if packed else 'not '}gzip, unlike its name")
+    array: Array = np.ndarray(shape, dtype, data, order="F")
     array = array.astype(dtype.newbyteorder("="), copy=False)
     if (slope, intercept) != (1.0, 0.0):
         array = array.astype(np.float64) * slope + intercept
@@ -287,7 +293,7 @@ def _said(scan: Scan, array: Array, *notes: str) -> Scan:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool, int]]:
+def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, bool, int]]:
     """Open an image file, plain or gzip by its content; say what is wrong with its stream.
 
     Yields
@@ -304,8 +310,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool, int]]:
                 raise ImageError(f"{path}: the file is empty (0 bytes); copy it again")
             packed = file.read(2) == _GZIP
             file.seek(0)
-            stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
-            yield stream, packed, size
+            yield gzip.GzipFile(fileobj=file) if packed else file, packed, size
     except FileNotFoundError:
         link = f"dangling link to {path.readlink().name}" if path.is_symlink() else "no such file"
         raise ImageError(f"{path}: {link}") from None
@@ -315,9 +320,10 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool, int]]:
         ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ImageError(f"{path}: damaged: {error}; copy the file again, or restore it") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it; ask its owner for it") from error
     except OSError as error:
-        said = error.strerror or str(error).partition("\n")[0]  # nibabel's: what is missing
-        raise ImageError(f"{path}: cannot be read: {said}; copy the file again") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _what_is(head: bytes) -> str:
@@ -330,14 +336,16 @@ def _what_is(head: bytes) -> str:
     return "not a NIfTI-1 or NIfTI-2 file; convert it to NIfTI"
 
 
-def _header(stream: BinaryIO, path: Path) -> Any:
+def _header(stream: io.BufferedIOBase, path: Path) -> Any:
     """Read a header as it is; refuse what is not one NIfTI file."""
     block = stream.read(348)
     sizes = [int.from_bytes(block[:4], order) for order in ("little", "big")]
     size = next((size for size in sizes if size in _KINDS), 0)
     block += stream.read(max(size - 348, 0))
-    if not size or len(block) < size:
+    if not size:
         raise ImageError(f"{path}: this is {_what_is(block)}")
+    if len(block) < size:
+        raise ImageError(f"{path}: truncated in its header; copy the file again")
     raw = _KINDS[size].header_class(block, check=False)
     magic = bytes(raw["magic"])[:3]
     if magic in (b"ni1", b"ni2"):
@@ -445,8 +453,9 @@ def _grid(raw: Any, shape: tuple[int, int, int], path: Path, notes: list[str]) -
         )
     grid = next(iter(grids.values()))
     _check_axes(grid, path, notes)
-    if not all(grid.matches(other, min(grid.spacing_mm) / 2) for other in grids.values()):
-        notes.append("sform and qform differ by more than half a voxel: the sform is used")
+    apart = [np.linalg.norm(grid.corners - other.corners, axis=1) for other in grids.values()]
+    if (apart_mm := np.max(apart)) > min(grid.spacing_mm) / 2:
+        notes.append(f"sform and qform differ by up to {apart_mm:.1f} mm: the sform is used")
     return grid
 
 

@@ -66,9 +66,40 @@ def accepted(path: Path, caplog: pytest.LogCaptureFixture, said: str) -> nifti.S
 def test_a_truncated_file_is_refused(keep: int, gz: bool, tmp_path: Path) -> None:
     content = gzip.compress(plain()) if gz else plain()
     path = put(tmp_path / ("t.nii.gz" if gz else "t.nii"), content[:keep])
+    assert "truncated" in refused(path)
+
+
+def test_a_gzip_stream_that_is_whole_but_holds_too_few_voxels_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.nii.gz", gzip.compress(plain()[:-100]))
+    said = "truncated: 3996 of 4096 bytes of voxels; copy the file again"
+    assert refused(path) == f"{path}: {said}"
+
+
+@pytest.mark.parametrize("keep", [4, 348, 539])
+def test_a_nifti2_file_cut_in_its_header_is_truncated(keep: int, tmp_path: Path) -> None:
+    content = nib.Nifti2Image(IMAGE, AFFINE).to_bytes()
+    path = put(tmp_path / "t.nii", content[:keep])
+    assert refused(path) == f"{path}: truncated in its header; copy the file again"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "no permission to read it; ask its owner"),
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_not_to_be_copied_again(
+    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    path = put(tmp_path / "a.nii", plain())
+    monkeypatch.setattr(Path, "open", fail)
     message = refused(path)
-    if gz or keep == -100:
-        assert "truncated" in message
+    assert said in message
+    assert "copy" not in message
 
 
 def test_a_flipped_bit_of_a_gzip_file_never_changes_a_voxel_unnoticed(tmp_path: Path) -> None:
@@ -101,7 +132,7 @@ GARBAGE = {
     "dicom": (b"\0" * 128 + b"DICM" + b"\2\0" * 300, "dcm2niix"),
     "zip": (b"PK\x03\x04" + b"\1" * 500, "unpack it"),
     "noise": (bytes(range(256)) * 3, "not a NIfTI"),
-    "short": (b"\x5c\x01", "not a NIfTI"),
+    "short": (b"\x5c\x01", "truncated in its header"),
     "packed": (gzip.compress(b"hello " * 99), "a text file"),
     "empty": (b"", "0 bytes"),
 }
@@ -308,6 +339,7 @@ def test_a_scaling_slope_is_applied_and_zero_means_none(tmp_path: Path) -> None:
 
 
 BOTH = {"sform_code": 1, "qform_code": 1}
+PARALLEL = {"srow_x": [1, 1, 0, 0], "srow_y": [1, 1.0005, 0, 0]}  # x and y, but for 0.01 degrees
 
 
 @pytest.mark.parametrize(
@@ -319,11 +351,12 @@ BOTH = {"sform_code": 1, "qform_code": 1}
         ("a.nii", plain(scl_slope=np.nan, scl_inter=7), "scl_slope", 1),
         ("a.nii", plain(scl_slope=np.inf, scl_inter=0), "scl_slope", 1),
         ("a.nii", plain(scl_slope=2, scl_inter=np.nan), "scl_inter", 2),
-        ("a.nii", plain(qform_code=1, qoffset_x=5), "half a voxel: the sform is used", 1),
+        ("a.nii", plain(qform_code=1, qoffset_x=5), "differ by up to 5.0 mm: the sform is used", 1),
         *(
             ("a.nii", plain(srow_x=row, **BOTH), "the sform is singular or not finite", 1)
             for row in ([np.nan, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0])
         ),
+        ("a.nii", plain(**PARALLEL, **BOTH), "the sform is singular or not finite", 1),
         ("a.nii", plain(quatern_b=2, qform_code=1), "qform is singular or not finite", 1),
         ("a.nii", plain(**BOTH | {"sform_code": 77}), "the sform code 77", 1),
         ("a.nii", plain(**BOTH | {"qform_code": 77}), "the qform code 77", 1),
