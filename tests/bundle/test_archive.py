@@ -117,6 +117,12 @@ def test_a_file_elsewhere_or_of_another_kind_is_refused(
     refused(write([*kept, (name, b"# tiny\n")]), into, r"tiny\.zip: .*( is not a file of|folders)")
 
 
+def test_a_name_with_a_null_byte_is_refused(members: Members, write: Write, into: Path) -> None:
+    path = write([*members, ("tiny/card.mdXexe", b"x")])
+    path.write_bytes(path.read_bytes().replace(b"card.mdXexe", b"card.md\0exe"))
+    refused(path, into, r"tiny\.zip: ")
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR])
 def test_a_member_that_is_not_a_regular_file_is_refused(
     kept: Members, write: Write, into: Path, kind: int

@@ -163,6 +163,8 @@ COULD_NOT = {
     },
     train.main: {
         "-i none -ofolder out": "none: no such BIDS folder or TSV table",
+        "-i cohort -ofolder out -init sct": "SCT",
+        "-i cohort -ofolder out -init tverski": "did you mean tversky?",
         "-i cohort -ofolder out -lesion_free 0.5 -lesion_free_tuning 0.6": "0.5, and in thr-"
         "optimization, 0.6, are more than 1 together",
     },
