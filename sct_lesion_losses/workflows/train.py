@@ -163,7 +163,11 @@ def run(
             fit.resumable(recipe, work)  # known before any scan is read
         made = _trained(data, work, draft, recipe, settings, crop_settings, on_step)
         if made is None:
-            logger.info("%s: this training is finished, and its bundle is there", folder.name)
+            logger.info(
+                "%s: this training is finished, and its bundle stays as it is; a -bundle_version "
+                "or -about given now is not written into it",
+                folder.name,
+            )
             return folder
         info, model = made
         network, weights = export.to_onnx(model), export.to_safetensors(model)

@@ -90,7 +90,7 @@ def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_no
     store.save(mine, info, bundle.network, bundle.weights, "# card", overwrite=True)
     with caplog.at_level(logging.INFO):
         train.run(cohort, mine, small(epochs_planned=3), RESUME)
-    assert "small: this training is finished, and its bundle is there" in caplog.messages
+    assert "small: this training is finished, and its bundle stays as it is; a -bun" in caplog.text
     assert store.load(mine).info == info
     (mine / "model.onnx").unlink()
     train.run(cohort, mine, small(epochs_planned=3), RESUME)
