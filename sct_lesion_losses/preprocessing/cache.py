@@ -253,12 +253,16 @@ def load(file: Path) -> tuple[TrainingCrop, Facts] | None:
     try:
         with file.open("rb") as opened, safetensors.safe_open(file, "numpy") as stored:
             facts = json.loads(stored.metadata()["facts"])
-            (shape,) = {tuple(stored.get_slice(name).get_shape()) for name in ("values", "lesion")}
+            shape = stored.get_slice("values").get_shape()
+            if stored.get_slice("lesion").get_shape() != shape:
+                raise ValueError("its arrays differ in shape")
             view = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        # The format puts the wider numbers first, the other array behind them, and nothing after.
         voxels = math.prod(shape)
-        # The format puts the wider numbers first, and nothing behind the last.
-        values = np.frombuffer(view, "<f4", voxels, len(view) - 5 * voxels).reshape(shape)
-        lesion = np.frombuffer(view, bool, voxels, len(view) - voxels).reshape(shape)
+        lesion_at = len(view) - voxels
+        values_at = lesion_at - 4 * voxels
+        values = np.frombuffer(view, "<f4", voxels, values_at).reshape(shape)
+        lesion = np.frombuffer(view, bool, voxels, lesion_at).reshape(shape)
         expected = facts.pop("sha256")
         if _digest(file, facts, values, lesion) != expected:
             raise ValueError("its content does not match its hash")
@@ -316,8 +320,9 @@ def _entries(
             raise OutputError(
                 f"{error}; {len(missing)} of {len(wanted)} crops are not in this cache, or damaged"
             ) from error
-        with _locked(settings.folder):
-            remove_left_over(settings.folder, before=time.time() - _ABANDONED_S)
+        with _locked(settings.folder) as alone:
+            if alone:
+                remove_left_over(settings.folder, before=time.time() - _ABANDONED_S)
             made = executor.run(
                 _make,
                 list(missing.values()),
@@ -351,8 +356,8 @@ def _require(file: Path) -> tuple[TrainingCrop, Facts]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cache; without it, the work may be done twice, to the same end."""
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a cache, or say no; without it, work may be done twice, to the same end."""
     lock = FileLock(folder / LOCK, timeout=PATIENCE_S)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -361,10 +366,17 @@ def _locked(folder: Path) -> Iterator[None]:
         except Timeout:
             logger.info("another process is preparing scans in %s, waiting", folder)
             lock.acquire()
+    except Timeout:
+        logger.warning(
+            "another process is preparing scans in %s since %.0f s, it is not waited for any "
+            "longer: scans may be prepared twice",
+            folder,
+            PATIENCE_S,
+        )
     except (OSError, NotImplementedError) as error:
         logger.debug("%s: no lock (%s)", folder, error)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -248,10 +248,17 @@ def test_another_process_at_the_cache_is_waited_for_but_not_for_ever(
     monkeypatch.setattr(cache, "WAIT_SAID_AFTER_S", 0.05)
     monkeypatch.setattr(cache, "PATIENCE_S", 0.2)
     start = time.monotonic()
+    its = tmp_path / ".tmp-its"
+    its.touch()
+    os.utime(its, (0, 0))
     with FileLock(tmp_path / LOCK), caplog.at_level(logging.INFO):
         assert cut(own, tmp_path).exists()
     assert time.monotonic() - start > 0.2
     assert f"another process is preparing scans in {tmp_path}, waiting" in caplog.messages
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 1
+    assert "not waited for any longer: scans may be prepared twice" in warned[0]
+    assert its.exists()
 
 
 def test_without_a_lock_crops_are_made_all_the_same(own: CohortScan, tmp_path: Path) -> None:
