@@ -141,6 +141,12 @@ class LocatedScan:
 def locate(scan: CohortScan, inference: InferenceSettings = IN_COHORT) -> LocatedScan:
     """Read a scan and its manual mask, and find the cord.
 
+    Parameters
+    ----------
+    scan : CohortScan
+    inference : InferenceSettings
+        Its centerline `AS_IN_COHORT` takes the scan's own, and finds one where it has none.
+
     Raises
     ------
     NoCordError

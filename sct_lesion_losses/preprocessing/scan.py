@@ -115,7 +115,19 @@ def stacked_patches(values: FloatArray) -> FloatArray:
 
 
 def standardise(values: FloatArray, preparation: StudyPreparation) -> FloatArray:
-    """Map the intensities of a crop onto landmarks, by the percentiles of its stacked patches."""
+    """Map the intensities of a crop onto landmarks, by the percentiles of its stacked patches.
+
+    Parameters
+    ----------
+    values : (48 + 2M, 48 + 2M, Z) float32
+        Crop, M voxels wider on each side than a patch; the patches are of its middle.
+    preparation : StudyPreparation
+        Percentiles, and the landmarks that they are mapped onto.
+
+    Returns
+    -------
+    (48 + 2M, 48 + 2M, Z) float32
+    """
     return intensity.standardise(values, preparation, stacked_patches(values))
 
 

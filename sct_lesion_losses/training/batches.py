@@ -125,8 +125,12 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
             return values, mask, Orientation()
         if recipe.intensity:
             values = augment.vary_intensity(_upright(values), rng, recipe.intensity)
-        used = (name in recipe.augmentations for name in (augment.MIRRORS, augment.ROTATIONS))
-        return values, mask, augment.draw_orientation(rng, *used)
+        orientation = augment.draw_orientation(
+            rng,
+            mirrors=augment.MIRRORS in recipe.augmentations,
+            rotations=augment.ROTATIONS in recipe.augmentations,
+        )
+        return values, mask, orientation
 
     def _rows(self, index: int) -> list[Place]:
         first, size = index * self._recipe.batch_size, self._recipe.batch_size

@@ -303,10 +303,13 @@ class LearningCurves(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Draw where the last drawing is a minute old."""
         if time.monotonic() - self._drawn >= DRAWN_EVERY_S:
-            self.on_train_end()
+            self._draw_all()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Draw the whole history."""
+        self._draw_all()
+
+    def _draw_all(self) -> None:
         try:
             self._draw(self._state.history)
         except OutputError as error:
