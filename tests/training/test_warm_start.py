@@ -16,14 +16,21 @@ from small_data import write_cohort
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Architecture, Recipe
 from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, SctError, UsageError
 from sct_lesion_losses.geometry.patches import extract
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.outputs import for_scan
+from sct_lesion_losses.inference import predict
+from sct_lesion_losses.inference.engine import Network
+from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.sct import lesion
 from sct_lesion_losses.training import export, unet, warm_start
 from sct_lesion_losses.training import recipe as recipes
 from sct_lesion_losses.training.recipe import DOUBLING, study
 from sct_lesion_losses.training.warm_start import TERMS
-from sct_lesion_losses.workflows import train
+from sct_lesion_losses.workflows import segment, train
+from sct_lesion_losses.workflows.segment import SegmentSettings
 from sct_lesion_losses.workflows.train import TrainSettings
 
 STILL = 1e-12  # a rate at which kernels stay
@@ -67,6 +74,29 @@ def test_the_bundle_says_where_its_weights_come_from(trained: Path, scts: Bundle
     assert f"The training started from the weights of {from_sct}." in card
     assert f"- {TERMS}" in card
     assert "`unet3d_doubling`, filters 2-4" in card
+
+
+def test_the_bundle_segments_a_scan_as_keras_computes_it(
+    trained: Path, cohort: Path, tmp_path: Path
+) -> None:
+    scan, bundle = cohorts.read(cohort)[0], store.load(trained)
+    settings = SegmentSettings(
+        bundle=str(trained),
+        inference=InferenceSettings(centerline="file"),
+        centerline_file=scan.centerline,
+    )
+    outputs = for_scan(scan.scan, folder=tmp_path)
+    result = segment.segment(scan.scan, settings, outputs)
+    model = keras_of(bundle.info.network, bundle.weights)
+    keras = Network(
+        "keras", "", "float32", (1, 48, 48, 48, 1), lambda x: np.asarray(model(x, training=False))
+    )
+    image = nifti.read(scan.scan)
+    expected = predict.pmap(bundle, image.array, image.grid, result.centerline, network=keras)
+    assert expected.max() > 0.01
+    np.testing.assert_allclose(result.pmap, expected, atol=1e-5)
+    mask = np.asanyarray(nib.load(outputs.mask).dataobj)
+    assert np.array_equal(mask, result.pmap >= 0.5)
 
 
 def test_training_begins_at_scts_kernels(scts: Bundle, cohort: Path, tmp_path: Path) -> None:
