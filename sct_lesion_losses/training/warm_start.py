@@ -28,7 +28,7 @@ TERMS = (
     "package's to license or to ship: look up the toolbox's terms before you pass the bundle on"
 )
 _KERNEL_FROM_ONNX = (2, 3, 4, 1, 0)  # (out, in, k, k, k) to (k, k, k, in, out)
-_SAME = 1e-3  # log-odds by which two computations of one network may differ; 3e-5 do
+_SAME = 1e-3  # log-odds by which two computations of one network may differ; 1.2e-5 do
 
 Array = NDArray[np.float32]
 
