@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import UNTUNED, patientwise, statistics
 from sct_lesion_losses.metrics.lesionwise import LesionScore
 from sct_lesion_losses.metrics.patientwise import PatientScore
@@ -79,12 +80,24 @@ ByBundle = dict[str, dict[str, ScanScore]]
 
 
 def untuned(rows: Iterable[ScanScore]) -> ByBundle:
-    """Choose the rows at threshold 0.5, of bundles that are tuned to it as well."""
+    """Choose the rows at threshold 0.5, of bundles that are tuned to it as well.
+
+    Raises
+    ------
+    DataError
+        See `tuned`.
+    """
     return _by_bundle(row for row in rows if row.threshold == UNTUNED)
 
 
 def tuned(rows: Iterable[ScanScore]) -> ByBundle:
-    """Choose the rows at the operating point of each bundle."""
+    """Choose the rows at the operating point of each bundle.
+
+    Raises
+    ------
+    DataError
+        A bundle has two of them for one scan: by two lesion presets, or of two scans of one name.
+    """
     return _by_bundle(row for row in rows if row.tuned)
 
 
@@ -107,7 +120,13 @@ def patients(rows: Iterable[ScanScore]) -> PatientScore:
 def _by_bundle(rows: Iterable[ScanScore]) -> ByBundle:
     chosen: ByBundle = {}
     for row in rows:
-        chosen.setdefault(row.bundle, {})[row.scan] = row
+        there = chosen.setdefault(row.bundle, {}).setdefault(row.scan, row)
+        # A bundle that is tuned to 0.5 may have a row as tuned and one as untuned.
+        if there is not row and there.tuned == row.tuned:
+            raise DataError(
+                f"bundle {row.bundle} has two rows for scan {row.scan}; choose the rows of one "
+                "lesion preset, and give every scan of the cohort a name of its own"
+            )
     return chosen
 
 

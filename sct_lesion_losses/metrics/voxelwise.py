@@ -18,8 +18,10 @@ class VoxelScore:
     ----------
     n_truth, n_predicted : int
         Voxels of the manual mask and of the prediction.
-    tp : int
-        True positive voxels.
+    tp, fp, fn : int
+        True positive, false positive and false negative voxels.
+    sensitivity, precision, f1 : float
+        V-sensitivity, V-precision and V-F1; NaN where the manual mask is empty.
     """
 
     n_truth: int

@@ -313,6 +313,11 @@ def study(
     -------
     dict of str to Table
         By a name for its file.
+
+    Raises
+    ------
+    DataError
+        A bundle has two rows for one scan; see `scores.tuned`.
     """
     at_half, at_tuned = scores.untuned(rows), scores.tuned(rows)
     half, tuned = _models(at_half), _models(at_tuned)

@@ -24,6 +24,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
+_SAME = 1e-9  # between two spellings of one threshold
+
+
 @dataclass(frozen=True, eq=False)
 class LesionCurve:
     """Lesion counts of one scan at each threshold, by the rule of one preset.
@@ -89,8 +92,19 @@ class ScanCounts:
         return np.array([self.lesion_score(preset, k).f1 for k in range(len(self.thresholds))])
 
     def index(self, threshold: float) -> int:
-        """Index of one of its thresholds."""
-        return int(np.abs(self.thresholds - threshold).argmin())
+        """Index of one of its thresholds.
+
+        Raises
+        ------
+        UsageError
+            It is not one of them.
+        """
+        apart = np.abs(self.thresholds - threshold)
+        if not apart.min() < _SAME:
+            raise UsageError(
+                f"threshold {threshold:g} is not among those that were swept; sweep it as well"
+            )
+        return int(apart.argmin())
 
     def voxel_score(self, k: int) -> VoxelScore:
         """Score at the threshold of index k, as `metrics.voxelwise.score` gives it."""

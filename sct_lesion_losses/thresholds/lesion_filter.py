@@ -95,6 +95,17 @@ def candidates(
         Of a voxel, in (0, 1].
     spacing_mm : 3 float
         Of their grid.
+
+    Returns
+    -------
+    Candidates
+
+    Raises
+    ------
+    GeometryError
+        The spacing is not three positive numbers.
+    UsageError
+        The threshold or the p-map cannot be used; see `binarization.binarize`.
     """
     mask = binarize(pmap, threshold)
     box = lesionwise.bounding_box(truth | mask)

@@ -185,7 +185,17 @@ class Scored:
 
 
 def score(scans: Sequence[ScanCounts], objective: Objective) -> Scored:
-    """Score scans, all counted at the same thresholds, at each of them.
+    """Score scans at every threshold.
+
+    Parameters
+    ----------
+    scans : sequence of ScanCounts
+        At the same thresholds.
+    objective : Objective
+
+    Returns
+    -------
+    Scored
 
     Raises
     ------

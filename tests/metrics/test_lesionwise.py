@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -16,6 +17,7 @@ from sct_lesion_losses.metrics.lesionwise import (
     LesionScore,
     components,
     measures,
+    overlap,
     score,
 )
 
@@ -250,6 +252,22 @@ def test_swapping_the_masks_swaps_sensitivity_and_precision(truth, prediction, p
     if there.n_truth and there.n_predicted:
         assert (back.sensitivity, back.precision) == (there.precision, there.sensitivity)
         assert back.f1 == pytest.approx(there.f1)
+
+
+@given(
+    *(masks, masks, presets, st.tuples(*[st.booleans()] * 3)),
+    st.sampled_from([*permutations(range(3))]),
+)
+def test_mirrors_and_turns_of_both_masks_change_nothing(truth, prediction, preset, mirrored, axes):
+    # Where overlaps and sizes are equal, the order of the labels decides.
+    table = overlap(*(components(m, PRESETS[preset].connectivity) for m in (truth, prediction)))
+    for one in (table, table.swapped()):
+        pairs = [one.truth, one.voxels, one.predicted_sizes[one.predicted]]
+        assume(np.unique(pairs, axis=1).shape[1] == len(one.truth))
+    spacing, flips = np.array([1.0, 2.0, 0.5]), np.flatnonzero(mirrored)
+    turned = (np.flip(mask, flips).transpose(axes) for mask in (truth, prediction))
+    found = score(*turned, spacing[list(axes)], preset)
+    assert counts(found) == counts(score(truth, prediction, spacing, preset))
 
 
 @given(masks, masks, st.tuples(*[st.integers(0, 3)] * 6), presets)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from score_rows import bearing, lesion_free
 
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import scores
 from sct_lesion_losses.metrics.scores import (
     MEASURES,
@@ -29,6 +32,12 @@ def test_rows_are_chosen_by_threshold_and_kept_in_their_order() -> None:
         "bce": ["s2"],
     }
     assert tuned(ROWS) == {"dice": {"s1": ROWS[1]}}
+
+
+def test_two_rows_of_a_bundle_for_one_scan_are_refused() -> None:
+    for choose in (untuned, tuned):
+        with pytest.raises(DataError, match="dice has two rows for scan s1"):
+            choose([*ROWS, *map(dataclasses.replace, ROWS)])
 
 
 def test_a_bundle_tuned_to_one_half_is_in_both_and_a_rule_of_its_own_is_tuned() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -60,3 +61,10 @@ def test_scores_lie_between_0_and_1_and_f1_does_not_ask_which_mask_is_true(truth
             there.sensitivity,
             there.f1,
         )
+
+
+@given(masks, masks, st.tuples(*[st.booleans()] * 3), st.sampled_from([*permutations(range(3))]))
+def test_mirrors_and_turns_of_both_masks_change_nothing(truth, prediction, mirrored, axes):
+    flips = np.flatnonzero(mirrored)
+    turned = (np.flip(mask, flips).transpose(axes) for mask in (truth, prediction))
+    assert score(*turned) == score(truth, prediction)

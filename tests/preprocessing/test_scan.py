@@ -98,6 +98,14 @@ def test_intensities_unlike_the_training_scans_are_said(caplog: pytest.LogCaptur
     assert "intensities around the cord are unlike" in caplog.text
 
 
+def test_units_of_the_scan_do_not_matter() -> None:
+    image, grid, line = scan_of()
+    expected = scan.prepare(image, grid, line, PREPARATION).values
+    for other in (image * 1000, image * 0.01 + 7):
+        found = scan.prepare(other, grid, line, PREPARATION).values
+        np.testing.assert_allclose(found, expected, atol=0.01)
+
+
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("preparation", [PREPARATION, sct_lesion.PREPARATIONS["t2s"]])
 def test_blank_planes_change_nothing_of_what_a_network_sees(padding: Padding, preparation) -> None:

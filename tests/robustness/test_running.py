@@ -10,11 +10,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from small_data import write_cohort
+
+from sct_lesion_losses.cohorts import table
 
 SLOW = """
 import sys, time
 import nibabel as nib
-from sct_lesion_losses.cli.rethreshold import main
+from sct_lesion_losses.cli.{module} import main
 
 def half(image, file):
     file.write(b"half")
@@ -34,11 +37,15 @@ def pmap(tmp_path: Path) -> Path:
     return tmp_path / "p.nii.gz"
 
 
-def stopped_while_writing(pmap: Path, with_signal: signal.Signals) -> tuple[int, str]:
-    """Exit status and stderr of a command that is stopped in the middle of writing m.nii."""
-    args = ["-i", str(pmap), "-thr", "0.5", "-o", "m.nii", "-ofolder", str(pmap.parent)]
+def stopped_while_writing(
+    mask: Path, module: str, args: list[str], with_signal: signal.Signals
+) -> tuple[int, str]:
+    """Exit status and stderr of a command that is stopped in the middle of writing a mask."""
+    mask.parent.mkdir()
+    mask.write_bytes(b"old")
+    out = ["-v", "0", "-o", mask.name, "-ofolder", str(mask.parent)]
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW, *args],
+        [sys.executable, "-c", SLOW.format(module=module), *args, *out],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,28 +58,33 @@ def stopped_while_writing(pmap: Path, with_signal: signal.Signals) -> tuple[int,
 
 
 @pytest.mark.parametrize(
-    ("with_signal", "status", "said"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+    ("module", "with_signal", "status", "said"),
+    [
+        ("rethreshold", signal.SIGTERM, 143, "sct_rethreshold_lesion: error: terminated\n"),
+        ("rethreshold", signal.SIGINT, 130, "sct_rethreshold_lesion: error: interrupted\n"),
+        ("segment", signal.SIGTERM, 143, "sct_deepseg_lesion_tuned: error: terminated\n"),
+    ],
 )
 def test_a_stopped_command_leaves_the_old_mask_and_nothing_else(
-    with_signal: signal.Signals, status: int, said: str, pmap: Path
+    module: str, with_signal: signal.Signals, status: int, said: str, pmap: Path, tmp_path: Path
 ) -> None:
-    (pmap.parent / "m.nii").write_bytes(b"old")
-    assert stopped_while_writing(pmap, with_signal) == (
-        status,
-        f"sct_rethreshold_lesion: error: {said}\n",
-    )
-    assert (pmap.parent / "m.nii").read_bytes() == b"old"
-    assert sorted(path.name for path in pmap.parent.iterdir()) == ["m.nii", "p.nii.gz"]
+    [scan] = table.read(write_cohort(tmp_path / "data", subjects=1, lesion_free=0))
+    args = {
+        "rethreshold": ["-i", str(pmap), "-thr", "0.5"],
+        "segment": ["-i", str(scan.scan), "-file_centerline", str(scan.centerline)],
+    }
+    mask = tmp_path / "out" / "m.nii"
+    assert stopped_while_writing(mask, module, args[module], with_signal) == (status, said)
+    assert mask.read_bytes() == b"old"
+    assert list(mask.parent.iterdir()) == [mask]
 
 
 def test_a_killed_command_leaves_the_old_mask(pmap: Path) -> None:
-    (pmap.parent / "m.nii").write_bytes(b"old")
-    assert stopped_while_writing(pmap, signal.SIGKILL)[0] == -signal.SIGKILL
-    assert (pmap.parent / "m.nii").read_bytes() == b"old"
+    mask, args = pmap.parent / "out" / "m.nii", ["-i", str(pmap), "-thr", "0.5"]
+    assert stopped_while_writing(mask, "rethreshold", args, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert mask.read_bytes() == b"old"
     # What is left of the work is hidden and does not look like an image to a search for sub-*.
-    left = [path.name for path in pmap.parent.iterdir() if path.name not in ("m.nii", "p.nii.gz")]
-    assert all(name.startswith(".") for name in left)
+    assert all(path == mask or path.name.startswith(".") for path in mask.parent.iterdir())
 
 
 def test_two_commands_with_one_output_leave_one_whole_mask(pmap: Path) -> None:
