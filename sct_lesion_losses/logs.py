@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from logging.handlers import BufferingHandler, QueueHandler
 from pathlib import Path
 
 from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError
@@ -40,19 +39,25 @@ def with_scan(text: str) -> str:
     return f"{scan}: {text}" if scan and scan not in text else text
 
 
-class _Collector(QueueHandler):
-    """Keeps log records in a form that can be sent to another process."""
+class _Collector(logging.Handler):
+    """Keeps log records; `logging.handlers` has such a one, and loads sockets with it."""
 
     def __init__(self, level: int) -> None:
-        super().__init__(None)  # type: ignore[arg-type]  # nothing is queued
-        self.setLevel(level)
+        super().__init__(level)
         self.records: list[logging.LogRecord] = []
 
-    def format(self, record: logging.LogRecord) -> str:
-        return with_scan(super().format(record))
-
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
+
+
+class _TextCollector(_Collector):
+    """Keeps log records as texts with the name of their scan, fit for another process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = copy.copy(record)
+        text.msg, text.args = with_scan(self.format(record)), None
+        text.exc_info = text.exc_text = text.stack_info = None
+        super().emit(text)
 
 
 def level() -> int:
@@ -69,7 +74,7 @@ def collected(level: int) -> Iterator[list[logging.LogRecord]]:
     level : int
         The package logs from this level on for the length of the block.
     """
-    collector = _Collector(level)
+    collector = _TextCollector(level)
     package = logging.getLogger(_PACKAGE)
     before = package.level
     with ExitStack() as stack:
@@ -84,11 +89,10 @@ def collected(level: int) -> Iterator[list[logging.LogRecord]]:
 @contextmanager
 def collected_warnings() -> Iterator[list[logging.LogRecord]]:
     """Collect what the package warns of, for the sidecar."""
-    collector = BufferingHandler(sys.maxsize)
-    collector.setLevel(logging.WARNING)
+    collector = _Collector(logging.WARNING)
     package = logging.getLogger(_PACKAGE)
     package.addHandler(collector)
     try:
-        yield collector.buffer
+        yield collector.records
     finally:
         package.removeHandler(collector)

@@ -16,7 +16,6 @@ package become one line on stderr, with the traceback at `-v 2`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -218,6 +217,8 @@ def pairs(args: Sequence[str], options: Mapping[str, bool], positional: bool = F
         elif options.get(name) and not dashed:
             out += [name, arg]
         elif dashed:
+            import difflib  # only for a mistake
+
             near = difflib.get_close_matches(start, (*options, *HELP), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}? " if near else ""
             raise click.UsageError(f"no such option: {start}; {hint}-h lists the options")
