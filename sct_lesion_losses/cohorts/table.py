@@ -171,6 +171,11 @@ def cord_mask(scan: CohortScan) -> Path | None:
     return _label(scan.lesion_mask.parent, scan.name, _CORD)
 
 
+def cord_of(dataset: Path, scan: Path) -> Path | None:
+    """Find the cord mask of a raw scan of a BIDS folder in its labels."""
+    return _label(_labels(dataset, scan), stem(scan)[0], _CORD)
+
+
 def read_lesions(scan: CohortScan, grid: Grid | None = None) -> Scan:
     """Read the lesion mask of a scan; warn where it can hardly be one.
 
@@ -310,7 +315,7 @@ def _read_bids(folder: Path) -> list[CohortScan]:
     scans = []
     for image in bids.find_scans(folder):
         subject = image.relative_to(folder).parts[0]
-        labels = folder / "derivatives" / "labels" / image.parent.relative_to(folder)
+        labels = _labels(folder, image)
         lesion = _label(labels, stem(image)[0], _LESION)
         if lesion is None:
             logger.warning("%s: no lesion mask in derivatives/labels, left out", image.name)
@@ -329,6 +334,11 @@ def _read_bids(folder: Path) -> list[CohortScan]:
             " or ".join(sorted({scan.subject for scan in scans})[:2]),
         )
     return scans
+
+
+def _labels(dataset: Path, scan: Path) -> Path:
+    """Folder of the labels of a raw scan."""
+    return dataset / "derivatives" / "labels" / scan.parent.relative_to(dataset)
 
 
 def _label(folder: Path, name: str, endings: Sequence[str]) -> Path | None:

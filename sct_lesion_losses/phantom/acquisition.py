@@ -112,9 +112,9 @@ class Slices:
 
     def coordinates(self, k: float, rows: Doubles, columns: Doubles) -> Floats:
         """u, v, s, (3, R, C), at rows and columns of the plane k; all in voxels."""
-        across = _weights(self.at[0], np.array([k]))
+        across = linear_weights(self.at[0], np.array([k]))
         plane = np.tensordot(self.nodes, across[0], axes=([1], [0]))
-        left, right = _weights(self.at[1], rows), _weights(self.at[2], columns)
+        left, right = linear_weights(self.at[1], rows), linear_weights(self.at[2], columns)
         return np.asarray(np.matmul(np.matmul(left, plane), right.T), np.float32)
 
     def at_pixels(self, k: float) -> Floats:
@@ -141,7 +141,7 @@ def _axes(protocol: Protocol) -> tuple[int, int, int]:
     return (2, 0, 1) if protocol.plane == "axial" else (0, 1, 2)
 
 
-def _weights(nodes: Doubles, at: Doubles) -> Floats:
+def linear_weights(nodes: Doubles, at: Doubles) -> Floats:
     """Matrix, (len(at), len(nodes)), that interpolates linearly between nodes."""
     step = nodes[1] - nodes[0]
     x = np.clip((at - nodes[0]) / step, 0, len(nodes) - 1 - 1e-9)
@@ -234,11 +234,20 @@ def _profile(protocol: Protocol) -> list[list[float]]:
     if protocol.plane == "3d":
         return [[k / 3, 1 / 3, 1 / 3] for k in (-1, 0, 1)]
     thick = protocol.slice_mm / (protocol.slice_mm + protocol.gap_mm)
-    offsets = np.arange(-3, 4) * 0.2
-    shape = np.exp(-0.5 * (offsets / 0.42) ** 4)
+    offsets, weights = slice_profile()
     label = (np.abs(offsets) < 0.5) / 5
-    parts: list[list[float]] = np.stack([offsets * thick, shape / shape.sum(), label], 1).tolist()
+    parts: list[list[float]] = np.stack([offsets * thick, weights, label], 1).tolist()
     return parts
+
+
+def slice_profile(parts: int = 1) -> tuple[Doubles, Doubles]:
+    """Sub-slices of a thick slice: offsets in slice thicknesses, and weights that sum to one.
+
+    They are 0.2 apart, or so many times closer; an odd number divides the slice evenly.
+    """
+    offsets = np.arange(-3 * parts, 3 * parts + 1) * (0.2 / parts)
+    weights = np.exp(-0.5 * (offsets / 0.42) ** 4)
+    return np.asarray(offsets, np.float64), np.asarray(weights / weights.sum(), np.float64)
 
 
 def _surrounded(slices: Slices, k: int) -> Floats:

@@ -1,27 +1,21 @@
-"""A BIDS folder of synthetic scans."""
+"""A cohort of synthetic scans as a BIDS dataset."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import itertools
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
-from sct_lesion_losses import __version__, executor
-from sct_lesion_losses.errors import OutputError, UsageError
-from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images.atomic import replacing, require_writable, write_json, write_text
+from sct_lesion_losses import executor
+from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.images.atomic import write_json
+from sct_lesion_losses.phantom import dataset
 from sct_lesion_losses.phantom.scan import (
     LESION_FREE,
     PhantomScan,
@@ -32,11 +26,6 @@ from sct_lesion_losses.phantom.scan import (
 )
 from sct_lesion_losses.phantom.sites import SITES, Site, home_site
 
-DESCRIPTION = "dataset_description.json"
-TRUTH_COLUMNS = (
-    "participant_id", "session_id", "scan", "lesion", "level", "place", "s_mm", "half_length_mm",
-    "section_share", "intensity_ratio", "volume_mm3", "labelled",
-)  # fmt: skip
 SCANS_PER_SUBJECT = 161 / 108  # of the study
 
 logger = logging.getLogger(__name__)
@@ -55,46 +44,14 @@ def write_scan(scan: PhantomScan, out: Path, folder: str, stem: str) -> None:
         the names of the files.
     """
     slope = 0.5 if scan.protocol.dtype == "int16-scaled" else None
-    write_nifti(out / folder / f"{stem}.nii.gz", scan.image, scan.grid, slope)
+    dataset.write_nifti(out / folder / f"{stem}.nii.gz", scan.image, scan.grid, slope)
     write_json(out / folder / f"{stem}.json", _sidecar(scan))
-    truth = {"lesion_seg": scan.lesion, "SC_seg": scan.cord, "centerline": centerline_mask(scan)}
-    masks = [("labels", label, mask) for label, mask in truth.items()]
-    masks += [(rater_name(k), "lesion_seg", mask) for k, mask in enumerate(scan.raters, start=1)]
-    for name, label, mask in masks:
-        path = out / "derivatives" / name / folder / f"{stem}_label-{label}.nii.gz"
-        write_nifti(path, mask, scan.grid)
-
-
-def write_nifti(
-    path: Path, array: npt.NDArray[Any], grid: Grid, slope: float | None = None
-) -> None:
-    """Write a compressed NIfTI file without time stamp; `slope` is stored, not applied."""
-    image = nib.Nifti1Image(array, grid.affine)
-    image.set_sform(grid.affine, 1)
-    image.set_qform(grid.affine, 1)
-    image.header.set_xyzt_units("mm", "sec")
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0.0)
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
-
-
-def centerline_mask(scan: PhantomScan) -> npt.NDArray[np.uint8]:
-    """One voxel on the cord's centre in each axial slice, (X, Y, Z), in stored orientation."""
-    mask = np.zeros(scan.grid.shape, np.uint8)
-    if not len(scan.centerline):
-        return mask
-    grid, turn = scan.grid.to_rpi()
-    points = grid.to_voxel(scan.centerline)
-    points = points[np.argsort(points[:, 2])]
-    z = np.arange(grid.shape[2])
-    z = z[(z >= points[0, 2] - 0.5) & (z <= points[-1, 2] + 0.5)]
-    x, y = (
-        np.interp(z, points[:, 2], points[:, k]).round().clip(0, grid.shape[k] - 1).astype(int)
-        for k in range(2)
-    )
-    turn.apply(mask)[x, y, z] = 1  # in RPI it is a view: this writes into the mask itself
-    return mask
+    line = dataset.centerline_mask(scan.centerline, scan.grid)
+    masks = {"lesion_seg": scan.lesion, "SC_seg": scan.cord, "centerline": line}
+    labels = {f"{dataset.TRUTH}/{name}": mask for name, mask in masks.items()}
+    for k, mask in enumerate(scan.raters, start=1):
+        labels[f"{rater_name(k)}/lesion_seg"] = mask
+    dataset.write_labels(out, folder, stem, scan.grid, labels)
 
 
 def _sidecar(scan: PhantomScan) -> dict[str, Any]:
@@ -143,14 +100,14 @@ class Cohort:
 
     def folders(self) -> dict[str, str]:
         """Folders of derivatives, and the name of the data in each."""
-        names = {"labels": "Ground truth of the synthetic cohort"}
+        names = {dataset.TRUTH: "Ground truth of the synthetic cohort"}
         for k in range(1, self.raters + 1):
             names[rater_name(k)] = f"Lesions of the synthetic cohort as drawn by rater {k}"
         return names
 
     def description(self) -> dict[str, Any]:
         """Describe the dataset, with all that its scans depend on."""
-        return _description(
+        return dataset.description(
             "Synthetic spinal cord cohort",
             "raw",
             Seed=self.seed,
@@ -261,7 +218,8 @@ def make_cohort(
     check(preset, seed=seed, raters=raters)
     cohort = Cohort(Path(out), n_subjects, seed, sites, lesion_free, preset, raters, tuple(only))
     _check_sites(cohort)
-    _claim(cohort)
+    own = [*map(subject_name, cohort.members()), *cohort.folders()]
+    dataset.claim(cohort.out, cohort.description(), own)
     tasks = [(subject, k) for subject in cohort.members() for k in scans_of(subject)]
     make = partial(_write_scan, cohort)
     rows = executor.run(make, tasks, jobs, name=_spoken, progress=progress)
@@ -276,12 +234,9 @@ def make_cohort(
             len(missed),
             _spoken(missed[0]),
         )
-    _write_table(cohort.out / "participants.tsv", cohort.participants())
-    _write_table(cohort.out / "truth.tsv", [TRUTH_COLUMNS, *itertools.chain(*rows)])
-    write_text(cohort.out / ".bidsignore", "truth.tsv\n")
-    for folder, name in cohort.folders().items():
-        described = _description(name, "derivative")
-        write_json(cohort.out / "derivatives" / folder / DESCRIPTION, described)
+    dataset.write_tables(
+        cohort.out, cohort.participants(), itertools.chain(*rows), cohort.folders()
+    )
     return cohort.out
 
 
@@ -296,37 +251,6 @@ def _check_sites(cohort: Cohort) -> None:
             f"none of {cohort.subjects} subjects is scanned at {', '.join(cohort.only)}; "
             "ask for more subjects"
         )
-
-
-def _claim(cohort: Cohort) -> None:
-    """Describe the cohort in its folder, so that no scan of another one is mixed with its own.
-
-    Raises
-    ------
-    OutputError
-        The folder holds another cohort, or cannot be written.
-    """
-    out = cohort.out
-    require_writable(out)
-    described = cohort.description()
-    own = {subject_name(k) for k in cohort.members()} | set(cohort.folders())
-    derivatives = out / "derivatives"
-    places = [*out.glob("sub-*"), *derivatives.glob("rater-*"), *derivatives.glob("labels/sub-*")]
-    others = sorted(p.relative_to(out).as_posix() for p in places if p.name not in own)
-    try:
-        if json.loads((out / DESCRIPTION).read_text("utf-8", errors="replace")) != described:
-            others.append(f"another {DESCRIPTION}")
-    except FileNotFoundError:
-        others += [f"no {DESCRIPTION}"] if places else []
-    except ValueError:  # no JSON
-        others.append(f"another {DESCRIPTION}")
-    except OSError as error:
-        raise OutputError(
-            f"{out / DESCRIPTION}: cannot read this file ({error.strerror}); choose an empty folder"
-        ) from error
-    if others:
-        raise OutputError(f"{out}: holds another cohort ({others[0]}); choose an empty folder")
-    write_json(out / DESCRIPTION, described)
 
 
 def _write_scan(cohort: Cohort, task: tuple[int, int]) -> list[tuple[object, ...]]:
@@ -344,28 +268,5 @@ def _write_scan(cohort: Cohort, task: tuple[int, int]) -> list[tuple[object, ...
     names = _names(task)
     folder, stem = "/".join((*names, "anat")), "_".join((*names, "T2w"))
     write_scan(scan, cohort.out, folder, stem)
-    name, session = (*names, "n/a")[:2]
-    return [
-        (
-            name, session, f"{folder}/{stem}.nii.gz", k, item.level, item.place,
-            f"{item.s_mm:.2f}", f"{item.half_length_mm:.2f}", f"{item.share:.3f}",
-            f"{item.ratio:.3f}", f"{volume:.1f}", int(volume > 0),
-        )
-        for k, (item, volume) in enumerate(zip(scan.lesions, scan.volumes_mm3, strict=True), 1)
-    ]  # fmt: skip
-
-
-def _write_table(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def _description(name: str, kind: str, **generated: object) -> dict[str, Any]:
-    """Describe a BIDS dataset, raw or derivative, and how it was generated."""
-    return {
-        "Name": name,
-        "BIDSVersion": "1.10.0",
-        "DatasetType": kind,
-        "GeneratedBy": [{"Name": "sct_lesion_losses.phantom", "Version": __version__, **generated}],
-    }
+    path = f"{folder}/{stem}.nii.gz"
+    return dataset.truth_rows(names, path, scan.lesions, scan.volumes_mm3)

@@ -66,6 +66,11 @@ class Lesion:
     roughness: float
     variation: float
 
+    @property
+    def reach_mm(self) -> float:
+        """Distance from its middle along the cord that no part of it exceeds."""
+        return self.half_length_mm * 1.6 + 1
+
 
 @dataclass(frozen=True, eq=False)
 class Lesions:

@@ -68,15 +68,31 @@ def _without_specks(mask: Mask, grid: Grid) -> tuple[Mask, int]:
     return np.take(kept, parts), int(count - kept.sum())
 
 
-def _owners(body: Body, lesions: Lesions, touched: Mask, grid: Grid) -> npt.NDArray[np.int32]:
+def labelled_mm3(
+    owner: npt.NDArray[np.int32], lesion: Mask, count: int, grid: Grid
+) -> tuple[float, ...]:
+    """Labelled volume of each of `count` lesions; 0 where no voxel of it is labelled.
+
+    Parameters
+    ----------
+    owner : (X, Y, Z) int32
+        See `owners`.
+    lesion : (X, Y, Z) bool
+        Voxels that are labelled.
+    """
+    volumes = np.bincount(owner[lesion], minlength=count) * grid.voxel_volume_mm3
+    return tuple(volumes.tolist())
+
+
+def owners(body: Body, lesions: Lesions, touched: Mask, grid: Grid) -> npt.NDArray[np.int32]:
     """Index of the lesion that each touched voxel lies deepest in; -1 elsewhere."""
-    owners = np.full(touched.shape, -1, np.int32)
+    owner = np.full(touched.shape, -1, np.int32)
     voxels = np.argwhere(touched)
     if len(voxels):
         u, v, s = (x.astype(np.float32) for x in body.coordinates(grid.to_world(voxels)))
         depths = [distance(item, lesions, body, u, v, s) for item in lesions.items]
-        owners[touched] = np.argmin(depths, axis=0)
-    return owners
+        owner[touched] = np.argmin(depths, axis=0)
+    return owner
 
 
 Preset = Literal["tiny", "demo", "study", "wide"]
@@ -84,8 +100,8 @@ Preset = Literal["tiny", "demo", "study", "wide"]
 LESION_FREE = 0.286  # share of subjects without lesions: 46 of 161 scans
 # Steps of a low-discrepancy sequence by subject, by round of the sites and by seed: the golden
 # ratio's fraction spreads best; the others only have to be unrelated to it and to each other.
-_STEP, _ROUND, _SEED = 0.6180339887498949, 0.33, 0.381
-_DRAWS = 5  # until a scan that shall have lesions has one that is large enough to be labelled
+STEP, _ROUND, _SEED = 0.6180339887498949, 0.33, 0.381
+DRAWS = 5  # until a scan that shall have lesions has one that is large enough to be labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +154,7 @@ def has_lesions(seed: int, subject: int, lesion_free: float = LESION_FREE) -> bo
     step of a third on top. Seeds begin at different places.
     """
     rounds = subject // len(SITES)
-    return ((subject + 1) * _STEP + rounds * _ROUND + seed * _SEED) % 1.0 >= lesion_free
+    return ((subject + 1) * STEP + rounds * _ROUND + seed * _SEED) % 1.0 >= lesion_free
 
 
 def check(preset: Preset, **numbers: int) -> None:
@@ -220,17 +236,16 @@ def make_scan(
     affected = with_cord and (has_lesions(seed, subject) if lesions is None else lesions)
     bright_tail = 0.06 if preset == "wide" else 0.0
 
-    for _ in range(_DRAWS if affected else 1):
+    for _ in range(DRAWS if affected else 1):
         drawn = draw_lesions(shapes, body, extent, affected=affected, bright_tail=bright_tail)
         signal, cord_share, share = acquire(noise, body, drawn, protocol, grid)
         lesion, cord, dropped = label(share, cord_share, grid)
         if lesion.any():
             break
-    owners = _owners(body, drawn, share > 0, grid)
-    volumes = np.bincount(owners[lesion], minlength=len(drawn.items)) * grid.voxel_volume_mm3
+    owner = owners(body, drawn, share > 0, grid)
     ratios = np.array([item.ratio for item in drawn.items])
     hands = (np.random.default_rng([seed, subject, scan, k + 1]) for k in range(raters))
-    marked = (rater_mask(rng, share, cord, owners, ratios) for rng in hands)
+    marked = (rater_mask(rng, share, cord, owner, ratios) for rng in hands)
 
     stored = stored_grid(grid, protocol.orientation)
     _, turn = stored.to_rpi()
@@ -245,7 +260,7 @@ def make_scan(
         cord=cord_mask,
         centerline=body.cord_centre(along) if with_cord else np.empty((0, 3)),
         lesions=drawn.items,
-        volumes_mm3=tuple(volumes.tolist()),
+        volumes_mm3=labelled_mm3(owner, lesion, len(drawn.items), grid),
         dropped=dropped,
         raters=tuple(rated),
         hard_negatives=hard_negatives(body, drawn, along) if with_cord else {},

@@ -190,18 +190,40 @@ def _cord(
     signal *= 1 + 0.022 * texture
     if line := n["canal_line"]:
         signal += 0.8 * (c.csf - 1) * p.cover(np.hypot(a, b) * radius - line)
-    inside, gain = np.zeros_like(p.u), np.zeros_like(p.u)
+    gain, inside = lesion_gain(p.body, lesions, p.u, p.v, p.s)
+    signal *= 1 + gain
+    return signal, inside
+
+
+def lesion_gain(
+    body: Body, lesions: Lesions, u: Floats, v: Floats, s: Floats
+) -> tuple[Floats, Floats]:
+    """Brightness that lesions add to points of the cord.
+
+    Parameters
+    ----------
+    body : Body
+    lesions : Lesions
+    u, v, s : (N,) float32
+        Cord coordinates, mm.
+
+    Returns
+    -------
+    gain : (N,) float32
+        Relative to the tissue.
+    inside : (N,) float32
+        1 where a lesion covers the point, else 0.
+    """
+    inside, gain = np.zeros_like(u), np.zeros_like(u)
     for item in lesions.items:
-        reach = item.half_length_mm * 1.6 + 1
-        chosen = np.flatnonzero(np.abs(p.s - np.float32(item.s_mm)) < reach)
-        u, v, s = p.u[chosen], p.v[chosen], p.s[chosen]
-        d = distance(item, lesions, p.body, u, v, s)
-        varied = 1 + item.variation * lesions.inner(u, v, s)
+        chosen = np.flatnonzero(np.abs(s - np.float32(item.s_mm)) < item.reach_mm)
+        here = u[chosen], v[chosen], s[chosen]
+        d = distance(item, lesions, body, *here)
+        varied = 1 + item.variation * lesions.inner(*here)
         more = cover(d, 2 * item.rim_mm) * (item.ratio - 1) * np.maximum(varied, 0.2)
         gain[chosen] = np.maximum(gain[chosen], more)
         inside[chosen] = np.maximum(inside[chosen], d < 0)
-    signal *= 1 + gain
-    return signal, inside
+    return gain, inside
 
 
 def grey_matter_distance(a: Floats, b: Floats, size: float) -> Floats:

@@ -11,6 +11,7 @@ from small_data import write_cohort
 from sct_lesion_losses.cli import (
     bundle,
     evaluate,
+    implant,
     rethreshold,
     segment,
     simulate,
@@ -51,6 +52,14 @@ WRONG = {
     simulate.main: {
         "-ofolder x -n 0": "-n",
         "-ofolder x -figure sheet.tiff": "ends in .png",
+    },
+    implant.main: {
+        "-i a.nii": "-ofolder",
+        "-i a.nii -ofolder x -n 0": "-n",
+        "-i a.nii -ofolder x -free 1.5": "not in the range",
+        "-i a.nii -ofolder x -acquisition coronal": "is not one of",
+        "-i a.nii b.nii -ofolder x -cord c.nii": "2 scans and 1 cord masks",
+        "-i a/t2.nii a/t2.nii.gz -ofolder x": "another scan has the same name",
     },
     split.main: {
         "-i cohort -ofile s.tsv -lesion_free 1.5": "not in the range",

@@ -13,7 +13,8 @@ from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import PhantomScan, make_cohort, make_scan
 from sct_lesion_losses.phantom import cohort as phantom_cohort
-from sct_lesion_losses.phantom.cohort import centerline_mask, scans_of, write_nifti, write_scan
+from sct_lesion_losses.phantom.cohort import scans_of, write_scan
+from sct_lesion_losses.phantom.dataset import centerline_mask, claim, description, write_nifti
 from sct_lesion_losses.phantom.scan import has_lesions
 
 
@@ -196,6 +197,16 @@ def test_a_folder_with_subjects_or_a_description_of_another_dataset_is_refused(
     assert (tmp_path / left).read_text() == text
 
 
+def test_what_a_call_that_failed_left_alone_in_its_folder_is_replaced(tmp_path: Path) -> None:
+    claim(tmp_path, description("one", "raw", Seed=1), [])
+    claim(tmp_path, description("one", "raw", Seed=2), ["sub-001"])
+    left = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert left["GeneratedBy"][0]["Seed"] == 2
+    (tmp_path / "sub-001").mkdir()
+    with pytest.raises(OutputError, match=r"another dataset_description\.json"):
+        claim(tmp_path, description("one", "raw", Seed=1), ["sub-001"])
+
+
 def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     write_nifti(tmp_path / "a.nii.gz", array, Grid((2, 3, 4), np.eye(4)), slope=0.5)
@@ -209,7 +220,7 @@ def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
 def test_the_centerline_mask_has_one_voxel_in_each_slice(scans: list[PhantomScan]) -> None:
     scan = scans[0]
     _, turn = scan.grid.to_rpi()
-    mask = turn.apply(centerline_mask(scan))
+    mask = turn.apply(centerline_mask(scan.centerline, scan.grid))
     assert (mask.sum(axis=(0, 1)) == 1).all()
     assert (turn.apply(scan.cord)[mask > 0] == 1).all()
 

@@ -23,7 +23,7 @@ from sct_lesion_losses.images import nifti, outputs
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.phantom.cohort import centerline_mask, write_nifti
+from sct_lesion_losses.phantom.dataset import centerline_mask, write_nifti
 from sct_lesion_losses.workflows import segment
 
 PRIVATE = b"DOE^JANE"
@@ -39,7 +39,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.header[field] = PRIVATE
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", PRIVATE))
     nib.save(image, folder / "t2.nii.gz")
-    write_nifti(folder / "line.nii.gz", centerline_mask(made), made.grid)
+    write_nifti(folder / "line.nii.gz", centerline_mask(made.centerline, made.grid), made.grid)
     return folder / "t2.nii.gz"
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet of a simulated cohort: some of its scans beside their labels, for the eye."""
+"""Contact sheet of a cohort with known lesions: some scans beside their labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
@@ -87,13 +88,15 @@ def chosen(scans: Sequence[CohortScan]) -> list[CohortScan]:
 
 
 @style.drawing()
-def figure(scans: Sequence[CohortScan]) -> Any:
+def figure(scans: Sequence[CohortScan], near_mm: float | None = None) -> Any:
     """Draw some scans of a cohort, each from the side, in an axial slice, and with its labels.
 
     Parameters
     ----------
     scans : sequence of CohortScan
         Of any orientation, with cord masks and sidecars; `chosen` says which of them are drawn.
+    near_mm : float, optional
+        Show only what is so near to the cord, and no face.
 
     Returns
     -------
@@ -130,12 +133,12 @@ def figure(scans: Sequence[CohortScan]) -> Any:
             panel(beside, top, AXIAL_MM),
             panel(beside, top + SIDE_MM[1] - AXIAL_MM[1], AXIAL_MM),
         )
-        made.text(left / width, 1 - (top - 2) / height, _draw(scan, *panels), **_FONT)
+        made.text(left / width, 1 - (top - 2) / height, _draw(scan, near_mm, *panels), **_FONT)
     made.text(_GAP_MM / width, _GAP_MM / height, "\n".join(foot), **_FONT)
     return made
 
 
-def _draw(scan: CohortScan, side: Any, axial: Any, zoom: Any) -> str:
+def _draw(scan: CohortScan, near_mm: float | None, side: Any, axial: Any, zoom: Any) -> str:
     """Draw a scan, with marks at the height of the axial views in the sagittal one; name it."""
     image = nifti.read(scan.scan)
     grid, turn = image.grid.to_rpi()
@@ -145,6 +148,9 @@ def _draw(scan: CohortScan, side: Any, axial: Any, zoom: Any) -> str:
         for mask in (scan.lesion_mask, cohorts.cord_mask(scan))
         if mask is not None
     )
+    if near_mm is not None:
+        away = ndimage.distance_transform_edt(~cord, grid.spacing_mm)
+        voxels = np.where(away <= near_mm, voxels, 0)
     labels = lesionwise.components(lesions)
     covered = np.flatnonzero(cord.any(axis=(0, 1)))
     of_largest = (labels == 1).sum(axis=(0, 1))
@@ -174,7 +180,9 @@ def _draw(scan: CohortScan, side: Any, axial: Any, zoom: Any) -> str:
         views.outline(zoom, enlarged.plane(mask), colour, width=0.6, extent=enlarged.extent)
 
     sidecar = json.loads((scan.scan.parent / f"{nifti.stem(scan.scan)[0]}.json").read_text("utf-8"))
-    scanner = f"{sidecar['Manufacturer']} {sidecar['MagneticFieldStrength']:g} T"
+    scanner = ""
+    if "Manufacturer" in sidecar:
+        scanner = f"{sidecar['Manufacturer']} {sidecar['MagneticFieldStrength']:g} T"
     name = scan.name.removesuffix("_T2w").replace("_", " ")
     known_of = (name, scan.site and f"site {scan.site}", scanner)
     found = counted(int(labels.max()), "lesion") if labels.any() else "no lesions"
