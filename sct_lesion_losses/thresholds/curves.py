@@ -268,11 +268,12 @@ def _lesions(
     rows = []
     for cut, voxels in zip(counted.thresholds, counted.tp + counted.fp, strict=True):
         if voxels != before:
-            table = lesionwise.overlap(
-                labels, lesionwise.components(binarize(pmap, cut), rule.connectivity)
-            )
             if cut == 0:  # one lesion, which fills the whole grid
+                table = lesionwise.overlap(labels, np.ones_like(labels))
                 table = replace(table, predicted_sizes=np.array([voxels]))
+            else:
+                mask = binarize(pmap, cut)
+                table = lesionwise.overlap(labels, lesionwise.components(mask, rule.connectivity))
             table = lesionwise.counted(table, rule, counted.voxel_mm3)
             found, correct = lesionwise.detected(table, rule)
         rows.append((len(correct), int(correct.sum()), found))
