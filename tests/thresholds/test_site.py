@@ -40,7 +40,7 @@ def test_the_weight_is_a_share_and_grows_with_local_subjects_and_difference(n, m
     by_subjects = [credibility(k * n, m, apart, 0) for k in (1, 2, 4)]
     assert 0 < by_subjects[0] < by_subjects[1] < by_subjects[2] < 1
     by_difference = [credibility(n, m, k * apart, nu) for k in (0, 0.5, 1, 2)]
-    assert by_difference == sorted(by_difference)
+    assert (np.diff(by_difference) >= -1e-14).all()  # sums of a quadrature, rounded
     assert 0 < by_difference[0] <= by_difference[-1] < 1
 
 
