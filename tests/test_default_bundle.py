@@ -77,7 +77,7 @@ def test_the_drawn_lesion_is_found_on_the_grid_of_the_scan(
 
 def test_everything_asked_for_is_written_at_the_tuned_threshold(demo: tuple[Path, str]) -> None:
     assert {path.name for path in demo[0].iterdir()} == {
-        *(MASK, SIDECAR, PMAP, f"{STEM}.png"),
+        *(MASK, SIDECAR, PMAP, f"{STEM}_pmap.json", f"{STEM}.png"),
         *(f"{STEM}_labels.nii.gz", f"{STEM}_lesions.tsv", f"{STEM}_lesions.json"),
     }
     told = json.loads((demo[0] / SIDECAR).read_text())

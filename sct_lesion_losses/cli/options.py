@@ -148,6 +148,12 @@ LESIONS = option(
     "-lesions {0,1}",
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
 )
+LESION_POINT = option(
+    "-lesion_point {0,1}",
+    "Drop the predicted lesions whose highest probability or volume is below what the bundle was "
+    "tuned to by sct_tune_lesion -lesion_point 1. 1: demand that it was; 0: keep every lesion.",
+    shown="where the bundle was tuned so",
+)
 JOBS = option("-jobs <int>", "Scans worked on at the same time.", default=1)
 
 COHORT = option(

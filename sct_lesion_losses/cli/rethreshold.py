@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.cli.options import LESIONS
+from sct_lesion_losses.cli.options import LESION_POINT, LESIONS
 from sct_lesion_losses.cli.parser import command, float_range, option
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,10 @@ logger = logging.getLogger(__name__)
 )
 @option("-o <file>", "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
 @option("-ofolder <folder>", "Folder of the outputs.", dest="folder", shown="the current folder")
+@LESION_POINT
 @LESIONS
 def main(
-    image: Path, threshold: float, out: Path | None, folder: Path | None, lesions: bool
+    image: Path, threshold: float, out: Path | None, folder: Path | None, **values: bool
 ) -> None:
     """Threshold the p-map and print what was written."""
     from sct_lesion_losses.images import outputs
@@ -39,7 +40,7 @@ def main(
         names = default_outputs(image, threshold, folder)
     else:
         names = outputs.for_scan(image, out=out, folder=folder)
-    result = rethreshold(image, threshold, names, lesions=lesions, command=talk.command_line())
+    result = rethreshold(image, threshold, names, **values, command=talk.command_line())
     logger.info("%s: %s", image.name, result.found.load)
     for path in result.written:
         click.echo(path)

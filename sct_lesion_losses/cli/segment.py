@@ -68,11 +68,7 @@ logger = logging.getLogger(__name__)
     dest="threshold",
     shown="the bundle's tuned threshold",
 )
-@option(
-    "-lesion_point {0,1}",
-    "Keep those predicted lesions only whose highest probability and volume reach what the "
-    "bundle was tuned to, if it was so by sct_tune_lesion -lesion_point 1.",
-)
+@options.LESION_POINT
 @options.CENTERLINE
 @option(
     "-file_centerline <file>",

@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 @option(
     "-lesion_point {0,1}",
     "Also choose which predicted lesions are kept, by their highest probability and their volume; "
-    "sct_deepseg_lesion_tuned -lesion_point 1 applies it.",
+    "sct_deepseg_lesion_tuned then drops the others, unless its -lesion_point 0 says otherwise.",
 )
 @option(
     "-lesion_specificity <float>",

@@ -23,7 +23,7 @@ class Outputs:
     points : Path
         The centerline in full digits, as SCT's CSV.
     sidecar, pmap_sidecar : Path
-        JSON of the mask, and of a p-map that was made without one.
+        JSON of the mask, and of the p-map.
     table, columns, figure : Path
         One row per lesion as TSV, and what its columns mean as JSON; PNG.
     """

@@ -32,6 +32,7 @@ from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.curves import from_dict
+from sct_lesion_losses.thresholds.lesion_filter import Filter, stepped
 
 SCANS = "scans"  # folder of the kept counts inside that of an evaluation
 AS_IN_COHORT = "cohort"
@@ -185,12 +186,15 @@ class Model:
     sct_rule : bool
         SCT's model exactly as `sct_deepseg_lesion` runs it, in ONNX Runtime; its mask has no
         threshold.
+    rule : Filter or None
+        Of the predicted lesions; at every threshold above 0, only what it keeps is counted.
     """
 
     name: str
     sha256: str
     thresholds: tuple[float, ...]
     sct_rule: bool = False
+    rule: Filter | None = None
 
     def computed_in(self, inference: InferenceSettings) -> tuple[str, str]:
         """Engine and precision; see `engine.load`."""
@@ -288,6 +292,7 @@ def key(model: Model, scan: CohortScan, inference: InferenceSettings, finder: st
         "presets": [asdict(preset) for preset in PRESETS.values()],
         "computed_in": model.computed_in(inference),
         "line": "file" if from_file else [finder, inference.contrast, inference.brain],
+        **({} if model.rule is None else {"filter": asdict(model.rule)}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -421,6 +426,8 @@ def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> Mo
         pmap = mask.astype(np.float32)
     else:
         pmap = found.pmap(bundle, network)
+    if model.rule is not None:
+        pmap = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
     counts = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
     return ModelCounts(counts, "", f"{network.name} {network.version}, {network.precision}")
 

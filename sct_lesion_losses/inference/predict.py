@@ -19,6 +19,7 @@ from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.preprocessing import scan
 from sct_lesion_losses.sct import lesion as sct_lesion
+from sct_lesion_losses.thresholds.lesion_filter import Filter
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ def opened(
     if sha256 not in (None, bundle.pmap_sha256):
         raise BundleError(f"{name}: the model was replaced while it was in use; start again")
     return bundle, engines.load(bundle.network, engine, precision)
+
+
+def filter_of(bundle: Bundle) -> Filter | None:
+    """Filter of the predicted lesions that a bundle is used with; None where it holds none."""
+    point = bundle.info.operating_point.lesions
+    return None if point is None else Filter(point.peak, point.volume_mm3)
 
 
 def pmap(

@@ -156,7 +156,7 @@ def metrics(
 def metrics_filtered(
     scans: Sequence[Candidates], subjects: Sequence[str], rule: Filter
 ) -> dict[str, Metric]:
-    """Return what the second operating point, per lesion, reaches on unseen scans.
+    """Return what a bundle reaches on unseen scans as it is used: with its filter of lesions.
 
     Parameters
     ----------
@@ -173,6 +173,7 @@ def metrics_filtered(
         By the names of `metrics` with ``_filtered``, without those that no scan tells of.
     """
     lesions = [scan.score(rule) for scan in scans]
+    voxels = [scan.voxel_score(rule).f1 for scan in scans]
     medians = statistics.interval([score.f1 for score in lesions], subjects)
     patients = patientwise.score(lesions)
     note = (
@@ -181,6 +182,7 @@ def metrics_filtered(
     )
     return _known(
         {
+            "v_f1_median_filtered": (statistics.interval(voxels, subjects), note),
             "l_f1_median_filtered": (medians, note),
             "p_sensitivity_filtered": (patients.sensitivity, f"{note}: {_DETECTED}"),
             "p_specificity_filtered": (

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import counted
 
 if TYPE_CHECKING:  # not loaded to threshold a stored p-map
+    from sct_lesion_losses.bundle.schema import LesionPoint
     from sct_lesion_losses.bundle.store import Bundle
     from sct_lesion_losses.thresholds.lesion_filter import Filter
 
@@ -86,12 +88,38 @@ class Filtered:
     Attributes
     ----------
     rule : Filter
-    removed : int
-        Lesions of the mask that it did not keep.
+    threshold : float
+        The tuned one, at which it was chosen.
+    predicted, removed : int
+        Lesions of the mask before, and those of them that it did not keep.
     """
 
     rule: Filter
+    threshold: float
+    predicted: int
     removed: int
+
+    @classmethod
+    def of(
+        cls, rule: Filter, threshold: float, before: npt.NDArray[Any], after: npt.NDArray[Any]
+    ) -> Filtered:
+        """Compare the mask with the filtered one, both (X, Y, Z) bool."""
+        predicted, left = (int(lesionwise.components(mask).max()) for mask in (before, after))
+        return cls(rule, threshold, predicted, predicted - left)
+
+    @property
+    def sentence(self) -> str:
+        """Say in one line what was removed, and why."""
+        return (
+            f"the lesion filter of threshold {self.threshold:g} dropped {self.removed} of "
+            f"{counted(self.predicted, 'predicted lesion')}; it keeps those of a highest "
+            f"probability of at least {self.rule.peak:g} and at least {self.rule.volume_mm3:g} mm³"
+        )
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Entry of a sidecar."""
+        return {**(filter_entry(self.rule) or {}), "LesionsRemoved": self.removed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +195,8 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
         "BundleSHA256": bundle.sha256,
         "Threshold": result.threshold,
         "TunedThreshold": result.tuned_threshold,
-        "LesionFilter": kept
-        and {
-            "LeastPeak": kept.rule.peak,
-            "LeastVolumeMm3": kept.rule.volume_mm3,
-            "LesionsRemoved": kept.removed,
-        },
+        "LesionFilter": kept and kept.entry,
+        "TunedLesionFilter": filter_entry(bundle.info.operating_point.lesions),
         "Centerline": line.method,
         "CenterlineSlices": int(line.covered.sum()),
         "ScanSlices": len(line.xy),
@@ -180,6 +204,13 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
         **(nothing if result.found is None else result.found.entries),
     }
     return of_mask(command, entries, result.warnings)
+
+
+def filter_entry(rule: Filter | LesionPoint | None) -> dict[str, Any] | None:
+    """Entry of a filter of predicted lesions; None without one."""
+    if rule is None:
+        return None
+    return {"LeastPeak": rule.peak, "LeastVolumeMm3": rule.volume_mm3}
 
 
 def of_mask(command: str, entries: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import PRESETS, lesionwise
 from sct_lesion_losses.metrics.lesionwise import LesionScore, Overlap
 from sct_lesion_losses.metrics.statistics import by_subject
+from sct_lesion_losses.metrics.voxelwise import VoxelScore
 from sct_lesion_losses.thresholds.binarization import BoolArray, binarize, compared
 from sct_lesion_losses.thresholds.choice import held_out
 from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, Scored
@@ -74,9 +75,18 @@ class Candidates:
 
     def score(self, rule: Filter) -> LesionScore:
         """Score what is left once a filter has been applied."""
+        return lesionwise.score_of(self._left(rule), PRESET, self.voxel_mm3)
+
+    def voxel_score(self, rule: Filter) -> VoxelScore:
+        """Score the voxels of what is left once a filter has been applied."""
+        left = self._left(rule)
+        n_truth, n_predicted = int(left.truth_sizes.sum()), int(left.predicted_sizes.sum())
+        return VoxelScore(n_truth, n_predicted, int(left.voxels.sum()))
+
+    def _left(self, rule: Filter) -> Overlap:
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
         kept = rule.keeps(self.table.predicted_sizes, self.peaks, self.voxel_mm3)
-        return lesionwise.score_of(self.table.only(every, kept), PRESET, self.voxel_mm3)
+        return self.table.only(every, kept)
 
 
 def candidates(
@@ -142,6 +152,35 @@ def apply(
     labels = lesionwise.components(mask)
     kept = rule.keeps(lesionwise.sizes(labels), _peaks(labels, pmap), voxel_mm3)
     return np.asarray(np.concatenate([[False], kept])[labels])
+
+
+def stepped(
+    pmap: NDArray[np.floating[Any]], thresholds: Sequence[float], voxel_mm3: float, rule: Filter
+) -> NDArray[np.floating[Any]]:
+    """Return a p-map whose masks are those of another one once a filter has been applied.
+
+    A lesion that is kept lies, at any lower threshold, in one that is kept as well: it is no
+    smaller, nor is its peak lower. So the filtered masks lie in each other as those of a p-map do.
+
+    Parameters
+    ----------
+    pmap : (X, Y, Z) floating, in [0, 1]
+    thresholds : sequence of float
+        Those that the masks are made at, rising; 0 keeps everything.
+    voxel_mm3 : float
+        Volume of a voxel.
+    rule : Filter
+
+    Returns
+    -------
+    (X, Y, Z) floating
+        The highest of the thresholds at which a voxel is in the filtered mask; 0 where none is.
+    """
+    steps = np.zeros_like(pmap)
+    for cut in filter(None, thresholds):
+        kept = apply(binarize(pmap, cut), pmap, voxel_mm3, rule)
+        steps[kept] = compared(np.float64(cut), pmap.dtype)
+    return steps
 
 
 def _peaks(labels: NDArray[np.int32], pmap: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

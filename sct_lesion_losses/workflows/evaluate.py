@@ -30,7 +30,7 @@ from sct_lesion_losses.inference.cohort import (
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
-from sct_lesion_losses.report import columns, figures, tables
+from sct_lesion_losses.report import columns, figures, sidecar, tables
 from sct_lesion_losses.report.tables import PUBLISHED, Table
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, ScanCounts, choose
 
@@ -127,6 +127,7 @@ class EvaluatedModel:
             "NetworkSHA256": self.bundle.sha256,
             "Loss": self.loss,
             "TunedThreshold": self.tuned,
+            "LesionFilter": sidecar.filter_entry(self.model.rule),
         }
         if self.choice is None:
             return entry
@@ -291,11 +292,12 @@ def models_of(bundles: Sequence[str | Path], contrast: str) -> list[EvaluatedMod
         label = bundle.name if often[bundle.name] == 1 else f"{bundle.name} {bundle.info.version}"
         tuned = bundle.tuned_threshold
         thresholds = {*THRESHOLDS, *([] if tuned is None else [tuned])}
-        model = Model(str(given), bundle.pmap_sha256, tuple(sorted(thresholds)))
+        rule = predict.filter_of(bundle)
+        model = Model(str(given), bundle.pmap_sha256, tuple(sorted(thresholds)), rule=rule)
         models.append(EvaluatedModel(label, bundle, model))
         if bundle.name == SCT_NAME:
-            rule = replace(model, thresholds=cohort.RULE_THRESHOLDS, sct_rule=True)
-            models.append(EvaluatedModel(SCT_RULE, bundle, rule))
+            shipped = replace(model, thresholds=cohort.RULE_THRESHOLDS, sct_rule=True)
+            models.append(EvaluatedModel(SCT_RULE, bundle, shipped))
     for label, count in Counter(one.label for one in models).items():
         if count > 1:
             raise UsageError(

@@ -91,9 +91,7 @@ def of_site(
         objective=objective,
         allowed=[value is not None for value in shipped.curve],
     )
-    warnings = list(site_doubts(found))
-    if shipped.lesions is not None:
-        warnings.append("the filter of predicted lesions belonged to the former threshold: dropped")
+    warnings = site_doubts(found)
     for warning in warnings:
         logger.warning("%s", warning)
     calibration = SiteCalibration(

@@ -50,8 +50,9 @@ class SegmentSettings:
         How the cord is found, and what the network is computed with.
     centerline_file : Path, optional
         Cord mask or centerline image, for the centerline method ``file``.
-    lesion_point : bool
-        Keep those predicted lesions only that the bundle's second operating point lets through.
+    lesion_point : bool, optional
+        Keep those predicted lesions only that the bundle's second operating point lets through:
+        where it has one, by default; True demands that it has.
     sct_rule : bool
         With the bundle ``sct``: exactly what `sct_deepseg_lesion` does, double threshold included.
     pmap, lesions, figure, keep_centerline : bool
@@ -66,7 +67,7 @@ class SegmentSettings:
     threshold: float | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     centerline_file: Path | None = None
-    lesion_point: bool = False
+    lesion_point: bool | None = None
     sct_rule: bool = False
     pmap: bool = False
     lesions: bool = False
@@ -83,10 +84,6 @@ class SegmentSettings:
             raise UsageError(
                 f"-thr is {self.threshold}, expected a number in (0, 1], or 0 for the p-map alone"
             )
-        if self.lesion_point and self.threshold is not None:
-            raise UsageError(
-                "-lesion_point 1 was chosen for the tuned threshold: leave out -thr, or the filter"
-            )
         if self.sct_rule:
             if self.bundle != "sct":
                 raise UsageError("-sct_rule 1 is a rule of SCT's own model; add -bundle sct")
@@ -101,9 +98,10 @@ class SegmentSettings:
                 raise UsageError(
                     "-sct_rule 1 computes in ONNX Runtime, as SCT does: leave out -engine"
                 )
-        if self.pmap_alone and (self.lesions or self.qc is not None):
+        if self.pmap_alone and (self.lesions or self.lesion_point or self.qc is not None):
             raise UsageError(
-                "-thr 0 writes the p-map alone: leave out -lesions and -qc, or give a threshold"
+                "-thr 0 writes the p-map alone: leave out -lesions, -lesion_point and -qc, or give "
+                "a threshold"
             )
         if self.inference.centerline == "file" and self.centerline_file is None:
             raise UsageError("-centerline file needs the file: add -file_centerline <file>")
@@ -167,8 +165,12 @@ def segment(
                 bundle, scan.array, scan.grid, line, network=network, progress=progress
             )
             mask = None if settings.pmap_alone else binarize(pmap, threshold)
-            if settings.lesion_point and mask is not None:
-                mask, filtered = _filtered(mask, pmap, bundle, scan.grid)
+            rule = None if settings.lesion_point is False else predict.filter_of(bundle)
+            if rule is not None and mask is not None:
+                every, volume = mask, scan.grid.voxel_volume_mm3
+                mask = lesion_filter.apply(every, pmap, volume, rule)
+                filtered = Filtered.of(rule, bundle.threshold, every, mask)
+                logger.info("%s", filtered.sentence)
             _warn_of_threshold(bundle, threshold)
         labels = None if mask is None else lesionwise.components(mask)
         found = None if labels is None else Found.of(labels, pmap, scan.grid)
@@ -299,30 +301,10 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.centerline: settings.keep_centerline or settings.qc is not None,
         outputs.points: settings.keep_centerline,
         outputs.figure: settings.figure,
+        outputs.pmap_sidecar: settings.pmap or settings.pmap_alone,
         outputs.sidecar: not settings.pmap_alone,
-        outputs.pmap_sidecar: settings.pmap_alone,
     }
     return tuple(path for path, wanted in asked.items() if wanted)
-
-
-def _filtered(
-    mask: npt.NDArray[np.bool_], pmap: npt.NDArray[np.float32], bundle: Bundle, grid: Grid
-) -> tuple[npt.NDArray[np.bool_], Filtered | None]:
-    """Remove the lesions that the bundle's second operating point does not keep."""
-    point = bundle.info.operating_point.lesions
-    if point is None:
-        return mask, None
-    rule = lesion_filter.Filter(point.peak, point.volume_mm3)
-    kept = lesion_filter.apply(mask, pmap, grid.voxel_volume_mm3, rule)
-    before, after = (int(lesionwise.components(some).max()) for some in (mask, kept))
-    logger.info(
-        "of %d predicted lesions %d are kept: highest probability at least %g, at least %g mm³",
-        before,
-        after,
-        rule.peak,
-        rule.volume_mm3,
-    )
-    return kept, Filtered(rule, before - after)
 
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
@@ -375,7 +357,9 @@ def _write(
             columns.write(outputs.table, PREDICTED_LESIONS, measured)
         if outputs.pmap in result.written and pmap is not None:
             nifti.write(outputs.pmap, pmap, scan, np.float32)
-        atomic.write_json(result.written[-1], described)
+        for file in (outputs.sidecar, outputs.pmap_sidecar):
+            if file in result.written:
+                atomic.write_json(file, described)
         if mask is not None:
             nifti.write(outputs.mask, mask, scan, np.uint8)
 

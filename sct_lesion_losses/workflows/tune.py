@@ -205,6 +205,9 @@ def run(
         refused=len(unseen) - len(measured),
     )
     doubts = [*point.warnings]
+    if loaded.info.operating_point.lesions is not None and not settings.lesion_point:
+        doubts.append("the filter of predicted lesions belonged to the former threshold: dropped")
+        logger.warning("%s", doubts[-1])
     if refused := len(tuning) - len(deciding):
         doubts.append(f"left out, because no cord was found: {refused} of the scans")
     if settings.seen:

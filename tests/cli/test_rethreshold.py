@@ -82,7 +82,50 @@ def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
     )
     assert not np.asarray(nib.load("t2_lesionseg_thr0.9.nii.gz").dataobj).any()
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]) == 0
-    assert capsys.readouterr().err == "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
+    assert capsys.readouterr().err == (
+        "t2_lesionseg_pmap.json is not there to tell of a lesion filter: every lesion is kept\n"
+        "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
+    )
+
+
+def told(point: object, threshold: float | None = 0.3) -> None:
+    """Write the JSON of the p-map."""
+    entries = {"TunedThreshold": threshold, "TunedLesionFilter": point}
+    Path("t2_lesionseg_pmap.json").write_text(json.dumps(entries))
+
+
+def test_lesions_are_dropped_by_the_filter_of_the_bundle_that_made_the_pmap(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told({"LeastPeak": 0.5, "LeastVolumeMm3": 0.0})
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.2", "-o", "m.nii"]
+    assert main(args) == 0
+    assert np.array_equal(np.argwhere(nib.load("m.nii").get_fdata())[:, 0], [4, 4, 4])
+    assert "of threshold 0.3 dropped 1 of 2 predicted lesions" in capsys.readouterr().err
+    said = {"LeastPeak": 0.5, "LeastVolumeMm3": 0.0, "LesionsRemoved": 1}
+    assert json.loads(Path("m.json").read_text())["LesionFilter"] == said
+    assert main([*args, "-lesion_point", "0"]) == 0
+    assert np.count_nonzero(nib.load("m.nii").get_fdata()) == 5
+    assert json.loads(Path("m.json").read_text())["LesionFilter"] is None
+
+
+@pytest.mark.parametrize(
+    ("point", "threshold", "status", "said"),
+    [
+        (None, 0.3, 2, "no JSON beside it tells of a lesion filter"),
+        ({"LeastPeak": "high"}, 0.3, 1, "t2_lesionseg_pmap.json: cannot be read"),
+        ({"LeastPeak": 0.5, "LeastVolumeMm3": 0.0}, None, 1, "cannot be read"),
+        ([0.5], 0.3, 1, "cannot be read"),
+    ],
+)
+def test_a_filter_that_is_demanded_must_be_known(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], point, threshold, status, said
+) -> None:
+    told(point, threshold)
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.2", "-lesion_point", "1"]
+    assert main(args) == status
+    assert said in capsys.readouterr().err
+    assert not Path("t2_lesionseg_thr0.2.nii.gz").exists()
 
 
 def test_a_mask_in_place_of_a_pmap_is_refused(

@@ -32,7 +32,7 @@ WRONG = {
         "-i a.nii -thr -0.1": "not in the range",
         "-i a.nii -thr nan": "not a finite number",
         "-i a.nii -sct_rule 1": "-bundle sct",
-        "-i a.nii -lesion_point 1 -thr 0.3": "leave out -thr",
+        "-i a.nii -lesion_point 1 -thr 0": "leave out -lesions, -lesion_point",
         "-i a.nii -centerline file": "-file_centerline",
         "-i a.nii -centerline svm -file_centerline c.nii": "not svm",
         "-i a.nii b.nii -file_centerline c.nii": "belongs to one scan",

@@ -13,6 +13,7 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.inference.cohort import IN_COHORT, Model, finder_of, key, locate, scan_hash
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.thresholds import THRESHOLDS
+from sct_lesion_losses.thresholds.lesion_filter import Filter
 
 MODEL = Model("tversky", "ab" * 32, THRESHOLDS)
 
@@ -34,8 +35,10 @@ def test_a_key_follows_from_the_network_and_all_of_inference_and_not_from_a_name
         key_of(engine="openvino"),
         key_of(precision="bfloat16"),
         key_of(scan=replace(SCAN, centerline=Path("line.nii"))),
+        key_of(replace(MODEL, rule=Filter(0.9))),
+        key_of(replace(MODEL, rule=Filter(0.9, 2.0))),
     ]
-    assert len({key_of(), *others}) == 9
+    assert len({key_of(), *others}) == 11
     assert key_of(replace(MODEL, name="./tversky")) == key_of()
 
 

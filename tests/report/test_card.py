@@ -254,6 +254,7 @@ EMPTY = [lesions([0.3, 0.4]), lesions([0.6])]
 def test_the_filter_of_lesions_is_measured_on_every_scan():
     found = card.metrics_filtered([*SEEN, *EMPTY], SUBJECTS, Filter(0.5, 2.0))
     assert {name: (m.value, m.n) for name, m in found.items()} == {
+        "v_f1_median_filtered": (pytest.approx(2 / 3), 3),
         "l_f1_median_filtered": (pytest.approx(2 / 3), 3),
         "p_sensitivity_filtered": (pytest.approx(2 / 3), 3),
         "p_specificity_filtered": (0.5, 2),
@@ -275,4 +276,5 @@ def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
     counted = card.metrics([count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
     found = card.metrics_filtered([seen], ["a"], Filter())
     assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value
+    assert found["v_f1_median_filtered"].value == counted["v_f1_median"].value
     assert found["p_sensitivity_filtered"].value == counted["p_sensitivity"].value

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.thresholds.lesion_filter import (
     PEAKS,
@@ -17,6 +17,7 @@ from sct_lesion_losses.thresholds.lesion_filter import (
     candidates,
     choose_filter,
     froc,
+    stepped,
 )
 
 SHAPE = (7, 6, 5)
@@ -46,7 +47,9 @@ def filtered_otherwise(mask, pmap, rule):
 def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     mask = filtered_otherwise(binarize(pmap, threshold), pmap, rule)
     wanted = lesionwise.score(truth, mask, SPACING_MM)
-    assert candidates(truth, pmap, threshold, SPACING_MM).score(rule) == wanted
+    noted = candidates(truth, pmap, threshold, SPACING_MM)
+    assert noted.score(rule) == wanted
+    assert noted.voxel_score(rule) == voxelwise.score(truth, mask)
 
 
 @given(pmaps, st.sampled_from([0.3, 0.35, 0.5]), filters)
@@ -56,6 +59,16 @@ def test_a_mask_is_filtered_as_its_lesions_one_by_one(pmap, threshold, rule):
     assert found.dtype == np.bool_
     assert np.array_equal(found, filtered_otherwise(mask, pmap, rule))
     assert np.array_equal(apply(found, pmap, VOXEL_MM3, rule), found)
+
+
+@given(pmaps, filters)
+def test_the_masks_of_a_stepped_pmap_are_the_filtered_ones(pmap, rule):
+    thresholds = (0.0, 0.25, 0.3, 0.35, 0.5, 0.96, 1.0)
+    steps = stepped(pmap, thresholds, VOXEL_MM3, rule)
+    assert steps.dtype == pmap.dtype
+    for threshold in thresholds[1:]:
+        wanted = filtered_otherwise(binarize(pmap, threshold), pmap, rule)
+        assert np.array_equal(binarize(steps, threshold), wanted)
 
 
 def blobs(*peaks_and_sizes: tuple[float, int], lesions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,13 +12,14 @@ import pytest
 import sct_graph
 
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import Froc, LesionPoint
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, ImageError, UsageError
 from sct_lesion_losses.inference import cohort, predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import PRESETS, lesionwise, voxelwise
 from sct_lesion_losses.sct import lesion as sct_lesion
-from sct_lesion_losses.thresholds import THRESHOLDS, binarize
+from sct_lesion_losses.thresholds import THRESHOLDS, binarize, lesion_filter
 from sct_lesion_losses.workflows import evaluate, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
@@ -114,6 +115,35 @@ def test_scores_are_those_of_each_mask(rows, small, split_table):
                 row = own.loc[(scan.name, threshold, preset), list(expected)].astype(float)
                 # Exactly: what is written is read again to the bit.
                 np.testing.assert_array_equal(row, list(expected.values()))
+
+
+def test_a_bundle_with_a_filter_of_lesions_is_scored_as_it_is_used(mine, fresh, tmp_path):
+    old = store.load(mine)
+    point = LesionPoint(
+        **{"peak": 0.6, "volume_mm3": 8.0, "preset": "paper", "f1": 0.5, "f1_unfiltered": 0.4},
+        **{"n_scans": 3, "froc": Froc(peaks=(0.6,), sensitivity=(1.0,), false_lesions=(0.0,))},
+    )
+    changed = old.info.operating_point.model_copy(update={"threshold": 0.4, "lesions": point})
+    info = old.info.model_copy(update={"operating_point": changed})
+    store.save(mine, info, old.network, old.weights, "# small\n", overwrite=True)
+    found = evaluate.run([mine], fresh, tmp_path / "out")
+    network = predict.opened(str(mine), "t2", "auto", "float32")[1]
+    dropped = 0
+    for scan in cohorts.read(fresh):
+        seen = cohort.locate(scan)
+        pmap = seen.pmap(old, network)
+        for row in found.rows:
+            if row.scan != scan.name or not row.threshold:
+                continue
+            mask = binarize(pmap, row.threshold)
+            kept = lesion_filter.apply(mask, pmap, 0.125, lesion_filter.Filter(0.6, 8.0))
+            spacing_mm = seen.image.grid.spacing_mm
+            assert row.voxels == voxelwise.score(seen.truth, kept)
+            assert row.lesions == lesionwise.score(seen.truth, kept, spacing_mm, row.lesions.preset)
+            dropped += np.count_nonzero(mask) - np.count_nonzero(kept)
+    assert dropped > 0
+    said = told(tmp_path / "out")["bundle"]["Levels"]["small"]["LesionFilter"]
+    assert said == {"LeastPeak": 0.6, "LeastVolumeMm3": 8.0}
 
 
 def test_tuned_rows_are_those_of_the_bundles_own_threshold(rows, small):

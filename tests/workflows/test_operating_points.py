@@ -162,23 +162,6 @@ def test_an_untuned_bundle_and_one_of_a_site_are_refused(zurich, small, fresh, t
         tune.run(raw.folder, fresh, site(tmp_path / "new"))
 
 
-def test_a_bundle_of_a_site_drops_the_filter_of_lesions_and_says_so(tuned, caplog):
-    truth = np.zeros((8, 8, 8), bool)
-    truth[2:4, 2:4, 2:4] = True
-    pmap = np.where(truth, np.float32(0.6), np.float32(0))
-    noted = lesion_filter.candidates(truth, pmap, 0.4, (1, 1, 1))
-    lesions, _ = operating_points.of_lesions([noted], ["a"], 0.4)
-    shipped = tuned.bundle.info.operating_point.model_copy(update={"lesions": lesions})
-    info = tuned.bundle.info.model_copy(update={"operating_point": shipped})
-    bundle = dataclasses.replace(tuned.bundle, info=info)
-    counts = [count(truth, pmap, (1, 1, 1), THRESHOLDS)]
-    _, point = operating_points.of_site("Zurich", bundle, counts, ["a"])
-    said = "the filter of predicted lesions belonged to the former threshold: dropped"
-    assert point.lesions is None
-    assert said in point.warnings
-    assert said in caplog.messages
-
-
 def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):
     good = dataclasses.replace(
         zurich.choice,

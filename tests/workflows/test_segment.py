@@ -25,6 +25,7 @@ from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.phantom.dataset import centerline_mask, write_nifti
 from sct_lesion_losses.workflows import segment
+from sct_lesion_losses.workflows.rethreshold import rethreshold
 
 PRIVATE = b"DOE^JANE"
 
@@ -97,33 +98,68 @@ def filtering(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_the_second_operating_point_removes_lesions_and_says_so(scan, tmp_path, filtering):
-    told = run(scan, tmp_path / "all", bundle=filtering, pmap=True)
-    assert told["LesionFilter"] is None
-    kept = run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True, lesions=True)
-    every, some = (
-        np.asarray(nib.load(tmp_path / name / "t2_lesionseg.nii.gz").dataobj) > 0
-        for name in ("all", "kept")
+def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
+    scan, tmp_path, filtering, caplog
+):
+    caplog.set_level("INFO")
+    told = run(scan, tmp_path / "all", bundle=filtering, lesion_point=False, pmap=True)
+    tuned = {"LeastPeak": 0.4, "LeastVolumeMm3": 30.0}
+    assert (told["LesionFilter"], told["TunedLesionFilter"]) == (None, tuned)
+    assert "dropped" not in caplog.text
+    kept = run(scan, tmp_path / "kept", bundle=filtering, lesions=True)
+    every, some = (read(tmp_path / name / "t2_lesionseg.nii.gz") > 0 for name in ("all", "kept"))
+    wanted = by_hand(every, read(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz"), scan)
+    np.testing.assert_array_equal(some, wanted)
+    removed = told["LesionCount"] - kept["LesionCount"]
+    assert kept["LesionFilter"] == {**tuned, "LesionsRemoved": removed}
+    assert 0 < removed < told["LesionCount"]
+    said = f"the lesion filter of threshold 0.05 dropped {removed} of {told['LesionCount']} "
+    assert said in caplog.text
+    run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True)
+    np.testing.assert_array_equal(read(tmp_path / "kept" / "t2_lesionseg.nii.gz") > 0, wanted)
+    with pytest.raises(UsageError, match="has no second operating point"):
+        run(scan, tmp_path / "none", lesion_point=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("lesion_point", [None, False])
+@pytest.mark.parametrize("threshold", [0.05, 0.2])
+def test_a_stored_pmap_gives_the_mask_that_segmenting_gives(
+    scan, tmp_path, filtering, threshold, lesion_point
+):
+    told = run(
+        scan, tmp_path, bundle=filtering, threshold=threshold, lesion_point=lesion_point, pmap=True
     )
-    pmap = np.asarray(nib.load(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz").dataobj)
-    voxel_mm3 = Grid(every.shape, nib.load(scan).affine).voxel_volume_mm3
-    labels = lesionwise.components(every)
-    wanted = np.zeros_like(every)
+    pmap = tmp_path / "t2_lesionseg_pmap.nii.gz"
+    mask = read(tmp_path / "t2_lesionseg.nii.gz")
+    if lesion_point is None:
+        plain = read(pmap) >= np.float32(threshold)
+        np.testing.assert_array_equal(mask > 0, by_hand(plain, read(pmap), scan))
+    # What another run leaves beside it says nothing of this p-map.
+    run(scan, tmp_path, threshold=0.9)
+    names = outputs.for_scan(scan, folder=tmp_path / "again")
+    again = rethreshold(pmap, threshold, names, lesion_point=lesion_point)
+    np.testing.assert_array_equal(read(names.mask), mask)
+    assert json.loads(again.written[-1].read_text())["LesionFilter"] == told["LesionFilter"]
+    alone = tmp_path / "alone"
+    run(scan, alone, bundle=filtering, threshold=0.0)
+    rethreshold(alone / pmap.name, threshold, names, lesion_point=lesion_point)
+    np.testing.assert_array_equal(read(names.mask), mask)
+
+
+def read(file: Path) -> np.ndarray:
+    return np.asarray(nib.load(file).dataobj)
+
+
+def by_hand(mask: np.ndarray, pmap: np.ndarray, scan: Path) -> np.ndarray:
+    """Lesions of a mask of at least 30 mm³ and a peak of at least 0.4."""
+    voxel_mm3 = Grid(mask.shape, nib.load(scan).affine).voxel_volume_mm3
+    labels, wanted = lesionwise.components(mask), np.zeros_like(mask)
     for number in range(1, labels.max() + 1):
         one = labels == number
         if one.sum() * voxel_mm3 >= 30 and pmap[one].max() >= np.float32(0.4):
             wanted |= one
-    np.testing.assert_array_equal(some, wanted)
-    removed = told["LesionCount"] - kept["LesionCount"]
-    assert kept["LesionFilter"] == {
-        "LeastPeak": 0.4,
-        "LeastVolumeMm3": 30.0,
-        "LesionsRemoved": removed,
-    }
-    assert 0 < removed < told["LesionCount"]
-    with pytest.raises(UsageError, match="has no second operating point"):
-        run(scan, tmp_path / "none", lesion_point=True)
-    assert not (tmp_path / "none").exists()
+    return wanted
 
 
 def test_files_of_an_earlier_run_are_named_and_a_pmap_alone_leaves_them(scan, tmp_path, caplog):
@@ -237,6 +273,7 @@ def test_an_error_about_the_cord_names_the_scan(tmp_path):
     "settings",
     [
         {"threshold": 0.0, "lesions": True},
+        {"threshold": 0.0, "lesion_point": True},
         {"threshold": 0.0, "qc": Path("qc")},
         {"bundle": "sct", "sct_rule": True, "inference": InferenceSettings(precision="bfloat16")},
         {"bundle": "sct", "sct_rule": True, "inference": InferenceSettings(engine="openvino")},

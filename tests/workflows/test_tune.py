@@ -137,7 +137,7 @@ def scores_of(bundle, scan, threshold):
 
 
 def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(
-    mine, fresh, tmp_path, pmaps
+    mine, fresh, tmp_path, pmaps, caplog
 ):
     settings, heard = TuneSettings(lesion_point=True), []
     choice = tune.run(mine, fresh, settings, lambda *now: heard.append(now)).choice
@@ -153,13 +153,19 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(
     assert point.peak >= choice.threshold == point.froc.peaks[0]
     false = np.mean([before.n_predicted - before.correct for before, _ in scores])
     assert point.froc.false_lesions[0] == pytest.approx(false)
-    assert "With `-lesion_point 1`" in card_of(mine)
+    assert "Unless `-lesion_point 0` says otherwise, predicted lesions are kept" in card_of(mine)
     pmaps.clear()
     again = tune.run(mine, fresh, replace(settings, folder=tmp_path / "two", jobs=2)).bundle
     assert pmaps == []  # all were predicted by the workers
     assert again.info.operating_point.lesions == point
-    tune.run(mine, fresh)
-    assert store.load(mine).info.operating_point.lesions is None
+    other = write_cohort(tmp_path / "other", 2, lesion_free=0, seed=12)
+    for how in (TuneSettings(site="Bern", folder=tmp_path / "bern"), TuneSettings()):
+        caplog.clear()
+        point = tune.run(mine, other, how).bundle.info.operating_point
+        said = "the filter of predicted lesions belonged to the former threshold: dropped"
+        assert point.lesions is None
+        assert said in point.warnings
+        assert said in caplog.messages
 
 
 def test_the_second_point_is_measured_on_the_unseen_scans(mine, split_table):
