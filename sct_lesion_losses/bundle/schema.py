@@ -234,6 +234,8 @@ class OperatingPoint(Record):
         Objective lost at the threshold - 0.05 and + 0.05.
     leave_one_out : float or None
         Leave-one-subject-out score of the choice.
+    n_scans, n_subjects : int
+        Scans that chose it, and of how many subjects; 0 subjects where that is not known.
     centerline : str
         How the cord was found in the scans: ``cohort`` by the cohort's own centerlines, else a
         method of `-centerline`. So it was for the bundle's metrics.
@@ -308,8 +310,8 @@ class OperatingPoint(Record):
             raise ValueError(
                 f"lesions: the peak {self.lesions.peak} is below the threshold {self.threshold}"
             )
-        if not self.objective or self.n_scans < 1 or self.n_subjects < 1:
-            raise ValueError("a tuned threshold needs its objective, n_scans and n_subjects")
+        if not self.objective or self.n_scans < 1:
+            raise ValueError("a tuned threshold needs its objective and n_scans")
         if not any(abs(t - self.threshold) <= _GRID_TOLERANCE for t in self.thresholds):
             raise ValueError(
                 f"tuned threshold {self.threshold} is not on its grid {self.thresholds}"

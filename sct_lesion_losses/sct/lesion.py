@@ -1,7 +1,12 @@
 """SCT's own lesion model: as a bundle with a true p-map, and exactly as SCT runs it.
 
+The threshold of its p-map for the contrast ``t2`` is the one of Hussein et al.; for ``t2_ax`` and
+``t2s`` none was tuned.
+
 References
 ----------
+Hussein et al., "A study on loss functions and decision thresholds for the segmentation of multiple
+sclerosis lesions on spinal cord MRI", ISBI 2023, Table 2.
 Gros et al., "Automatic segmentation of the spinal cord and intramedullary multiple sclerosis
 lesions with convolutional neural networks", NeuroImage 184, 2019.
 """
@@ -21,6 +26,7 @@ from sct_lesion_losses.bundle.schema import (
     Architecture,
     BundleInfo,
     Loss,
+    OperatingPoint,
     Provenance,
     SctPreparation,
 )
@@ -60,6 +66,18 @@ PREPARATIONS: dict[str, SctPreparation] = {
         std=_NUMBERS[contrast][1],
     )
     for contrast in CONTRASTS
+}
+
+_PUBLISHED = {
+    "t2": OperatingPoint(
+        kind="tuned",
+        threshold=0.05,
+        objective="median_v_f1",
+        thresholds=(0.05,),
+        curve=(None,),
+        n_scans=14,
+        data="tuned on 14 scans of patients by Hussein et al. 2023, Table 2",
+    )
 }
 
 logger = logging.getLogger(__name__)
@@ -313,19 +331,22 @@ def load(contrast: str) -> Bundle:
     installation = install.require()
     network = installation.read("deepseg_lesion_models", f"{contrast}_lesion.onnx")
     version = installation.version or "of unknown version"
+    point = _PUBLISHED.get(contrast, OperatingPoint())
     info = BundleInfo(
         name="sct",
         loss=Loss(name="dice"),
         preparation=preparation,
         network=Architecture(architecture="unet3d"),
+        operating_point=point,
         provenance=Provenance(
             data=f"SCT {version}: deepseg_lesion_models/{contrast}_lesion.onnx. Trained by SCT's "
             "authors on clinical scans of many sites (Gros et al. 2019)."
         ),
         intended_use="Baseline: the lesion model that sct_deepseg_lesion runs, for comparison.",
         limits=(
-            "The threshold of 0.5 is not tuned. sct_deepseg_lesion cuts at 0.1, and again at 0.1 "
-            "after interpolation; -sct_rule 1 does the same.",
+            f"The threshold of {point.threshold:g} is {point.data or 'not tuned'}. "
+            "sct_deepseg_lesion cuts at 0.1, and again at 0.1 after interpolation; -sct_rule 1 "
+            "does the same.",
             "SCT predicts blocks without overlap; here overlapping patches are averaged.",
         ),
     )

@@ -182,7 +182,7 @@ def run(
     ----------
     bundles : sequence of str or Path
         See `models_of`. The p-map of SCT's model gets a threshold that is tuned on the scans of
-        ``thr-optimization``, where there are such.
+        ``thr-optimization``, where there are such, in place of its own.
     data : Path
         BIDS folder or TSV. Where it holds a split, the scans of ``unseen`` are evaluated; else all.
         Scans in which no cord is found are left out.
@@ -347,6 +347,10 @@ def _notes(
             f"no cord was found in any of the {total} scans; check the scans and their contrast "
             "(-c), or give centerlines with the cohort"
         )
+    for one in models:
+        if one.choice is None and one.is_sct and one.tuned is not None:
+            notes.append(f"{one.label} at {one.tuned:g}, {one.bundle.info.operating_point.data}.")
+            logger.info("%s", notes[-1])
     untuned = ", ".join(one.label for one in models if one.tuned is None and not one.model.sct_rule)
     if untuned:
         said = f"Without a tuned threshold, and so in table 1 alone: {untuned}"

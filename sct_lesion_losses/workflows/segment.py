@@ -308,7 +308,7 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
 
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
-    """Warn of a threshold that was not tuned."""
+    """Warn of a threshold that was not tuned; say where one is from that no model card tells of."""
     tuned = bundle.tuned_threshold
     if threshold and tuned is None:
         logger.warning(
@@ -321,6 +321,8 @@ def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
             tuned,
             bundle.name,
         )
+    elif threshold and bundle.folder is None:
+        logger.info("threshold %g, %s", threshold, bundle.info.operating_point.data)
 
 
 def _warn_of_stale(outputs: Outputs, files: tuple[Path, ...]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import sct_graph
 from hypothesis import given
 from hypothesis import strategies as st
 from nibabel import Nifti1Image
@@ -57,6 +58,25 @@ def case(request: pytest.FixtureRequest, shared: Path, sct_dir: Path) -> Case:
     mask, mask_grid = read(data / f"{cord}.nii.gz")
     line = lesion.centerline(mask, mask_grid)
     return Case(request.param, image, grid, line, str(shared / "data" / "sct_outputs" / outputs))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "threshold", "said"),
+    [
+        ("t2", 0.05, "0.05 is tuned on 14 scans of patients by Hussein et al. 2023, Table 2."),
+        ("t2_ax", None, "0.5 is not tuned."),
+        ("t2s", None, "0.5 is not tuned."),
+    ],
+)
+def test_the_published_threshold_is_that_of_t2_alone(
+    contrast: str, threshold: float | None, said: str, tmp_path: Path, monkeypatch
+) -> None:
+    sct = sct_graph.install(tmp_path, sct_graph.make((2, 4)), contrast)
+    monkeypatch.setenv("SCT_DIR", str(sct))
+    bundle = lesion.load(contrast)
+    assert bundle.tuned_threshold == threshold
+    assert bundle.threshold == (threshold or 0.5)
+    assert said in bundle.info.limits[0]
 
 
 def voxel(shape: tuple[int, int, int] = (60, 60, 20)) -> tuple[Grid, Centerline]:

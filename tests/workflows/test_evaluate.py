@@ -188,8 +188,12 @@ def test_scts_rule_is_computed_in_onnx_runtime(fresh, tmp_path, with_sct, monkey
         return real(name, contrast, engine, precision, sha256)
 
     monkeypatch.setattr(predict, "opened", opened)
-    evaluate.run(["sct"], fresh, tmp_path)
+    found = evaluate.run(["sct"], fresh, tmp_path)
     assert engines == ["auto", "onnxruntime"] * 3
+    # Without scans that tune it, the published threshold of its contrast is its own.
+    assert {row.threshold for row in found.rows if row.tuned} == {0.05, None}
+    note = "sct at 0.05, tuned on 14 scans of patients by Hussein et al. 2023, Table 2."
+    assert note in found.tables["table2"].notes
 
 
 def test_lesions_are_listed_at_one_half_and_at_the_tuned_threshold(

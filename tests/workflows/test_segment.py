@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import sct_graph
 from geometry import affine_of
 
 from sct_lesion_losses import phantom
@@ -346,3 +347,29 @@ def test_the_rule_of_sct_is_computed_in_onnx_runtime(monkeypatch, rule, engine):
     monkeypatch.setattr(predict, "opened", opened)
     segment.opened(segment.SegmentSettings(bundle="sct", sct_rule=rule))
     assert asked == [("sct", "t2", engine, "float32")]
+
+
+@pytest.mark.parametrize(
+    ("contrast", "threshold", "tuned", "said"),
+    [
+        ("t2", 0.05, 0.05, "threshold 0.05, tuned on 14 scans of patients by Hussein"),
+        ("t2_ax", 0.5, None, "threshold 0.5; the bundle 'sct' was never tuned to scans"),
+    ],
+)
+def test_scts_model_is_cut_at_the_published_threshold_where_there_is_one(
+    scan, tmp_path, monkeypatch, caplog, contrast, threshold, tuned, said
+):
+    caplog.set_level("INFO")
+    sct = sct_graph.install(tmp_path / "sct", sct_graph.make((2, 4)), contrast)
+    monkeypatch.setenv("SCT_DIR", str(sct))
+    predict.opened.cache_clear()
+    settings = segment.SegmentSettings(
+        bundle="sct",
+        inference=InferenceSettings(centerline="file", contrast=contrast),
+        centerline_file=scan.with_name("line.nii.gz"),
+        pmap=True,
+    )
+    result = segment.segment(scan, settings, outputs.for_scan(scan, folder=tmp_path / "out"))
+    np.testing.assert_array_equal(result.mask, result.pmap >= np.float32(threshold))
+    assert (result.threshold, result.tuned_threshold) == (threshold, tuned)
+    assert said in caplog.text
