@@ -1,4 +1,4 @@
-"""Filter of predicted lesions: a second operating point, per lesion.
+"""Filter of predicted lesions: a second operating point, per lesion, or one with the threshold.
 
 How many lesions are found at what number of false ones is told by the free-response ROC curve.
 
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import PRESETS, lesionwise
 from sct_lesion_losses.metrics.lesionwise import LesionScore, Overlap
-from sct_lesion_losses.metrics.statistics import by_subject
+from sct_lesion_losses.metrics.statistics import BOOTSTRAPS, by_subject
 from sct_lesion_losses.metrics.voxelwise import VoxelScore
 from sct_lesion_losses.thresholds.binarization import BoolArray, binarize, compared
-from sct_lesion_losses.thresholds.choice import held_out
+from sct_lesion_losses.thresholds.choice import Choice, best_of, interval
+from sct_lesion_losses.thresholds.curves import FloatArray
 from sct_lesion_losses.thresholds.objectives import TIE, Objective, Rows, Scored
 
 PRESET = PRESETS["paper"]  # decides which lesions are detected; of the filter's neighbours, too
@@ -55,6 +56,10 @@ class Filter:
         return np.asarray(high & (sizes * voxel_mm3 >= self.volume_mm3 * (1 - lesionwise.ROUNDING)))
 
 
+# By rising peak, then volume: of two that do the same the first is the laxer.
+FILTERS = tuple(Filter(peak, volume) for peak in (0.0, *PEAKS) for volume in VOLUMES_MM3)
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """The predicted lesions of one scan: what every filter's counts follow from.
@@ -82,6 +87,21 @@ class Candidates:
         left = self._left(rule)
         n_truth, n_predicted = int(left.truth_sizes.sum()), int(left.predicted_sizes.sum())
         return VoxelScore(n_truth, n_predicted, int(left.voxels.sum()))
+
+    def scores(self, rules: Sequence[Filter]) -> list[LesionScore]:
+        """Score what each of many filters leaves; few of them differ on one scan."""
+        known: dict[bytes, LesionScore] = {}
+        found = []
+        for rule in rules:
+            kept = rule.keeps(self.table.predicted_sizes, self.peaks, self.voxel_mm3).tobytes()
+            if kept not in known:
+                known[kept] = self.score(rule)
+            found.append(known[kept])
+        return found
+
+    def found(self, rule: Filter) -> BoolArray:
+        """Tell which lesions of the manual mask, (R,), what a filter leaves detects."""
+        return lesionwise.detected(self._left(rule), PRESET)[0]
 
     def _left(self, rule: Filter) -> Overlap:
         every = np.ones(len(self.table.truth_sizes), dtype=bool)
@@ -259,6 +279,26 @@ def froc(scans: Sequence[Candidates], peaks: Sequence[float]) -> FrocCurve:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class FilteredChoice:
+    """Threshold and filter that were chosen together.
+
+    Attributes
+    ----------
+    threshold : Choice
+        Its curve is the objective with the filter that is best at each threshold.
+    lesions : LesionChoice
+        The filter at the chosen threshold. Its `leave_one_out` is of both.
+    left_out : tuple of N (int, Filter) or None
+        Index of the threshold, and the filter, that the scans of the other subjects choose for
+        each scan; None where they cannot.
+    """
+
+    threshold: Choice
+    lesions: LesionChoice
+    left_out: tuple[tuple[int, Filter] | None, ...]
+
+
 def choose_filter(
     scans: Sequence[Candidates],
     subjects: Sequence[Hashable],
@@ -266,25 +306,56 @@ def choose_filter(
     *,
     specificity: float = 0.0,
 ) -> LesionChoice:
-    """Choose the filter with the highest median L-F1 over the scans that hold lesions.
-
-    Ties within 1e-12 go to the laxer filter: the one that keeps more predicted lesions, then the
-    one of the lower peak, then of the smaller volume.
+    """Choose the filter with the highest median L-F1 at a threshold; see `choose_both`.
 
     Parameters
     ----------
     scans : sequence of Candidates
         With lesions and without, all at the tuned threshold.
-    subjects : sequence of hashable
-        Whose scan each is.
+    subjects, specificity
+        See `choose_both`.
     threshold : float
         The tuned one: no lesion has a lower peak.
+
+    Raises
+    ------
+    DataError
+        See `choose_both`.
+    """
+    alone = [[scan] for scan in scans]
+    return choose_both(alone, subjects, (threshold,), specificity=specificity, bootstraps=0).lesions
+
+
+def choose_both(
+    scans: Sequence[Sequence[Candidates]],
+    subjects: Sequence[Hashable],
+    thresholds: Sequence[float],
+    *,
+    specificity: float = 0.0,
+    bootstraps: int = BOOTSTRAPS,
+) -> FilteredChoice:
+    """Choose threshold and filter with the highest median L-F1 over the scans that hold lesions.
+
+    A low threshold with a high peak outlines well what is found, and marks little else. Ties within
+    1e-12 go to the threshold as in `choose`; at one threshold to the laxer filter: the one that
+    keeps more predicted lesions, then the one of the lower peak, then of the smaller volume.
+
+    Parameters
+    ----------
+    scans : sequence of N sequences of T Candidates
+        With lesions and without, each at every threshold.
+    subjects : sequence of N hashable
+        Whose scan each is.
+    thresholds : sequence of T float
+        Rising, above 0.
     specificity : float
-        Least P-specificity: only filters that reach it on these scans are chosen from.
+        Least P-specificity: only what reaches it on these scans is chosen from. 0 asks for none.
+    bootstraps : int
+        Resamplings of the subjects for the interval of the threshold.
 
     Returns
     -------
-    LesionChoice
+    FilteredChoice
 
     Raises
     ------
@@ -292,48 +363,124 @@ def choose_filter(
         No scan holds lesions; or a P-specificity is asked for, and there are no lesion-free scans
         or no filter reaches it.
     """
-    peaks = (threshold, *(peak for peak in PEAKS if peak > threshold))
-    filters = [Filter(peak, volume) for peak in peaks for volume in VOLUMES_MM3]
-    counts = [[scan.score(rule) for rule in filters] for scan in scans]
-    predicted = np.array([[score.n_predicted for score in row] for row in counts])
-    free = np.array([[row[0].truth_mm3 == 0] for row in counts])
-    objective = Objective("median_l_f1")
-    if specificity > 0:
-        objective = Objective("l_f1_at_specificity", specificity=specificity)
-    f1 = np.array([[score.f1 for score in row] for row in counts])
-    scored = Scored(objective, f1, np.where(free, predicted == 0, np.nan))
-    if not scored.bearing.any():
-        raise DataError("no scan holds lesions, so no filter of them can be chosen; add some")
-    scored.require_reachable(
-        [f"a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³" for rule in filters]
+    pairs = _Pairs.of(scans, thresholds, specificity)
+    scored, width = pairs.scored, len(FILTERS)
+    groups, every = by_subject(subjects), np.arange(len(scans))
+    found, column = pairs.curves(groups), pairs.best(groups)
+    assert found is not None
+    assert column is not None  # it is reachable
+    by_others: list[int | None] = [None] * len(scans)
+    for own in groups:
+        of_others = pairs.best([rows for rows in groups if rows is not own])
+        for row in own:
+            by_others[row] = of_others
+    bearing = np.flatnonzero(scored.bearing).tolist()
+    held_out = [
+        np.nan if (other := by_others[row]) is None else scored.scores[row, other]
+        for row in bearing
+    ]
+    columns = [pairs.laxest(found[0], every, k) for k in range(len(thresholds))]
+    threshold = Choice(
+        objective=scored.objective,
+        thresholds=pairs.grid,
+        curve=found[1],
+        per_scan=scored.scores[bearing][:, columns],
+        subjects=tuple(subjects[row] for row in bearing),
+        interval=interval(
+            lambda drawn: None if (of := pairs.curves(drawn)) is None else of[1],
+            [groups],
+            pairs.grid,
+            bootstraps,
+        ),
+        leave_one_out=float(np.median(held_out)),
     )
-    groups = by_subject(subjects)
-    tested = [rows for rows in groups if scored.bearing[rows].any()]
-    others = [rows for rows in groups if not scored.bearing[rows].any()]
-
-    def best(drawn: list[Rows]) -> int | None:
-        """Index of the best filter on these scans and the lesion-free subjects; None without."""
-        seen = [*others, *drawn]
-        rows, value = np.concatenate(seen), scored.curve(seen)
-        if value is None or not scored.reaches(rows):
-            return None
-        tied = np.flatnonzero(value >= np.nanmax(value) - TIE)
-        return int(tied[np.argmax(predicted[rows][:, tied].sum(axis=0))])
-
-    chosen = best(tested)
-    assert chosen is not None  # it is reachable
-    left_out = held_out(f1, tested, best)[scored.bearing]
-    clean = scored.specificity(np.arange(len(scans)))[[chosen, 0]] if free.any() else [np.nan] * 2
-    f1_of = np.median(f1[scored.bearing][:, [chosen, 0]], axis=0)
-    return LesionChoice(
-        peak=filters[chosen].peak,
-        volume_mm3=filters[chosen].volume_mm3,
-        f1=float(f1_of[0]),
-        f1_unfiltered=float(f1_of[1]),
+    at, chosen = divmod(column, width)
+    both = [column, at * width]  # with the filter, and with the one that keeps everything
+    clean = scored.specificity(every)[both] if scored.lesion_free.any() else [np.nan] * 2
+    f1, f1_unfiltered = np.median(scored.scores[bearing][:, both], axis=0).tolist()
+    peaks = (thresholds[at], *(peak for peak in PEAKS if peak > thresholds[at]))
+    lesions = LesionChoice(
+        peak=max(FILTERS[chosen].peak, thresholds[at]),
+        volume_mm3=FILTERS[chosen].volume_mm3,
+        f1=f1,
+        f1_unfiltered=f1_unfiltered,
         specificity=float(clean[0]),
         specificity_unfiltered=float(clean[1]),
-        leave_one_out=float(np.median(left_out)),
-        froc=froc(scans, peaks),
-        n_scans=int(scored.bearing.sum()),
-        n_lesion_free=int(free.sum()),
+        leave_one_out=threshold.leave_one_out,
+        froc=froc([own[at] for own in scans], peaks),
+        n_scans=len(bearing),
+        n_lesion_free=int(scored.lesion_free.sum()),
     )
+    left_out = [None if col is None else (col // width, FILTERS[col % width]) for col in by_others]
+    return FilteredChoice(threshold, lesions, tuple(left_out))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Every threshold with every filter: T x `FILTERS` columns to choose from.
+
+    Attributes
+    ----------
+    grid : (T,) float64
+        The thresholds.
+    scored : Scored
+    predicted : (N, columns) int64
+        Predicted lesions of each scan that are left.
+    """
+
+    grid: FloatArray
+    scored: Scored
+    predicted: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        scans: Sequence[Sequence[Candidates]],
+        thresholds: Sequence[float],
+        specificity: float,
+    ) -> _Pairs:
+        """Score scans with every pair; refuse those that cannot choose, as `choose_both` says."""
+        counts = [[score for at in own for score in at.scores(FILTERS)] for own in scans]
+        predicted = np.array([[score.n_predicted for score in row] for row in counts])
+        free = np.array([[row[0].truth_mm3 == 0] for row in counts])
+        objective = Objective("median_l_f1")
+        if specificity > 0:
+            objective = Objective("l_f1_at_specificity", specificity=specificity)
+        f1 = np.array([[score.f1 for score in row] for row in counts])
+        scored = Scored(objective, f1, np.where(free, predicted == 0, np.nan))
+        if not scored.bearing.any():
+            raise DataError("no scan holds lesions, so no filter of them can be chosen; add some")
+        scored.require_reachable(
+            [
+                f"threshold {threshold:g} with a peak of {max(rule.peak, threshold):g} and "
+                f"{rule.volume_mm3:g} mm³"
+                for threshold in thresholds
+                for rule in FILTERS
+            ]
+        )
+        return cls(np.asarray(thresholds, dtype=np.float64), scored, predicted)
+
+    def curves(self, groups: Sequence[Rows]) -> tuple[FloatArray, FloatArray] | None:
+        """Objective over groups of scans at every threshold, with each filter and with the best.
+
+        (T, filters), -inf where the P-specificity is not reached, and (T,), NaN there. None where
+        these scans cannot choose.
+        """
+        value = self.scored.curve(groups) if groups else None
+        if value is None:
+            return None
+        filtered = np.where(np.isnan(value), -np.inf, value).reshape(len(self.grid), -1)
+        best = filtered.max(axis=1)
+        return filtered, np.where(np.isinf(best), np.nan, best)
+
+    def laxest(self, filtered: FloatArray, rows: Rows, at: int) -> int:
+        """Column of the best filter at a threshold, of the index `at`."""
+        tied = np.flatnonzero(filtered[at] >= filtered[at].max() - TIE) + at * filtered.shape[1]
+        return int(tied[np.argmax(self.predicted[rows][:, tied].sum(axis=0))])
+
+    def best(self, groups: Sequence[Rows]) -> int | None:
+        """Column of the best pair on groups of scans; None where they cannot choose."""
+        found = self.curves(groups)
+        if found is None or not self.scored.reaches(rows := np.concatenate(groups)):
+            return None
+        return self.laxest(found[0], rows, best_of(found[1], self.grid))

@@ -10,11 +10,13 @@ from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import lesionwise, voxelwise
 from sct_lesion_losses.thresholds import binarize
 from sct_lesion_losses.thresholds.lesion_filter import (
+    FILTERS,
     PEAKS,
     VOLUMES_MM3,
     Filter,
     apply,
     candidates,
+    choose_both,
     choose_filter,
     froc,
     stepped,
@@ -50,6 +52,9 @@ def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     noted = candidates(truth, pmap, threshold, SPACING_MM)
     assert noted.score(rule) == wanted
     assert noted.voxel_score(rule) == voxelwise.score(truth, mask)
+    assert noted.found(rule).sum() == wanted.detected
+    assert len(noted.found(rule)) == wanted.n_truth
+    assert noted.scores(FILTERS) == [noted.score(other) for other in FILTERS]
 
 
 @given(pmaps, st.sampled_from([0.3, 0.35, 0.5]), filters)
@@ -122,6 +127,53 @@ def test_a_subject_held_out_has_no_say_in_its_filter():
     found = choose_filter(scans, ["a", "b", "c"], 0.4)
     assert found.leave_one_out == pytest.approx(2 / 3)
     assert choose_filter(scans[1:], ["b", "c"], 0.4).leave_one_out == pytest.approx(1 / 3)
+
+
+def outlined(found: float, missed: float) -> list:
+    """A lesion of 8 voxels at thresholds 0.2 and 0.6, and a false one of 8.
+
+    The lesion reaches `found` in one voxel and 0.3 in the others; the false one `missed`.
+    """
+    truth, pmap = np.zeros((30, 1, 1), bool), np.zeros((30, 1, 1), np.float32)
+    truth[:8], pmap[:8], pmap[0], pmap[20:28] = True, 0.3, found, missed
+    return [candidates(truth, pmap, cut, (1, 1, 1)) for cut in (0.2, 0.6)]
+
+
+def healthy(marked: float) -> list:
+    pmap = np.zeros((30, 1, 1), np.float32)
+    pmap[20:28] = marked
+    return [candidates(pmap > 1, pmap, cut, (1, 1, 1)) for cut in (0.2, 0.6)]
+
+
+def test_a_low_threshold_with_a_high_peak_does_what_neither_does_alone():
+    # At 0.6 one voxel of the lesion's eight is left, too few to be found; at 0.2 the false one of
+    # 0.7 is marked, too. A peak of 0.75 at 0.2 leaves the lesion alone: L-F1 1.
+    scans = [outlined(0.9, 0.7), healthy(0.7), outlined(0.9, 0.7), healthy(0.7)]
+    found = choose_both(scans, ["a", "a", "b", "b"], (0.2, 0.6), specificity=0.9)
+    choice, lesions = found.threshold, found.lesions
+    assert (choice.threshold, lesions.peak, lesions.volume_mm3) == (0.2, 0.75, 0.0)
+    assert choice.curve.tolist() == [1.0, 0.0]
+    assert choice.per_scan.tolist() == [[1.0, 0.0]] * 2
+    assert choice.objective.specificity == 0.9
+    assert (lesions.f1, lesions.f1_unfiltered) == (1.0, pytest.approx(2 / 3))
+    assert (lesions.specificity, lesions.specificity_unfiltered) == (1.0, 0.0)
+    assert choice.interval == (0.2, 0.2)
+    assert choice.leave_one_out == lesions.leave_one_out == 1.0
+    assert found.left_out == ((0, Filter(0.75, 0.0)),) * 4
+
+
+def test_threshold_and_filter_for_a_person_are_those_that_the_others_choose():
+    # Left out, b loses its lesion of 0.8 to the peak of 0.95 that a's healthy scan asks for; a is
+    # read by b's 0.75. Without a healthy scan of the others nothing can be chosen for a person.
+    scans = [outlined(0.97, 0.7), healthy(0.9), outlined(0.8, 0.7), healthy(0.7)]
+    owners = ["a", "a", "b", "b"]
+    found = choose_both(scans, owners, (0.2, 0.6), specificity=1.0, bootstraps=0)
+    of_b, of_a = (0, Filter(0.75, 0.0)), (0, Filter(0.95, 0.0))
+    assert found.left_out == (of_b, of_b, of_a, of_a)
+    assert found.threshold.leave_one_out == 0.5
+    alone = choose_both(scans[:3], owners[:3], (0.2, 0.6), specificity=1.0, bootstraps=0)
+    assert alone.left_out[0] is None
+    assert np.isnan(alone.threshold.leave_one_out)
 
 
 def test_froc_falls_from_all_lesions_to_none():
