@@ -89,7 +89,7 @@ class Record(BaseModel):
 
 
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("data", "tuned_on", "site", "lesions", "previous")
+_OPTIONAL = ("data", "tuned_on", "site", "lesions", "implants", "previous")
 
 
 class ScanCurve(Record):
@@ -204,6 +204,72 @@ class LesionPoint(Record):
     n_lesion_free: Count = 0
 
 
+Range = tuple[float, float]
+
+
+class FoundShare(Record):
+    """Implanted lesions of one range of contrast or volume, and those of them that are found.
+
+    Attributes
+    ----------
+    low, high : float, float or None
+        Of the range; `high` is beyond it, None where it is open.
+    n, found : int
+        All, and those found.
+    interval : (low, high) or None
+        95 % bootstrap interval of the share found, people resampled; None of one person.
+    """
+
+    low: Length
+    high: Positive | None = None
+    n: Count
+    found: Count
+    interval: Range | None = None
+
+    @model_validator(mode="after")
+    def _no_more_than_all(self) -> FoundShare:
+        if self.found > self.n:
+            raise ValueError(f"{self.found} of {self.n} lesions found")
+        return self
+
+    def __str__(self) -> str:
+        """Return the range as people write it: ``under 1.1``, ``1.1 to 1.2``, ``1.5 and more``."""
+        if self.high is None:
+            return f"{self.low:g} and more"
+        return f"{self.low:g} to {self.high:g}" if self.low else f"under {self.high:g}"
+
+
+class DetectionLimit(Record):
+    """Implants in scans of healthy people that a bundle finds, and what it marks in those scans.
+
+    Attributes
+    ----------
+    people : int
+        Whose scans they are.
+    held_out : bool
+        The scans of each were read by the threshold and filter that the others choose; else by
+        those that all of them chose.
+    by_contrast : tuple of FoundShare
+        Contrast is the mean of the lesion over the median of the cord in its axial slices.
+    by_volume : tuple of FoundShare
+        In mm³.
+    untouched : int
+        Scans without any lesion.
+    false_lesions : float
+        Marked in an untouched scan, mean.
+    false_interval : (low, high) or None
+        95 % bootstrap interval of that mean, people resampled; None of one person.
+    """
+
+    people: Size
+    held_out: bool
+    by_contrast: tuple[FoundShare, ...] = Field(min_length=1)
+    by_volume: tuple[FoundShare, ...] = Field(min_length=1)
+    untouched: Count
+    false_lesions: Length
+    false_interval: Range | None = None
+
+
 class OperatingPoint(Record):
     """The decision threshold, and all that it was chosen from.
 
@@ -251,6 +317,8 @@ class OperatingPoint(Record):
         and that of an earlier bundle combined.
     lesions : LesionPoint or None
         A second operating point, per lesion.
+    implants : DetectionLimit or None
+        There if the scans are implants in scans of a site's healthy people.
     previous : OperatingPoint or None
         The one that the bundle was tuned to before.
     """
@@ -276,6 +344,7 @@ class OperatingPoint(Record):
     tuned_on: tuple[Digest, ...] = ()
     site: SiteCalibration | None = None
     lesions: LesionPoint | None = None
+    implants: DetectionLimit | None = None
     previous: OperatingPoint | None = None
 
     @model_serializer(mode="wrap")
@@ -301,9 +370,10 @@ class OperatingPoint(Record):
     @model_validator(mode="after")
     def _tuned_is_complete(self) -> OperatingPoint:
         if self.kind == "untuned":
-            if self.tuned_on or self.site is not None or self.lesions is not None:
+            if self.tuned_on or self.site or self.lesions or self.implants:
                 raise ValueError(
-                    "an untuned threshold has no scans, no site and no filter of lesions"
+                    "an untuned threshold has no scans, no site, no implants and no filter of "
+                    "lesions"
                 )
             return self
         if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:

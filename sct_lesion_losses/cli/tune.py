@@ -10,17 +10,24 @@ import click
 from click.core import ParameterSource
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import choice, command, float_range, option
+from sct_lesion_losses.cli.parser import choice, command, float_range, int_range, option
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.thresholds import OBJECTIVES
 
 if TYPE_CHECKING:
+    from sct_lesion_losses.bundle.schema import BundleInfo
     from sct_lesion_losses.thresholds.choice import Optimum
 
 NOT_OF_A_SITE = (
     *("objective", "beta", "preset", "specificity", "measure"),
     *("lesion_point", "lesion_specificity", "froc", "seen", "about"),
 )
+NOT_OF_THE_HEALTHY = (
+    *("data", "site", "objective", "beta", "preset", "measure"),
+    *("lesion_point", "lesion_specificity"),
+)
+OF_THE_HEALTHY = ("cords", "variants", "seed", "figure")
+SPECIFICITY = 0.9  # of the healthy
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +44,34 @@ logger = logging.getLogger(__name__)
     "Cohort: a BIDS folder, or a TSV; with a column split (sct_train_lesion writes split.tsv), the "
     "scans of thr-optimization choose and those of unseen are measured.",
     dest="data",
-    mandatory=True,
+)
+@option(
+    "-healthy <file> [<file> ...]",
+    "A site without labelled scans: in place of -i, scans of its healthy people, or one BIDS "
+    "folder of them, none of whom the bundle was trained on. Lesions are implanted into them, as "
+    "by sct_implant_lesion; these and the scans as they are choose threshold and filter of "
+    "lesions, by the best L-F1 with a P-specificity of at least -specificity, into a new bundle "
+    "(-ofolder). Its card tells which implants it finds, by contrast and volume, and how many "
+    "false lesions it marks. The cord is found as in other scans, unless by -centerline.",
+)
+@option(
+    "-cord <file> [<file> ...]",
+    "With -healthy: cord masks, one for each scan; see sct_implant_lesion.",
+    dest="cords",
+    shown="those of a BIDS folder, else estimated",
+)
+@option(
+    "-n <int>",
+    "With -healthy: scans made of each one, the first without lesions.",
+    kind=int_range(2),
+    dest="variants",
+    default=5,
+)
+@option("-seed <int>", "With -healthy: seed of the implants.", kind=int_range(0), default=1)
+@option(
+    "-figure <file>",
+    "With -healthy: picture of the implants found, by contrast and by volume, named without a "
+    "suffix; .png and .svg are written.",
 )
 @option(
     "-objective <str>",
@@ -55,9 +89,11 @@ logger = logging.getLogger(__name__)
 @options.PRESET
 @option(
     "-specificity <float>",
-    "Share of the lesion-free scans that the threshold must leave without a lesion; for "
-    "-objective l_f1_at_specificity.",
+    "Share of the lesion-free scans that must be left without a lesion, for -objective "
+    "l_f1_at_specificity: by the threshold, or, with -lesion_point 1, by threshold and filter, "
+    "which are chosen together.",
     kind=float_range(0, 1, min_open=True),
+    shown=f"{SPECIFICITY:g} with -healthy",
 )
 @options.COHORT_CENTERLINE
 @option("-measure {0,1}", "Measure the bundle on the unseen scans.", default=True)
@@ -106,46 +142,99 @@ logger = logging.getLogger(__name__)
     "-ofolder.",
 )
 @options.JOBS
-def main(site: str | None, folder: Path | None, froc: Path | None, **values: Any) -> None:
+def main(
+    healthy: tuple[Path, ...],
+    site: str | None,
+    folder: Path | None,
+    froc: Path | None,
+    figure: Path | None,
+    **values: Any,
+) -> None:
     """Tune, and print the threshold; where another bundle was written, its folder as well."""
-    context = click.get_current_context()
+    implants = {name: values.pop(name) for name in ("cords", "variants", "seed")}
+    if healthy:
+        _refuse(
+            NOT_OF_THE_HEALTHY,
+            "-healthy: implants in these scans choose threshold and filter of lesions together, by "
+            "the best L-F1 at a -specificity",
+        )
+        values |= {"objective": "l_f1_at_specificity", "lesion_point": True, "measure": False}
+        values["specificity"] = values["specificity"] or SPECIFICITY
+        if not _is_given("centerline"):
+            values["centerline"] = "auto"  # as where the bundle will be used: no mask is there
+    else:
+        _refuse(OF_THE_HEALTHY, "-i: it is for implants in scans of -healthy people")
+        if values["data"] is None:
+            raise UsageError("give a cohort with -i, or scans of healthy people with -healthy")
     if site is not None:
-        for name in NOT_OF_A_SITE:
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise UsageError(
-                    f"-{name} does not go with -site: the objective is the one that the bundle was "
-                    "tuned for, nothing is measured, no filter of lesions is chosen, and scans "
-                    "that it was trained on are refused"
-                )
+        _refuse(
+            NOT_OF_A_SITE,
+            "-site: the objective is the one that the bundle was tuned for, nothing is measured, "
+            "no filter of lesions is chosen, and scans that it was trained on are refused",
+        )
     if froc is not None and not values["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.report.figures import style
     from sct_lesion_losses.thresholds import Objective
     from sct_lesion_losses.workflows import tune
+    from sct_lesion_losses.workflows.implant import ImplantSettings
 
-    if froc is not None:
+    if froc is not None or figure is not None:
         style.require()  # known before any scan is read
     names = ("objective", "beta", "preset", "specificity")
     objective = Objective(*(values.pop(name) for name in names))
     bundle, data = values.pop("bundle"), values.pop("data")
     inference = InferenceSettings.taken_from(values)
     settings = tune.TuneSettings(
-        objective, inference, site=site, folder=folder, command=talk.command_line(), **values
+        objective,
+        inference,
+        site=site,
+        implants=bool(healthy),
+        folder=folder,
+        command=talk.command_line(),
+        **values,
     )
     with talk.progress("tuning") as report:
-        tuned = tune.run(bundle, data, settings, report)
+        if healthy:
+            # With all of them without lesions, one is left the host as it is, and the others
+            # get some: a second copy would tell nothing.
+            made = ImplantSettings(implants["variants"], implants["seed"], free=1.0)
+            tuned = tune.run_healthy(bundle, healthy, implants["cords"], settings, made, report)
+        else:
+            tuned = tune.run(bundle, data, settings, report)
     _log(tuned.choice, site)
     click.echo(f"{tuned.choice.threshold:g}")
     if tuned.elsewhere:
         click.echo(folder or tuned.bundle.folder)
-    info = tuned.bundle.info
-    if froc is not None and info.operating_point.lesions is not None:
-        from sct_lesion_losses.report.figures import evaluation
+    _draw(tuned.bundle.info, froc, figure)
 
-        title = f"{info.name} {info.version}"
-        for path in style.save_all(evaluation.froc(info.operating_point.lesions, title), froc):
-            click.echo(path)
+
+def _refuse(names: tuple[str, ...], because: str) -> None:
+    """Raise a UsageError where one of these options was given."""
+    options = {one.name: one.opts[0] for one in click.get_current_context().command.params}
+    for name in filter(_is_given, names):
+        raise UsageError(f"{options[name]} does not go with {because}")
+
+
+def _is_given(name: str) -> bool:
+    """Tell whether an option is on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def _draw(info: BundleInfo, froc: Path | None, figure: Path | None) -> None:
+    """Draw what was chosen, and print the files."""
+    from sct_lesion_losses.report.figures import evaluation, style
+
+    point, title = info.operating_point, f"{info.name} {info.version}"
+    made: list[Path] = []
+    if froc is not None and point.lesions is not None:
+        made += style.save_all(evaluation.froc(point.lesions, title), froc)
+    if figure is not None and point.implants is not None:
+        made += style.save_all(evaluation.detection_limit(point.implants, title), figure)
+    for path in made:
+        click.echo(path)
 
 
 def _log(found: Optimum, site: str | None) -> None:

@@ -398,7 +398,7 @@ def measures(
         raise GeometryError(f"labels {labels.shape} and p-map {pmap.shape} are on different grids")
     steps = np.asarray(affine, dtype=np.float64)[:3, :3]
     spacing_mm = np.linalg.norm(steps, axis=0)
-    axis = int(np.argmax(np.abs(steps[2] / spacing_mm)))
+    axis = _upwards(affine)
     voxel_mm3 = float(abs(np.linalg.det(steps)))
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -417,3 +417,59 @@ def measures(
             )
         )
     return lesions
+
+
+_AWAY_MM = 1.0  # nearer to a lesion, partial volume and blur brighten the cord
+
+
+def contrasts(
+    labels: NDArray[np.integer[Any]],
+    image: NDArray[Any],
+    cord: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Contrast of each lesion of a labelled mask: its mean over the median of the cord beside it.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int
+        From :func:`components`.
+    image : (X, Y, Z)
+    cord : (X, Y, Z) bool
+        Cord mask.
+    affine : (4, 4) float64
+        Voxels to world mm.
+
+    Returns
+    -------
+    (R,) float64
+        The cord beside a lesion is that of its axial slices, more than 1 mm away from all lesions;
+        where there is none, all of the cord outside lesions. NaN where there is none either.
+
+    Raises
+    ------
+    GeometryError
+        The arrays differ in shape.
+    """
+    if not labels.shape == image.shape == cord.shape:
+        raise GeometryError(
+            f"labels {labels.shape}, image {image.shape} and cord mask {cord.shape} are on "
+            "different grids"
+        )
+    spacing_mm = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    axis, healthy = _upwards(affine), cord & (labels == 0)
+    away = healthy & (ndimage.distance_transform_edt(labels == 0, spacing_mm) > _AWAY_MM)
+    found = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        slices = tuple(side if k == axis else slice(None) for k, side in enumerate(box))
+        near = image[slices][away[slices]]
+        beside = near if near.size else image[healthy]
+        level = np.median(beside) if beside.size else np.nan
+        found.append(float(image[box][labels[box] == label].mean(dtype=np.float64) / level))
+    return np.array(found)
+
+
+def _upwards(affine: NDArray[np.float64]) -> int:
+    """Voxel axis nearest to superior-inferior."""
+    steps = np.asarray(affine, dtype=np.float64)[:3, :3]
+    return int(np.argmax(np.abs(steps[2] / np.linalg.norm(steps, axis=0))))

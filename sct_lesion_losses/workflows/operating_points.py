@@ -1,29 +1,49 @@
-"""The operating point of a bundle, chosen on scans: for a cohort, for one site, and per lesion."""
+"""The operating point of a bundle, chosen on scans: for a cohort, for a site, and per lesion."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+import numpy.typing as npt
 
 from sct_lesion_losses.bundle.schema import (
+    DetectionLimit,
+    FoundShare,
     LesionPoint,
     OperatingPoint,
     SiteCalibration,
     scan_curves,
 )
 from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.metrics.statistics import Interval, interval
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice, Objective, ScanCounts, choose
+from sct_lesion_losses.thresholds.choice import FEW_SUBJECTS as FEW_OF_COHORT
 from sct_lesion_losses.thresholds.choice import Optimum, doubts
-from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, choose_filter
+from sct_lesion_losses.thresholds.lesion_filter import (
+    PRESET,
+    Candidates,
+    Filter,
+    FilteredChoice,
+    LesionChoice,
+    choose_both,
+    choose_filter,
+)
 from sct_lesion_losses.thresholds.objectives import BETA, score
 from sct_lesion_losses.thresholds.site import Curves, Recalibration, recalibrate
 
 FEW_SUBJECTS = 5  # of a site
+WITH_FILTER = THRESHOLDS[1:]  # at 0 everything is one lesion
+CONTRASTS, VOLUMES_MM3 = (1.1, 1.2, 1.35, 1.5), (30.0, 100.0, 300.0)  # between ranges of implants
 
 logger = logging.getLogger(__name__)
 
@@ -198,8 +218,177 @@ def of_lesions(
         See `lesion_filter.choose_filter`.
     """
     choice = choose_filter(noted, subjects, threshold, specificity=specificity)
+    return _kept(choice, threshold, specificity)
+
+
+def with_filter(
+    noted: Sequence[Sequence[Candidates]], subjects: Sequence[str], objective: Objective
+) -> tuple[FilteredChoice, OperatingPoint]:
+    """Choose threshold and filter together, by the P-specificity that is reached with both.
+
+    Parameters
+    ----------
+    noted : sequence of sequence of Candidates
+        Of each scan, lesion-free ones with them, at each threshold of `WITH_FILTER`.
+    subjects : sequence of str
+        Whose scan each is.
+    objective : Objective
+        One with a specificity.
+
+    Raises
+    ------
+    DataError
+        See `lesion_filter.choose_both`, or no threshold is any good.
+    """
+    assert objective.specificity is not None
+    found = choose_both(noted, subjects, WITH_FILTER, specificity=objective.specificity)
+    choice = found.threshold
+    said = tuple(doubts(choice, FEW_OF_COHORT))
+    for warning in said:
+        logger.warning("%s", warning)
+    lesions, more = _kept(found.lesions, choice.threshold, objective.specificity)
+    return found, _stored(choice, (*said, *more)).model_copy(update={"lesions": lesions})
+
+
+def _kept(
+    choice: LesionChoice, threshold: float, specificity: float
+) -> tuple[LesionPoint, tuple[str, ...]]:
+    """Return a filter as a bundle stores it, and what is doubtful about it."""
     said: tuple[str, ...] = ()
     if choice.peak <= threshold and choice.volume_mm3 == 0:  # no predicted lesion has a lower peak
         said = ("the filter of lesions keeps everything: it decides nothing on these scans",)
         logger.warning("%s", *said)
     return LesionPoint(preset=PRESET.name, specificity_asked=specificity, **asdict(choice)), said
+
+
+def of_implants(
+    point: OperatingPoint,
+    found: FilteredChoice,
+    noted: Sequence[Sequence[Candidates]],
+    scans: Sequence[CohortScan],
+) -> OperatingPoint:
+    """Add the detection limit to an operating point, and how little it proves of few people.
+
+    Parameters
+    ----------
+    point : OperatingPoint
+    found : FilteredChoice
+        Of `with_filter`.
+    noted : sequence of sequence of Candidates
+        What chose it.
+    scans : sequence of CohortScan
+        Of which they are, with cord masks.
+
+    Raises
+    ------
+    LesionError
+        A scan or its cord mask cannot be read.
+    """
+    contrasts = [lesion_contrasts(scan) for scan in scans]
+    limit = detection_limit(noted, contrasts, [scan.subject for scan in scans], found)
+    warnings = point.warnings
+    if (n := limit.people) < FEW_SUBJECTS:
+        bound = 1 - 0.05 ** (1 / n)  # of n people none has one
+        warnings += (
+            f"people whose scans chose: {n}, fewer than {FEW_SUBJECTS}, which proves little: even "
+            f"with no false lesion in any of them, up to {bound:.0%} of people may have some (95 % "
+            "bound)",
+        )
+        logger.warning("%s", warnings[-1])
+    return point.model_copy(update={"implants": limit, "warnings": warnings})
+
+
+def lesion_contrasts(scan: CohortScan) -> npt.NDArray[np.float64]:
+    """Contrast of each lesion of a scan's mask, the largest first; see `lesionwise.contrasts`.
+
+    Raises
+    ------
+    DataError
+        There is no cord mask beside the lesion mask.
+    ImageError
+        An image cannot be read.
+    """
+    image, cord = nifti.read(scan.scan), cohorts.cord_mask(scan)
+    if cord is None:
+        raise DataError(f"{scan.scan.name}: no cord mask to measure the contrast of lesions by")
+    labels = lesionwise.components(cohorts.read_lesions(scan, image.grid).array)
+    inside = nifti.read_mask(cord, like=image.grid).array
+    return lesionwise.contrasts(labels, image.array, inside, image.grid.affine)
+
+
+def detection_limit(
+    noted: Sequence[Sequence[Candidates]],
+    contrasts: Sequence[npt.NDArray[np.float64]],
+    subjects: Sequence[str],
+    found: FilteredChoice,
+) -> DetectionLimit:
+    """Measure which implants are found, by contrast and volume, and what else is marked.
+
+    The scans of each person are read by the threshold and filter that the others choose, as long as
+    they can, so that nobody's scans flatter the measure.
+
+    Parameters
+    ----------
+    noted, subjects
+        See `with_filter`.
+    contrasts : sequence of (R,) float64
+        Of the lesions of each scan's mask, the largest first; see `lesionwise.contrasts`.
+    found : FilteredChoice
+        What they chose.
+
+    Returns
+    -------
+    DetectionLimit
+        A lesion is found by the rule of L-sensitivity.
+    """
+    both = found.threshold.thresholds.tolist().index(found.threshold.threshold)
+    chosen = both, Filter(found.lesions.peak, found.lesions.volume_mm3)
+    held_out = None not in found.left_out
+    used = [other if held_out and other else chosen for other in found.left_out]
+    of_lesions, owners, false, free = [], [], [], []
+    for own, contrast, subject, (at, rule) in zip(noted, contrasts, subjects, used, strict=True):
+        scan = own[at]
+        volumes = scan.table.truth_sizes * scan.voxel_mm3
+        of_lesions.append(np.column_stack([contrast, volumes, scan.found(rule)]))
+        owners += [subject] * len(volumes)
+        if not len(volumes):
+            false.append(scan.score(rule).n_predicted)
+            free.append(subject)
+    contrast, volume, is_found = np.concatenate(of_lesions).T
+    marked = interval(false, free, np.mean)
+    return DetectionLimit(
+        people=len(set(subjects)),
+        held_out=held_out,
+        by_contrast=_by_range(contrast, CONTRASTS, is_found, owners),
+        by_volume=_by_range(volume, VOLUMES_MM3, is_found, owners),
+        untouched=marked.n,
+        false_lesions=marked.value,
+        false_interval=_bounds(marked),
+    )
+
+
+def _by_range(
+    values: npt.NDArray[np.float64],
+    edges: Sequence[float],
+    found: npt.NDArray[np.float64],
+    owners: Sequence[str],
+) -> tuple[FoundShare, ...]:
+    """Count lesions, and those found, in each range between edges, and below and above them."""
+    shares = []
+    for low, high in itertools.pairwise((0.0, *edges, math.inf)):
+        inside = (low <= values) & (values < high)
+        share = interval(found[inside], list(itertools.compress(owners, inside)), np.mean)
+        shares.append(
+            FoundShare(
+                low=low,
+                high=None if math.isinf(high) else high,
+                n=share.n,
+                found=int(found[inside].sum()),
+                interval=_bounds(share),
+            )
+        )
+    return tuple(shares)
+
+
+def _bounds(found: Interval) -> tuple[float, float] | None:
+    return None if math.isnan(found.low) else (found.low, found.high)

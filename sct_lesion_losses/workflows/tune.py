@@ -16,7 +16,6 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import (
     NAME_PATTERN,
     BundleInfo,
-    LesionPoint,
     Metric,
     OperatingPoint,
 )
@@ -43,9 +42,17 @@ from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
 from sct_lesion_losses.thresholds.choice import Optimum
-from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates
+from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, Filter, candidates
 from sct_lesion_losses.training import warm_start
-from sct_lesion_losses.workflows import operating_points
+from sct_lesion_losses.workflows import implant, operating_points
+from sct_lesion_losses.workflows.implant import ImplantSettings
+
+IMPLANTS = "implants"  # folder of the cohort made of a site's healthy people
+SITE_LIMIT = "its threshold is that of the site {}; on other scans it was not measured"
+IMPLANTS_LIMIT = (
+    "its threshold and filter of lesions were chosen by lesions implanted into scans of healthy "
+    "people of one site, not by patients' lesions; on other scans they were not measured"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +71,17 @@ class TuneSettings:
     seen : bool
         Take scans that the bundle was trained on as well; they are refused otherwise.
     lesion_point : bool
-        Also choose which predicted lesions are kept, a second operating point.
+        Also choose which predicted lesions are kept, a second operating point; together with the
+        threshold where the objective has a specificity, which holds for both then.
     lesion_specificity : float
         Least P-specificity of that choice on the tuning scans; 0 asks for none.
     site : str or None
         Name of a site that the scans are of: the new bundle's threshold suits it, chosen by the
         objective that the bundle was tuned for and shrunk towards the one that it has; see
         `thresholds.site`. Nothing is measured then.
+    implants : bool
+        The cohort is one of implants in scans of a site's healthy people, see `run_healthy`: a new
+        bundle is written, with the detection limit.
     folder : Path or None
         The bundle to write, named as the folder. By default the bundle itself, which is replaced at
         once; see `target` for one that is not the user's own.
@@ -96,6 +107,7 @@ class TuneSettings:
     lesion_point: bool = False
     lesion_specificity: float = 0.0
     site: str | None = None
+    implants: bool = False
     folder: Path | None = None
     force: bool = False
     results: Path | None = None
@@ -111,6 +123,12 @@ class TuneSettings:
             )
         if self.lesion_specificity and not self.lesion_point:
             raise UsageError("-lesion_specificity goes with -lesion_point 1")
+        if self.together and (self.lesion_specificity or self.objective.preset != PRESET.name):
+            raise UsageError(
+                f"-objective {self.objective} with -lesion_point 1 chooses threshold and filter "
+                f"together, at one -specificity, by the preset {PRESET.name}: leave out "
+                "-lesion_specificity and -preset"
+            )
         if self.seen and self.results is not None:
             raise UsageError(
                 "-results keeps what an evaluation takes over, which must not hold scans that the "
@@ -121,8 +139,19 @@ class TuneSettings:
                 f"-site is {self.site!r}, expected a name of letters, digits, dots, dashes and "
                 "underscores"
             )
-        if self.site is not None and self.folder is None:
-            raise UsageError("-site writes a new bundle: name its folder with -ofolder")
+        if self.of_a_site and self.folder is None:
+            option = "-healthy" if self.implants else "-site"
+            raise UsageError(f"{option} writes a new bundle: name its folder with -ofolder")
+
+    @property
+    def together(self) -> bool:
+        """Threshold and filter of lesions are chosen together."""
+        return self.lesion_point and self.objective.specificity is not None
+
+    @property
+    def of_a_site(self) -> bool:
+        """The bundle to write is another one, for a site."""
+        return self.site is not None or self.implants
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +226,8 @@ def run(
             f"no cord was found in any of the {len(tuning)} scans that are to choose the "
             "threshold; check them, or give centerlines with the cohort"
         )
-    choice, point = _chosen(loaded, {scan: counts[scan] for scan in deciding}, settings)
+    chosen_by = {scan: counts[scan] for scan in deciding}
+    choice, point = _chosen(loaded, model, chosen_by, settings, report)
     metrics = card.metrics(
         [counts[scan] for scan in measured],
         [scan.subject for scan in measured],
@@ -212,14 +242,56 @@ def run(
         doubts.append(f"left out, because no cord was found: {refused} of the scans")
     if settings.seen:
         doubts += _seen(loaded, [*tuning, *unseen])
-    lesions = None
-    if settings.lesion_point:
-        at = replace(model, thresholds=(choice.threshold,))
-        lesions, said, filtered = _lesions(at, deciding, measured, settings, report)
+    at, lesions = replace(model, thresholds=(choice.threshold,)), point.lesions
+    if settings.lesion_point and lesions is None:
+        lesions, said = operating_points.of_lesions(
+            [own for (own,) in _noted(at, deciding, settings, report)],
+            [scan.subject for scan in deciding],
+            choice.threshold,
+            settings.lesion_specificity,
+        )
         doubts += said
-        metrics |= filtered
+    if lesions is not None:
+        metrics |= card.metrics_filtered(
+            [own for (own,) in _noted(at, measured, settings, report)],
+            [scan.subject for scan in measured],
+            Filter(lesions.peak, lesions.volume_mm3),
+        )
     point = point.model_copy(update={"warnings": tuple(doubts), "lesions": lesions})
     return Tuned(choice, _save(loaded, where, point, metrics, settings), where != _own(loaded))
+
+
+def run_healthy(
+    bundle: str | Path,
+    scans: Sequence[Path],
+    cords: Sequence[Path],
+    settings: TuneSettings,
+    implants: ImplantSettings,
+    report: Progress | None = None,
+) -> Tuned:
+    """Choose threshold and filter of lesions by implants in scans of a site's healthy people.
+
+    Parameters
+    ----------
+    bundle : str or Path
+        Name or folder of the bundle.
+    scans, cords, implants
+        See `implant.run`.
+    settings : TuneSettings
+        Of implants; in the folder `results` their cohort is kept as well.
+    report : callable, optional
+        Told of the people, then of the scans; see `run`.
+
+    Raises
+    ------
+    LesionError
+        See `implant.run` and `run`.
+    """
+    target(store.load(bundle), settings)
+    with tempfile.TemporaryDirectory() as passing:
+        cohort = (settings.results or Path(passing)) / IMPLANTS
+        implant.run(scans, cords, cohort, implants, jobs=settings.jobs, progress=report)
+        return run(bundle, cohort, settings, report)
 
 
 def target(bundle: Bundle, settings: TuneSettings = TuneSettings()) -> Path:
@@ -248,10 +320,8 @@ def target(bundle: Bundle, settings: TuneSettings = TuneSettings()) -> Path:
             chosen,
         )
     is_own = chosen.resolve() == own.resolve()
-    if is_own and settings.site:
-        raise UsageError(
-            f"-ofolder is the bundle {bundle.name} itself; choose a new folder for the site's"
-        )
+    if is_own and settings.of_a_site:
+        raise UsageError(f"-ofolder is the bundle {bundle.name} itself; choose a new folder")
     if is_own and not _is_writable(own):
         raise UsageError(
             f"-ofolder is the bundle {bundle.name} itself, which is not yours to change; "
@@ -310,7 +380,11 @@ def _counts(
 
 
 def _chosen(
-    bundle: Bundle, counts: Mapping[CohortScan, ScanCounts], settings: TuneSettings
+    bundle: Bundle,
+    model: Model,
+    counts: Mapping[CohortScan, ScanCounts],
+    settings: TuneSettings,
+    report: Progress | None,
 ) -> tuple[Optimum, OperatingPoint]:
     """Choose the threshold by scans, for their cohort or for one site."""
     owners, tuned_on = [scan.subject for scan in counts], {content_of(scan) for scan in counts}
@@ -320,10 +394,16 @@ def _chosen(
             settings.site, bundle, list(counts.values()), owners
         )
         tuned_on.update(bundle.info.operating_point.tuned_on)
+    elif settings.together:
+        at = replace(model, thresholds=operating_points.WITH_FILTER)
+        noted = _noted(at, list(counts), settings, report)
+        both, point = operating_points.with_filter(noted, owners, settings.objective)
+        choice = both.threshold
+        if settings.implants:
+            point = operating_points.of_implants(point, both, noted, list(counts))
     else:
-        choice, point = operating_points.of_cohort(
-            list(counts.values()), owners, settings.objective
-        )
+        every = list(counts.values())
+        choice, point = operating_points.of_cohort(every, owners, settings.objective)
     of_scans = {
         "centerline": settings.inference.centerline,
         "data": settings.about,
@@ -342,41 +422,34 @@ def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
     return (said,)
 
 
-def _lesions(
-    model: Model,
-    deciding: Sequence[CohortScan],
-    measured: Sequence[CohortScan],
-    settings: TuneSettings,
-    report: Progress | None,
-) -> tuple[LesionPoint, tuple[str, ...], dict[str, Metric]]:
-    """Choose which predicted lesions are kept: the point, its doubts, and what it reaches."""
-    noted = executor.run(
+def _noted(
+    model: Model, scans: Sequence[CohortScan], settings: TuneSettings, report: Progress | None
+) -> list[tuple[Candidates, ...]]:
+    """Note the predicted lesions of scans, at every threshold of the model."""
+    return executor.run(
         partial(predicted_lesions, model, settings.inference),
-        [*deciding, *measured],
+        scans,
         settings.jobs,
         name=lambda scan: scan.scan.name,
         progress=report,
     )
-    point, doubts = operating_points.of_lesions(
-        noted[: len(deciding)],
-        [scan.subject for scan in deciding],
-        model.thresholds[0],
-        settings.lesion_specificity,
-    )
-    rule = Filter(point.peak, point.volume_mm3)
-    subjects = [scan.subject for scan in measured]
-    return point, doubts, card.metrics_filtered(noted[len(deciding) :], subjects, rule)
 
 
-def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortScan) -> Candidates:
+def predicted_lesions(
+    model: Model, inference: InferenceSettings, scan: CohortScan
+) -> tuple[Candidates, ...]:
     """Segment a scan and note its predicted lesions: sizes, peaks and overlaps, no more.
 
     Parameters
     ----------
     model : Model
-        At one threshold.
     inference : InferenceSettings
     scan : CohortScan
+
+    Returns
+    -------
+    tuple of Candidates
+        At each threshold of the model.
 
     Raises
     ------
@@ -387,9 +460,8 @@ def predicted_lesions(model: Model, inference: InferenceSettings, scan: CohortSc
         model.name, inference.contrast, inference.engine, inference.precision, model.sha256
     )
     found = locate(scan, inference)
-    pmap = found.pmap(bundle, network)
-    threshold, spacing_mm = model.thresholds[0], found.image.grid.spacing_mm
-    return candidates(found.truth, pmap, threshold, spacing_mm)
+    pmap, spacing_mm = found.pmap(bundle, network), found.image.grid.spacing_mm
+    return tuple(candidates(found.truth, pmap, cut, spacing_mm) for cut in model.thresholds)
 
 
 def _save(
@@ -401,26 +473,25 @@ def _save(
 ) -> Bundle:
     """Write the tuned bundle, with the operating point that it had before, and a card anew."""
     info, before, site = bundle.info, bundle.info.operating_point, settings.site
-    provenance, own_limits = info.provenance, settings.limits
-    if site:
+    provenance, limits = info.provenance, settings.limits
+    if settings.of_a_site:
         ancestor = warm_start.ancestor(bundle)
         if provenance.ancestor is not None:
             ancestor += f", whose training started from {provenance.ancestor}"
         commands = (*provenance.commands, *filter(None, [settings.command]))
         provenance = provenance.model_copy(update={"ancestor": ancestor, "commands": commands})
-        limit = f"its threshold is that of the site {site}; on other scans it was not measured"
-        own_limits = (limit, *own_limits)
-    else:
+        limits = (IMPLANTS_LIMIT if site is None else SITE_LIMIT.format(site), *limits)
+    elif settings.command:
+        provenance = provenance.followed_by(settings.command)
+    if not site:
         alone = before.model_copy(update={"previous": None})
         previous = alone if before.kind == "tuned" and point != alone else before.previous
         point = point.model_copy(update={"previous": previous})
-        if settings.command:
-            provenance = provenance.followed_by(settings.command)
     changes = {
         "name": bundle.name if folder == _own(bundle) else folder.name,
         "operating_point": point,
         "metrics": metrics,
-        "limits": tuple(dict.fromkeys((*info.limits, *own_limits))),
+        "limits": tuple(dict.fromkeys((*info.limits, *limits))),
         "provenance": provenance,
     }
     info = BundleInfo.model_validate(info.model_copy(update=changes).model_dump())

@@ -32,6 +32,11 @@ LESIONS = {
     **{"peak": 0.5, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2},
     **{"f1": 0.6, "f1_unfiltered": 0.5, "froc": FROC},
 }
+SHARE = {"low": 0, "high": 1.1, "n": 4, "found": 1, "interval": (0, 0.5)}
+IMPLANTS = {
+    **{"people": 2, "held_out": True, "by_contrast": [SHARE], "by_volume": [SHARE]},
+    **{"untouched": 2, "false_lesions": 0.5},
+}
 SEEN = ("ab" * 16, "cd" * 16)
 
 
@@ -193,6 +198,11 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
             r"lesions\.froc\.peaks\n.*must increase",
         ),
         ({"kind": "untuned", "lesions": LESIONS}, "no filter of lesions"),
+        ({"kind": "untuned", "implants": IMPLANTS}, "no implants"),
+        (
+            {"implants": {**IMPLANTS, "by_volume": [{**SHARE, "found": 5}]}},
+            "5 of 4 lesions found",
+        ),
         ({"kind": "untuned", "tuned_on": SEEN}, "an untuned threshold has no scans"),
     ],
 )
@@ -302,13 +312,22 @@ def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
     assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
 
 
-def test_a_site_a_filter_of_lesions_and_the_scans_that_chose_are_read_as_written(
+def test_all_that_an_operating_point_may_hold_is_read_as_written(
     make_info: Make,
 ) -> None:
-    parts = {"site": SITE, "lesions": LESIONS, "tuned_on": SEEN}
+    parts = {"site": SITE, "lesions": LESIONS, "implants": IMPLANTS, "tuned_on": SEEN}
     info = make_info(operating_point={**TUNED, **parts})
     assert schema.parse(schema.dump(info)) == info
     assert info.operating_point.lesions.froc.false_lesions == (2.5, 0.2)
     assert info.operating_point.tuned_on == SEEN
+    assert info.operating_point.implants.by_volume[0].interval == (0, 0.5)
     without = schema.dump(make_info(operating_point=TUNED)).decode()
     assert not any(f'"{name}"' in without for name in parts)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0, 1.1, "under 1.1"), (30, 100, "30 to 100"), (1.5, None, "1.5 and more")],
+)
+def test_a_range_of_implants_is_written_in_words(low: float, high: float | None, said: str) -> None:
+    assert str(schema.FoundShare(low=low, high=high, n=0, found=0)) == said

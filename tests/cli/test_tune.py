@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import LesionPoint
+from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.thresholds import (
@@ -19,6 +19,7 @@ from sct_lesion_losses.thresholds import (
 )
 from sct_lesion_losses.thresholds.site import Curves, recalibrate
 from sct_lesion_losses.workflows import tune
+from sct_lesion_losses.workflows.implant import ImplantSettings
 
 CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
 
@@ -78,6 +79,47 @@ def test_options_reach_the_tuning_and_threshold_and_bundle_are_printed(
     expected = tune.TuneSettings(**settings, force=True, jobs=2, command=f"sct_tune_lesion {args}")
     assert calls == [("./b", Path("cohort"), expected)]
     assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    shipped, calls = store.load("default"), []
+    share = {"low": 0, "n": 2, "found": 1}
+    limit = DetectionLimit(
+        **{"people": 2, "held_out": True, "by_contrast": [share], "by_volume": [share]},
+        **{"untouched": 2, "false_lesions": 0},
+    )
+    point = shipped.info.operating_point.model_copy(update={"implants": limit})
+    info = shipped.info.model_copy(update={"operating_point": point})
+    made = tune.Tuned(
+        choose([CURVE], bootstraps=0), dataclasses.replace(shipped, info=info), elsewhere=True
+    )
+
+    def run_healthy(*args: Any) -> tune.Tuned:
+        calls.append(args[:-1])
+        return made
+
+    monkeypatch.setattr(tune, "run_healthy", run_healthy)
+    figure = tmp_path / "limit"
+    args = f"-bundle b -healthy a.nii b.nii -cord c.nii d.nii -ofolder new -n 3 -figure {figure}"
+    assert main([*args.split(), "-v", "0"]) == 0
+    (called,) = calls
+    settings = tune.TuneSettings(
+        Objective("l_f1_at_specificity", specificity=0.9),
+        InferenceSettings(centerline="auto"),
+        measure=False,
+        lesion_point=True,
+        implants=True,
+        folder=Path("new"),
+        command=called[3].command,
+    )
+    scans, cords = ((Path(f"{x}.nii"), Path(f"{y}.nii")) for x, y in ("ab", "cd"))
+    assert called == ("b", scans, cords, settings, ImplantSettings(variants=3, free=1.0))
+    assert called[3].command.endswith("-n 3 -figure limit -v 0")
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["0.3", "new", f"{figure}.png", f"{figure}.svg"]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,18 @@ WRONG = {
     },
     tune.main: {
         "-i cohort": "-bundle",
+        "-bundle b": "give a cohort with -i, or scans of healthy people with -healthy",
+        **{
+            f"-bundle b -healthy a.nii {wrong}": said
+            for wrong, said in {
+                "": "-healthy writes a new bundle: name its folder with -ofolder",
+                "-i cohort -ofolder out": "-i does not go with -healthy",
+                "-site Zurich -ofolder out": "-site does not go with -healthy",
+                "-objective mean_v_f1 -ofolder out": "-objective does not go with -healthy",
+                "-n 1 -ofolder out": "not in the range",
+                "-specificity 0 -ofolder out": "not in the range",
+            }.items()
+        },
         **{
             f"-bundle b -i cohort {wrong}": said
             for wrong, said in {
@@ -99,6 +111,13 @@ WRONG = {
                 "-jobs 0": "not in the range",
                 "-objective l_f1_at_specificity": "needs a specificity",
                 "-froc picture": "add it",
+                "-cord c.nii": "-cord does not go with -i",
+                "-n 3": "-n does not go with -i",
+                "-objective l_f1_at_specificity -specificity 0.9 -lesion_point 1 "
+                "-lesion_specificity 0.9": "leave out -lesion_specificity and -preset",
+                "-objective l_f1_at_specificity -specificity 0.9 -lesion_point 1 -preset anima": (
+                    "leave out -lesion_specificity and -preset"
+                ),
                 "-site Zurich": "name its folder with -ofolder",
                 "-site Zurich -ofolder out -froc picture": "-froc does not go with -site",
                 "-site Zurich -ofolder out -measure 0": "-measure does not go with -site",

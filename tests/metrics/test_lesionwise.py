@@ -16,6 +16,7 @@ from sct_lesion_losses.metrics import PRESETS, Preset
 from sct_lesion_losses.metrics.lesionwise import (
     LesionScore,
     components,
+    contrasts,
     measures,
     overlap,
     score,
@@ -390,10 +391,38 @@ def test_the_mean_of_many_small_probabilities_does_not_drift() -> None:
     assert lesion.mean_probability == pytest.approx(float(np.float32(0.1)), abs=1e-9)
 
 
+def test_contrast_is_against_the_cord_of_the_same_axial_slices_away_from_lesions() -> None:
+    # Slices along axis 0, 2 mm each. The cord, x 1 to 6, has 10 in slices 0 to 2 and 20 above.
+    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1.0]])
+    image, cord = np.full((6, 3, 8), 99.0), np.zeros((6, 3, 8), bool)
+    cord[:, 1, 1:7] = True
+    image[:3][cord[:3]], image[3:][cord[3:]] = 10, 20
+    lesion = np.zeros(cord.shape, bool)
+    lesion[0:2, 1, 1] = lesion[4, 1, 1] = True
+    image[0, 1, 1], image[1, 1, 1], image[4, 1, 1] = 12, 16, 30
+    image[:, 1, 2] = 1000  # within 1 mm of the lesions: no cord to compare with
+    labels = components(lesion)
+    assert contrasts(labels, image, cord, affine).tolist() == [1.4, 1.5]
+    # Where all of a slice is lesion, the rest of the cord stands in: here all of it is 10.
+    image[cord], lesion[2] = 10, cord[2]
+    image[2][cord[2]] = 15
+    assert contrasts(components(lesion), image, cord, affine)[0] == pytest.approx(
+        image[:3][lesion[:3]].mean() / 10
+    )
+    assert np.isnan(contrasts(labels, image, np.zeros_like(cord), affine)).all()
+
+
 def test_labels_on_another_grid_are_refused() -> None:
     with pytest.raises(GeometryError, match="different grids"):
         measures(
             np.zeros((2, 2, 2), np.int32),
             np.zeros((2, 2, 3), np.float32),
+            np.eye(4),
+        )
+    with pytest.raises(GeometryError, match="different grids"):
+        contrasts(
+            np.zeros((2, 2, 2), np.int32),
+            np.zeros((2, 2, 2)),
+            np.zeros((2, 2, 3), bool),
             np.eye(4),
         )

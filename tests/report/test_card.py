@@ -173,6 +173,23 @@ def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
     assert "       0.7          0.500                  0.25 *" in shown
 
 
+def test_the_detection_limit_is_told_with_what_it_is_worth() -> None:
+    share = {"low": 1.1, "high": 1.2, "n": 4, "found": 1, "interval": (0, 0.5)}
+    limit = {
+        **{"people": 2, "held_out": True, "untouched": 2, "false_lesions": 0.5},
+        **{"by_contrast": [share], "by_volume": [{"low": 300, "n": 2, "found": 2}]},
+    }
+    shown = text(operating_point=POINT | {"implants": limit})
+    assert "scans of 2 healthy people: **these are implants, not patients' lesions**" in shown
+    assert "by the threshold and filter that the others choose" in shown
+    assert "| contrast 1.1 to 1.2 | 1 | 4 | 0.25 | 0.00 to 0.50 |" in shown
+    assert "| mm³ 300 and more | 2 | 2 | 1.00 | n/a |" in shown
+    assert "False lesions in 2 untouched scans of these people: 0.50 a scan.\n" in shown
+    one = text(operating_point=POINT | {"implants": {**limit, "people": 1, "held_out": False}})
+    assert "scans of 1 healthy person" in one
+    assert "that they chose themselves, which flatters" in one
+
+
 THRESHOLDS = (0.2, 0.5, 0.9)
 
 

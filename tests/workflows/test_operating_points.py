@@ -45,6 +45,56 @@ def test_scans_that_decide_nothing_keep_every_lesion():
         assert bool(doubts) is doubtful
 
 
+def implants_in(peaks: dict[int, float], lesions: tuple[int, ...]) -> list:
+    """One scan at every threshold: lesions, and places that are marked with some peak, of 4 mm³."""
+    truth, pmap = np.zeros((60, 1, 1), bool), np.zeros((60, 1, 1), np.float32)
+    for place in lesions:
+        truth[place : place + 4] = True
+    for place, peak in peaks.items():
+        pmap[place : place + 4] = peak
+    cuts = operating_points.WITH_FILTER
+    return [lesion_filter.candidates(truth, pmap, cut, (1, 1, 1)) for cut in cuts]
+
+
+def test_the_detection_limit_reads_each_person_by_what_the_others_choose():
+    # a's healthy cord is marked with 0.6, b's with 0.9. By b's choice, a peak of 0.95, a's lesion
+    # of 0.97 is found, that of 0.8 not; by a's, 0.65, b's lesion of 0.97 is, and one place marked.
+    noted = [
+        implants_in({0: 0.97, 10: 0.8}, (0, 10)),
+        implants_in({0: 0.6}, ()),
+        implants_in({0: 0.97}, (0, 10)),
+        implants_in({0: 0.9}, ()),
+    ]
+    contrasts = [np.array([1.15, 1.4]), np.array([]), np.array([1.2, 1.05]), np.array([])]
+    owners = ["a", "a", "b", "b"]
+    objective = Objective("l_f1_at_specificity", specificity=1.0)
+    found, point = operating_points.with_filter(noted, owners, objective)
+    assert (point.lesions.peak, point.lesions.specificity) == (0.95, 1.0)
+    assert [rule.peak for _, rule in found.left_out] == [0.95, 0.95, 0.65, 0.65]
+    limit = operating_points.detection_limit(noted, contrasts, owners, found)
+    assert (limit.people, limit.held_out, limit.untouched) == (2, True, 2)
+    assert [(str(share), share.found, share.n) for share in limit.by_contrast] == [
+        ("under 1.1", 0, 1),
+        ("1.1 to 1.2", 1, 1),
+        ("1.2 to 1.35", 1, 1),
+        ("1.35 to 1.5", 0, 1),
+        ("1.5 and more", 0, 0),
+    ]
+    assert [(share.found, share.n) for share in limit.by_volume] == [(2, 4), (0, 0), (0, 0), (0, 0)]
+    assert limit.by_volume[0].interval == (0.5, 0.5)
+    assert (limit.false_lesions, limit.false_interval) == (0.5, (0.0, 1.0))
+
+
+def test_one_person_alone_is_read_by_their_own_choice_and_has_no_interval():
+    noted = [implants_in({0: 0.97, 10: 0.8}, (0, 10)), implants_in({0: 0.6}, ())]
+    objective = Objective("l_f1_at_specificity", specificity=1.0)
+    found, _ = operating_points.with_filter(noted, ["a", "a"], objective)
+    limit = operating_points.detection_limit(noted, [np.ones(2), np.ones(0)], ["a", "a"], found)
+    assert not limit.held_out
+    assert limit.false_lesions == 0
+    assert (limit.by_contrast[0].found, limit.by_contrast[0].interval) == (2, None)
+
+
 def site(folder: Path, name: str = "Zurich", **changes: object) -> TuneSettings:
     command = "sct_tune_lesion -bundle ./small -i data -site Zurich -ofolder small-zurich"
     return TuneSettings(site=name, folder=folder, command=command, **changes)

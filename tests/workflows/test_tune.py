@@ -12,11 +12,14 @@ from small_data import write_cohort
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.errors import BundleError, DataError, UsageError
+from sct_lesion_losses.images import nifti
 from sct_lesion_losses.inference import cohort
 from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.metrics import lesionwise
+from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.thresholds import Objective, binarize, lesion_filter
 from sct_lesion_losses.workflows import evaluate, operating_points, tune
+from sct_lesion_losses.workflows.implant import ImplantSettings
 from sct_lesion_losses.workflows.tune import TuneSettings
 
 
@@ -292,3 +295,78 @@ def test_a_bundle_keeps_the_operating_point_that_it_had(mine, fresh):
     assert f"on {before.n_scans} {scans} of" in card_of(mine)
     tune.run(mine, fresh)  # the same once more: what was there before that stays
     assert store.load(mine).info.operating_point == point
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> tuple[list[Path], list[Path]]:
+    """Scans of two people that the bundle `small` has not seen, with their cord masks."""
+    folder = tmp_path_factory.mktemp("healthy")
+    data = write_cohort(folder / "data", 2, lesion_free=2, seed=21)
+    scans, cords = [], []
+    for scan in table.read(data):
+        image = nifti.read(scan.scan)
+        mask = np.zeros(image.array.shape, np.uint8)
+        mask[22:38, 22:38] = 1
+        scans.append(scan.scan)
+        cords.append(folder / f"{scan.name}_seg.nii.gz")
+        write_nifti(cords[-1], mask, image.grid)
+    return scans, cords
+
+
+def test_a_site_without_labels_tunes_on_implants_in_its_healthy_people(
+    small, healthy, tmp_path, caplog
+):
+    scans, cords = healthy
+    made, before = ImplantSettings(variants=3, free=1.0), contents(small)
+    settings = TuneSettings(
+        Objective("l_f1_at_specificity", specificity=0.9),
+        measure=False,
+        lesion_point=True,
+        implants=True,
+        folder=tmp_path / "here",
+        results=tmp_path / "kept",
+        command="sct_tune_lesion -healthy a b",
+    )
+    found = tune.run_healthy(small, scans, cords, settings, made)
+    assert contents(small) == before
+    loaded = store.load(tmp_path / "here")
+    point, old = loaded.info.operating_point, store.load(small)
+    assert loaded.info.provenance.ancestor == f"small 1.0.0, weights {old.weights_sha256}"
+    assert loaded.info.provenance.commands[-1] == "sct_tune_lesion -healthy a b"
+    assert (point.objective, point.specificity) == ("l_f1_at_specificity", 0.9)
+    assert point.threshold == found.choice.threshold
+    assert point.lesions.specificity == 1.0
+    assert (point.lesions.n_lesion_free, point.lesions.n_scans) == (2, 4)
+    limit = point.implants
+    assert (limit.people, limit.untouched, limit.held_out) == (2, 2, True)
+    lesions = [lesionwise.components(table.read_lesions(scan).array).max() for scan in
+               table.read(tmp_path / "kept" / "implants")]  # fmt: skip
+    assert sum(share.n for share in limit.by_volume) == sum(lesions) > 4
+    assert sum(share.n for share in limit.by_contrast) == sum(lesions)
+    assert {table.content_hash(nifti.read(scan).array) for scan in scans} < set(point.tuned_on)
+    card = card_of(tmp_path / "here")
+    assert "**these are implants, not patients' lesions**" in card
+    assert "Nothing was trained anew: the weights are those of small 1.0.0" in card
+    said = "people whose scans chose: 2, fewer than 5, which proves little"
+    assert f"- warning: {said}" in card
+    assert said in caplog.text
+    first = contents(tmp_path / "here")
+    tune.run_healthy(small, scans, cords, replace(settings, force=True), made)
+    assert contents(tmp_path / "here") == first
+    with pytest.raises(UsageError, match="is the bundle here itself"):
+        tune.run_healthy(tmp_path / "here", scans, cords, settings, made)
+
+
+def test_healthy_people_that_the_bundle_was_trained_on_are_refused(
+    small, split_table, healthy, tmp_path
+):
+    seen = next(scan for scan in table.read(split_table) if scan.split == "training")
+    settings = TuneSettings(
+        Objective("l_f1_at_specificity", specificity=0.9),
+        lesion_point=True,
+        implants=True,
+        folder=tmp_path / "here",
+    )
+    made = ImplantSettings(variants=2, free=1.0)
+    with pytest.raises(DataError, match="was trained on 1 of these scans"):
+        tune.run_healthy(small, [seen.scan], healthy[1][:1], settings, made)

@@ -1,4 +1,4 @@
-"""The figures that follow from the rows of an evaluation, and the FROC curve of a bundle."""
+"""The figures of an evaluation's rows, and those of a bundle: FROC curve and detection limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.bundle.schema import LesionPoint
+from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import UNTUNED, scores
 from sct_lesion_losses.metrics.patientwise import PatientScore
@@ -328,4 +328,44 @@ def froc(point: LesionPoint, title: str = "") -> Any:
     axes.set_title(title)
     axes.legend(loc="lower right")
     style.plain(axes, "both")
+    return made
+
+
+_LIMIT_INCH = 3.0
+
+
+@style.drawing()
+def detection_limit(limit: DetectionLimit, title: str = "") -> Any:
+    """Draw the share of implants found against their contrast and their volume.
+
+    A point a range, with the number of implants below it and the 95 % interval by people; ranges
+    without any implant have none.
+
+    Parameters
+    ----------
+    limit : DetectionLimit
+    title : str
+        Above the picture.
+    """
+    made = style.sheet(_LIMIT_INCH, layout="constrained")
+    both = style.panels(made, 2, "", "share of implants found", most=2, sharey=True)
+    measures = (("contrast", limit.by_contrast), ("volume, mm³", limit.by_volume))
+    for axes, (name, shares) in zip(both, measures, strict=True):
+        for at, share in enumerate(shares):
+            if not share.n:
+                continue
+            if share.interval is not None:
+                axes.plot([at, at], share.interval, color=style.BLUE, lw=1.2, zorder=2)
+            part = share.found / share.n
+            axes.plot(at, part, "o", color=style.BLUE, mec="black", mew=0.7, ms=6, zorder=3)
+        axes.set_xticks(range(len(shares)), [f"{share}\nn = {share.n}" for share in shares])
+        axes.set_xlim(-0.5, len(shares) - 0.5)
+        axes.set_xlabel(name)
+        _quarters(axes, "y")
+        axes.set_ylim(-0.03, 1.03)
+        style.plain(axes)
+    false = f"{limit.false_lesions:.2g} false lesions a scan"
+    people = "1 person" if limit.people == 1 else f"{limit.people} people"
+    said = f"implants, not patients' lesions, in scans of {people}; {false} in the untouched ones"
+    made.suptitle(f"{title}\n{said}" if title else said, fontsize=style.POINTS)
     return made

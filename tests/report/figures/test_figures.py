@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from score_rows import THRESHOLDS, bearing, f1, lesion_free, medians, sweep_rows
 
-from sct_lesion_losses.bundle.schema import LesionPoint
+from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.errors import DataError, OutputError
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import figures, page
@@ -222,3 +222,26 @@ def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path: Path) -> 
     assert chosen.get_xydata().tolist() == [[1, 0.8]]
     written = style.save_all(made, tmp_path / "tiny 1.0")
     assert [path.name for path in written] == ["tiny 1.0.png", "tiny 1.0.svg"]
+
+
+def test_the_detection_limit_has_a_point_for_every_range_with_implants() -> None:
+    limit = DetectionLimit(
+        people=2,
+        held_out=True,
+        by_contrast=[
+            {"low": 0, "high": 1.1, "n": 4, "found": 1, "interval": (0, 0.5)},
+            {"low": 1.1, "n": 0, "found": 0},
+        ],
+        by_volume=[{"low": 0, "n": 2, "found": 2}],
+        untouched=2,
+        false_lesions=0.5,
+    )
+    made = evaluation.detection_limit(limit, "here 1.0.0")
+    contrast, volume = made.axes
+    bar, point = contrast.lines
+    assert bar.get_xydata().tolist() == [[0, 0], [0, 0.5]]
+    assert point.get_xydata().tolist() == [[0, 0.25]]
+    labels = [tick.get_text() for tick in contrast.get_xticklabels()]
+    assert labels == ["under 1.1\nn = 4", "1.1 and more\nn = 0"]
+    assert [line.get_xydata().tolist() for line in volume.lines] == [[[0, 1.0]]]
+    assert "implants, not patients' lesions, in scans of 2 people" in made.get_suptitle()
