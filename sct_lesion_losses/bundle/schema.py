@@ -489,8 +489,13 @@ class Recipe(Record):
         Epochs without a better `monitor` after which training ends; None: never.
     patches_per_epoch, validation_patches : int or None
         Patches drawn for an epoch, and scored after it; None: all there are.
+    cohort_shares : dict of str to float, or None
+        Share of the drawn patches from each cohort, by its name, 1 together; None: as they come.
     lesion_share : float or None
-        Share of the drawn patches that hold lesion; None: as they come.
+        Share of the drawn patches that hold lesion, in every cohort; None: as they come.
+    free_share : float or None
+        Share of the patches without lesion that are drawn from scans without any lesion, in every
+        cohort; None: as they come.
     shift_mm, intensity : float or None
         Largest shift of the centerline, and probability of each change of intensity.
     augmentations : tuple of str
@@ -499,6 +504,9 @@ class Recipe(Record):
         Keras' dtype policy of the network.
     prior : float or None
         Lesion probability that the untrained network started from.
+    ema : float or None
+        Share of the averaged weights that stays at every step, see `training.callbacks.Averaging`:
+        then validation loss and weights kept are those of the average; None: the network's own.
     backend, device, devices : str or None, str or None, int
         On which backend of Keras and kind of device the network was trained, and how many of them.
     minutes : float or None
@@ -525,10 +533,13 @@ class Recipe(Record):
     devices: Size = 1
     patches_per_epoch: Size | None = None
     validation_patches: Size | None = None
+    cohort_shares: Table[Probability] | None = None
     lesion_share: Probability | None = None
+    free_share: Probability | None = None
     shift_mm: Length | None = None
     intensity: Probability | None = None
     prior: Share | None = None
+    ema: Share | None = None
     minutes: Length | None = None
 
     @model_validator(mode="after")
@@ -537,6 +548,12 @@ class Recipe(Record):
             raise ValueError(f"{self.epochs_run} epochs run of {self.epochs_planned} planned")
         if self.best_epoch is not None and self.best_epoch > self.epochs_run:
             raise ValueError(f"best epoch {self.best_epoch} of {self.epochs_run} run")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_whole(self) -> Recipe:
+        if self.cohort_shares and abs(sum(self.cohort_shares.values()) - 1) > _GRID_TOLERANCE:
+            raise ValueError(f"cohort_shares {self.cohort_shares} do not sum up to 1")
         return self
 
 

@@ -156,11 +156,21 @@ LESION_POINT = option(
 )
 JOBS = option("-jobs <int>", "Scans worked on at the same time.", default=1)
 
+_COHORT = (
+    "a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, subject "
+    "and, optionally, site, split, centerline."
+)
 COHORT = option(
     "-i <file>",
-    "Cohort: a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, "
-    "subject and, optionally, site, split, centerline.",
+    f"Cohort: {_COHORT}",
     dest="cohort",
+    mandatory=True,
+)
+COHORTS = option(
+    "-i <file> [<file> ...]",
+    f"Cohorts: each {_COHORT} Each keeps its split or is split by itself; subjects of two are "
+    "different people, even where they are called alike.",
+    dest="data",
     mandatory=True,
 )
 SPLIT = together(
@@ -223,8 +233,21 @@ RECIPE = together(
     ),
     option("-patches_per_epoch <int>", "Patches drawn per epoch.", shown="all"),
     option(
+        "-shares <str> [<str> ...]",
+        "Share of the drawn patches from each of several cohorts, by the name of its folder or "
+        "table, 1 together: simulated=0.6 implants=0.4 for example.",
+        dest="cohort_shares",
+        shown="as they come",
+    ),
+    option(
         "-lesion_share <float>",
-        "Share of the drawn patches that hold lesion.",
+        "Share of the drawn patches, of each cohort with -shares, that hold lesion.",
+        kind=SHARE,
+        shown="as they come",
+    ),
+    option(
+        "-free_share <float>",
+        "Share of those without lesion that are drawn from scans without any lesion.",
         kind=SHARE,
         shown="as they come",
     ),
@@ -266,6 +289,12 @@ RECIPE = together(
         shown="0.5",
     ),
     option(
+        "-ema <float>",
+        "Average the weights over the steps, this share of the average staying at each, 0.999 for "
+        "example; the average is what is validated and kept.",
+        shown="the last step's weights",
+    ),
+    option(
         "-seed <int>", "Seed of weights, patches and augmentation.", kind=int_range(0), default=0
     ),
 )
@@ -300,7 +329,20 @@ def recipe(values: Mapping[str, Any], start: Mapping[str, Any]) -> Recipe:
     if start and "prior" in given:
         raise UsageError("-prior is for random weights; with -init the start has learned its own")
     arguments = dict(_argument(word) for word in given.pop("arguments", ()))
+    if "cohort_shares" in given:
+        given["cohort_shares"] = dict(map(_share, given["cohort_shares"]))
     return study(**{**start, **given}, arguments=arguments)
+
+
+def _share(word: str) -> tuple[str, float]:
+    """Name of a cohort and its share, of ``implants=0.4``."""
+    name, _, share = word.rpartition("=")
+    try:
+        return name, float(share if name else "")
+    except ValueError:
+        raise UsageError(
+            f"-shares {word}: expected cohort=share, implants=0.4 for example"
+        ) from None
 
 
 def _argument(word: str) -> tuple[str, float | bool | str]:

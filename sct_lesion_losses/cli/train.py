@@ -13,11 +13,12 @@ from sct_lesion_losses.cli.parser import command, option
 
 @command(
     "sct_train_lesion",
-    help="Train a lesion segmentation network on a cohort and write it as a model bundle. Every "
+    help="Train a lesion segmentation network on one or more cohorts and write it as a model "
+    "bundle. Every "
     "setting defaults to that of the study. Its threshold stays at 0.5 until sct_tune_lesion has "
     "chosen one.",
 )
-@options.COHORT
+@options.COHORTS
 @option("-ofolder <folder>", "Bundle to write.", dest="folder", mandatory=True)
 @options.LOSS
 @options.RECIPE
@@ -50,7 +51,7 @@ from sct_lesion_losses.cli.parser import command, option
 @option(
     "-about <str>",
     "A sentence on the data, for the model card.",
-    dest="data",
+    dest="about",
     default="scans of the user's own",
     shown="",
 )
@@ -60,20 +61,23 @@ from sct_lesion_losses.cli.parser import command, option
     dest="version",
     default="1.0.0",
 )
-def main(cohort: Path, folder: Path, init: str | None, contrast: str | None, **values: Any) -> None:
+def main(
+    data: tuple[Path, ...], folder: Path, init: str | None, contrast: str | None, **values: Any
+) -> None:
     """Train and print the folder of the bundle."""
     train = options.training(options.chosen_device(values))
     from sct_lesion_losses.training import warm_start
 
     start = warm_start.load(init, contrast)
-    names = ("resume", "force", "tensorboard", "cache", "jobs", "data", "version")
+    names = ("resume", "force", "tensorboard", "cache", "jobs", "version")
     settings = train.TrainSettings(
         rules=options.rules(values),
         init=start,
+        data=values.pop("about"),
         command=talk.command_line(),
         **{name: values.pop(name) for name in names},
     )
     recipe = options.recipe(values, warm_start.entries(start))
     with talk.progress("preparing") as on_scan, talk.progress("training", "step") as on_step:
-        written = train.run(cohort, folder, recipe, settings, on_scan=on_scan, on_step=on_step)
+        written = train.run(data, folder, recipe, settings, on_scan=on_scan, on_step=on_step)
     click.echo(written)

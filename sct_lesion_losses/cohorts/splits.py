@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.metrics import lesionwise
 
 IntArray = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -382,6 +385,49 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
                 "put all scans of a subject into one part"
             )
     return list(scans)
+
+
+def of_several(cohorts: Sequence[Sequence[CohortScan]], rules: Rules = Rules()) -> list[CohortScan]:
+    """Return the scans of several cohorts, each with the split of its own: see `of`.
+
+    The rules are for the cohorts without a split, each by itself; an unseen site is one of any of
+    them. Subjects of two cohorts who are called alike and come into different parts are warned of:
+    they may be one person.
+
+    Parameters
+    ----------
+    cohorts : sequence of sequence of CohortScan
+        See `table.read_several`.
+    rules : Rules
+    """
+    if len(cohorts) == 1:
+        return of(cohorts[0], rules)
+    whole = [own for own in cohorts if not any(scan.split for scan in own)]
+    check([scan for own in whole for scan in own], rules)
+    scans: list[CohortScan] = []
+    for own in cohorts:
+        there = {scan.site for scan in own}
+        sites = tuple(site for site in rules.unseen_sites if site in there)
+        its_rules = replace(rules, unseen_sites=sites) if own in whole else Rules()
+        scans += of(own, its_rules if whole else rules)
+    first: dict[str, CohortScan] = {}
+    for scan in scans:
+        first.setdefault(scan.subject.removeprefix(f"{scan.cohort}/"), scan)
+    alike = {
+        name: (one, scan)
+        for scan in scans
+        if (one := first[name := scan.subject.removeprefix(f"{scan.cohort}/")]).split != scan.split
+    }
+    if alike:
+        one, other = next(iter(alike.values()))
+        logger.warning(
+            "subjects of two cohorts that are called alike are in different parts (%d; %s in %s, "
+            "%s in %s); if they are one person, who may not be trained and tested on, give their "
+            "scans as one cohort",
+            len(alike),
+            *(one.subject, one.split, other.subject, other.split),
+        )
+    return scans
 
 
 def for_tuning(

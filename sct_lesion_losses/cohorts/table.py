@@ -8,7 +8,7 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class CohortScan:
         One of `SPLITS`, or empty.
     centerline : Path or None
         Centerline image or cord mask.
+    cohort : str
+        Name of its cohort where several are used together, else empty.
     """
 
     scan: Path
@@ -59,6 +61,7 @@ class CohortScan:
     site: str = ""
     split: str = ""
     centerline: Path | None = None
+    cohort: str = ""
 
     @property
     def name(self) -> str:
@@ -74,7 +77,8 @@ def read(data: Path) -> list[CohortScan]:
     data : Path
         A BIDS folder, ``sub-*/[ses-*/]anat/*_T2w.nii.gz`` with the masks in
         ``derivatives/labels`` under the scan's name; or a TSV with the columns scan, lesion_mask,
-        subject and, optionally, site, split and centerline, its paths relative to its folder.
+        subject and, optionally, site, split, centerline and cohort, its paths relative to its
+        folder.
 
     Returns
     -------
@@ -108,6 +112,38 @@ def read(data: Path) -> list[CohortScan]:
                 scan.subject,
             )
     return scans
+
+
+def read_several(data: Sequence[Path]) -> list[list[CohortScan]]:
+    """Read cohorts that are used together; one alone is as `read` gives it.
+
+    The name of a cohort is that of its folder or table. It leads the names of its subjects, who are
+    other people than those of another cohort even where they are called alike. Scans that know
+    their cohort already, from a table of several, stay as they are.
+
+    Raises
+    ------
+    DataError
+        See `read`; two cohorts are named alike, or share a scan.
+    """
+    given = [read(path) for path in data]
+    if len(given) == 1:
+        return given
+    several, known, seen = [], set[str](), set[Path]()
+    for path, scans in zip(data, given, strict=True):
+        name = path.absolute().name if path.is_dir() else path.stem
+        own = [
+            scan if scan.cohort else replace(scan, subject=f"{name}/{scan.subject}", cohort=name)
+            for scan in scans
+        ]
+        if both := known & {scan.cohort for scan in own}:
+            raise DataError(f"two cohorts are named {min(both)}; rename the folder or table of one")
+        if twice := seen & {scan.scan.resolve() for scan in own}:
+            raise DataError(f"{min(twice)} is in two of the cohorts; take it out of one")
+        known |= {scan.cohort for scan in own}
+        seen |= {scan.scan.resolve() for scan in own}
+        several.append(own)
+    return several
 
 
 def names(scans: Sequence[CohortScan]) -> dict[Path, str]:
@@ -157,12 +193,14 @@ def write(
 
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    further = measures or {}
-    table.writerow((*COLUMNS, *further))
+    scans, further = list(scans), measures or {}
+    several = any(s.cohort for s in scans)
+    table.writerow((*COLUMNS, *(["cohort"] if several else []), *further))
     for s in scans:
         row = (relative(s.scan), relative(s.lesion_mask), s.subject, s.site, s.split)
         measured = (f"{column[s.scan]:.6g}" for column in further.values())
-        table.writerow((*row, relative(s.centerline), *measured))
+        cohort = [s.cohort] if several else []
+        table.writerow((*row, relative(s.centerline), *cohort, *measured))
     write_text(path, text.getvalue())
 
 
@@ -267,6 +305,7 @@ def _read_table(path: Path) -> list[CohortScan]:
                 row.get("site", ""),
                 split,
                 _existing(path.parent / centerline, where) if centerline else None,
+                row.get("cohort", ""),
             )
         )
     if len({scan.scan for scan in scans}) != len(scans):

@@ -60,13 +60,14 @@ class TrainingCrop:
         Standardised intensities around the centerline, M voxels wider on each side than a patch.
     lesion : (48 + 2M, 48 + 2M, Z) bool
         Lesion mask on the same voxels.
-    name : str
-        Name of the scan, for messages.
+    name, cohort : str
+        Name of the scan, for messages, and of its cohort where there are several.
     """
 
     values: NDArray[np.float32]
     lesion: NDArray[np.bool_]
     name: str = ""
+    cohort: str = ""
 
     @property
     def margin(self) -> int:
@@ -192,7 +193,8 @@ def standardise_scans(
     ]
     entries, _ = _entries(wanted, settings)
     return [
-        replace(crop, name=entry.name) for entry, (crop, _) in zip(wanted, entries, strict=True)
+        replace(crop, name=one.scan.name, cohort=one.scan.cohort)
+        for one, (crop, _) in zip(scans, entries, strict=True)
     ]
 
 

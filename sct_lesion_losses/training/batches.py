@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,29 @@ from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # patches and lesion masks
 
+_SHARES = ("cohort_shares", "lesion_share", "free_share")
 _LARGEST_KEPT_BYTES = 31 << 20  # glibc keeps 32 MiB at most
 
 
 @dataclass(frozen=True)
 class Place:
-    """Place of a patch: the crop's number and the first slice in it."""
+    """Place of a patch: the crop's number and the first slice in it.
+
+    Attributes
+    ----------
+    crop, start : int
+    has_lesion : bool
+    cohort : str
+        Of the crop.
+    is_free : bool
+        The whole crop is free of lesions.
+    """
 
     crop: int
     start: int
     has_lesion: bool
+    cohort: str = ""
+    is_free: bool = False
 
 
 def places(crops: Sequence[TrainingCrop]) -> list[Place]:
@@ -41,10 +54,19 @@ def places(crops: Sequence[TrainingCrop]) -> list[Place]:
         window = crop.lesion[m : m + PATCH_VOX, m : m + PATCH_VOX]
         per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
         found += [
-            Place(number, start, bool(per_slice[start : start + PATCH_VOX].any()))
+            Place(
+                number,
+                start,
+                bool(per_slice[start : start + PATCH_VOX].any()),
+                crop.cohort,
+                not crop.lesion.any(),
+            )
             for start in patch_starts(crop.values.shape[2])
         ]
     return found
+
+
+_Kind = tuple[list[Place], int]  # its patches, and how many to draw
 
 
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -58,11 +80,12 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
     crops : sequence of TrainingCrop
         All scans; mapped from `preprocessing.cache` they lie in the order that is read fastest.
     recipe : Recipe
-        Says how many patches there are to a batch and an epoch, what share of them holds lesion,
-        and how they are augmented. The last batch of an epoch is filled up from its first patches,
-        so that every step has the same shape.
+        Says how many patches there are to a batch and an epoch, of which kinds they are, see
+        `draw`, and how they are augmented. The last batch of an epoch is filled up from its first
+        patches, so that every step has the same shape.
     validation : bool
-        Windows are centred, and the same patches come in every epoch, as they are.
+        Windows are centred, and the same patches come in every epoch, as they are: those of the
+        recipe's shares where it says how many, else all there are.
     """
 
     def __init__(
@@ -83,14 +106,14 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def go_to(self, epoch: int) -> None:
         """Make the batches those of an epoch, counted from 0."""
-        recipe = self._recipe
-        number, share = recipe.patches_per_epoch, recipe.lesion_share
+        recipe, number = self._recipe, self._recipe.patches_per_epoch
         if self._validation:
             epoch, number = 0, recipe.validation_patches
-            share = None if number is None else share  # all of them come as they are
+            if number is None:  # all of them come as they are
+                recipe = recipe.model_copy(update=dict.fromkeys(_SHARES))
         self._epoch = epoch
         rng = np.random.default_rng([recipe.seed, epoch])
-        self._plan = draw(self._candidates, number, share, rng)
+        self._plan = draw(self._candidates, number, recipe, rng)
 
     def __len__(self) -> int:
         return -(-len(self._plan) // self._recipe.batch_size)
@@ -142,12 +165,12 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 def draw(
-    candidates: Sequence[Place],
-    number: int | None,
-    lesion_share: float | None,
-    rng: np.random.Generator,
+    candidates: Sequence[Place], number: int | None, recipe: Recipe, rng: np.random.Generator
 ) -> list[Place]:
     """Draw the patches of one epoch, in the order they are shown.
+
+    They are shared out by cohort, those of a cohort by whether they hold lesion, and those without
+    by whether their scan is free of lesions. A share of which there is nothing goes to the others.
 
     Parameters
     ----------
@@ -155,8 +178,8 @@ def draw(
         Every patch there is.
     number : int or None
         How many to draw; None takes as many as there are candidates.
-    lesion_share : float or None
-        Share of them that holds lesion. None draws all alike.
+    recipe : Recipe
+        Its `cohort_shares`, `lesion_share` and `free_share`; None draws all alike.
     rng : numpy.random.Generator
 
     Returns
@@ -165,16 +188,55 @@ def draw(
         No patch is repeated before every other of its kind was drawn.
     """
     number = len(candidates) if number is None else number
-    if lesion_share is None:
-        groups = [(list(candidates), number)]
-    else:
-        with_lesion = [place for place in candidates if place.has_lesion]
-        without = [place for place in candidates if not place.has_lesion]
-        wanted = round(number * lesion_share) if without else number
-        wanted = wanted if with_lesion else 0
-        groups = [(with_lesion, wanted), (without, number - wanted)]
-    drawn = [place for group, size in groups for place in _rounds(group, size, rng)]
+    drawn = [
+        place
+        for group, size in _kinds(candidates, number, recipe)
+        for place in _rounds(group, size, rng)
+    ]
     return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+def _kinds(candidates: Sequence[Place], number: int, recipe: Recipe) -> Iterator[_Kind]:
+    """Yield every kind of patch that a recipe knows, and how many of it there are to be."""
+    for cohort, size in _of_cohorts(list(candidates), number, recipe.cohort_shares or {}):
+        share, free_share = recipe.lesion_share, recipe.free_share
+        if share is None and free_share is None:
+            yield cohort, size
+            continue
+        has_lesion = [place.has_lesion for place in cohort]
+        if share is None:
+            share = sum(has_lesion) / len(cohort)
+        bearing, others = _halves(cohort, size, share, has_lesion)
+        yield bearing
+        if free_share is None:
+            yield others
+        else:
+            yield from _halves(*others, free_share, [place.is_free for place in others[0]])
+
+
+def _of_cohorts(
+    candidates: list[Place], number: int, shares: Mapping[str, float]
+) -> Iterator[_Kind]:
+    """Divide patches by cohort; the rounded numbers add up."""
+    own = {name: [place for place in candidates if place.cohort == name] for name in shares}
+    there = {name: share for name, share in shares.items() if own[name] and share}
+    if not there:
+        yield candidates, number
+        return
+    ends = np.cumsum([*there.values()]) / sum(there.values()) * number
+    for name, size in zip(there, np.diff(np.rint([0, *ends]).astype(int)), strict=True):
+        yield own[name], int(size)
+
+
+def _halves(
+    group: list[Place], size: int, share: float, is_one: Sequence[bool]
+) -> tuple[_Kind, _Kind]:
+    """Divide a group into those of a kind, which are to have a share, and the others."""
+    ones = [place for place, one in zip(group, is_one, strict=True) if one]
+    others = [place for place, one in zip(group, is_one, strict=True) if not one]
+    wanted = round(size * share) if others else size
+    wanted = wanted if ones else 0
+    return (ones, wanted), (others, size - wanted)
 
 
 def _rounds(group: list[Place], size: int, rng: np.random.Generator) -> list[Place]:

@@ -45,6 +45,9 @@ class TrainingState:
     weights, best_weights, optimiser : list of array
         Network after the last epoch and after the best one, and the optimiser's variables, its rate
         among them; empty before the first epoch.
+    average : list of array
+        The network's weights averaged over the steps, where the recipe asks for it: then the best
+        ones are the average of the best epoch.
     """
 
     settings: dict[str, Any]
@@ -52,6 +55,7 @@ class TrainingState:
     weights: list[NDArray[Any]] = field(default_factory=list)
     best_weights: list[NDArray[Any]] = field(default_factory=list)
     optimiser: list[NDArray[Any]] = field(default_factory=list)
+    average: list[NDArray[Any]] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -86,7 +90,7 @@ class TrainingState:
         self.weights = [np.array(array) for array in model.get_weights()]
         self.optimiser = [np.array(v.numpy()) for v in model.optimizer.variables]
         if not self.idle:
-            self.best_weights = self.weights
+            self.best_weights = self.average or self.weights
 
     def put(self, model: keras.Model) -> None:
         """Put weights and optimiser into a compiled model of the same recipe."""
@@ -102,7 +106,7 @@ class TrainingState:
             variable.assign(value)
 
 
-_ARRAYS = ("weights", "best_weights", "optimiser")
+_ARRAYS = ("weights", "best_weights", "optimiser", "average")
 
 
 def save(state: TrainingState, path: Path) -> None:
@@ -149,6 +153,59 @@ class EpochBatches(Protocol):
 
     def scans(self, index: int) -> list[str]:
         """Names of the scans that the patches of a batch come from."""
+
+
+class Averaging(keras.callbacks.Callback):  # type: ignore[misc]
+    """Averages the weights over the steps of a training, and lets validation score the average.
+
+    After step n, from 0, the average a of the weights w becomes d · a + (1 - d) · w with
+    d = min(momentum, (1 + n) / (10 + n)): without the second term it would hold the first, random
+    weights for long. The moving statistics of batch normalisation are averaged in the same way,
+    for those of the last weights do not fit averaged ones.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Holds the average.
+    momentum : float, in (0, 1)
+
+    References
+    ----------
+    Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; d is that of
+    TensorFlow's ``ExponentialMovingAverage`` with its ``num_updates``.
+    """
+
+    def __init__(self, state: TrainingState, momentum: float) -> None:
+        super().__init__()
+        self._state = state
+        self._momentum = momentum
+        self._own: list[NDArray[Any]] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begin with the weights of the start, unless the training goes on."""
+        if not self._state.average:
+            self._state.average = self._weights()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Take the weights after the step in."""
+        if keras.backend.backend() == "jax":  # which keeps them elsewhere until the epoch ends
+            self.model.jax_state_sync()
+        steps = self._state.epoch * self.params["steps"] + batch
+        new = 1 - min(self._momentum, (1 + steps) / (10 + steps))
+        pairs = zip(self._state.average, self._weights(), strict=True)
+        self._state.average = [average + new * (own - average) for average, own in pairs]
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Put the average in the place of the weights."""
+        self._own = self._weights()
+        self.model.set_weights(self._state.average)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Put the weights back."""
+        self.model.set_weights(self._own)
+
+    def _weights(self) -> list[NDArray[Any]]:
+        return [np.array(array) for array in self.model.get_weights()]
 
 
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc]

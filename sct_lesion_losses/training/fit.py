@@ -227,7 +227,7 @@ def fit(
     Returns
     -------
     keras.Model
-        With the weights of the best epoch.
+        With the weights of the best epoch, or their average after it (see `Recipe.ema`).
 
     Raises
     ------
@@ -255,13 +255,14 @@ def fit(
         recipe.batch_size,
     )
     shown.go_to(state.epoch)
+    averaging = [] if recipe.ema is None else [callbacks.Averaging(state, recipe.ema)]
     try:
         model.fit(
             shown,
             validation_data=held_out,
             initial_epoch=state.epoch,
             epochs=state.epoch if state.ended(recipe) else recipe.epochs_planned,
-            callbacks=[callbacks.Epochs(state, shown, recipe, folder), *watching],
+            callbacks=[*averaging, callbacks.Epochs(state, shown, recipe, folder), *watching],
             shuffle=False,  # the batches are drawn anew in every epoch
             verbose=0,
         )

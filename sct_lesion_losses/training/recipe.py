@@ -26,7 +26,7 @@ _RATES = {"adam": 1e-4, "adadelta": 1.0}
 _STUDY = {"batch_size": 8, "epochs_planned": 300, "patience": 15, "rate_factor": 0.5, "prior": 0.5}
 # Entries that say when a training ends, and those that are known when it has ended.
 ENDS = {"epochs_planned", "stop_patience"}
-_RESULTS = {"epochs_run", "best_epoch", "minutes", "backend", "device", "devices", "monitor"}
+RESULTS = {"epochs_run", "best_epoch", "minutes", "backend", "device", "devices", "monitor"}
 
 
 def network(filters: tuple[int, ...] = FILTERS, kind: str = STUDY) -> Architecture:
@@ -135,7 +135,7 @@ def margin(recipe: Recipe) -> int:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Return the entries as plain values by the name people know, without results."""
-    plain: dict[str, Any] = recipe.model_dump(mode="json", exclude=_RESULTS)
+    plain: dict[str, Any] = recipe.model_dump(mode="json", exclude=RESULTS)
     return {
         **plain,
         "loss": recipe.loss.name,

@@ -24,6 +24,7 @@ from sct_lesion_losses.bundle.schema import BundleInfo, Recipe
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import splits
 from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import BundleError, DataError, TrainingError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
@@ -98,7 +99,7 @@ class TrainSettings:
 
 
 def run(
-    data: Path,
+    data: Path | Sequence[Path],
     folder: Path,
     recipe: Recipe,
     settings: TrainSettings = TrainSettings(),
@@ -106,7 +107,7 @@ def run(
     on_scan: Progress | None = None,
     on_step: Callable[[int, int, str], None] | None = None,
 ) -> Path:
-    """Train a network on a cohort and write it as a bundle, its threshold still 0.5.
+    """Train a network on one or more cohorts and write it as a bundle, its threshold still 0.5.
 
     The bundle is called as its folder. The state of the training, its log, the picture of its
     learning curves and the split are kept beside it, in the folder ``<folder>.training``;
@@ -116,8 +117,8 @@ def run(
 
     Parameters
     ----------
-    data : Path
-        BIDS folder or TSV; see `cohorts.table.read`. A split in the TSV is kept.
+    data : Path or sequence of Path
+        BIDS folder or TSV, or several; see `cohorts.table.read_several`. A split in a TSV is kept.
     folder : Path
         The bundle to write.
     recipe : Recipe
@@ -140,7 +141,7 @@ def run(
     TrainingError
         A bundle or a training is there already; else see `training.fit.fit`.
     UsageError
-        The settings cannot be written into a bundle, or do not fit each other.
+        The settings cannot be written into a bundle, or do not fit each other or the cohorts.
     OutputError
         The folder or the cache cannot be written, or another training is writing the folder.
     WorkerError
@@ -161,7 +162,8 @@ def run(
     with _work_folder(folder, settings) as work:
         if settings.resume:
             fit.resumable(recipe, work)  # known before any scan is read
-        made = _trained(data, work, draft, recipe, settings, crop_settings, on_step)
+        given = [data] if isinstance(data, Path) else list(data)
+        made = _trained(given, work, draft, recipe, settings, crop_settings, on_step)
         if made is None:
             logger.info(
                 "%s: this training is finished, and its bundle stays as it is; a -bundle_version "
@@ -207,7 +209,7 @@ def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
 
 
 def _trained(
-    data: Path,
+    data: Sequence[Path],
     work: Path,
     draft: BundleInfo,
     recipe: Recipe,
@@ -219,18 +221,24 @@ def _trained(
 
     None where there is no epoch to add and the bundle is there.
     """
-    cohort = cohorts.read(data)
-    scans = splits.of(cohort, settings.rules)
+    given = cohorts.read_several(data)
+    scans = splits.of_several(given, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
+    _require_cohorts(scans, recipe)
     every = crop_cache.crop_scans(splits.part(scans, "training", "validation"), crop_settings)
     hashes = {one.scan.scan: one.content for one in every}
     splits.refuse_copies([one.scan for one in every], hashes)
     training, validation = (_part(every, name) for name in ("training", "validation"))
+    if recipe.free_share and all(scan.lesion_vox for scan in training):
+        logger.warning(
+            "no scan of the training set is free of lesions, and -free_share draws none of them; "
+            "-lesion_free takes a share of those subjects into the training set"
+        )
     init = settings.init
     preparation = None if init is None else init.preparation  # which its weights know
     if not isinstance(preparation, schema.StudyPreparation):
         preparation = intensity.fit(scan.percentiles for scan in training)
-    trained_on = [(f"{one.scan.name} in {one.scan.split}", one.seen) for one in every]
+    trained_on = [(_in_split(one.scan), one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
     state = fit.begin(recipe, work, trained_on, settings.resume)
@@ -255,7 +263,7 @@ def _trained(
     )
     seen = {*draft.provenance.trained_on, *hashes.values()}
     seeds = {"training": recipe.seed}
-    if not any(scan.split for scan in cohort):
+    if not all(scan.split for own in given for scan in own):
         seeds["split"] = settings.rules.seed
     ran = {
         "epochs_run": state.epoch,
@@ -289,6 +297,26 @@ def _is_made(folder: Path, recipe: Recipe, state: TrainingState) -> bool:
         return False
     ends = {**recipe.model_dump(include=recipes.ENDS), "epochs_run": state.epoch}
     return made is not None and made.model_dump(include=set(ends)) == ends
+
+
+def _in_split(scan: CohortScan) -> str:
+    """Name of a scan and of its part, which tells the scans of a training apart."""
+    return f"{scan.cohort}/{scan.name} in {scan.split}".removeprefix("/")
+
+
+def _require_cohorts(scans: Sequence[CohortScan], recipe: Recipe) -> None:
+    """Raise an error where the recipe's shares are not those of the cohorts there are."""
+    shares, there = recipe.cohort_shares, {scan.cohort for scan in scans if scan.cohort}
+    if shares and set(shares) != there:
+        named = ", ".join(sorted(there)) or "one without a name; give several to -i"
+        raise UsageError(f"-shares names {', '.join(shares)}; the cohorts are {named}")
+    trained = {scan.cohort for scan in splits.part(scans, "training")}
+    for name, share in (shares or {}).items():
+        if share and name not in trained:
+            raise DataError(
+                f"the cohort {name} is to give {share:.0%} of the patches, and no scan of it is in "
+                "the training set; give it another split, or no share"
+            )
 
 
 def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:

@@ -11,6 +11,7 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.cli import options
 from sct_lesion_losses.cli.train import main
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.training.recipe import settings, study
 
 
@@ -62,7 +63,8 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         "-loss dice -loss_numbers squared=True -filters 8 -filters 16 -batch 4 -optimiser adadelta",
         "-rate 0.5 -patience 3 -rate_factor 0.1 -epochs 7 -early_stop 5 -patches_per_epoch 80",
         "-lesion_share 0.25 -validation_patches 16 -mirrors 0 -rotations 0 -shift 1.5",
-        "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3",
+        "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3 -ema 0.99 -free_share 0.1",
+        "-shares b=c=0.75 -shares a=0.25",
     )
     expected = study(
         "dice",
@@ -85,8 +87,17 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         precision="mixed_bfloat16",
         prior=0.02,
         seed=3,
+        ema=0.99,
+        free_share=0.1,
+        cohort_shares={"a": 0.25, "b=c": 0.75},
     )
     assert found == expected
     plain, study_s = settings(found), settings(study())
     # The architecture follows from what a training starts from.
     assert [name for name in plain if plain[name] == study_s[name]] == ["architecture"]
+
+
+@pytest.mark.parametrize("word", ["a", "=0.5", "a=half", "a="])
+def test_a_share_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match=f"-shares {word}: expected cohort=share"):
+        given(f"-shares {word}")

@@ -210,6 +210,42 @@ def test_a_split_or_rules_that_do_not_fit_are_refused(parts, subjects, rules, sa
         splits.of([replace(s, split=part) for s, part in zip(scans, parts, strict=True)], rules)
 
 
+def in_cohort(name: str, part: str = "", site: str = "") -> list[CohortScan]:
+    return [
+        CohortScan(Path(f"{name}{k}"), Path("m"), f"{name}/sub-{k}", site, part, None, name)
+        for k in range(2)
+    ]
+
+
+def test_cohorts_keep_their_splits_and_subjects_called_alike_in_two_parts_are_warned_of(caplog):
+    own = [in_cohort("a", "training"), in_cohort("b", "training"), in_cohort("c", "unseen")]
+    assert splits.of_several(own[:2]) == [*own[0], *own[1]]
+    assert not caplog.records
+    splits.of_several(own)
+    assert "(2; a/sub-0 in training, c/sub-0 in unseen)" in caplog.text
+    with pytest.raises(DataError, match="table holds a split"):
+        splits.of_several(own, Rules(seed=1))
+
+
+def test_rules_are_for_the_cohorts_without_a_split_each_by_itself(tmp_path):
+    plain = [
+        [replace(scan, site=site) for scan in table.read(write_cohort(tmp_path / site, 2, 2, seed))]
+        for seed, site in enumerate("BC")
+    ]
+    for site, scans in zip("BC", plain, strict=True):
+        table.write(scans, tmp_path / f"{site}.tsv")
+    both = table.read_several([tmp_path / "B.tsv", tmp_path / "C.tsv"])
+    rules = Rules(lesion_free_in_training=0.5, unseen_sites=("C",))
+    found = splits.of_several([in_cohort("a", "unseen"), *both], rules)
+    assert sorted((scan.cohort, scan.split) for scan in found) == [
+        *[("B", "training"), ("B", "unseen")],
+        *[("C", "unseen")] * 2,
+        *[("a", "unseen")] * 2,
+    ]
+    with pytest.raises(DataError, match="unseen site X"):
+        splits.of_several(both, Rules(unseen_sites=("X",)))
+
+
 def test_hash_depends_on_contents_and_parts_and_on_nothing_else():
     scans, _ = made([[1.0], [2.0], [3.0]])
     assigned = [replace(s, split="training") for s in scans]

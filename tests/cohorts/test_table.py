@@ -188,6 +188,30 @@ def test_scans_are_named_by_their_files_or_by_their_folders(tmp_path):
         cohort.names([scan("a", "t2.nii.gz"), scan("a_t2.nii.gz"), scan("b", "t2.nii.gz")])
 
 
+def test_several_cohorts_have_names_and_their_subjects_with_them(bids, tmp_path):
+    alone = cohort.read(bids)
+    assert cohort.read_several([bids]) == [alone]
+    data = write_cohort(tmp_path / "other", subjects=2)
+    first, second = cohort.read_several([bids, data])
+    assert [scan.subject for scan in second] == ["other/sub-001", "other/sub-002"]
+    assert {scan.cohort for scan in first} == {bids.name}
+    cohort.write([*first, *second], tmp_path / "both.tsv")
+    (again,) = cohort.read_several([tmp_path / "both.tsv"])
+    assert sorted(again, key=str) == sorted([*first, *second], key=str)
+    third = write_cohort(tmp_path / "third", subjects=1)
+    more = cohort.read_several([tmp_path / "both.tsv", third])
+    assert [{scan.cohort for scan in own} for own in more] == [{bids.name, "other"}, {"third"}]
+
+
+def test_cohorts_that_cannot_be_told_apart_are_refused(bids, tmp_path):
+    data = write_cohort(tmp_path / bids.name, subjects=1)
+    with pytest.raises(DataError, match=f"two cohorts are named {bids.name}; rename"):
+        cohort.read_several([bids, data])
+    cohort.write(cohort.read(data), tmp_path / "same.tsv")
+    with pytest.raises(DataError, match="is in two of the cohorts"):
+        cohort.read_several([data, tmp_path / "same.tsv"])
+
+
 def test_the_hash_of_a_file_is_that_of_its_bytes_whatever_its_name(tmp_path):
     for name, content in {"a": b"x" * 3_000_000, "b": b"x" * 3_000_000, "c": b"x"}.items():
         (tmp_path / name).write_bytes(content)

@@ -98,6 +98,19 @@ def test_the_numbers_of_the_objective_are_said() -> None:
     assert "`mean_v_fbeta` (beta 2.0) on" in text(operating_point=point)
 
 
+def test_the_shares_of_patches_and_the_averaging_of_weights_are_said_where_there_are_any() -> None:
+    recipe = SHIPPED["recipe"] | {
+        **{"cohort_shares": {"implants": 0.4, "simulated": 0.6}, "free_share": 0.25, "ema": 0.999}
+    }
+    said = text(recipe=recipe)
+    for words in (
+        "- weights averaged over the steps: 0.999 of the average stays at each\n",
+        "- patches by cohort: 40% of implants, 60% of simulated\n",
+        "- patches without lesion: 25% from scans without any lesion\n",
+    ):
+        assert words in said
+
+
 def curves(*val_losses: float | None) -> list[str]:
     """Rows of the training's curves."""
     history = [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,13 +96,13 @@ def test_lesion_in_the_margin_alone_does_not_count():
 
 def test_an_epoch_shows_every_patch_once_by_default():
     found = places([crop(72), crop(60)])
-    drawn = draw(found, None, None, np.random.default_rng(0))
+    drawn = draw(found, None, study(), np.random.default_rng(0))
     assert sorted(drawn, key=found.index) == found
 
 
 def test_lesion_share_is_kept_by_drawing_again():
     found = places([crop(120, lesion_at=0)])  # 1 of 7 with lesion
-    drawn = draw(found, 20, 0.5, np.random.default_rng(0))
+    drawn = draw(found, 20, study(lesion_share=0.5), np.random.default_rng(0))
     assert sum(place.has_lesion for place in drawn) == 10
     without = [place.start for place in drawn if not place.has_lesion]
     assert set(without) == {12, 24, 36, 48, 60, 72}  # 10 draws of 6: none before every other
@@ -109,7 +110,58 @@ def test_lesion_share_is_kept_by_drawing_again():
 
 def test_a_share_that_cannot_be_kept_draws_what_there_is():
     free = places([crop(72)])
-    assert len(draw(free, 5, 0.5, np.random.default_rng(0))) == 5
+    assert len(draw(free, 5, study(lesion_share=0.5), np.random.default_rng(0))) == 5
+
+
+# Patches: 1 with lesion and 6 without in scan 0, 2 and 5 in scan 2; 7 in the lesion-free scans.
+MIXED = [
+    replace(crop(120, lesion_at=at), cohort=cohort)
+    for at, cohort in ((0, "a"), (None, "a"), (12, "b"), (None, "c"))
+]
+
+
+@pytest.mark.parametrize(
+    ("entries", "per_scan", "with_lesion"),
+    [
+        # 0.6, 0.2 and 0.2 of 40; all that c has is free.
+        ({"cohort_shares": {"a": 0.6, "b": 0.2, "c": 0.2}, "lesion_share": 0.5}, [24, 8, 8], 16),
+        # Half of 40 hold lesion; 0.75 of the others are from the scans 1 and 3.
+        ({"lesion_share": 0.5, "free_share": 0.75}, [25, 15], 20),
+        # 3 of 28 patches hold lesion, of 40 about 4, and half of 36 are free.
+        ({"free_share": 0.5}, [22, 18], 4),
+        # Of a: 10 with lesion, 10 from scan 1. Of c all, of b none.
+        (
+            {"cohort_shares": {"a": 0.5, "b": 0, "c": 0.5}, "lesion_share": 0.5, "free_share": 1},
+            [20, 0, 20],
+            10,
+        ),
+    ],
+)
+def test_patches_are_shared_out_by_cohort_by_lesion_and_by_scans_without_any(
+    entries, per_scan, with_lesion
+):
+    recipe = study(**entries)
+    drawn = draw(places(MIXED), 40, recipe, np.random.default_rng(0))
+    if recipe.cohort_shares:
+        found = [sum(place.cohort == name for place in drawn) for name in "abc"]
+    else:
+        found = [sum(place.is_free is free for place in drawn) for free in (False, True)]
+    assert found == per_scan
+    assert sum(place.has_lesion for place in drawn) == with_lesion
+    if recipe.free_share == 1:
+        assert {place.crop for place in drawn if not place.has_lesion} == {1, 3}
+
+
+def test_shares_that_are_no_whole_numbers_of_patches_are_rounded_to_as_many_as_asked_for():
+    shares = {"a": 0.35, "b": 0.35, "c": 0.3}
+    drawn = draw(places(MIXED), 7, study(cohort_shares=shares), np.random.default_rng(0))
+    # Up to a 2.45, up to b 4.9, up to c 7.
+    assert [sum(place.cohort == name for place in drawn) for name in "abc"] == [2, 3, 2]
+
+
+def test_a_cohort_without_a_patch_to_validate_on_leaves_its_share_to_the_others():
+    entries = {"cohort_shares": {"a": 0.5, "gone": 0.5}, "validation_patches": 6}
+    assert len(batches_of(MIXED[:2], 1, validation=True, **entries)) == 6
 
 
 def noisy(margin: int = 0) -> TrainingCrop:
@@ -121,7 +173,7 @@ def noisy(margin: int = 0) -> TrainingCrop:
 
 def plainly(crop: TrainingCrop, intensity: float, seed: int) -> tuple[np.ndarray, ...]:
     """The first batch of two, step by step, the normalisation in float64."""
-    order = draw(places([crop]), None, None, np.random.default_rng([seed, 0]))
+    order = draw(places([crop]), None, study(), np.random.default_rng([seed, 0]))
     rng = np.random.default_rng([seed, 0, 0])
     patches, lesions = [], []
     for place in order:

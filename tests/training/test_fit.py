@@ -15,6 +15,7 @@ from sct_lesion_losses.bundle.schema import Recipe
 from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.training import callbacks, export
 from sct_lesion_losses.training import fit as fitting
+from sct_lesion_losses.training.batches import PatchBatches
 from sct_lesion_losses.training.callbacks import StepReports, TrainingState
 from sct_lesion_losses.training.fit import changed_data
 from sct_lesion_losses.training.recipe import study
@@ -82,16 +83,57 @@ def test_training_again_gives_the_same_weights_and_another_seed_others(two_epoch
 
 
 @pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+    "entries",
+    [
+        {},
+        {"ema": 0.8},
+        pytest.param({"precision": "mixed_float16", "ema": 0.8}, marks=pytest.mark.slow),
+    ],
 )
-def test_a_resumed_training_ends_with_the_same_weights(precision, tmp_path):
-    settings = FAST | {"precision": precision}
+def test_a_resumed_training_ends_with_the_same_weights(entries, tmp_path):
+    settings = FAST | entries
     whole, _ = fit(tmp_path / "whole", study(**settings, epochs_planned=3))
     fit(tmp_path / "parts", study(**settings, epochs_planned=2))
     parts, state = fit(tmp_path / "parts", study(**settings, epochs_planned=3), resume=True)
     assert [line.epoch for line in state.history] == [1, 2, 3]
     assert np.isfinite(curves(state)).all()
     assert same(whole, parts)
+
+
+class WeightsOfSteps(keras.callbacks.Callback):
+    """Keeps the network's own weights at the start and after every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[list[np.ndarray]] = []
+
+    def on_train_begin(self, logs=None):
+        self.kept.append([array.astype(np.float64) for array in self.model.get_weights()])
+
+    def on_train_batch_end(self, batch, logs=None):
+        if BACKEND == "jax":
+            self.model.jax_state_sync()
+        self.on_train_begin()
+
+
+def test_averaged_weights_are_those_that_are_validated_and_kept(tmp_path):
+    recipe = study(**FAST, epochs_planned=2, ema=0.3)
+    model, state = fit(tmp_path, recipe, watching=[steps := WeightsOfSteps()])
+    average, after = steps.kept[0], []
+    for step, own in enumerate(steps.kept[1:]):
+        stays = [1 / 10, 2 / 11, 3 / 12, 0.3][step]  # (1 + n) / (10 + n), 0.3 at most
+        average = [stays * a + (1 - stays) * w for a, w in zip(average, own, strict=True)]
+        after.append(average)
+    best = after[2 * state.best_epoch - 1]  # two steps an epoch
+    for found, expected in zip(model.get_weights(), best, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert not same(model, fit(tmp_path / "plain", study(**FAST, epochs_planned=2))[0])
+    held_out = PatchBatches([tube(2)], recipe, validation=True)
+    losses_of = [line.val_loss for line in state.history]
+    assert model.evaluate(held_out, verbose=0) == pytest.approx(min(losses_of), rel=1e-5)
+    again = callbacks.load(tmp_path / callbacks.CHECKPOINT)
+    for found, expected in zip(again.weights, steps.kept[-1], strict=True):
+        np.testing.assert_array_equal(found, expected)  # the training goes on with its own
 
 
 def test_resuming_a_finished_training_returns_its_best_weights_and_makes_its_log_again(

@@ -20,7 +20,7 @@ from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG
 
 OPTIONS = (
     *("-filters", "4", "8", "-batch", "2", "-patches_per_epoch", "8", "-validation_patches", "2"),
-    *("-rate", "0.01", "-patience", "1", "-intensity", "0.5"),
+    *("-rate", "0.01", "-patience", "1", "-intensity", "0.5", "-ema", "0.9"),
 )
 CODE = "import sys; from sct_lesion_losses.cli.train import main; sys.exit(main())"
 

@@ -61,11 +61,28 @@ def test_differences_name_what_changed_but_for_the_end():
         ("optimiser", "sgd"),
         ("precision", "float8"),
         ("momentum", 0.9),
+        ("ema", 1.0),
+        ("free_share", -0.1),
+        ("cohort_shares", {"a": -1}),
     ],
 )
 def test_entries_out_of_range_and_unknown_ones_are_refused(entry, value):
     with pytest.raises(UsageError, match=f"recipe: {entry}"):
         study(**{entry: value})
+
+
+def test_shares_of_cohorts_make_1():
+    assert study(cohort_shares={"b": 0.7, "a": 0.3}).cohort_shares == {"a": 0.3, "b": 0.7}
+    with pytest.raises(UsageError, match="do not sum up to 1"):
+        study(cohort_shares={"a": 0.7, "b": 0.2})
+
+
+def test_a_state_from_before_an_entry_was_known_belongs_to_recipes_without_it():
+    after = recipes.settings(study())
+    known = ("ema", "cohort_shares", "free_share")
+    before = {name: value for name, value in after.items() if name not in known}
+    assert differences(before, after) == []
+    assert differences(before, recipes.settings(study(ema=0.99))) == ["ema: None -> 0.99"]
 
 
 def test_an_argument_of_the_loss_that_is_not_a_number_is_refused():

@@ -21,7 +21,7 @@ from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import LOCK
-from sct_lesion_losses.training.recipe import study
+from sct_lesion_losses.training.recipe import RESULTS, study
 from sct_lesion_losses.workflows import train
 from sct_lesion_losses.workflows.train import TrainSettings
 
@@ -139,6 +139,70 @@ def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_pat
     said = "bundle small: its network is unet3d 2-4, expected unet3d 4-8"
     with pytest.raises(UsageError, match=said):
         train.run(cohort, tmp_path / "b", small(filters=(4, 8)), TrainSettings(init=first))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> list[Path]:
+    """Two cohorts whose subjects are called alike, the second with a split."""
+    folder = tmp_path_factory.mktemp("several")
+    first = write_cohort(folder / "first", subjects=8)
+    scans = cohorts.read(write_cohort(folder / "second", subjects=4, lesion_free=2, seed=1))
+    parts = ("training", "validation", "training", "unseen")
+    split = [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
+    cohorts.write(split, folder / "second.tsv")
+    return [first, folder / "second.tsv"]
+
+
+def test_several_cohorts_are_trained_on_together_and_resumed(several, tmp_path, caplog):
+    folder = tmp_path / "small"
+    recipe = small(
+        cohort_shares={"first": 0.5, "second": 0.5}, lesion_share=0.5, free_share=0.5, ema=0.9
+    )
+    train.run(several, folder, recipe)
+    assert "called alike are in different parts" in caplog.text
+    bundle = store.load(folder)
+    assert bundle.info.provenance.scans == {
+        **{"training": 4 + 2, "validation": 1 + 1, "thr-optimization": 1, "unseen": 2 + 1}
+    }
+    kept, asked = (one.model_dump(exclude=RESULTS) for one in (bundle.info.recipe, recipe))
+    assert kept == asked
+    table = folder.with_name("small.training") / train.SPLIT_TABLE
+    scans = cohorts.read(table)
+    assert {(s.cohort, s.subject.split("/")[0]) for s in scans} == {
+        ("first", "first"),
+        ("second", "second"),
+    }
+    longer = recipe.model_copy(update={"epochs_planned": 3})
+    train.run(several, folder, longer, RESUME)
+    assert [line.epoch for line in store.load(folder).info.history] == [1, 2, 3]
+    # The table that was written is the same data, cohorts and split included.
+    whole = store.load(train.run(table, tmp_path / "again", longer))
+    assert whole.weights_sha256 == store.load(folder).weights_sha256
+    with pytest.raises(TrainingError, match="another order"):
+        train.run(several[::-1], folder, longer, RESUME)
+
+
+@pytest.mark.parametrize(
+    ("shares", "error", "said"),
+    [
+        ({"first": 1.0}, UsageError, "-shares names first; the cohorts are first, second"),
+        ({"first": 0.5, "other": 0.5}, UsageError, "names first, other; the cohorts are first, s"),
+    ],
+)
+def test_shares_of_other_cohorts_are_refused(shares, error, said, several, tmp_path):
+    with pytest.raises(error, match=said):
+        train.run(several, tmp_path / "b", small(cohort_shares=shares))
+    with pytest.raises(UsageError, match="cohorts are one without a name; give several to -i"):
+        train.run(several[0], tmp_path / "b", small(cohort_shares=shares))
+
+
+def test_a_share_for_a_cohort_that_nobody_is_trained_on_of_is_refused(several, tmp_path):
+    scans = [replace(s, split="unseen") for s in cohorts.read(several[1])]
+    cohorts.write(scans, tmp_path / "second.tsv")
+    shares = {"first": 0.9, "second": 0.1}
+    given = [several[0], tmp_path / "second.tsv"]
+    with pytest.raises(DataError, match="cohort second is to give 10% of the patches, and no"):
+        train.run(given, tmp_path / "b", small(cohort_shares=shares))
 
 
 def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
