@@ -11,20 +11,29 @@ slices, away from every lesion. So it holds the partial volume that a thick slic
 
 With -real FOLDER (of SCT's testing data) the lesion model first answers the same question on real
 scans: ellipsoids painted into healthy cords.
+
+    python benchmarks/realism.py -healthy SCANS [-cord MASKS] -jobs 2
+
+measures the cord in real near-isotropic scans of people without lesions and in simulated ones, and
+says which real values lie outside the simulated ones; it needs no network.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cord_measures
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from sct_lesion_losses import executor, phantom
-from sct_lesion_losses.centerline import optic
+from sct_lesion_losses.centerline import cord as cords
+from sct_lesion_losses.centerline import find, optic
+from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import nifti
@@ -32,7 +41,7 @@ from sct_lesion_losses.inference import engine
 from sct_lesion_losses.metrics.lesionwise import components
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.phantom.scan import PhantomScan
-from sct_lesion_losses.phantom.sites import SITES
+from sct_lesion_losses.phantom.sites import SITES, any_protocol
 from sct_lesion_losses.sct import centerline as sct_optic
 from sct_lesion_losses.sct import lesion as sct_lesion
 
@@ -109,7 +118,19 @@ def main() -> None:
     parser.add_argument("-seed", type=int, default=11)
     parser.add_argument("-jobs", type=int, default=1)
     parser.add_argument("-real", type=Path, help="folder of SCT's testing data")
+    parser.add_argument("-healthy", type=Path, nargs="+", help="real scans without lesions")
+    parser.add_argument("-cord", type=Path, nargs="+", help="their cord masks (default: found)")
+    parser.add_argument(
+        "-isotropic", type=int, default=60, help="simulated scans beside them (default: 60)"
+    )
     options = parser.parse_args()
+    if options.healthy:
+        masks = options.cord or [mask_of(scan) for scan in options.healthy]
+        real = [measured_real(*files) for files in zip(options.healthy, masks, strict=True)]
+        tasks = isotropic(options.seed, options.isotropic)
+        simulated = [m for m in executor.run(measured_simulated, tasks, options.jobs) if m]
+        report_measures([scan.name.split("_")[0] for scan in options.healthy], real, simulated)
+        return
     if options.real:
         report_painted(options.real)
     tasks = [
@@ -123,6 +144,72 @@ def main() -> None:
     report_cord(seen)
     if axial := [s for s in seen if s.stray is not None]:
         report_lesions(axial)
+
+
+def mask_of(scan: Path) -> Path | None:
+    """Find a cord mask beside a scan, or in the labels of its BIDS folder."""
+    name = nifti.stem(scan)[0].removesuffix("_T2w")
+    beside = scan.with_name(f"{name}_label-SC_seg.nii.gz")
+    if beside.is_file():
+        return beside
+    roots = [p for p in scan.parents if (p / "derivatives" / "labels").is_dir()]
+    return table.cord_of(roots[0], scan) if roots else None
+
+
+def measured_real(scan: Path, mask: Path | None) -> dict[str, float]:
+    """Measure a real scan; its cord is estimated where there is no mask."""
+    read = nifti.read(scan)
+    grid, turn = read.grid.to_rpi()
+    image = turn.apply(read.array)
+    if mask:
+        inside = turn.apply(nifti.read_mask(mask, like=read.grid).array)
+    else:
+        inside = cords.estimate(image, find.centerline(read.array, read.grid)).mask
+        print(f"{scan.name}: no cord mask, it is estimated")
+    return cord_measures.measure(image.astype(float), inside, grid)
+
+
+def isotropic(seed: int, count: int) -> list[tuple[int, int]]:
+    """Seed and subject of the first isotropic scans of the preset wide."""
+    found: list[tuple[int, int]] = []
+    subject = 0
+    while len(found) < count:
+        # As a scan draws its protocol, before anything is painted.
+        settings = np.random.default_rng([seed, subject, 0]).spawn(1)[0]
+        if any_protocol(settings).plane == "3d":
+            found.append((seed, subject))
+        subject += 1
+    return found
+
+
+def measured_simulated(task: tuple[int, int]) -> dict[str, float] | None:
+    """Measure a simulated scan without lesions; None where it shows too little of the cord."""
+    scan = phantom.make_scan(*task, preset="wide", lesions=False)
+    grid, turn = scan.grid.to_rpi()
+    try:
+        return cord_measures.measure(
+            turn.apply(scan.image).astype(float), turn.apply(scan.cord) > 0, grid
+        )
+    except ValueError:
+        return None
+
+
+def report_measures(
+    names: Sequence[str], real: Sequence[dict[str, float]], simulated: Sequence[dict[str, float]]
+) -> None:
+    width = max(len(said) for said in cord_measures.MEASURES.values())
+    heads = " ".join(f"{name:>8.8}" for name in names)
+    print(f"{'measure':{width}} {heads}  {len(simulated)} simulated, median [10-90 %]")
+    outside = 0
+    for key, said in cord_measures.MEASURES.items():
+        low, middle, high = np.nanpercentile([m[key] for m in simulated], (10, 50, 90))
+        values = [m[key] for m in real]
+        out = [name for name, v in zip(names, values, strict=True) if not low <= v <= high]
+        row = " ".join(f"{v:8.3f}" for v in values)
+        where = f"  outside: {', '.join(out)}" if out else ""
+        print(f"{said:{width}} {row}  {middle:.3f} [{low:.3f} {high:.3f}]{where}")
+        outside += len(out)
+    print(f"{outside} of {len(names) * len(cord_measures.MEASURES)} real values lie outside")
 
 
 def report_painted(folder: Path) -> None:

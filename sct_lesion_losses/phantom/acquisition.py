@@ -28,10 +28,12 @@ def bias_field(rng: np.random.Generator, protocol: Protocol, shape: tuple[int, .
     return np.asarray(np.exp(total + ends), np.float32)
 
 
-def sensitivity(protocol: Protocol, v: Floats) -> Floats:
-    """Sensitivity of the coil behind the spine at cord coordinates v, less under the band."""
+def sensitivity(body: Body, protocol: Protocol, v: Floats, s: Floats) -> Floats:
+    """Sensitivity of the coil behind the spine at cord coordinates v and s, less under the band."""
     decay = np.exp(-np.clip(v + 30, -40, 200) / protocol.coil_mm)
     decay *= np.float32(np.exp(30 / protocol.coil_mm))
+    upwards = (s - protocol.middle_mm[2]) * np.float32(-np.log(protocol.fall) / 100)
+    decay *= np.exp(upwards + np.float32(protocol.drift) * body.at(s, "drift")[0])
     decay *= 1 - (1 - protocol.band) * np.clip((v - 42) / 12, 0, 1)
     return np.asarray(np.maximum(decay, np.float32(0.02)), np.float32)
 
@@ -216,7 +218,7 @@ def acquire(
             for target, share in zip((cord, lesion, pulsating), shares, strict=True):
                 target[window] = _halved(share)
         clean = through_k_space(fine, protocol, signal.shape) + ghosts(pulsating, protocol)
-        gain = field[k] * sensitivity(protocol, slices.at_pixels(k)[1])
+        gain = field[k] * sensitivity(body, protocol, *slices.at_pixels(k)[1:])
         signal[:] = noisy(rng, clean * gain, protocol)
         signal /= gain ** np.float32(protocol.normalised)
     back = np.argsort(_axes(protocol))

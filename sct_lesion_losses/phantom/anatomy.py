@@ -200,6 +200,8 @@ def make_body(rng: np.random.Generator) -> Body:
         **_column(rng, level, edges, centres),
         **_outline(numbers),
     }
+    noise, tubes = _noise(rng), _tubes(rng)
+    tables |= _unevenness(rng)
     return Body(
         tables={name: np.asarray(t, dtype=np.float32) for name, t in tables.items()},
         curve=curve,
@@ -207,9 +209,9 @@ def make_body(rng: np.random.Generator) -> Body:
         right=right,
         up=up,
         centres=centres,
-        noise=_noise(rng),
+        noise=noise | {"mottle": field(rng, make_table(rng), (2.4, 2.0, 6.0))},
         numbers=numbers,
-        tubes=_tubes(rng),
+        tubes=tubes,
     )
 
 
@@ -380,6 +382,20 @@ def _noise(rng: np.random.Generator) -> dict[str, NoiseField]:
         "surface": field(rng, a, (4.0, 4.0, 9.0)),
         "white": field(rng, d, (1.3, 1.3, 4.0)),
         "folia": field(rng, a, (12.0, 5.0, 2.5)),
+    }
+
+
+def _unevenness(rng: np.random.Generator) -> dict[str, Doubles]:
+    """Course of what makes a healthy cord uneven along s, of unit variance.
+
+    Beside it the share of the canal's line that is seen, over 0 in about a tenth of the cord.
+    """
+    return {
+        "drift": smooth_walk(rng, 60, 1.0),
+        "uneven": smooth_walk(rng, 7, 1.0),
+        "aside": smooth_walk(rng, 12, 1.0),
+        "stripe": smooth_walk(rng, 20, 1.0),
+        "canal": np.clip(2 * smooth_walk(rng, 10, 1.0) - 2.2, 0, 1),
     }
 
 

@@ -271,13 +271,15 @@ def hard_negatives(
     dict
         ``haze``: brightness of the diffuse change of the cord, relative to the tissue, 1 where
         there is none. ``canal_line_mm``: radius of the bright line of the central canal, 0 where
-        there is none. ``fissure_mm``, ``fissure_depth``: half width of the ventral fissure at the
-        surface; its depth as a share of the cord's half axis from front to back. ``rootlets``:
-        share of the fluid's signal that roots and ligaments take away. ``bulges_mm``: indentation
-        of the sac's front by each disc in view, its deepest point, under the vertebrae around it,
-        such as "C4-C5"; those of `SMALLEST_BULGE_MM` and more.
+        there is none; ``canal_share``: share of the cord in view that shows it. ``fissure_mm``,
+        ``fissure_depth``: half width of the ventral fissure at the surface; its depth as a share
+        of the cord's half axis from front to back. ``rootlets``: share of the fluid's signal that
+        roots and ligaments take away. ``bulges_mm``: indentation of the sac's front by each disc
+        in view, its deepest point, under the vertebrae around it, such as "C4-C5"; those of
+        `SMALLEST_BULGE_MM` and more.
     """
     numbers, bulge = body.numbers, body.tables["bulge"]
+    seen = np.interp(along_mm, AXIS_MM, body.tables["canal"]) * (numbers["canal_line"] > 0)
     bulges = {}
     for k, (upper, lower) in enumerate(itertools.pairwise(LEVELS)):
         between = np.flatnonzero((body.centres[k] > AXIS_MM) & (body.centres[k + 1] < AXIS_MM))
@@ -290,6 +292,7 @@ def hard_negatives(
     return {
         "haze": lesions.haze,
         "canal_line_mm": numbers["canal_line"],
+        "canal_share": round(float(np.mean(seen > 0)), 3) if len(seen) else 0.0,
         "fissure_mm": numbers["fissure"],
         "fissure_depth": numbers["fissure_depth"],
         "rootlets": numbers["rootlets"],

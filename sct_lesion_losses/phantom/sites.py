@@ -21,8 +21,8 @@ def _tissue(usual: float, low: float, high: float) -> Any:
 class Contrast:
     """Relative signal of each tissue; white matter of the cord is 1, air is 0."""
 
-    gm: float = _tissue(1.09, 1.03, 1.16)
-    csf: float = _tissue(2.8, 1.9, 3.9)
+    gm: float = _tissue(1.04, 1.0, 1.1)
+    csf: float = _tissue(2.8, 1.9, 5.5)
     muscle: float = _tissue(0.4, 0.12, 0.7)
     bone: float = _tissue(0.65, 0.2, 1.1)
     disc: float = _tissue(0.8, 0.25, 1.4)
@@ -51,7 +51,7 @@ def any_contrast(rng: np.random.Generator) -> Contrast:
     """Contrast from the whole range of T2-weighted sequences, fat saturation included."""
     u = rng.uniform
     values = {f.name: _log_uniform(rng, *f.metadata["bounds"]) for f in fields(Contrast)}
-    values |= {"csf": u(1.5, 4.5), "gm": u(1.0, 1.3)}
+    values |= {"csf": u(1.5, 4.5), "gm": u(0.95, 1.35)}
     # Marrow is part fat: the two go together.
     values["bone"] = float(np.clip(values["fat"] * u(0.25, 0.75), 0.15, 1.2))
     if rng.random() < _FAT_SATURATED:  # as in STIR
@@ -139,7 +139,7 @@ SITES: tuple[Site, ...] = (
     Site("L", "Siemens", 3.0, "axial", 0.66, 3.4, 0.10, (_C,), 0.95, 15, 240, "int16",
          "LAS", _contrast(3.2, 2.1, 0.58, 0.95, 0.85)),
     Site("M", "Siemens", 3.0, "3d", 0.85, 0.85, 0.0, (_C, _CT), 1.0, 12, 200, "int16",
-         "AIL", _contrast(3.5, 1.0, 0.29, 0.39, 0.4)),
+         "AIL", _contrast(4.4, 1.0, 0.29, 0.39, 0.4)),
 )  # fmt: skip
 
 
@@ -178,6 +178,15 @@ class Protocol:
     edge : float
         Signal gain or loss at the two ends of the field, relative.
     contrast : Contrast
+    fall, csf_fall : float
+        Signal that is left 100 mm further down the cord, of everything and of the fluid beside it.
+    drift : float
+        Deviation of the coil's sensitivity along the cord, beside the fall.
+    uneven, stripe, mottle : float
+        Deviation of the cord's brightness along it and from side to side, in its middle, and from
+        place to place.
+    soft_mm : float
+        Width that motion adds to the edge of the cord.
     """
 
     plane: Plane
@@ -204,6 +213,13 @@ class Protocol:
     normalised: float
     edge: float
     contrast: Contrast
+    fall: float
+    csf_fall: float
+    drift: float
+    uneven: float
+    stripe: float
+    mottle: float
+    soft_mm: float
 
 
 # What a protocol takes from its site as it is.
@@ -235,7 +251,7 @@ def any_protocol(rng: np.random.Generator) -> Protocol:
     thickness = {"sagittal": u(2.0, 4.0), "axial": u(3.0, 7.0), "3d": u(0.75, 1.15)}
     slice_mm = thickness[plane]
     pixel_mm = slice_mm if plane == "3d" else u(0.35, 0.9)
-    span = str(rng.choice((_C, _C, _CT, _T) if plane == "sagittal" else (_C, _C, _C, _T)))
+    span = str(rng.choice((_C, _C, _C, _T) if plane == "axial" else (_C, _C, _CT, _T)))
     gap = 0.0 if plane == "3d" else float(rng.choice([0.0, u(0, 0.3)]))
     # Drawn in the order of the arguments.
     site = Site(
@@ -254,7 +270,23 @@ def any_protocol(rng: np.random.Generator) -> Protocol:
         scale=_log_uniform(rng, 40, 1800),
         contrast=any_contrast(rng),
     )
-    return _protocol(rng, site, span)
+    protocol = _protocol(rng, site, span)
+    if plane == "3d":
+        return replace(protocol, contrast=replace(protocol.contrast, csf=u(4.0, 6.9)))
+    return protocol
+
+
+# Ranges of what makes a healthy cord uneven: in 3-D scans, where those of real people were measured
+# (benchmarks/realism.py -healthy), and in others, whose thick slices average some of it away.
+_UNEVEN = {
+    "fall": ((0.5, 1.3), (0.75, 1.1)),
+    "csf_fall": ((0.6, 1.0), (0.8, 1.0)),
+    "drift": ((0.0, 0.6), (0.0, 0.15)),
+    "uneven": ((-0.01, 0.03), (-0.01, 0.03)),
+    "stripe": ((-0.1, 0.36), (-0.05, 0.1)),
+    "mottle": ((-0.03, 0.1), (-0.01, 0.07)),
+    "soft_mm": ((0.2, 1.5), (0.0, 0.5)),
+}
 
 
 def _protocol(rng: np.random.Generator, site: Site, span: str) -> Protocol:
@@ -286,8 +318,15 @@ def _protocol(rng: np.random.Generator, site: Site, span: str) -> Protocol:
         coil_mm=u(60, 200),
         band=u(0.05, 0.4) if plane == "sagittal" and rng.random() < 0.4 else 1.0,
         normalised=float(rng.choice([0.0, u(0.3, 1.0)])),
-        edge=rng.normal(0, 0.2),
+        edge=rng.normal(*((-0.7, 0.7) if plane == "3d" else (0, 0.2))),
+        **_unevenness(rng, plane),
     )
+
+
+def _unevenness(rng: np.random.Generator, plane: Plane) -> dict[str, Any]:
+    """Draw what makes a healthy cord uneven; a value drawn below 0 is 0."""
+    ranges = {name: pair[plane != "3d"] for name, pair in _UNEVEN.items()}
+    return {name: max(0.0, rng.uniform(*bounds)) for name, bounds in ranges.items()}
 
 
 # Where a field of view without a cord lies, and how often.
@@ -308,7 +347,7 @@ def tiny(protocol: Protocol) -> Protocol:
 
 
 def cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
-    """Cut the field of view of a part of the scans, as users do before processing."""
+    """Cut the field of view of a part of the scans, as users do; the coil ends outside it then."""
     if rng.random() > 0.3:
         return protocol
     most = rng.uniform((26, 45, 50), (55, 110, 120)).tolist()
@@ -316,7 +355,7 @@ def cropped(rng: np.random.Generator, protocol: Protocol) -> Protocol:
     u, v, s = protocol.middle_mm
     u = float(np.clip(u, -x / 2 + 8, x / 2 - 8))
     v = float(np.clip(v, -y / 2 + 14, y / 2 - 14))
-    return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + rng.uniform(-25, 25)))
+    return replace(protocol, fov_mm=(x, y, z), middle_mm=(u, v, s + rng.uniform(-25, 25)), edge=0.0)
 
 
 def elsewhere(rng: np.random.Generator, protocol: Protocol) -> tuple[Protocol, bool]:

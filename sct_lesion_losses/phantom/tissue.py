@@ -145,7 +145,8 @@ def _content(
     du, dv = p.u - middle_u, p.v - middle_v
     surface = ellipse_distance(du, dv, ru, rv)
     surface += 0.12 * p.noise("surface")
-    csf = p.contrast.csf * np.ones_like(fluid)
+    left = np.exp(np.minimum(p.s, 0) * (-np.log(p.protocol.csf_fall) / 100))
+    csf = np.asarray(p.contrast.csf * left, np.float32)
     voids = np.maximum(p.noise("flow") - 0.3, 0)
     voids += np.maximum(p.noise("pulse") - 0.7, 0)
     csf *= np.clip(1 - p.protocol.flow * voids, 0.25, 1)
@@ -155,8 +156,8 @@ def _content(
     lip = n["fissure"] * np.clip((dv - rv + depth) / depth, 0, 1)
     cleft = np.where(dv > rv - depth, np.abs(du) - lip, np.float32(5))
     shallow = np.where(dv < -rv * 0.88, np.abs(du) - 0.15, np.float32(5))
-    cord = p.cover(np.maximum(surface, -np.minimum(cleft, shallow)))
-    within = np.flatnonzero(surface < 0.5)
+    cord = p.cover(np.maximum(surface, -np.minimum(cleft, shallow)), p.protocol.soft_mm)
+    within = np.flatnonzero(surface < 0.5 + 0.5 * p.protocol.soft_mm)
     a, b, radius = (x[within] for x in (du / ru, dv / rv, (ru + rv) * 0.5))
     signal, lesion = painted(under, [(fluid, csf)]), np.zeros_like(fluid)
     colour, lesion[within] = _cord(p[within], lesions, a, b, radius)
@@ -183,13 +184,19 @@ def _cord(
     c, n = p.contrast, p.body.numbers
     texture = p.noise("white") + 0.6 * p.noise("grain")
     signal = np.ones_like(p.u)
-    signal += p.cover(grey_matter_distance(a, b, n["gm_size"]) * radius, 0.3) * (c.gm - 1)
+    grey = grey_matter_distance(a, b, n["gm_size"]) * radius
+    signal += p.cover(grey, 0.8) * (c.gm - 1)
     if lesions.haze > 1:
         spread = np.clip(lesions.spread(p.u, p.v, p.s) + 0.3, 0, 1)
         signal *= 1 + (lesions.haze - 1) * spread
-    signal *= 1 + 0.022 * texture
+    uneven, aside, stripe, seen = p.body.at(p.s, "uneven", "aside", "stripe", "canal")
+    # Truncation of the bright fluid beside a narrow cord leaves a stripe in its middle.
+    stripe *= np.exp(-np.square(a * radius * np.float32(1 / 1.8)))
+    change = 0.022 * texture + p.protocol.mottle * p.noise("mottle")
+    change += p.protocol.uneven * (uneven + 0.3 * a * aside) + p.protocol.stripe * stripe
+    signal *= np.exp(change)
     if line := n["canal_line"]:
-        signal += 0.8 * (c.csf - 1) * p.cover(np.hypot(a, b) * radius - line)
+        signal += 0.8 * (c.csf - 1) * seen * p.cover(np.hypot(a, b) * radius - line)
     gain, inside = lesion_gain(p.body, lesions, p.u, p.v, p.s)
     signal *= 1 + gain
     return signal, inside

@@ -232,9 +232,11 @@ def test_the_sidecar_tells_of_what_looks_like_a_lesion(
     sidecar = json.loads((tmp_path / "anat" / "a_T2w.json").read_text())
     assert sidecar["SimulatedHardNegatives"] == scans[0].hard_negatives
     assert set(scans[0].hard_negatives) == {
-        "haze", "canal_line_mm", "fissure_mm", "fissure_depth", "rootlets", "bulges_mm",
+        "haze", "canal_line_mm", "canal_share", "fissure_mm", "fissure_depth", "rootlets",
+        "bulges_mm",
     }  # fmt: skip
-    assert {"flow", "ghost", "edge", "matrix"} <= set(sidecar["SimulationProtocol"])
+    artefacts = {"flow", "ghost", "edge", "matrix", "fall", "csf_fall", "stripe", "mottle"}
+    assert artefacts <= set(sidecar["SimulationProtocol"])
 
 
 def test_a_scan_without_a_cord_is_written_with_empty_masks(

@@ -53,7 +53,9 @@ def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(
     for k, protocol in enumerate(protocols):
         made = sites.cropped(np.random.default_rng(k), protocol)
         assert all(a <= b for a, b in zip(made.fov_mm, protocol.fov_mm, strict=True))
-        assert replace(made, fov_mm=protocol.fov_mm, middle_mm=protocol.middle_mm) == protocol
+        usual = {"fov_mm": protocol.fov_mm, "middle_mm": protocol.middle_mm, "edge": protocol.edge}
+        assert replace(made, **usual) == protocol
+        assert made.edge == (0 if made != protocol else protocol.edge)
         cropped += made != protocol
         body = bodies[k % len(bodies)]
         assert len(_in_view(body, rpi_grid(body, made))) > 0
