@@ -9,7 +9,8 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import JOBS, SHARE
-from sct_lesion_losses.cli.parser import choice, command, int_range, option
+from sct_lesion_losses.cli.parser import choice, command, float_range, int_range, option
+from sct_lesion_losses.errors import UsageError
 
 ACQUISITIONS = ("native", "sagittal", "axial", "isotropic")
 
@@ -54,6 +55,12 @@ ACQUISITIONS = ("native", "sagittal", "axial", "isotropic")
     dest="acquisitions",
     shown="native",
 )
+@option(
+    "-contrast <float> [<float> ...]",
+    "Lowest and highest brightness of a lesion relative to the cord around it.",
+    kind=float_range(1, min_open=True),
+    shown="1.12 2",
+)
 @JOBS
 @option(
     "-figure <file>",
@@ -67,6 +74,7 @@ def main(
     jobs: int,
     figure: Path | None,
     acquisitions: tuple[Any, ...],
+    contrast: tuple[float, ...],
     **values: Any,
 ) -> None:
     """Make the cohort, and print its folder."""
@@ -76,6 +84,10 @@ def main(
 
     if figure is not None:
         contact_sheet.check(figure)
+    if contrast:
+        if len(contrast) != 2:
+            raise UsageError(f"-contrast has {len(contrast)} values, expected two: lowest, highest")
+        values["contrast"] = contrast
     settings = implant.ImplantSettings(acquisitions=acquisitions or ("native",), **values)
     with talk.progress("implanting") as progress:
         implant.run(scans, cords, out, settings, jobs=jobs, progress=progress)

@@ -14,7 +14,7 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom.acquisition import linear_weights, slice_profile
 from sct_lesion_losses.phantom.anatomy import AXIS_MM, LEVELS, Body, Doubles, Floats
-from sct_lesion_losses.phantom.lesions import Lesion, Lesions, draw_lesions
+from sct_lesion_losses.phantom.lesions import RATIOS, Lesion, Lesions, draw_lesions
 from sct_lesion_losses.phantom.scan import DRAWS, Mask, label, labelled_mm3, owners
 from sct_lesion_losses.phantom.tissue import lesion_gain
 
@@ -270,7 +270,12 @@ class Implanted:
 
 
 def make_implant(
-    rng: np.random.Generator, host: Host, acquisition: Acquisition = "native", *, affected: bool
+    rng: np.random.Generator,
+    host: Host,
+    acquisition: Acquisition = "native",
+    *,
+    affected: bool,
+    contrast: tuple[float, float] = RATIOS,
 ) -> Implanted:
     """Draw lesions, implant them, and acquire the host anew where that is asked for.
 
@@ -284,6 +289,8 @@ def make_implant(
     affected : bool
         False: no lesion. True: none either where after some draws no lesion is large enough to be
         labelled.
+    contrast : (float, float)
+        Lowest and highest brightness of a lesion relative to the cord around it.
 
     Raises
     ------
@@ -291,7 +298,7 @@ def make_implant(
         The host is too coarse to be acquired anew in this way.
     """
     for _ in range(DRAWS if affected else 0):
-        drawn = _draw_certain(rng, host)
+        drawn = _draw_certain(rng, host, contrast)
         made = _made(rng, host, drawn, acquisition)
         if made.lesion.any():
             return made
@@ -300,11 +307,13 @@ def make_implant(
     return _made(rng, host, none, acquisition)
 
 
-def _draw_certain(rng: np.random.Generator, host: Host) -> Lesions:
+def _draw_certain(
+    rng: np.random.Generator, host: Host, contrast: tuple[float, float]
+) -> Lesions:
     """Draw lesions, and keep those that lie where the cord is certain, from end to end."""
     low, high = host.extent_mm
     for _ in range(_TRIES):
-        drawn = draw_lesions(rng, host.body, (low + _END_MM, high - _END_MM), affected=True)
+        drawn = draw_lesions(rng, host.body, (low + _END_MM, high - _END_MM), affected=True, contrast=contrast)
         kept = tuple(item for item in drawn.items if _is_certain(host, item))
         if kept:
             break

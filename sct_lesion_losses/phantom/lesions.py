@@ -25,7 +25,7 @@ _PLACES = ("lateral", "posterior", "central", "anterior", "transverse")
 _PLACE_SHARE = (0.44, 0.33, 0.12, 0.08, 0.03)
 _PERIPHERAL = ("lateral", "posterior", "anterior")
 _MEDIAN_LENGTH, _LENGTHS = 6.5, (1.8, 26.0)  # half length, mm
-MEDIAN_RATIO, SPREAD_RATIO, _RATIOS = 1.38, 0.15, (1.12, 2.0)  # log-normal
+MEDIAN_RATIO, SPREAD_RATIO, RATIOS = 1.38, 0.15, (1.12, 2.0)  # log-normal
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def draw_lesions(
     extent_mm: tuple[float, float],
     *,
     affected: bool,
+    contrast: tuple[float, float] = RATIOS,
     bright_tail: float = 0.0,
 ) -> Lesions:
     """Draw the lesions of a scan that shows the cord over `extent_mm`.
@@ -112,12 +113,14 @@ def draw_lesions(
     affected : bool
         False: no lesion. Haze does not depend on it: people with multiple sclerosis and no focal
         lesion of the cord have it too, and so it does not tell scans with lesions from others.
+    contrast : (float, float)
+        Lowest and highest brightness of a lesion relative to the tissue.
     bright_tail : float
         Share of lesions brighter than the range of the study's own, up to a ratio of 4.
     """
     coarse, fine = make_table(rng), make_table(rng)
     count = 1 + int(rng.negative_binomial(1.2, 1.2 / (1.2 + 3.0)))
-    items = tuple(_draw(rng, body, extent_mm, bright_tail) for _ in range(count))
+    items = tuple(_draw(rng, body, extent_mm, contrast, bright_tail) for _ in range(count))
     haze = float(rng.uniform(1.04, 1.11)) if rng.random() < 0.45 else 1.0
     return Lesions(
         items=items if affected else (),
@@ -129,7 +132,11 @@ def draw_lesions(
 
 
 def _draw(
-    rng: np.random.Generator, body: Body, extent_mm: tuple[float, float], bright_tail: float
+    rng: np.random.Generator,
+    body: Body,
+    extent_mm: tuple[float, float],
+    contrast: tuple[float, float],
+    bright_tail: float,
 ) -> Lesion:
     s = _position(rng, body, extent_mm)
     place = str(rng.choice(_PLACES, p=_PLACE_SHARE))
@@ -137,7 +144,7 @@ def _draw(
     share = np.clip(0.16 * rng.lognormal(0, 0.5), 0.05, 0.30)
     if place == "transverse":
         share = rng.uniform(0.35, 0.6)
-    ratio = np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *_RATIOS)
+    ratio = np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *contrast)
     if rng.random() < bright_tail:
         ratio = rng.uniform(2.0, 4.0)
     rim, roughness, variation = rng.uniform((0.2, 0.12, 0.05), (0.55, 0.32, 0.30))

@@ -26,10 +26,13 @@ from sct_lesion_losses.images.atomic import write_json
 from sct_lesion_losses.phantom import dataset
 from sct_lesion_losses.phantom.anatomy import Floats
 from sct_lesion_losses.phantom.implant import Acquisition, Host, make_implant, require_fine
+from sct_lesion_losses.phantom.lesions import RATIOS
 from sct_lesion_losses.phantom.scan import STEP, Mask
 from sct_lesion_losses.phantom.sites import stored_grid
 
 SITE = "implants"  # the hosts' scanners are not known
+
+_BRIGHTEST = 5.0  # relative to the cord: that of fluid
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +51,23 @@ class ImplantSettings:
         copy of the host.
     acquisitions : tuple of {"native", "sagittal", "axial", "isotropic"}
         Taken in turn by the variants of a host.
+    contrast : (float, float)
+        Lowest and highest brightness of a lesion relative to the cord around it.
     """
 
     variants: int = 5
     seed: int = 1
     free: float = 0.35
     acquisitions: tuple[Acquisition, ...] = ("native",)
+    contrast: tuple[float, float] = RATIOS
+
+    def __post_init__(self) -> None:
+        low, high = self.contrast
+        if not 1 < low <= high <= _BRIGHTEST:
+            raise UsageError(
+                f"-contrast is {low:g} {high:g}, expected a lowest and a highest brightness above "
+                f"1 and up to {_BRIGHTEST:g}: lesions are brighter than the cord around them"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,7 @@ def run(
         Variants=settings.variants,
         LesionFree=settings.free,
         Acquisitions=list(settings.acquisitions),
+        Contrast=list(settings.contrast),
         Hosts=[source.host for source in sources],
     )
     subjects = sorted({source.names[0] for source in sources})
@@ -262,7 +277,13 @@ def _write_variants(
         affected |= native and copied  # one copy of the host is enough
         copied |= native and not affected
         seed = [settings.seed, number, k]
-        made = make_implant(np.random.default_rng(seed), host, acquisition, affected=affected)
+        made = make_implant(
+            np.random.default_rng(seed),
+            host,
+            acquisition,
+            affected=affected,
+            contrast=settings.contrast,
+        )
         stored = scan.grid if native else stored_grid(made.grid, scan.grid.orientation)
         back = stored.to_rpi()[1]
         folder = "/".join((*source.names, "anat"))

@@ -32,5 +32,15 @@ def test_the_command_makes_a_cohort_of_implants_and_draws_it(
     assert "holds another cohort" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("contrast", ["1.5", "1.2 1.5 2", "2 1.5", "1 1.5", "1.5 9"])
+def test_contrasts_that_no_lesion_can_have_are_refused(
+    contrast: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["-i", str(tmp_path / "a.nii.gz"), "-ofolder", str(tmp_path / "out")]
+    assert main([*args, "-contrast", *contrast.split()]) != 0
+    assert "-contrast" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_knows_every_acquisition() -> None:
     assert get_args(Acquisition) == ACQUISITIONS

@@ -304,6 +304,12 @@ def test_a_host_that_is_coarser_than_what_it_is_acquired_as_is_refused(host):
         implant.require_fine(single, "sagittal")
 
 
+def test_lesions_have_the_contrast_that_is_asked_for(host):
+    rng = np.random.default_rng(4)
+    made = implant.make_implant(rng, host, affected=True, contrast=(1.6, 1.7))
+    assert all(1.6 <= item.ratio <= 1.7 for item in made.lesions)
+
+
 def test_a_scan_without_any_label_has_no_lesion_in_its_signal_either(monkeypatch):
     host = Host.of(*straight())
     monkeypatch.setattr(implant, "label", lambda share, cord, grid: (share > 2, cord >= 0.5, 1))
