@@ -233,9 +233,9 @@ class FoundShare(Record):
         return self
 
     def __str__(self) -> str:
-        """Return the range as people write it: ``under 1.1``, ``1.1 to 1.2``, ``1.5 and more``."""
+        """Return the range as people write it: ``under 1.1``, ``1.1 to 1.2``, ``from 1.5``."""
         if self.high is None:
-            return f"{self.low:g} and more"
+            return f"from {self.low:g}"
         return f"{self.low:g} to {self.high:g}" if self.low else f"under {self.high:g}"
 
 

@@ -327,7 +327,7 @@ def test_all_that_an_operating_point_may_hold_is_read_as_written(
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0, 1.1, "under 1.1"), (30, 100, "30 to 100"), (1.5, None, "1.5 and more")],
+    [(0, 1.1, "under 1.1"), (30, 100, "30 to 100"), (1.5, None, "from 1.5")],
 )
 def test_a_range_of_implants_is_written_in_words(low: float, high: float | None, said: str) -> None:
     assert str(schema.FoundShare(low=low, high=high, n=0, found=0)) == said

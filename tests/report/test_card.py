@@ -196,7 +196,7 @@ def test_the_detection_limit_is_told_with_what_it_is_worth() -> None:
     assert "scans of 2 healthy people: **these are implants, not patients' lesions**" in shown
     assert "by the threshold and filter that the others choose" in shown
     assert "| contrast 1.1 to 1.2 | 1 | 4 | 0.25 | 0.00 to 0.50 |" in shown
-    assert "| mm³ 300 and more | 2 | 2 | 1.00 | n/a |" in shown
+    assert "| from 300 mm³ | 2 | 2 | 1.00 | n/a |" in shown
     assert "False lesions in 2 untouched scans of these people: 0.50 a scan.\n" in shown
     one = text(operating_point=POINT | {"implants": {**limit, "people": 1, "held_out": False}})
     assert "scans of 1 healthy person" in one

@@ -78,7 +78,7 @@ def test_the_detection_limit_reads_each_person_by_what_the_others_choose():
         ("1.1 to 1.2", 1, 1),
         ("1.2 to 1.35", 1, 1),
         ("1.35 to 1.5", 0, 1),
-        ("1.5 and more", 0, 0),
+        ("from 1.5", 0, 0),
     ]
     assert [(share.found, share.n) for share in limit.by_volume] == [(2, 4), (0, 0), (0, 0), (0, 0)]
     assert limit.by_volume[0].interval == (0.5, 0.5)

@@ -348,7 +348,14 @@ def detection_limit(limit: DetectionLimit, title: str = "") -> Any:
         Above the picture.
     """
     made = style.sheet(_LIMIT_INCH, layout="constrained")
-    both = style.panels(made, 2, "", "share of implants found", most=2, sharey=True)
+    both = style.panels(
+        made,
+        2,
+        "",
+        "share of implants found",
+        sharey=True,
+        width_ratios=(len(limit.by_contrast), len(limit.by_volume)),
+    )
     measures = (("contrast", limit.by_contrast), ("volume, mm³", limit.by_volume))
     for axes, (name, shares) in zip(both, measures, strict=True):
         for at, share in enumerate(shares):

@@ -242,6 +242,6 @@ def test_the_detection_limit_has_a_point_for_every_range_with_implants() -> None
     assert bar.get_xydata().tolist() == [[0, 0], [0, 0.5]]
     assert point.get_xydata().tolist() == [[0, 0.25]]
     labels = [tick.get_text() for tick in contrast.get_xticklabels()]
-    assert labels == ["under 1.1\nn = 4", "1.1 and more\nn = 0"]
+    assert labels == ["under 1.1\nn = 4", "from 1.1\nn = 0"]
     assert [line.get_xydata().tolist() for line in volume.lines] == [[[0, 1.0]]]
     assert "implants, not patients' lesions, in scans of 2 people" in made.get_suptitle()
