@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from sct_lesion_losses.images.nifti import Scan, stem
 
 SPLITS = ("training", "validation", "thr-optimization", "unseen")
 _MOST_OF_IMAGE = 0.2  # of all voxels; lesions that fill the cord of a close crop are below
+HOST_HASH = "ImplantHostHash"  # in the sidecar of a scan with implants
 MISSING = "n/a"  # of a value in a BIDS table
 _REQUIRED = ("scan", "lesion_mask", "subject")
 COLUMNS = (*_REQUIRED, "site", "split", "centerline")
@@ -263,6 +266,19 @@ def content_hash(array: NDArray[Any]) -> str:
     for plane in array:  # plane by plane: a scan of integers is never copied whole
         digest.update(np.ascontiguousarray(plane, dtype="<f4").tobytes())
     return digest.hexdigest()[:32]
+
+
+def host_hash(scan: CohortScan) -> str | None:
+    """Content hash of the scan that the lesions of a scan were implanted into, by its sidecar.
+
+    None of a scan without implants.
+    """
+    try:
+        sidecar = json.loads(scan.scan.with_name(f"{scan.name}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    found = sidecar.get(HOST_HASH) if isinstance(sidecar, dict) else None
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{32}", found) else None
 
 
 def file_hash(path: Path) -> str:

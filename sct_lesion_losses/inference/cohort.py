@@ -79,9 +79,23 @@ def refuse_seen(bundles: Collection[Bundle], scans: Collection[CohortScan], beca
 
 
 def names_of(hashes: Collection[str], scans: Collection[CohortScan]) -> list[str]:
-    """Name the scans whose voxels have one of these hashes; none is read where there is no hash."""
+    """Name the scans that one of these hashes is of; none is read where there is no hash.
+
+    Of implants, that of the scan that they are in is one as well: it is of the same person.
+    """
     known = set(hashes)
-    return [scan.scan.name for scan in scans if known and content_of(scan) in known]
+    return [scan.scan.name for scan in scans if known and not known.isdisjoint(hashes_of(scan))]
+
+
+def hashes_of(scan: CohortScan) -> set[str]:
+    """Hashes by which a scan is known again: of its voxels, and of its host where it has implants.
+
+    Raises
+    ------
+    ImageError
+        The scan cannot be read.
+    """
+    return {content_of(scan), *filter(None, [cohorts.host_hash(scan)])}
 
 
 def content_of(scan: CohortScan) -> str:

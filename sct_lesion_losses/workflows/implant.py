@@ -268,6 +268,7 @@ def _write_variants(
             raise DataError(f"{source.scan}: {error}") from error
     # By name, so that the other hosts of a call do not matter.
     number = zlib.crc32("_".join(source.names).encode())
+    host_hash = table.content_hash(scan.array)
     rows: list[tuple[object, ...]] = []
     copied = False
     for k in range(source.first, source.first + settings.variants):
@@ -297,6 +298,7 @@ def _write_variants(
             "Modality": "MR",
             "Implanted": True,
             "ImplantHost": source.host,
+            table.HOST_HASH: host_hash,
             "ImplantCord": how,
             "ImplantAcquisition": made.acquisition,
             "ImplantSeed": seed,

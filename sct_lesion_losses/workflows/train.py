@@ -261,7 +261,8 @@ def _trained(
         initial=None if init is None else init.weights,
         watching=watching,
     )
-    seen = {*draft.provenance.trained_on, *hashes.values()}
+    hosts = filter(None, (cohorts.host_hash(one.scan) for one in every))
+    seen = {*draft.provenance.trained_on, *hashes.values(), *hosts}
     seeds = {"training": recipe.seed}
     if not all(scan.split for own in given for scan in own):
         seeds["split"] = settings.rules.seed

@@ -31,8 +31,8 @@ from sct_lesion_losses.inference.cohort import (
     IN_COHORT,
     SCANS,
     Model,
-    content_of,
     gather,
+    hashes_of,
     locate,
     names_of,
     refuse_seen,
@@ -387,7 +387,8 @@ def _chosen(
     report: Progress | None,
 ) -> tuple[Optimum, OperatingPoint]:
     """Choose the threshold by scans, for their cohort or for one site."""
-    owners, tuned_on = [scan.subject for scan in counts], {content_of(scan) for scan in counts}
+    owners = [scan.subject for scan in counts]
+    tuned_on = set().union(*(hashes_of(scan) for scan in counts))
     choice: Optimum
     if settings.site:
         choice, point = operating_points.of_site(

@@ -89,6 +89,24 @@ def test_content_does_not_depend_on_type_order_or_file():
     assert cohort.content_hash(array) != known
 
 
+@pytest.mark.parametrize(
+    ("sidecar", "known"),
+    [
+        (None, None),
+        ("not JSON", None),
+        ("[]", None),
+        ('{"Modality": "MR"}', None),
+        ('{"ImplantHostHash": 3}', None),
+        ('{"ImplantHostHash": "' + "ab" * 16 + '"}', "ab" * 16),
+    ],
+)
+def test_the_host_of_implants_is_known_by_the_sidecar(tmp_path, sidecar, known):
+    scan = cohort.CohortScan(tmp_path / "a_T2w.nii.gz", tmp_path / "l.nii.gz", "a")
+    if sidecar is not None:
+        (tmp_path / "a_T2w.json").write_text(sidecar)
+    assert cohort.host_hash(scan) == known
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
 @pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
 def test_tables_are_read_as_spreadsheets_leave_them(bids, delimiter, encoding):

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from sct_lesion_losses.centerline import find
-from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.cohorts.table import CohortScan, content_hash
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.inference.cohort import IN_COHORT, Model, finder_of, key, locate, scan_hash
+from sct_lesion_losses.inference.cohort import (
+    IN_COHORT,
+    Model,
+    finder_of,
+    key,
+    locate,
+    names_of,
+    scan_hash,
+)
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.thresholds import THRESHOLDS
 from sct_lesion_losses.thresholds.lesion_filter import Filter
@@ -101,3 +111,15 @@ def test_what_is_kept_is_of_no_use_once_the_cord_is_found_otherwise(scans, monke
 def test_a_cohort_with_centerlines_asks_for_no_method(scans, monkeypatch):
     monkeypatch.delattr(find, "identity")
     assert finder_of(scans[:1], IN_COHORT) == ""
+
+
+def test_a_scan_is_known_again_by_its_voxels_and_by_the_host_of_its_implants(tmp_path):
+    arrays = np.random.default_rng(0).normal(size=(3, 2, 2, 2)).astype(np.float32)
+    scans = [CohortScan(tmp_path / f"{k}.nii", Path("mask.nii"), str(k)) for k in range(3)]
+    for scan, array in zip(scans, arrays, strict=True):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), scan.scan)
+    host = content_hash(arrays[0])
+    (tmp_path / "1.json").write_text(json.dumps({"ImplantHostHash": host}))
+    assert names_of([host], scans) == ["0.nii", "1.nii"]
+    assert names_of([content_hash(arrays[1])], scans) == ["1.nii"]
+    assert names_of([], [replace(scans[0], scan=tmp_path / "gone.nii")]) == []

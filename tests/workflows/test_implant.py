@@ -99,6 +99,7 @@ def test_a_native_variant_is_its_host_away_from_lesions(
         assert changed.mean() < 0.1
         sidecar = json.loads(variant.with_name(variant.name[:-7] + ".json").read_text())
         assert sidecar["ImplantHost"] == "sub-01_T2w"
+        assert sidecar["ImplantHostHash"] == table.content_hash(nifti.read(hosts[0][0]).array)
         assert sidecar["ImplantCord"] == "given"
 
 

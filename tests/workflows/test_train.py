@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -42,9 +43,17 @@ def small(**changes: object) -> Recipe:
     return study(**{**SMALL, **changes})
 
 
+HOST = "ab" * 16
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
+    folder = write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
+    # Its first lesions, say, are implants in a scan that is none of these.
+    for scan in cohorts.read(folder)[:7]:
+        sidecar = {"ImplantHostHash": HOST}
+        scan.scan.with_name(f"{scan.name}.json").write_text(json.dumps(sidecar))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +84,8 @@ def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
     scans = cohorts.read(trained.with_name("small.training") / train.SPLIT_TABLE)
     known = store.load(trained).info.provenance.trained_on
     used = splits.part(scans, "training", "validation")
-    assert sorted(known) == sorted(
-        cohorts.content_hash(nifti.read(scan.scan).array) for scan in used
-    )
+    hashes = (cohorts.content_hash(nifti.read(scan.scan).array) for scan in used)
+    assert sorted(known) == sorted([*hashes, HOST])
 
 
 def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_none(

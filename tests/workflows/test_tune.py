@@ -368,5 +368,5 @@ def test_healthy_people_that_the_bundle_was_trained_on_are_refused(
         folder=tmp_path / "here",
     )
     made = ImplantSettings(variants=2, free=1.0)
-    with pytest.raises(DataError, match="was trained on 1 of these scans"):
+    with pytest.raises(DataError, match="was trained on 2 of these scans"):
         tune.run_healthy(small, [seen.scan], healthy[1][:1], settings, made)
