@@ -86,6 +86,15 @@ def test_noise_has_the_level_asked_for_in_tissue_and_that_of_a_magnitude_in_air(
     assert air.mean() == pytest.approx(1 / 12 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
 
 
+def test_the_coil_loses_its_share_over_100_mm_of_the_cord(
+    protocol: Protocol, bodies: list[Body]
+) -> None:
+    steady = replace(protocol, fall=0.7, drift=0.0)
+    s = np.float32([20.0, -80.0, -180.0])
+    gain = acquisition.sensitivity(bodies[0], steady, np.zeros_like(s), s)
+    assert gain[1:] / gain[:-1] == pytest.approx([0.7, 0.7])
+
+
 def test_the_first_share_is_that_of_the_first_axis_in_plane(protocol: Protocol) -> None:
     window = acquisition._window(replace(protocol, matrix=(0.5, 1.0)), (40, 40))
     # Frequencies of -10 to 10 of the 40 are within half of the band; of the others, all are.

@@ -61,6 +61,13 @@ def test_levels_follow_each_other_downwards(bodies: list[Body]) -> None:
     assert [body.level(c) for c in body.centres] == list(LEVELS)
 
 
+def test_the_canal_is_seen_over_about_a_tenth_of_the_cord_in_patches(bodies: list[Body]) -> None:
+    seen = np.array([body.tables["canal"][AXIS_MM < 0] > 0 for body in bodies])
+    assert 0.08 < seen.mean() < 0.2
+    lengths = seen.sum() * 0.25 / (np.diff(seen, axis=1) > 0).sum()  # mm, by their ends
+    assert 1 < lengths < 10
+
+
 def _anywhere(rng: np.random.Generator) -> list[np.ndarray]:
     return [rng.uniform(-150, 150, 20_000).astype(np.float32) for _ in range(3)]
 

@@ -145,10 +145,14 @@ def test_haze_line_fissure_and_roots_are_those_that_are_drawn(
     body: Body, drawn: list[Lesions]
 ) -> None:
     lined = replace(body, numbers={**body.numbers, "canal_line": 0.31, "rootlets": 0.2})
-    found = hard_negatives(lined, replace(drawn[0], haze=1.07), np.array([-90.0, 0.0]))
+    along = np.arange(-200.0, 0.0)
+    found = hard_negatives(lined, replace(drawn[0], haze=1.07), along)
     assert (found["haze"], found["canal_line_mm"], found["rootlets"]) == (1.07, 0.31, 0.2)
     assert found["fissure_mm"] == body.numbers["fissure"]
     assert found["fissure_depth"] == body.numbers["fissure_depth"]
+    assert 0 < found["canal_share"] < 0.5
+    plain = replace(body, numbers={**body.numbers, "canal_line": 0.0})
+    assert hard_negatives(plain, drawn[0], np.array([-90.0, 0.0]))["canal_share"] == 0
 
 
 def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(
