@@ -425,10 +425,20 @@ class StudyPreparation(_Landmarked):
         Share of a patch that the next one covers again, in [0, 1).
     percentiles, landmarks : tuple of float
         Percentiles in [0, 100] and the standard intensity of each.
+    tta : bool
+        Test-time augmentation: the patches that overlap lie differently; see
+        `geometry.patches.FOUR_WAYS`. Left out of the file where there is none.
     """
 
     kind: Literal["study"] = "study"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    tta: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before_tta(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not done: versions that do not know it read the rest."""
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value or name != "tta"}
 
 
 class SctPreparation(_Landmarked):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,28 @@ from sct_lesion_losses.errors import GeometryError
 
 PATCH_VOX = 48  # Hussein et al. 2023, section 2.1
 STRIDE_VOX = 12  # 75 % overlap: Hussein et al. 2023, section 2.3
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the ways in which a patch may lie in the plane of a crop.
+
+    Attributes
+    ----------
+    mirrored : tuple of int
+        Axes along which it is mirrored: 0 is x, 1 is y.
+    shift : (int, int)
+        Voxels by which it is moved in x and y.
+    """
+
+    mirrored: tuple[int, ...] = ()
+    shift: tuple[int, int] = (0, 0)
+
+
+AS_IT_IS = (Way(),)
+# Test-time augmentation: with 75 % overlap four patches hold a voxel, and a network sees it in each
+# of these ways once, at no cost.
+FOUR_WAYS = (Way((), (1, 0)), Way((0,), (-1, 0)), Way((1,), (0, 1)), Way((0, 1), (0, -1)))
 
 
 def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -> list[int]:
@@ -38,27 +62,37 @@ def patch_starts(length: int, size: int = PATCH_VOX, stride: int = STRIDE_VOX) -
 
 
 def extract(
-    values: npt.NDArray[Any], starts: Sequence[int], size: int = PATCH_VOX
+    values: npt.NDArray[Any],
+    starts: Sequence[int],
+    size: int = PATCH_VOX,
+    ways: Sequence[Way] = AS_IT_IS,
 ) -> npt.NDArray[np.float32]:
     """Patches of a crop.
 
     Parameters
     ----------
-    values : (X, Y, Z)
+    values : (X + 2M, Y + 2M, Z)
+        M is the `reach` of the ways, 0 where they move nothing.
     starts : sequence of N int
         First slice of each patch.
     size : int
         Slices of a patch.
+    ways : sequence of Way
+        How the patches lie, in turn.
 
     Returns
     -------
     (N, X, Y, size) float32
     """
-    return np.stack([values[:, :, z : z + size] for z in starts], dtype=np.float32)
+    places = _places(values.shape[:2], starts, size, ways)
+    return np.stack([np.flip(values[place], axes) for place, axes in places], dtype=np.float32)
 
 
 def stitch(
-    patches: npt.NDArray[np.float32], starts: Sequence[int], length: int
+    patches: npt.NDArray[np.float32],
+    starts: Sequence[int],
+    length: int,
+    ways: Sequence[Way] = AS_IT_IS,
 ) -> npt.NDArray[np.float32]:
     """Average overlapping patches into one map; the inverse of `extract`.
 
@@ -69,15 +103,36 @@ def stitch(
         First slice of each patch; together they cover the map, see `patch_starts`.
     length : int
         Slices of the map.
+    ways : sequence of Way
+        How the patches lie, as they were extracted.
 
     Returns
     -------
     (X, Y, length) float32
+        Without the margin; 0 at an edge that all patches there were moved away from.
     """
-    size = patches.shape[3]
-    total = np.zeros((*patches.shape[1:3], length))
-    times = np.zeros(length)
-    for patch, start in zip(patches, starts, strict=True):
-        total[:, :, start : start + size] += patch
-        times[start : start + size] += 1
-    return (total / times).astype(np.float32)
+    side = reach(ways)
+    x, y = (n + 2 * side for n in patches.shape[1:3])
+    total, times = np.zeros((x, y, length)), np.zeros((x, y, length))
+    places = _places((x, y), starts, patches.shape[3], ways)
+    for patch, (place, axes) in zip(patches, places, strict=True):
+        total[place] += np.flip(patch, axes)
+        times[place] += 1
+    inner = np.s_[side : x - side, side : y - side]
+    return (total[inner] / np.maximum(times[inner], 1)).astype(np.float32)
+
+
+def reach(ways: Sequence[Way]) -> int:
+    """Voxels on each side of a crop that its patches reach into."""
+    return max(abs(step) for way in ways for step in way.shift)
+
+
+def _places(
+    shape: tuple[int, ...], starts: Sequence[int], size: int, ways: Sequence[Way]
+) -> Iterator[tuple[tuple[slice, ...], tuple[int, ...]]]:
+    """Box of each patch in a crop with its margin, and the axes along which it is mirrored."""
+    side = reach(ways)
+    for start, way in zip(starts, itertools.cycle(ways), strict=False):
+        x, y = (side + step for step in way.shift)
+        wide, high = (n - 2 * side for n in shape)
+        yield np.s_[x : x + wide, y : y + high, start : start + size], way.mirrored

@@ -113,7 +113,8 @@ def pmap(
     """Lesion probability at every voxel of a scan.
 
     Patches of 48 voxels with 75 % overlap along the cord go through the network and are averaged
-    (Hussein et al. 2023, section 2.3); the average is interpolated linearly to the image's grid.
+    (Hussein et al. 2023, section 2.3), each mirrored and moved otherwise where the bundle asks for
+    test-time augmentation; the average is interpolated linearly to the image's grid.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def pmap(
     network = network or engines.load(bundle.network)
     length = prepared.values.shape[2]
     starts = patch_starts(length)
-    patches = prepared.normalise(extract(prepared.values, starts))
+    patches = prepared.normalise(extract(prepared.values, starts, ways=prepared.ways))
     done = 0
 
     def advance(count: int) -> None:
@@ -148,4 +149,4 @@ def pmap(
             progress(done, len(starts))
 
     probabilities = network.run(patches, progress=advance)
-    return prepared.to_native(stitch(probabilities, starts, length))
+    return prepared.to_native(stitch(probabilities, starts, length, prepared.ways))

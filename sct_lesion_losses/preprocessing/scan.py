@@ -14,7 +14,15 @@ from sct_lesion_losses.bundle.schema import SctPreparation, StudyPreparation
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.geometry.patches import PATCH_VOX, extract, patch_starts
+from sct_lesion_losses.geometry.patches import (
+    AS_IT_IS,
+    FOUR_WAYS,
+    PATCH_VOX,
+    Way,
+    extract,
+    patch_starts,
+    reach,
+)
 from sct_lesion_losses.geometry.signal import Signal
 from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -137,17 +145,21 @@ class Prepared:
 
     Attributes
     ----------
-    values : (48, 48, Z) float32
-        Standardised intensities around the cord, at least one patch long.
+    values : (48 + 2M, 48 + 2M, Z) float32
+        Standardised intensities around the cord, at least one patch long, M voxels wider on each
+        side than a patch: the reach of `ways`.
     normalise : callable
         Patches, (N, 48, 48, 48), to what the network was trained on.
     to_native : callable
         P-map of the crop, (48, 48, Z), to the grid of the stored image, (X, Y, Z).
+    ways : tuple of Way
+        How the network sees the patches.
     """
 
     values: FloatArray
     normalise: Callable[[FloatArray], FloatArray]
     to_native: Callable[[FloatArray], FloatArray]
+    ways: tuple[Way, ...] = AS_IT_IS
 
 
 def prepare(
@@ -171,7 +183,8 @@ def prepare(
     """
     if isinstance(preparation, SctPreparation):
         return _as_sct(image, grid, centerline, preparation)
-    cropped = crop(image, grid, centerline)
+    ways = FOUR_WAYS if preparation.tta else AS_IT_IS
+    cropped = crop(image, grid, centerline, reach(ways))
     if cropped.crop.length < PATCH_VOX:
         logger.warning(
             "the cord is covered over %.1f mm only, the network sees %.0f mm at a time: "
@@ -181,7 +194,7 @@ def prepare(
         )
     intensity.warn_if_unlike(stacked_patches(cropped.values), preparation)
     standard = standardise(cropped.values, preparation)
-    return Prepared(standard, intensity.zscore, cropped.to_native)
+    return Prepared(standard, intensity.zscore, cropped.to_native, ways)
 
 
 def _as_sct(

@@ -77,6 +77,8 @@ class TrainSettings:
         Folder of prepared scans; ``training_cache`` beside the bundle by default.
     jobs : int
         Scans prepared at the same time.
+    tta : bool, optional
+        The bundle predicts with test-time augmentation; as the start does by default.
     version, data, command : str
         For `bundle.json` and the model card: the bundle's version, a sentence on the scans, and the
         command line that trains like this.
@@ -89,6 +91,7 @@ class TrainSettings:
     tensorboard: bool = False
     cache: Path | None = None
     jobs: int = 1
+    tta: bool | None = None
     version: str = "1.0.0"
     data: str = "scans of the user's own"
     command: str = ""
@@ -238,6 +241,8 @@ def _trained(
     preparation = None if init is None else init.preparation  # which its weights know
     if not isinstance(preparation, schema.StudyPreparation):
         preparation = intensity.fit(scan.percentiles for scan in training)
+    if settings.tta is not None:
+        preparation = preparation.model_copy(update={"tta": settings.tta})
     trained_on = [(_in_split(one.scan), one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))

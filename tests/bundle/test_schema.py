@@ -171,6 +171,15 @@ def test_the_preparation_is_told_by_its_kind(make_info: Make) -> None:
     assert isinstance(info.preparation, schema.SctPreparation)
 
 
+def test_test_time_augmentation_stands_in_the_file_only_where_it_is_done(make_info: Make) -> None:
+    preparation = make_info().preparation
+    for tta in (False, True):
+        changed = preparation.model_copy(update={"tta": tta})
+        text = schema.dump(make_info(preparation=changed.model_dump()))
+        assert (b'"tta": true' in text, b"tta" in text) == (tta, tta)
+        assert schema.parse(text).preparation.tta is tta
+
+
 def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
     point = make_info().operating_point
     assert (point.kind, point.threshold) == ("untuned", 0.5)

@@ -72,9 +72,10 @@ def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
     other = put(tmp_path / "other", threshold=0.3)
     assert one.sha256 == other.sha256
     assert one.pmap_sha256 == other.pmap_sha256
-    preparation = one.info.preparation.model_copy(update={"landmarks": (0.0, 30.0, 100.0)})
-    info = one.info.model_copy(update={"preparation": preparation})
-    assert store.Bundle(info, one.network).pmap_sha256 != one.pmap_sha256
+    for change in ({"landmarks": (0.0, 30.0, 100.0)}, {"tta": True}):
+        preparation = one.info.preparation.model_copy(update=change)
+        info = one.info.model_copy(update={"preparation": preparation})
+        assert store.Bundle(info, one.network).pmap_sha256 != one.pmap_sha256
 
 
 def test_a_bundle_is_replaced_where_it_is_asked_for_and_an_empty_folder_is_taken(

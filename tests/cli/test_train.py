@@ -23,10 +23,13 @@ def test_a_training_from_scts_model_takes_over_its_network(
     cohort = write_cohort(tmp_path / "cohort", subjects=8)
     args = ["-i", str(cohort), "-ofolder", str(tmp_path / "b"), "-init", "sct", "-c", "t2_ax"]
     small = ["-epochs", "1", "-batch", "2", "-patches_per_epoch", "2", "-validation_patches", "2"]
-    assert main([*args, *small, "-bundle_version", "2.1", "-v", "0"]) == 0
+    assert main([*args, *small, "-bundle_version", "2.1", "-tta", "1", "-v", "0"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'b'}\n"
     info = store.load(tmp_path / "b").info
     assert info.version == "2.1"
+    assert info.preparation.tta
+    card = (tmp_path / "b" / "card.md").read_text("utf-8")
+    assert "overlap by 75%, in turn mirrored along x, y, both or neither and moved" in card
     assert (info.network.architecture, info.network.filters) == ("unet3d_doubling", (2, 4))
     assert "sct_train_lesion -i cohort -ofolder b -init sct -c t2_ax" in info.provenance.commands[0]
 

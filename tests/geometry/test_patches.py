@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sct_lesion_losses.errors import GeometryError
-from sct_lesion_losses.geometry.patches import extract, patch_starts, stitch
+from sct_lesion_losses.geometry.patches import FOUR_WAYS, extract, patch_starts, stitch
 
 
 @given(st.integers(48, 700))
@@ -46,3 +46,30 @@ def test_the_mean_is_naive_overlap_averaging(length: int, seed: int) -> None:
 def test_a_crop_shorter_than_a_patch_is_refused() -> None:
     with pytest.raises(GeometryError, match="47 slices"):
         patch_starts(47)
+
+
+@given(st.integers(48, 150), st.integers(0, 2**32 - 1))
+def test_patches_that_lie_in_four_ways_are_put_back(length: int, seed: int) -> None:
+    values = np.random.default_rng(seed).uniform(0.1, 1, (7, 6, length)).astype(np.float32)
+    starts = patch_starts(length)
+    patches = extract(values, starts, ways=FOUR_WAYS)
+    assert patches.shape == (len(starts), 5, 4, 48)
+    back = stitch(patches, starts, length, FOUR_WAYS)
+    inner = values[1:-1, 1:-1]
+    seen = back > 0  # an edge may be out of sight where fewer than four patches overlap
+    assert seen[1:-1, 1:-1].all()
+    assert seen[:, :, 36:-48].all()
+    np.testing.assert_allclose(back[seen], inner[seen], atol=1e-6)
+
+
+def test_four_patches_in_a_row_are_mirrored_and_moved_in_four_ways() -> None:
+    # Voxels 4 x + y; a patch has two by two of them, in the middle 5, 6 and 9, 10.
+    values = np.broadcast_to(np.arange(16.0).reshape(4, 4, 1), (4, 4, 96))
+    patches = extract(values, patch_starts(96), ways=FOUR_WAYS)
+    assert patches[:, :, :, 7].tolist() == [
+        [[9, 10], [13, 14]],  # from x = 2
+        [[5, 6], [1, 2]],  # from x = 0, mirrored along x
+        [[7, 6], [11, 10]],  # from y = 2, mirrored along y
+        [[9, 8], [5, 4]],  # from y = 0, along both
+        [[9, 10], [13, 14]],
+    ]

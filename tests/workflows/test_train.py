@@ -73,6 +73,7 @@ def test_training_writes_a_bundle_that_loads_with_an_untuned_threshold(trained):
     assert bundle.info.operating_point.kind == "untuned"
     assert bundle.info.loss.numbers["fn_weight"] == 0.7
     assert bundle.info.preparation.landmarks[0] == 0
+    assert not bundle.info.preparation.tta
     recipe = bundle.info.recipe
     assert (recipe.epochs_run, recipe.device) == (2, "cpu")
     log = (trained.with_name("small.training") / "training.csv").read_text().splitlines()
