@@ -1,4 +1,4 @@
-"""Warnings and errors of one scan: collected for its sidecar, and said with its name."""
+"""Warnings and errors of one scan, collected for its sidecar and said with its name; durations."""
 
 from __future__ import annotations
 
@@ -96,3 +96,15 @@ def collected_warnings() -> Iterator[list[logging.LogRecord]]:
         yield collector.records
     finally:
         package.removeHandler(collector)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> duration(42), duration(600), duration(31_300)
+    ('42 s', '10 min', '8 h 42 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -573,7 +573,7 @@ class Epoch(Record):
     Attributes
     ----------
     epoch : int
-        From 1.
+        From 1; 0 is the start of a training from given weights, with its validation loss alone.
     loss, val_loss : float or None
         None where it was not measured.
     rate : float or None
@@ -582,7 +582,7 @@ class Epoch(Record):
         Its time; not in `bundle.json`.
     """
 
-    epoch: Size
+    epoch: Count
     loss: Score = None
     val_loss: Score = None
     rate: Positive | None = None

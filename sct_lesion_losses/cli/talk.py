@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -117,13 +118,19 @@ def progress(label: str, unit: str = "scan") -> Iterator[Callable[..., None]]:
         from the start for more work of the kind.
     """
     if not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)):
-        told = time.monotonic()
+        told, began, first, last = time.monotonic(), 0.0, 0, math.inf
 
         def tell(done: int, total: int, words: str = "") -> None:
-            nonlocal told
-            if time.monotonic() - told >= EVERY_S and done < total:
-                told = time.monotonic()
-                logger.info("%s: %d of %d%s", label, done, total, words and f", {words}")
+            nonlocal told, began, first, last
+            now = time.monotonic()
+            if done < last:  # the time left is reckoned from here
+                began, first = now, done
+            last = done
+            if now - told >= EVERY_S and first < done < total:
+                told = now
+                left = logs.duration((now - began) / (done - first) * (total - done))
+                said = ", ".join(filter(None, [f"{done} of {total}", words, f"{left} left"]))
+                logger.info("%s: %s", label, said)
 
         yield tell
         return

@@ -78,11 +78,11 @@ def text(info: BundleInfo) -> str:
 def _learning(history: Sequence[Epoch]) -> Iterator[tuple[Epoch, str]]:
     """Yield at most about 25 epochs, evenly apart, each with a bar for its validation loss.
 
-    The last and the best, marked by `*`, are among them. The bar's length is the share of the
-    largest validation loss shown.
+    The start, the last and the best, marked by `*`, are among them. The bar's length is the share
+    of the largest validation loss shown.
     """
     losses = {line: line.val_loss for line in history if line.val_loss is not None}
-    best = min(losses, key=lambda line: losses[line], default=None)
+    best = min((line for line in losses if line.epoch), key=lambda line: losses[line], default=None)
     step = -(-len(history) // _ROWS)
     shown = [
         line

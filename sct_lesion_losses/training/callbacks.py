@@ -22,6 +22,7 @@ from tensorboardX import SummaryWriter
 from sct_lesion_losses.bundle.schema import Epoch, Recipe
 from sct_lesion_losses.errors import OutputError, TrainingError
 from sct_lesion_losses.images.atomic import replacing, write_text
+from sct_lesion_losses.logs import duration
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "training.csv"
@@ -41,7 +42,7 @@ class TrainingState:
     settings : dict
         Recipe and data the training belongs to, as plain values.
     history : tuple of Epoch
-        Finished epochs.
+        Finished epochs, behind the start where the training began from given weights.
     weights, best_weights, optimiser : list of array
         Network after the last epoch and after the best one, and the optimiser's variables, its rate
         among them; empty before the first epoch.
@@ -60,12 +61,15 @@ class TrainingState:
     @property
     def epoch(self) -> int:
         """Finished epochs."""
-        return len(self.history)
+        return self.history[-1].epoch if self.history else 0
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch, from 1, with the least validation loss; 0 before the first."""
-        losses = [line.val_loss for line in self.history]
+        """The first epoch, from 1, with the least validation loss; 0 before the first.
+
+        The start is none of them: who trains wants a network that was trained.
+        """
+        losses = [line.val_loss for line in self.history if line.epoch]
         return int(np.argmin(np.array(losses, dtype=np.float64))) + 1 if losses else 0
 
     @property
@@ -304,19 +308,8 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
 def seconds_left(history: Sequence[Epoch], epochs: int) -> float:
     """Time that the remaining epochs will take, at the median pace of the last five."""
-    return float(np.median([line.seconds for line in history[-5:]])) * (epochs - len(history))
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people say it.
-
-    >>> duration(42), duration(600), duration(31_300)
-    ('42 s', '10 min', '8 h 42 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    lasted = [line.seconds for line in history if line.epoch]
+    return float(np.median(lasted[-5:])) * (epochs - len(lasted))
 
 
 class StepReports(keras.callbacks.Callback):  # type: ignore[misc]

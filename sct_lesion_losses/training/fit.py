@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from sct_lesion_losses import losses
-from sct_lesion_losses.bundle.schema import Recipe
+from sct_lesion_losses.bundle.schema import Epoch, Recipe
 from sct_lesion_losses.errors import TrainingError, UsageError
 from sct_lesion_losses.images.atomic import remove_left_over
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
@@ -23,9 +25,12 @@ from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG, TrainingState
 # What is trained on, in its order: a name people know, and a hash of what a network sees of it.
 Data = Sequence[tuple[str, str]]
 _MOST_SHOWN = 5
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # Of an error for want of memory: TensorFlow's and torch's types, and words of all.
 _TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}
 _WORDS = ("resource_exhausted", "oom when allocating", "out of memory", "can't allocate memory")
+# Of CPUs for which oneDNN has kernels of bfloat16, native or by AVX-512; the last is ARM's.
+_BFLOAT16 = {"avx512f", "avx_ne_convert", "bf16"}
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,42 @@ def loss_arguments(recipe: Recipe) -> dict[str, bool | float | str]:
         for name, value in config.items()
         if name not in ("name", "reduction") and isinstance(value, bool | int | float | str)
     }
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the features of this CPU as Linux names them; none where nothing tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":") for line in lines)
+    flags = (words for name, _, words in named if name.strip() in ("flags", "Features"))
+    return frozenset(next(flags, "").split())
+
+
+def computable(recipe: Recipe, flags: Collection[str]) -> Recipe:
+    """Return the recipe in float32 where bfloat16 has no kernel, which is warned of.
+
+    TensorFlow computes it all the same: a first step took 236 s on a CPU with AVX2 alone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    flags : collection of str
+        Features of the CPU, see `cpu_flags`; without any the recipe stays as it is.
+    """
+    known = not flags or not _BFLOAT16.isdisjoint(flags)
+    if recipe.precision != "mixed_bfloat16" or known or not _tensorflow_on_cpu():
+        return recipe
+    logger.warning(
+        "this CPU has no AVX-512, without which TensorFlow computes in bfloat16 very slowly: the "
+        "precision is float32"
+    )
+    return recipe.model_copy(update={"precision": "float32"})
+
+
+def _tensorflow_on_cpu() -> bool:
+    return keras.backend.backend() == "tensorflow" and device() == "cpu"
 
 
 def compiled(recipe: Recipe) -> keras.Model:
@@ -98,8 +139,7 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"loss {name}: {error}; change -loss_numbers") from error
     if not math.isfinite(value):
         raise UsageError(f"loss {name}: it is {value} with {arguments}; change -loss_numbers")
-    on_cpu = keras.backend.backend() == "tensorflow" and device() == "cpu"
-    if on_cpu and recipe.precision == "mixed_float16" and recipe.network.levels > 1:
+    if _tensorflow_on_cpu() and recipe.precision == "mixed_float16" and recipe.network.levels > 1:
         raise UsageError(
             "TensorFlow does not compute this network in mixed_float16 on a CPU; train in "
             "mixed_bfloat16 or float32 there, or on a GPU"
@@ -220,7 +260,8 @@ def fit(
     state : TrainingState
         From `begin`; takes in each epoch.
     initial : bytes, optional
-        Weights to start from, as safetensors; random ones by default.
+        Weights to start from, as safetensors; random ones by default. Their validation loss is
+        measured and kept as epoch 0, which is never the best one.
     watching : sequence of keras.callbacks.Callback
         Called after every epoch was kept.
 
@@ -243,20 +284,22 @@ def fit(
     else:
         (folder / CHECKPOINT).unlink(missing_ok=True)  # given up, and not to be taken for ours
         (folder / LOG).unlink(missing_ok=True)
-        if initial is not None:
-            export.import_weights(model, initial)
     shown = PatchBatches(training, recipe)
     held_out = PatchBatches(validation, recipe, validation=True)
     logger.info(
-        "training on %s by %s; steps an epoch: %d, patches a step: %d",
+        "training on %s by %s%s; steps an epoch: %d, patches a step: %d",
         "the CPU" if device() == "cpu" else f"a {device().upper()}",
         keras.backend.backend(),
+        " with oneDNN" if _tensorflow_on_cpu() and os.environ.get(_ONEDNN) == "1" else "",
         len(shown),
         recipe.batch_size,
     )
     shown.go_to(state.epoch)
     averaging = [] if recipe.ema is None else [callbacks.Averaging(state, recipe.ema)]
     try:
+        if initial is not None and not state.history:
+            export.import_weights(model, initial)
+            state.history = (_start(model, held_out),)
         model.fit(
             shown,
             validation_data=held_out,
@@ -274,8 +317,45 @@ def fit(
             "what else uses it, train with -device cpu, or start anew by -force 1 with a smaller "
             "-batch, fewer -filters or a half -precision"
         ) from error
+    except BaseException:  # a signal
+        _say_what_is_kept(folder)
+        raise
     model.set_weights(state.best_weights)
+    losses_of = {line.epoch: line.val_loss for line in state.history}
+    start, best = losses_of.get(0), losses_of[state.best_epoch]
+    if start is not None and best is not None and best >= start:
+        logger.warning(
+            "no epoch was better than the start: validation %.4f, and %.4f in the best epoch, %d, "
+            "whose weights are kept all the same; a lower -rate may help",
+            *(start, best, state.best_epoch),
+        )
     return model
+
+
+def _say_what_is_kept(folder: Path) -> None:
+    path = folder / CHECKPOINT
+    if not path.exists():
+        logger.warning("stopped before the end of an epoch: nothing is kept of this training")
+        return
+    logger.warning(
+        "stopped: the state after epoch %d is kept in %s; sct_train_lesion goes on from there by "
+        "-resume 1, to the weights that it would have come to",
+        callbacks.load(path).epoch,
+        folder.name,
+    )
+
+
+def _start(model: keras.Model, held_out: PatchBatches) -> Epoch:
+    """Score the weights that a training starts from."""
+    began = time.monotonic()
+    loss = float(model.evaluate(held_out, verbose=0))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss of the start is {loss}; start from another bundle, or check the "
+            "scans"
+        )
+    logger.info("start: validation %.4f", loss)
+    return Epoch(epoch=0, val_loss=loss, seconds=time.monotonic() - began)
 
 
 def exhausted(error: BaseException) -> bool:

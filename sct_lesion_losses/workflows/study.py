@@ -48,6 +48,7 @@ from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 SPLIT, BUNDLES, EVALUATION = "split.tsv", "bundles", "evaluation"
 FIGURES, PAGE = "figures", "report.html"
 WORK_SUFFIX, LOG = ".training", "training.csv"  # of a training, which is not imported for them
+_OF_KERAS = ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")  # what workers elsewhere have to know
 
 Opened = Callable[..., AbstractContextManager[Callable[..., None] | None]]
 
@@ -304,7 +305,8 @@ def _train(
     failures: dict[str, str],
 ) -> None:
     """Train every loss; note why that failed."""
-    one = partial(_train_one, table, folder / BUNDLES, settings, os.environ.get("KERAS_BACKEND"))
+    known = {name: os.environ[name] for name in _OF_KERAS if name in os.environ}
+    one = partial(_train_one, table, folder / BUNDLES, settings, known)
     found = executor.run(
         partial(one, progress=progress) if settings.workers == 1 else one,
         settings.recipes,
@@ -321,13 +323,12 @@ def _train_one(
     table: Path,
     bundles: Path,
     settings: StudySettings,
-    backend: str | None,
+    environment: Mapping[str, str],
     recipe: Recipe,
     progress: Opened = _unseen,
 ) -> str:
     """Train a loss, or go on with it, here or in a worker; say why that failed, if it did."""
-    if backend is not None:
-        os.environ["KERAS_BACKEND"] = backend
+    os.environ.update(environment)
     from sct_lesion_losses.workflows import train
 
     loss = recipe.loss.name

@@ -151,6 +151,7 @@ def run(
         A process that prepared a scan was killed.
     """
     folder = folder.absolute()
+    recipe = fit.computable(recipe, fit.cpu_flags())
     fit.check(recipe)
     draft = _draft(folder.name, recipe, settings)
     store.check_replaceable(folder, overwrite=True)

@@ -31,6 +31,8 @@ def installed(monkeypatch, request):
         (("jax",), {}, {}, {"KERAS_BACKEND": "jax"}),
         (BOTH, {}, {"KERAS_BACKEND": "jax"}, {"KERAS_BACKEND": "jax"}),
         (BOTH, {"backend": "jax"}, {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": "jax"}),
+        (BOTH, {}, {}, {"TF_ENABLE_ONEDNN_OPTS": "1"}),
+        (BOTH, {}, {"TF_ENABLE_ONEDNN_OPTS": "0"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
         (("jax",), {"device": "cpu"}, {}, {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}),
         (
             ("jax",),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.schema import Provenance
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.parser import command, option
@@ -78,7 +79,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize(
     ("verbosity", "said"),
-    [(0, ""), (1, "training: 3 of 8, epoch 1\ntraining: 6 of 8, epoch 1\n")],
+    [
+        (0, ""),
+        (1, "training: 3 of 8, epoch 1, 50 s left\ntraining: 6 of 8, epoch 1, 20 s left\n"),
+    ],
 )
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     verbosity: int, said: str, clock: list[float], capsys: pytest.CaptureFixture[str]
@@ -88,6 +92,28 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
             clock[0] += 10
             update(done, 8, "epoch 1")
     assert capsys.readouterr() == ("", said)
+
+
+def test_the_time_left_is_reckoned_from_where_the_work_began_and_began_again(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with talk.logged(1), progress("training", "step") as update:
+        for seconds, done in ((100, 500), (400, 502), (500, 1), (520, 2)):
+            clock[0] = seconds
+            update(done, 1000)
+    # 150 s a step for 498 steps; then, from the start again, 20 s a step for 998.
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 502 of 1000, 20 h 45 min left",
+        "training: 2 of 1000, 5 h 33 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (31_300, "8 h 42 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert logs.duration(seconds) == said
 
 
 def test_the_progress_bar_of_a_terminal_writes_to_stderr_with_log_lines_beside_it(

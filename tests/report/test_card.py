@@ -135,6 +135,16 @@ def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked() -> No
     ]
 
 
+def test_the_start_of_a_training_is_epoch_0_and_never_the_best() -> None:
+    said = text(history=[{"epoch": 0, "val_loss": 0.1}, {"epoch": 1, "loss": 0.5, "val_loss": 0.2}])
+    assert "- validation loss of the start, epoch 0 below: 0.100\n" in said
+    assert (
+        "rate\n"
+        f"    0       -       0.100       -  {'█' * 20}\n"
+        f"    1   0.500       0.200       -  {'█' * 40} *\n"
+    ) in said
+
+
 def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch() -> None:
     values = [1.0 + 0.001 * k for k in range(300)]
     values[100] = 0.2

@@ -10,7 +10,6 @@ from sct_lesion_losses.training.callbacks import (
     EventFiles,
     LearningCurves,
     TrainingState,
-    duration,
     seconds_left,
 )
 from sct_lesion_losses.training.recipe import study
@@ -31,6 +30,15 @@ def test_the_state_counts_epochs_since_the_best_and_since_the_last_change_of_rat
     lowered = after(0.5, 0.4, 0.45, 0.41, 0.42, rates=(1, 1, 1, 1, 0.5))
     assert (lowered.idle, lowered.waited) == (3, 1)
     assert (after().best_epoch, after().waited) == (0, 0)
+
+
+def test_the_start_is_no_epoch_and_never_the_best_one():
+    state = after(0.5, 0.4, 0.45)
+    state.history = (Epoch(epoch=0, val_loss=0.1, seconds=1000.0), *state.history)
+    assert (state.epoch, state.best_epoch, state.idle, state.waited) == (3, 2, 1, 1)
+    assert seconds_left(state.history, 5) == 40  # two epochs of 20 s, the median of 10, 20 and 30
+    state.history = state.history[:1]
+    assert (state.epoch, state.best_epoch, state.idle, state.waited) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +77,6 @@ def test_a_missing_or_damaged_state_is_refused(content, tmp_path):
 def test_time_left_follows_the_last_epochs():
     # Seconds of the last five: 20 to 60, their median 40; four epochs are left.
     assert seconds_left(after(*[0.5] * 6).history, 10) == 160
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (31_300, "8 h 42 min")],
-)
-def test_durations_are_said_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
 
 
 def test_curves_are_drawn_once_a_minute_and_at_the_end(monkeypatch, caplog):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -98,6 +99,33 @@ def test_a_resumed_training_ends_with_the_same_weights(entries, tmp_path):
     assert [line.epoch for line in state.history] == [1, 2, 3]
     assert np.isfinite(curves(state)).all()
     assert same(whole, parts)
+
+
+def test_the_start_is_validated_first_and_only_warned_of_where_it_stays_the_best(
+    two_epochs, tmp_path, caplog
+):
+    model, state = two_epochs[1:]
+    weights, recipe = export.to_safetensors(model), study(**FAST, epochs_planned=1)
+    _, better = fit(tmp_path / "better", recipe, initial=weights)
+    start, first = better.history
+    assert (start.epoch, start.loss, start.rate) == (0, None, None)
+    assert start.val_loss == pytest.approx(min(line.val_loss for line in state.history), rel=1e-5)
+    assert first.val_loss < start.val_loss
+    assert "no epoch was better" not in caplog.text
+    log = (tmp_path / "better" / callbacks.LOG).read_text().splitlines()
+    assert log[1].startswith(f"0,,{start.val_loss},,")
+    # The same in one go and after a stop, and no second start.
+    whole, _ = fit(tmp_path / "whole", study(**FAST, epochs_planned=2), initial=weights)
+    longer = study(**FAST, epochs_planned=2)
+    parts, after = fit(tmp_path / "better", longer, initial=weights, resume=True)
+    assert [line.epoch for line in after.history] == [0, 1, 2]
+    assert same(whole, parts)
+    # Nothing is better at a rate that changes nothing.
+    still = study(**FAST | FLAT | {"rate": 1e-12}, epochs_planned=1)
+    kept, state = fit(tmp_path / "still", still, initial=weights)
+    assert state.best_epoch == 1
+    assert not same(kept, model)  # for its statistics
+    assert "no epoch was better than the start" in caplog.text
 
 
 class WeightsOfSteps(keras.callbacks.Callback):
@@ -308,6 +336,26 @@ def test_a_gpu_that_is_not_there_is_missed_and_nothing_else_is():
 def test_a_precision_that_a_cpu_does_not_have_is_refused():
     with pytest.raises(UsageError, match="mixed_bfloat16 or float32 there"):
         fitting.check(study(filters=(2, 4), precision="mixed_float16"))
+
+
+AVX2 = {"fma", "avx", "avx2", "f16c", "avx_vnni"}
+
+
+@pytest.mark.skipif(fitting.device() == "gpu" or BACKEND != "tensorflow", reason="others compute")
+def test_bfloat16_gives_way_to_float32_where_the_cpu_has_no_kernel_of_it(caplog):
+    half = study(precision="mixed_bfloat16")
+    for native in ("avx512f", "avx_ne_convert", "bf16"):
+        assert fitting.computable(half, AVX2 | {native}) == half
+    assert fitting.computable(half, ()) == half  # nothing tells
+    assert fitting.computable(study(), AVX2) == study()
+    assert not caplog.records
+    assert fitting.computable(half, AVX2) == study()
+    assert "the precision is float32" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells so")
+def test_the_features_of_this_cpu_are_found():
+    assert fitting.cpu_flags() & {"sse2", "asimd"}
 
 
 def test_a_training_that_is_not_there_begins_and_says_so(tmp_path, caplog):

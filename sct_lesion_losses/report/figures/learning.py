@@ -23,7 +23,7 @@ def figure(histories: Mapping[str, Sequence[Any]]) -> Any:
     """Draw the learning curves of several trainings, a panel for each.
 
     A panel has two axes, loss and rate, and the name of its model as title. Losses differ in scale,
-    and so do the axes. Stars mark the lowest validation loss.
+    and so do the axes. Stars mark the epoch of the lowest validation loss.
 
     Parameters
     ----------
@@ -100,8 +100,9 @@ def _draw(made: Any, histories: Mapping[str, Sequence[Any]], best: str, rates_la
         }
         loss.plot(epochs, training, label="training", color=TRAINING_COLOUR, ls="--", **options)
         loss.plot(epochs, validation, label="validation", color=VALIDATION_COLOUR, **options)
-        if np.isfinite(validation).any():
-            k = int(np.nanargmin(validation))
+        trained = np.where(np.array(epochs) > 0, validation, np.nan)
+        if np.isfinite(trained).any():
+            k = int(np.nanargmin(trained))
             label = best.format(loss=validation[k], epoch=epochs[k])
             star = {"color": VALIDATION_COLOUR, "ms": 11, "mec": "white", "zorder": 4}
             loss.plot(epochs[k], validation[k], "*", label=label, **star)

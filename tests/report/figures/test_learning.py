@@ -36,6 +36,13 @@ def test_what_was_not_measured_is_a_gap() -> None:
     assert np.isnan(values).tolist() == [False, True, False]
 
 
+def test_the_start_is_drawn_and_is_not_the_best_epoch() -> None:
+    made = learning.figure({"a": (Epoch(epoch=0, val_loss=0.1), *history(0.9, 0.4))})
+    lines = {line.get_label(): line for line in made.axes[0].lines}
+    assert lines["validation"].get_xydata()[0] == pytest.approx((0, 0.1))
+    assert lines["lowest validation loss"].get_xydata()[0] == pytest.approx((2, 0.4))
+
+
 def test_bundles_without_a_history_are_refused() -> None:
     with pytest.raises(DataError, match="no training has an epoch"):
         learning.figure({"sct": ()})
