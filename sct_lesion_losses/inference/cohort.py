@@ -32,7 +32,7 @@ from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.curves import from_dict
-from sct_lesion_losses.thresholds.lesion_filter import Filter, stepped
+from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates, stepped
 
 SCANS = "scans"  # folder of the kept counts inside that of an evaluation
 AS_IN_COHORT = "cohort"
@@ -202,6 +202,8 @@ class Model:
         threshold.
     rule : Filter or None
         Of the predicted lesions; at every threshold above 0, only what it keeps is counted.
+    noted : bool
+        The predicted lesions are noted as well, for the choice of a filter.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Model:
     thresholds: tuple[float, ...]
     sct_rule: bool = False
     rule: Filter | None = None
+    noted: bool = False
 
     def computed_in(self, inference: InferenceSettings) -> tuple[str, str]:
         """Engine and precision; see `engine.load`."""
@@ -229,16 +232,20 @@ class ModelCounts:
         Why there are none.
     engine : str
         Name, version and precision of what computed them.
+    noted : tuple of Candidates
+        Where the model asks for them, the predicted lesions at each of its thresholds above 0.
     """
 
     counts: ScanCounts | None
     refused: str = ""
     engine: str = ""
+    noted: tuple[Candidates, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a scan's file holds."""
         counts = None if self.counts is None else self.counts.to_dict()
-        return {"counts": counts, "refused": self.refused, "engine": self.engine}
+        noted = {"noted": [own.to_dict() for own in self.noted]} if self.noted else {}
+        return {"counts": counts, "refused": self.refused, "engine": self.engine, **noted}
 
     @classmethod
     def from_dict(cls, stored: Any) -> ModelCounts | None:
@@ -246,7 +253,8 @@ class ModelCounts:
         try:
             counts = stored["counts"]
             found = None if counts is None else from_dict(counts)
-            return cls(found, str(stored["refused"]), str(stored["engine"]))
+            noted = tuple(Candidates.from_dict(own) for own in stored.get("noted", ()))
+            return cls(found, str(stored["refused"]), str(stored["engine"]), noted)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -397,7 +405,11 @@ def kept(task: ScanTask) -> dict[Model, ModelCounts]:
     """Return the counts of the models that are there already; what is damaged is not."""
     stored = _stored(task)
     read = {model: ModelCounts.from_dict(stored.get(name)) for model, name in task.keys.items()}
-    return {model: counted for model, counted in read.items() if counted is not None}
+    return {
+        model: counted
+        for model, counted in read.items()
+        if counted is not None and (counted.noted or not model.noted or counted.counts is None)
+    }
 
 
 def compute(task: ScanTask) -> dict[Model, ModelCounts]:
@@ -443,7 +455,13 @@ def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> Mo
     if model.rule is not None:
         pmap = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
     counts = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
-    return ModelCounts(counts, "", f"{network.name} {network.version}, {network.precision}")
+    noted = tuple(
+        candidates(found.truth, pmap, cut, grid.spacing_mm)
+        for cut in model.thresholds
+        if model.noted and cut > 0
+    )
+    computed_by = f"{network.name} {network.version}, {network.precision}"
+    return ModelCounts(counts, "", computed_by, noted)
 
 
 def _stored(task: ScanTask) -> Mapping[str, Any]:

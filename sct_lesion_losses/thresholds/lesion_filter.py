@@ -10,7 +10,7 @@ observer performance", Proceedings of SPIE 127.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,28 @@ class Candidates:
     table: Overlap
     peaks: NDArray[np.floating[Any]]
     voxel_mm3: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the lesions as plain values, for a file; see `from_dict`."""
+        return {
+            "table": {name: values.tolist() for name, values in vars(self.table).items()},
+            "peaks": self.peaks.tolist(),
+            "dtype": self.peaks.dtype.name,
+            "voxel_mm3": self.voxel_mm3,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Candidates:
+        """Return the lesions that `to_dict` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It did not.
+        """
+        table = {name: np.array(own, dtype=np.int64) for name, own in stored["table"].items()}
+        peaks = np.array(stored["peaks"], dtype=np.dtype(stored["dtype"]))
+        return cls(Overlap(**table), peaks, float(stored["voxel_mm3"]))
 
     def score(self, rule: Filter) -> LesionScore:
         """Score what is left once a filter has been applied."""

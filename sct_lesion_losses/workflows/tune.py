@@ -7,11 +7,9 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-from sct_lesion_losses import executor
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import (
     NAME_PATTERN,
@@ -26,14 +24,12 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
-from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.cohort import (
     IN_COHORT,
     SCANS,
     Model,
     gather,
     hashes_of,
-    locate,
     names_of,
     refuse_seen,
     with_cord,
@@ -42,10 +38,11 @@ from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts
 from sct_lesion_losses.thresholds.choice import Optimum
-from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, Filter, candidates
+from sct_lesion_losses.thresholds.lesion_filter import PRESET, Candidates, Filter
 from sct_lesion_losses.training import warm_start
 from sct_lesion_losses.workflows import implant, operating_points
 from sct_lesion_losses.workflows.implant import ImplantSettings
+from sct_lesion_losses.workflows.operating_points import WITH_FILTER
 
 IMPLANTS = "implants"  # folder of the cohort made of a site's healthy people
 SITE_LIMIT = "its threshold is that of the site {}; on other scans it was not measured"
@@ -190,8 +187,7 @@ def run(
         measured. Scans in which no cord is found are left out, counted.
     settings : TuneSettings
     report : callable, optional
-        Told of the scans that are computed, and from the start again of those that are segmented
-        for the choice of lesions.
+        Told of the scans that are computed.
 
     Returns
     -------
@@ -218,8 +214,7 @@ def run(
     unseen = splits.part(cohort, "unseen") if settings.measure and not settings.site else []
     if settings.site:
         refuse_seen([loaded], tuning, "whose curves would count twice")
-    model = Model(str(loaded.folder), loaded.pmap_sha256, THRESHOLDS)
-    counts = _counts(loaded, model, [*tuning, *unseen], cohort, settings, report)
+    counts, noted = _counts(loaded, [*tuning, *unseen], cohort, settings, report)
     deciding, measured = ([scan for scan in part if scan in counts] for part in (tuning, unseen))
     if not deciding:
         raise DataError(
@@ -227,7 +222,7 @@ def run(
             "threshold; check them, or give centerlines with the cohort"
         )
     chosen_by = {scan: counts[scan] for scan in deciding}
-    choice, point = _chosen(loaded, model, chosen_by, settings, report)
+    choice, point = _chosen(loaded, chosen_by, noted, settings)
     metrics = card.metrics(
         [counts[scan] for scan in measured],
         [scan.subject for scan in measured],
@@ -242,18 +237,19 @@ def run(
         doubts.append(f"left out, because no cord was found: {refused} of the scans")
     if settings.seen:
         doubts += _seen(loaded, [*tuning, *unseen])
-    at, lesions = replace(model, thresholds=(choice.threshold,)), point.lesions
-    if settings.lesion_point and lesions is None:
-        lesions, said = operating_points.of_lesions(
-            [own for (own,) in _noted(at, deciding, settings, report)],
-            [scan.subject for scan in deciding],
-            choice.threshold,
-            settings.lesion_specificity,
-        )
-        doubts += said
-    if lesions is not None:
+    lesions = point.lesions
+    if settings.lesion_point:
+        at = WITH_FILTER.index(choice.threshold)
+        if lesions is None:
+            lesions, said = operating_points.of_lesions(
+                [noted[scan][at] for scan in deciding],
+                [scan.subject for scan in deciding],
+                choice.threshold,
+                settings.lesion_specificity,
+            )
+            doubts += said
         metrics |= card.metrics_filtered(
-            [own for (own,) in _noted(at, measured, settings, report)],
+            [noted[scan][at] for scan in measured],
             [scan.subject for scan in measured],
             Filter(lesions.peak, lesions.volume_mm3),
         )
@@ -353,13 +349,16 @@ def _is_writable(folder: Path) -> bool:
 
 def _counts(
     bundle: Bundle,
-    model: Model,
     scans: Sequence[CohortScan],
     cohort: Sequence[CohortScan],
     settings: TuneSettings,
     report: Progress | None,
-) -> dict[CohortScan, ScanCounts]:
-    """Count what the bundle does on scans at every threshold; those without a cord are left out."""
+) -> tuple[dict[CohortScan, ScanCounts], dict[CohortScan, tuple[Candidates, ...]]]:
+    """Count what the bundle does on scans at every threshold; those without a cord are left out.
+
+    With `lesion_point` their predicted lesions are returned as well, at each of `WITH_FILTER`.
+    """
+    model = Model(str(bundle.folder), bundle.pmap_sha256, THRESHOLDS, noted=settings.lesion_point)
     with tempfile.TemporaryDirectory() as passing:
         folder = (settings.results or Path(passing)) / SCANS
         atomic.require_writable(folder)
@@ -376,15 +375,15 @@ def _counts(
     for scan in gathered:
         if scan not in found:
             logger.warning("left out: %s", gathered[scan][model].refused)
-    return {scan: counts[model] for scan, counts in found.items()}
+    noted = {scan: gathered[scan][model].noted for scan in found}
+    return {scan: counts[model] for scan, counts in found.items()}, noted
 
 
 def _chosen(
     bundle: Bundle,
-    model: Model,
     counts: Mapping[CohortScan, ScanCounts],
+    noted: Mapping[CohortScan, Sequence[Candidates]],
     settings: TuneSettings,
-    report: Progress | None,
 ) -> tuple[Optimum, OperatingPoint]:
     """Choose the threshold by scans, for their cohort or for one site."""
     owners = [scan.subject for scan in counts]
@@ -396,12 +395,11 @@ def _chosen(
         )
         tuned_on.update(bundle.info.operating_point.tuned_on)
     elif settings.together:
-        at = replace(model, thresholds=operating_points.WITH_FILTER)
-        noted = _noted(at, list(counts), settings, report)
-        both, point = operating_points.with_filter(noted, owners, settings.objective)
+        own = [noted[scan] for scan in counts]
+        both, point = operating_points.with_filter(own, owners, settings.objective)
         choice = both.threshold
         if settings.implants:
-            point = operating_points.of_implants(point, both, noted, list(counts))
+            point = operating_points.of_implants(point, both, own, list(counts))
     else:
         every = list(counts.values())
         choice, point = operating_points.of_cohort(every, owners, settings.objective)
@@ -421,48 +419,6 @@ def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
     said = f"{len(known)} of the {len(scans)} scans were trained on, which flatters every score"
     logger.warning("%s", said)
     return (said,)
-
-
-def _noted(
-    model: Model, scans: Sequence[CohortScan], settings: TuneSettings, report: Progress | None
-) -> list[tuple[Candidates, ...]]:
-    """Note the predicted lesions of scans, at every threshold of the model."""
-    return executor.run(
-        partial(predicted_lesions, model, settings.inference),
-        scans,
-        settings.jobs,
-        name=lambda scan: scan.scan.name,
-        progress=report,
-    )
-
-
-def predicted_lesions(
-    model: Model, inference: InferenceSettings, scan: CohortScan
-) -> tuple[Candidates, ...]:
-    """Segment a scan and note its predicted lesions: sizes, peaks and overlaps, no more.
-
-    Parameters
-    ----------
-    model : Model
-    inference : InferenceSettings
-    scan : CohortScan
-
-    Returns
-    -------
-    tuple of Candidates
-        At each threshold of the model.
-
-    Raises
-    ------
-    LesionError
-        The scan or the bundle cannot be used.
-    """
-    bundle, network = predict.opened(
-        model.name, inference.contrast, inference.engine, inference.precision, model.sha256
-    )
-    found = locate(scan, inference)
-    pmap, spacing_mm = found.pmap(bundle, network), found.image.grid.spacing_mm
-    return tuple(candidates(found.truth, pmap, cut, spacing_mm) for cut in model.thresholds)
 
 
 def _save(

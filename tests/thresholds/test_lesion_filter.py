@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from sct_lesion_losses.thresholds.lesion_filter import (
     FILTERS,
     PEAKS,
     VOLUMES_MM3,
+    Candidates,
     Filter,
     apply,
     candidates,
@@ -54,6 +57,9 @@ def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     assert noted.voxel_score(rule) == voxelwise.score(truth, mask)
     assert noted.found(rule).sum() == wanted.detected
     assert len(noted.found(rule)) == wanted.n_truth
+    kept = Candidates.from_dict(json.loads(json.dumps(noted.to_dict())))
+    assert kept.to_dict() == noted.to_dict()
+    assert kept.score(rule) == wanted
     assert noted.scores(FILTERS) == [noted.score(other) for other in FILTERS]
 
 

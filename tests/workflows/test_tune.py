@@ -144,8 +144,8 @@ def test_a_second_operating_point_per_lesion_is_chosen_on_the_same_scans(
 ):
     settings, heard = TuneSettings(lesion_point=True), []
     choice = tune.run(mine, fresh, settings, lambda *now: heard.append(now)).choice
-    assert heard == [(1, 3), (2, 3), (3, 3)] * 2
-    assert len(pmaps) == 6
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert len(pmaps) == 3
     loaded = store.load(mine)
     point = loaded.info.operating_point.lesions
     scores = [scores_of(loaded, scan, choice.threshold) for scan in table.read(fresh)]
@@ -237,6 +237,18 @@ def test_other_objectives_and_evaluation_take_over_what_tuning_keeps(
         if row.tuned and row.lesions.preset.name == "paper" and row.voxels.n_truth
     ]
     assert info.metrics["v_f1_median"].value == pytest.approx(float(np.median(f1)))
+
+
+def test_predicted_lesions_are_kept_beside_the_counts_and_taken_over(mine, fresh, tmp_path, pmaps):
+    plain = TuneSettings(results=tmp_path / "kept")
+    tune.run(mine, fresh, plain)
+    filtered = replace(plain, lesion_point=True)
+    first = tune.run(mine, fresh, filtered).bundle.info.operating_point
+    assert len(pmaps) == 6  # counts alone do not tell of the lesions
+    again = tune.run(mine, fresh, filtered).bundle.info.operating_point
+    tune.run(mine, fresh, plain)
+    assert len(pmaps) == 6
+    assert again.lesions == first.lesions
 
 
 @pytest.mark.parametrize("kind", ["of the package", "somebody else's", "read-only"])
