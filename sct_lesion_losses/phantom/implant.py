@@ -307,13 +307,13 @@ def make_implant(
     return _made(rng, host, none, acquisition)
 
 
-def _draw_certain(
-    rng: np.random.Generator, host: Host, contrast: tuple[float, float]
-) -> Lesions:
+def _draw_certain(rng: np.random.Generator, host: Host, contrast: tuple[float, float]) -> Lesions:
     """Draw lesions, and keep those that lie where the cord is certain, from end to end."""
     low, high = host.extent_mm
     for _ in range(_TRIES):
-        drawn = draw_lesions(rng, host.body, (low + _END_MM, high - _END_MM), affected=True, contrast=contrast)
+        drawn = draw_lesions(
+            rng, host.body, (low + _END_MM, high - _END_MM), affected=True, contrast=contrast
+        )
         kept = tuple(item for item in drawn.items if _is_certain(host, item))
         if kept:
             break
