@@ -129,7 +129,8 @@ def main() -> None:
         real = [measured_real(*files) for files in zip(options.healthy, masks, strict=True)]
         tasks = isotropic(options.seed, options.isotropic)
         simulated = [m for m in executor.run(measured_simulated, tasks, options.jobs) if m]
-        report_measures([scan.name.split("_")[0] for scan in options.healthy], real, simulated)
+        names = [nifti.stem(scan)[0].removesuffix("_T2w") for scan in options.healthy]
+        report_measures(names, real, simulated)
         return
     if options.real:
         report_painted(options.real)
@@ -198,7 +199,7 @@ def report_measures(
     names: Sequence[str], real: Sequence[dict[str, float]], simulated: Sequence[dict[str, float]]
 ) -> None:
     width = max(len(said) for said in cord_measures.MEASURES.values())
-    heads = " ".join(f"{name:>8.8}" for name in names)
+    heads = " ".join(f"{name:>8}" for name in names)
     print(f"{'measure':{width}} {heads}  {len(simulated)} simulated, median [10-90 %]")
     outside = 0
     for key, said in cord_measures.MEASURES.items():
