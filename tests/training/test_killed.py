@@ -101,13 +101,13 @@ def test_a_training_that_is_stopped_ends_within_seconds_and_can_be_resumed(
     assert through.returncode == 0, errors
     began = time.monotonic()
     training = start("tensorflow", cohort, folder, *longer, epochs=1000)
-    wait_for(training, "epoch 1 of 1000")
+    wait_for(training, "epoch 1 of 1000: loss")
     time.sleep(0.3)  # some of the 50 steps of the second epoch
     sent = time.monotonic()
     training.send_signal(getattr(signal, name))
     _, errors = training.communicate()
-    busy = (sent - began) / 5  # on a machine that has other work, its start takes minutes
-    assert time.monotonic() - sent < max(10, busy)
+    # On a machine with other work, seconds are what its start took a minute or more for.
+    assert time.monotonic() - sent < max(10, (sent - began) / 2)
     assert training.returncode == status, errors
     assert "stopped: the state after epoch 1 is kept in b.training; sct_train_lesion" in errors
     assert "Traceback" not in errors
