@@ -139,7 +139,7 @@ logger = logging.getLogger(__name__)
     "-results <folder>",
     "Folder in which the counts of each scan are kept: tuning that was stopped, or another "
     "objective, computes only what is missing there, and so does sct_evaluate_lesion with it as "
-    "-ofolder.",
+    "-ofolder, which segments the scans once more where a lesion filter was chosen.",
 )
 @options.JOBS
 def main(

@@ -304,7 +304,10 @@ def scan_hash(scan: CohortScan, inference: InferenceSettings) -> str:
 
 
 def key(model: Model, scan: CohortScan, inference: InferenceSettings, finder: str) -> str:
-    """Hash what the counts of a model on a scan follow from, the scan's files aside."""
+    """Hash what the counts of a model on a scan follow from, the scan's files aside.
+
+    With a filter of lesions they are others than without it: none are taken over.
+    """
     from_file = inference.centerline == AS_IN_COHORT and scan.centerline is not None
     facts = {
         "software": __version__,
