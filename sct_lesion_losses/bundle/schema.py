@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Hashable, Sequence, Sized
 from datetime import date
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,8 +77,13 @@ Command = Annotated[str, AfterValidator(_without_folders)]
 
 
 class Record(BaseModel):
-    """Frozen, finite, without unknown fields."""
+    """Frozen, finite, without unknown fields.
 
+    Fields named in `OPTIONAL` are left out of the file where they hold nothing: versions that do
+    not know them read the rest.
+    """
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -87,9 +92,13 @@ class Record(BaseModel):
         revalidate_instances="always",
     )
 
+    @model_serializer(mode="wrap")
+    def _optional_parts_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value or name not in self.OPTIONAL}
+
 
 _GRID_TOLERANCE = 1e-9
-_OPTIONAL = ("data", "tuned_on", "site", "lesions", "implants", "previous")
 
 
 class ScanCurve(Record):
@@ -323,6 +332,8 @@ class OperatingPoint(Record):
         The one that the bundle was tuned to before.
     """
 
+    OPTIONAL = ("data", "tuned_on", "site", "lesions", "implants", "previous")
+
     kind: Literal["tuned", "untuned"] = "untuned"
     threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED
     objective: str = ""
@@ -346,12 +357,6 @@ class OperatingPoint(Record):
     lesions: LesionPoint | None = None
     implants: DetectionLimit | None = None
     previous: OperatingPoint | None = None
-
-    @model_serializer(mode="wrap")
-    def _optional_parts_are_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is not there: versions that do not know it read the rest."""
-        fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if value or name not in _OPTIONAL}
 
     @model_validator(mode="after")
     def _curves_fit(self) -> OperatingPoint:
@@ -430,15 +435,11 @@ class StudyPreparation(_Landmarked):
         `geometry.patches.FOUR_WAYS`. Left out of the file where there is none.
     """
 
+    OPTIONAL = ("tta",)
+
     kind: Literal["study"] = "study"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.75
     tta: bool = False
-
-    @model_serializer(mode="wrap")
-    def _as_before_tta(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is not done: versions that do not know it read the rest."""
-        fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if value or name != "tta"}
 
 
 class SctPreparation(_Landmarked):
@@ -616,13 +617,18 @@ class Provenance(Record):
     ancestor : str or None
         Name, version and hash of the weights of the bundle that the training started from, or whose
         weights these are.
+    weights_kept : bool
+        The weights are the ancestor's: nothing was trained anew.
     """
+
+    OPTIONAL = ("weights_kept",)
 
     data: str = Field(min_length=1)
     scans: Table[Count] = Field(default_factory=dict)
     commands: tuple[Command, ...] = ()
     trained_on: tuple[Digest, ...] = ()
     ancestor: str | None = None
+    weights_kept: bool = False
 
     def followed_by(self, command: str) -> Provenance:
         """Return this with a command line at the end, in place of an earlier one of its program."""

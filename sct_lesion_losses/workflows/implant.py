@@ -164,24 +164,37 @@ def run(
     return out
 
 
-def _sources(
-    scans: Sequence[Path], cords: Sequence[Path], settings: ImplantSettings
-) -> list[_Source]:
-    """Hosts with their masks, names and numbers."""
+def hosts(scans: Sequence[Path]) -> list[Path]:
+    """Return the scans that get lesions: those given, or those of the one BIDS folder given.
+
+    Raises
+    ------
+    UsageError
+        A folder is among several paths.
+    LesionError
+        The folder holds no scan.
+    """
     folders = [path for path in scans if path.is_dir()]
     if folders and len(scans) > 1:
         raise UsageError(
             f"-i has the folder {folders[0]} among {len(scans)} paths, expected one BIDS folder "
             "alone, or single scans"
         )
-    if len(scans) == 1 and scans[0].is_dir():
-        folder = scans[0]
+    return bids.find_scans(folders[0]) if folders else list(scans)
+
+
+def _sources(
+    scans: Sequence[Path], cords: Sequence[Path], settings: ImplantSettings
+) -> list[_Source]:
+    """Hosts with their masks, names and numbers."""
+    given, scans = scans, hosts(scans)
+    if len(given) == 1 and given[0].is_dir():
+        folder = given[0]
         if cords:
             raise UsageError(
                 f"-cord goes with single scans; the cord masks of {folder} are found in "
                 "derivatives/labels"
             )
-        scans = bids.find_scans(folder)
         masks: list[Path | None] = [table.cord_of(folder, scan) for scan in scans]
     elif cords and len(cords) != len(scans):
         raise UsageError(

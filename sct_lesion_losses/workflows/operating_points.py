@@ -140,6 +140,12 @@ def require_tuned(bundle: Bundle) -> None:
             f"bundle {bundle.name} is that of the site {point.site.name} already; start from the "
             f"one it came from ({bundle.info.provenance.ancestor})"
         )
+    if point.specificity is not None and point.thresholds == WITH_FILTER:
+        raise UsageError(
+            f"the threshold of bundle {bundle.name} was chosen together with a filter of lesions, "
+            "which -site does not choose anew; tune it with -lesion_point 0 first, or choose both "
+            "by the site's scans alone: -objective l_f1_at_specificity -lesion_point 1"
+        )
     if point.thresholds != THRESHOLDS:
         raise UsageError(
             f"bundle {bundle.name} was tuned over other thresholds than the {len(THRESHOLDS)} from "

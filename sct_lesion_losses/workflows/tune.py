@@ -32,6 +32,7 @@ from sct_lesion_losses.inference.cohort import (
     hashes_of,
     names_of,
     refuse_seen,
+    refuse_trained_on,
     with_cord,
 )
 from sct_lesion_losses.inference.predict import InferenceSettings
@@ -45,11 +46,6 @@ from sct_lesion_losses.workflows.implant import ImplantSettings
 from sct_lesion_losses.workflows.operating_points import WITH_FILTER
 
 IMPLANTS = "implants"  # folder of the cohort made of a site's healthy people
-SITE_LIMIT = "its threshold is that of the site {}; on other scans it was not measured"
-IMPLANTS_LIMIT = (
-    "its threshold and filter of lesions were chosen by lesions implanted into scans of healthy "
-    "people of one site, not by patients' lesions; on other scans they were not measured"
-)
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +82,8 @@ class TuneSettings:
         Replace another bundle that is there; refused otherwise.
     results : Path or None
         Folder in whose ``scans`` the counts of each scan are kept: another tuning, and an
-        evaluation into the same folder, compute only what is missing there.
+        evaluation into the same folder, compute only what is missing there. An evaluation with a
+        filter of lesions counts what the filter keeps, which is missing.
     jobs : int
         Scans at a time, each in a process of its own.
     about : str
@@ -283,7 +280,10 @@ def run_healthy(
     LesionError
         See `implant.run` and `run`.
     """
-    target(store.load(bundle), settings)
+    loaded = store.load(bundle)
+    target(loaded, settings)
+    if not settings.seen:  # before anything is made of them; no mask is read
+        refuse_trained_on(loaded, [CohortScan(host, host, "") for host in implant.hosts(scans)])
     with tempfile.TemporaryDirectory() as passing:
         cohort = (settings.results or Path(passing)) / IMPLANTS
         implant.run(scans, cords, cohort, implants, jobs=settings.jobs, progress=report)
@@ -429,18 +429,18 @@ def _save(
     settings: TuneSettings,
 ) -> Bundle:
     """Write the tuned bundle, with the operating point that it had before, and a card anew."""
-    info, before, site = bundle.info, bundle.info.operating_point, settings.site
-    provenance, limits = info.provenance, settings.limits
+    info, before, provenance = bundle.info, bundle.info.operating_point, bundle.info.provenance
     if settings.of_a_site:
         ancestor = warm_start.ancestor(bundle)
         if provenance.ancestor is not None:
-            ancestor += f", whose training started from {provenance.ancestor}"
+            since = "weights are those of" if provenance.weights_kept else "training started from"
+            ancestor += f", whose {since} {provenance.ancestor}"
         commands = (*provenance.commands, *filter(None, [settings.command]))
-        provenance = provenance.model_copy(update={"ancestor": ancestor, "commands": commands})
-        limits = (IMPLANTS_LIMIT if site is None else SITE_LIMIT.format(site), *limits)
+        descent = {"ancestor": ancestor, "weights_kept": True, "commands": commands}
+        provenance = provenance.model_copy(update=descent)
     elif settings.command:
         provenance = provenance.followed_by(settings.command)
-    if not site:
+    if not settings.site:
         alone = before.model_copy(update={"previous": None})
         previous = alone if before.kind == "tuned" and point != alone else before.previous
         point = point.model_copy(update={"previous": previous})
@@ -448,7 +448,7 @@ def _save(
         "name": bundle.name if folder == _own(bundle) else folder.name,
         "operating_point": point,
         "metrics": metrics,
-        "limits": tuple(dict.fromkeys((*info.limits, *limits))),
+        "limits": tuple(dict.fromkeys((*info.limits, *settings.limits))),
         "provenance": provenance,
     }
     info = BundleInfo.model_validate(info.model_copy(update=changes).model_dump())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,30 @@ def test_an_untuned_bundle_and_one_of_a_site_are_refused(zurich, small, fresh, t
     raw = store.save(tmp_path / "raw", info, old.network, old.weights, "# raw\n")
     with pytest.raises(UsageError, match="was never tuned"):
         tune.run(raw.folder, fresh, site(tmp_path / "new"))
+
+
+def test_a_threshold_that_was_chosen_together_with_a_filter_is_refused_for_that_reason(
+    small, fresh, tmp_path
+):
+    noted = [implants_in({0: 0.97, 10: 0.8}, (0, 10)), implants_in({0: 0.6}, ())]
+    objective = Objective("l_f1_at_specificity", specificity=1.0)
+    _, point = operating_points.with_filter(noted, ["a", "b"], objective)
+    old = store.load(small)
+    info = old.info.model_copy(update={"name": "both", "operating_point": point})
+    both = store.save(tmp_path / "both", info, old.network, old.weights, "# both\n")
+    with pytest.raises(UsageError, match="chosen together with a filter of lesions"):
+        tune.run(both.folder, fresh, site(tmp_path / "new"))
+
+
+def test_the_bundle_of_a_site_that_is_tuned_to_a_cohort_is_no_site_s_any_more(
+    zurich, fresh, tmp_path
+):
+    mine = shutil.copytree(zurich.bundle.folder, tmp_path / "small-zurich")
+    tune.run(mine, fresh)
+    card = (mine / "card.md").read_text(encoding="utf-8")
+    assert "the site Zurich" not in card
+    assert "Nothing was trained anew: the weights are those of small 1.0.0" in card
+    assert "The training started from" not in card
 
 
 def test_what_is_doubtful_about_the_threshold_of_a_site_is_said(zurich):

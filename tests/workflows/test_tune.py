@@ -367,6 +367,15 @@ def test_a_site_without_labels_tunes_on_implants_in_its_healthy_people(
     assert contents(tmp_path / "here") == first
     with pytest.raises(UsageError, match="is the bundle here itself"):
         tune.run_healthy(tmp_path / "here", scans, cords, settings, made)
+    assert "not by patients' lesions; on other scans they were not measured" in card
+    tune.run(tmp_path / "here", tmp_path / "kept" / "implants", TuneSettings(measure=False))
+    card = card_of(tmp_path / "here")
+    assert "implant" not in card.partition("## Trained on")[0]
+    assert "Nothing was trained anew: the weights are those of small 1.0.0" in card
+    tune.run_healthy(
+        tmp_path / "here", scans, cords, replace(settings, folder=tmp_path / "2"), made
+    )
+    assert "whose weights are those of small 1.0.0" in card_of(tmp_path / "2")
 
 
 def test_healthy_people_that_the_bundle_was_trained_on_are_refused(
@@ -378,7 +387,9 @@ def test_healthy_people_that_the_bundle_was_trained_on_are_refused(
         lesion_point=True,
         implants=True,
         folder=tmp_path / "here",
+        results=tmp_path / "kept",
     )
     made = ImplantSettings(variants=2, free=1.0)
-    with pytest.raises(DataError, match="was trained on 2 of these scans"):
+    with pytest.raises(DataError, match="was trained on 1 of these scans"):
         tune.run_healthy(small, [seen.scan], healthy[1][:1], settings, made)
+    assert not (tmp_path / "kept").exists()
