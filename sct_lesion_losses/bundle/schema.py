@@ -284,10 +284,13 @@ class OperatingPoint(Record):
 
     Attributes
     ----------
-    kind : "tuned" or "untuned"
-        Tuned: chosen on scans not trained on. Untuned: the default of 0.5, nothing else is known.
+    kind : "tuned", "published" or "untuned"
+        Tuned: chosen on scans not trained on. Published: taken from `source`. Untuned: the default
+        of 0.5. Of the last two, nothing else is known.
     threshold : float, in (0, 1]
         A voxel is lesion where p >= threshold.
+    source : str
+        Publication of a published threshold, and the scans that chose it there.
     objective : str
         What was maximised.
     beta : float or None
@@ -310,7 +313,7 @@ class OperatingPoint(Record):
     leave_one_out : float or None
         Leave-one-subject-out score of the choice.
     n_scans, n_subjects : int
-        Scans that chose it, and of how many subjects; 0 subjects where that is not known.
+        Scans that chose it, and of how many subjects.
     centerline : str
         How the cord was found in the scans: ``cohort`` by the cohort's own centerlines, else a
         method of `-centerline`. So it was for the bundle's metrics.
@@ -332,10 +335,11 @@ class OperatingPoint(Record):
         The one that the bundle was tuned to before.
     """
 
-    OPTIONAL = ("data", "tuned_on", "site", "lesions", "implants", "previous")
+    OPTIONAL = ("source", "data", "tuned_on", "site", "lesions", "implants", "previous")
 
-    kind: Literal["tuned", "untuned"] = "untuned"
+    kind: Literal["tuned", "published", "untuned"] = "untuned"
     threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED
+    source: str = ""
     objective: str = ""
     beta: Positive | None = None
     preset: str = ""
@@ -374,19 +378,21 @@ class OperatingPoint(Record):
 
     @model_validator(mode="after")
     def _tuned_is_complete(self) -> OperatingPoint:
-        if self.kind == "untuned":
+        if (self.kind == "published") != bool(self.source):
+            raise ValueError("a published threshold has a source, and no other has")
+        if self.kind != "tuned":
             if self.tuned_on or self.site or self.lesions or self.implants:
                 raise ValueError(
-                    "an untuned threshold has no scans, no site, no implants and no filter of "
-                    "lesions"
+                    f"a threshold that is {self.kind} has no scans, no site, no implants and no "
+                    "filter of lesions"
                 )
             return self
         if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:
             raise ValueError(
                 f"lesions: the peak {self.lesions.peak} is below the threshold {self.threshold}"
             )
-        if not self.objective or self.n_scans < 1:
-            raise ValueError("a tuned threshold needs its objective and n_scans")
+        if not self.objective or self.n_scans < 1 or self.n_subjects < 1:
+            raise ValueError("a tuned threshold needs its objective, n_scans and n_subjects")
         if not any(abs(t - self.threshold) <= _GRID_TOLERANCE for t in self.thresholds):
             raise ValueError(
                 f"tuned threshold {self.threshold} is not on its grid {self.thresholds}"

@@ -155,9 +155,9 @@ class Bundle:
 
     @property
     def tuned_threshold(self) -> float | None:
-        """The decision threshold if it was chosen on scans; None for the default of 0.5."""
+        """The decision threshold if it was chosen on scans, published or not; None: untuned."""
         point = self.info.operating_point
-        return point.threshold if point.kind == "tuned" else None
+        return None if point.kind == "untuned" else point.threshold
 
     @property
     def preparation(self) -> StudyPreparation | SctPreparation:

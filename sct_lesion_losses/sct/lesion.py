@@ -70,13 +70,9 @@ PREPARATIONS: dict[str, SctPreparation] = {
 
 _PUBLISHED = {
     "t2": OperatingPoint(
-        kind="tuned",
+        kind="published",
         threshold=0.05,
-        objective="median_v_f1",
-        thresholds=(0.05,),
-        curve=(None,),
-        n_scans=14,
-        data="tuned on 14 scans of patients by Hussein et al. 2023, Table 2",
+        source="Hussein et al. 2023, Table 2: tuned on 14 scans of patients",
     )
 }
 
@@ -332,6 +328,7 @@ def load(contrast: str) -> Bundle:
     network = installation.read("deepseg_lesion_models", f"{contrast}_lesion.onnx")
     version = installation.version or "of unknown version"
     point = _PUBLISHED.get(contrast, OperatingPoint())
+    origin = f"published ({point.source})" if point.source else "not tuned"
     info = BundleInfo(
         name="sct",
         loss=Loss(name="dice"),
@@ -344,7 +341,7 @@ def load(contrast: str) -> Bundle:
         ),
         intended_use="Baseline: the lesion model that sct_deepseg_lesion runs, for comparison.",
         limits=(
-            f"The threshold of {point.threshold:g} is {point.data or 'not tuned'}. "
+            f"The threshold of {point.threshold:g} is {origin}. "
             "sct_deepseg_lesion cuts at 0.1, and again at 0.1 after interpolation; -sct_rule 1 "
             "does the same.",
             "SCT predicts blocks without overlap; here overlapping patches are averaged.",

@@ -348,8 +348,9 @@ def _notes(
             "(-c), or give centerlines with the cohort"
         )
     for one in models:
-        if one.choice is None and one.is_sct and one.tuned is not None:
-            notes.append(f"{one.label} at {one.tuned:g}, {one.bundle.info.operating_point.data}.")
+        source = one.bundle.info.operating_point.source
+        if one.choice is None and source and one.tuned is not None:
+            notes.append(f"{one.label} at {one.tuned:g}, published ({source}).")
             logger.info("%s", notes[-1])
     untuned = ", ".join(one.label for one in models if one.tuned is None and not one.model.sct_rule)
     if untuned:

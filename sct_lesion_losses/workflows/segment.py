@@ -321,8 +321,8 @@ def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
             tuned,
             bundle.name,
         )
-    elif threshold and bundle.folder is None:
-        logger.info("threshold %g, %s", threshold, bundle.info.operating_point.data)
+    elif threshold and (source := bundle.info.operating_point.source):
+        logger.info("threshold %g, published (%s)", threshold, source)
 
 
 def _warn_of_stale(outputs: Outputs, files: tuple[Path, ...]) -> None:

@@ -194,6 +194,9 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
         ({"thresholds": (0.3, 0.25, 0.35)}, r"thresholds\n.*must increase"),
         ({"interval": (0.4, 0.3)}, "upside down"),
         ({"objective": ""}, "needs its objective"),
+        ({"n_subjects": 0}, "needs its objective, n_scans and n_subjects"),
+        ({"source": "a paper"}, "a published threshold has a source, and no other has"),
+        ({"kind": "published"}, "a published threshold has a source, and no other has"),
         ({"per_scan": TUNED["per_scan"] * 2}, "twice"),
         ({"site": {**SITE, "local_curve": (0.4,)}}, "local_curve: 1 values for 3 thresholds"),
         ({"site": {**SITE, "weight": 1.5}}, "less than 1"),
@@ -212,7 +215,7 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
             {"implants": {**IMPLANTS, "by_volume": [{**SHARE, "found": 5}]}},
             "5 of 4 lesions found",
         ),
-        ({"kind": "untuned", "tuned_on": SEEN}, "an untuned threshold has no scans"),
+        ({"kind": "untuned", "tuned_on": SEEN}, "a threshold that is untuned has no scans"),
     ],
 )
 def test_an_operating_point_that_contradicts_itself_is_refused(
@@ -319,6 +322,14 @@ def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
     once = trained.followed_by("sct_tune_lesion -i a")
     again = once.followed_by("sct_tune_lesion -i b")
     assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
+
+
+def test_a_published_threshold_has_its_source_alone(make_info: Make) -> None:
+    published = {"kind": "published", "threshold": 0.05, "source": "a paper"}
+    info = make_info(operating_point=published)
+    assert schema.parse(schema.dump(info)) == info
+    with pytest.raises(ValidationError, match="a threshold that is published has no scans"):
+        make_info(operating_point={**published, "tuned_on": SEEN})
 
 
 def test_all_that_an_operating_point_may_hold_is_read_as_written(

@@ -165,6 +165,11 @@ def test_what_is_missing_is_said_or_left_out() -> None:
     assert "## Training" not in said
 
 
+def test_a_published_threshold_is_shown_with_its_source() -> None:
+    point = {"kind": "published", "threshold": 0.05, "source": "a paper, Table 2"}
+    assert "\n**0.05**, published (a paper, Table 2).\n" in text(operating_point=point)
+
+
 def test_the_preparation_of_sct_is_described() -> None:
     preparation = {
         "kind": "sct",

@@ -192,7 +192,7 @@ def test_scts_rule_is_computed_in_onnx_runtime(fresh, tmp_path, with_sct, monkey
     assert engines == ["auto", "onnxruntime"] * 3
     # Without scans that tune it, the published threshold of its contrast is its own.
     assert {row.threshold for row in found.rows if row.tuned} == {0.05, None}
-    note = "sct at 0.05, tuned on 14 scans of patients by Hussein et al. 2023, Table 2."
+    note = "sct at 0.05, published (Hussein et al. 2023, Table 2: tuned on 14 scans of patients)."
     assert note in found.tables["table2"].notes
 
 

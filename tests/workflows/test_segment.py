@@ -352,7 +352,7 @@ def test_the_rule_of_sct_is_computed_in_onnx_runtime(monkeypatch, rule, engine):
 @pytest.mark.parametrize(
     ("contrast", "threshold", "tuned", "said"),
     [
-        ("t2", 0.05, 0.05, "threshold 0.05, tuned on 14 scans of patients by Hussein"),
+        ("t2", 0.05, 0.05, "threshold 0.05, published (Hussein et al. 2023, Table 2"),
         ("t2_ax", 0.5, None, "threshold 0.5; the bundle 'sct' was never tuned to scans"),
     ],
 )
