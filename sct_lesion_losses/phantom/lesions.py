@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -114,7 +115,7 @@ def draw_lesions(
         False: no lesion. Haze does not depend on it: people with multiple sclerosis and no focal
         lesion of the cord have it too, and so it does not tell scans with lesions from others.
     contrast : (float, float)
-        Lowest and highest brightness of a lesion relative to the tissue.
+        Lowest and highest brightness of a lesion relative to the tissue; see `_ratio`.
     bright_tail : float
         Share of lesions brighter than the range of the study's own, up to a ratio of 4.
     """
@@ -144,7 +145,7 @@ def _draw(
     share = np.clip(0.16 * rng.lognormal(0, 0.5), 0.05, 0.30)
     if place == "transverse":
         share = rng.uniform(0.35, 0.6)
-    ratio = np.clip(MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO), *contrast)
+    ratio = _ratio(rng, contrast)
     if rng.random() < bright_tail:
         ratio = rng.uniform(2.0, 4.0)
     rim, roughness, variation = rng.uniform((0.2, 0.12, 0.05), (0.55, 0.32, 0.30))
@@ -175,11 +176,29 @@ def _draw(
         radial=float(radial),
         tangential=float(tangential),
         share=float(share),
-        ratio=float(ratio),
+        ratio=ratio,
         rim_mm=float(rim),
         roughness=float(roughness),
         variation=float(variation),
     )
+
+
+def _ratio(rng: np.random.Generator, contrast: tuple[float, float]) -> float:
+    """Draw a lesion's brightness relative to the tissue, log-normal, within a range.
+
+    What lies beyond the default range, 8 % at its lower end, is drawn as its ends; another range
+    is drawn from by the inverse of the distribution that it cuts off, so that it has no such heap.
+    """
+    drawn = MEDIAN_RATIO * rng.lognormal(0, SPREAD_RATIO)
+    if contrast != RATIOS:
+        # By shares above, which stay exact in the bright tail.
+        highest, lowest, here = (
+            0.5 * math.erfc(math.log(ratio / MEDIAN_RATIO) / SPREAD_RATIO / math.sqrt(2))
+            for ratio in (contrast[1], contrast[0], drawn)
+        )
+        above = highest + (lowest - highest) * here
+        drawn = MEDIAN_RATIO * math.exp(-SPREAD_RATIO * NormalDist().inv_cdf(above))
+    return float(np.clip(drawn, *contrast))
 
 
 def _position(rng: np.random.Generator, body: Body, extent_mm: tuple[float, float]) -> float:

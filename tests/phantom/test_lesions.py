@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom.anatomy import AXIS_MM, Body, make_body
 from sct_lesion_losses.phantom.lesions import (
+    MEDIAN_RATIO,
+    SPREAD_RATIO,
     Lesions,
     distance,
     draw_lesions,
@@ -46,6 +49,28 @@ def test_lesions_are_drawn_as_many_long_and_bright_as_described(drawn: list[Lesi
     places = [i.place for i in items]
     assert places.count("lateral") / len(places) == pytest.approx(0.44, abs=0.06)
     assert places.count("posterior") / len(places) == pytest.approx(0.33, abs=0.06)
+
+
+@pytest.mark.parametrize("contrast", [(1.25, 2.0), (1.05, 1.12), (2.0, 5.0), (4.9, 5.0)])
+def test_lesions_of_another_range_are_log_normal_within_it(
+    body: Body, contrast: tuple[float, float]
+) -> None:
+    items = [
+        item
+        for k in range(150)
+        for item in draw_lesions(
+            np.random.default_rng([6, k]), body, EXTENT, affected=True, contrast=contrast
+        ).items
+    ]
+    ratios = np.array([item.ratio for item in items])
+    assert len(np.unique(ratios)) == len(ratios)  # no heap at an end
+    low, high = contrast
+    assert low < ratios.min()
+    assert ratios.max() < high
+    # Shares above a ratio, of the log-normal as scipy has it.
+    above = stats.lognorm(SPREAD_RATIO, scale=MEDIAN_RATIO).sf
+    ranks = (above(ratios) - above(high)) / (above(low) - above(high))
+    assert stats.kstest(ranks, "uniform").pvalue > 0.01
 
 
 def test_the_thoracic_cord_has_fewer_lesions(body: Body) -> None:
