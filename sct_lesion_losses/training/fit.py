@@ -31,6 +31,7 @@ _TYPES = {"ResourceExhaustedError", "OutOfMemoryError"}
 _WORDS = ("resource_exhausted", "oom when allocating", "out of memory", "can't allocate memory")
 # Of CPUs for which oneDNN has kernels of bfloat16, native or by AVX-512; the last is ARM's.
 _BFLOAT16 = {"avx512f", "avx_ne_convert", "bf16"}
+_SAME_WEIGHTS = {"float32", "mixed_bfloat16"}  # precisions that keep the same variables
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ def computable(recipe: Recipe, flags: Collection[str]) -> Recipe:
     if recipe.precision != "mixed_bfloat16" or known or not _tensorflow_on_cpu():
         return recipe
     logger.warning(
-        "this CPU has no AVX-512, without which TensorFlow computes in bfloat16 very slowly: the "
-        "precision is float32"
+        "this CPU has no kernel of bfloat16, without which TensorFlow computes in it very slowly: "
+        "the precision is float32"
     )
     return recipe.model_copy(update={"precision": "float32"})
 
@@ -175,8 +176,10 @@ def begin(recipe: Recipe, folder: Path, data: Data = (), resume: bool = False) -
 def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> TrainingState | None:
     """Return the state in a folder that a training by this recipe on these scans may go on from.
 
-    The number of epochs and the early stop may differ: they say when a training ends. Without
-    `data` only the recipe is compared.
+    The number of epochs and the early stop may differ: they say when a training ends. So may what
+    follows from the machine, which is warned of: the backend, and whether the precision is float32
+    or mixed_bfloat16 (see `computable`), whose weights are of float32 all the same. Without `data`
+    only the recipe is compared.
 
     Returns
     -------
@@ -192,7 +195,11 @@ def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> Trainin
     if not path.exists():
         return None
     state = callbacks.load(path)
-    changed = recipes.differences(state.settings["recipe"], recipes.settings(recipe))
+    begun, now = state.settings["recipe"], recipes.settings(recipe)
+    precisions = begun.get("precision"), now["precision"]
+    if set(precisions) <= _SAME_WEIGHTS:
+        now["precision"] = precisions[0]
+    changed = recipes.differences(begun, now)
     if data is not None:
         changed += changed_data([(name, seen) for name, seen in state.settings["data"]], data)
     if changed:
@@ -205,13 +212,14 @@ def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> Trainin
             f"{path} has {state.epoch} epochs, {recipe.epochs_planned} were asked for; ask for at "
             "least as many, or train into a new folder"
         )
-    if (before := state.settings["backend"]) != keras.backend.backend():
-        logger.warning(
-            "the training was begun on %s and goes on on %s: its weights will differ in rounding "
-            "from those of one that ran through",
-            before,
-            keras.backend.backend(),
-        )
+    backends = state.settings["backend"], keras.backend.backend()
+    for kind, (before, after) in {"on": backends, "in": precisions}.items():
+        if before != after:
+            logger.warning(
+                "the training was begun %s %s and goes on %s %s: its weights will differ in "
+                "rounding from those of one that ran through",
+                *(kind, before, kind, after),
+            )
     return state
 
 
@@ -318,7 +326,7 @@ def fit(
             "-batch, fewer -filters or a half -precision"
         ) from error
     except BaseException:  # a signal
-        _say_what_is_kept(folder)
+        _say_what_is_kept(state, folder)
         raise
     model.set_weights(state.best_weights)
     losses_of = {line.epoch: line.val_loss for line in state.history}
@@ -332,15 +340,14 @@ def fit(
     return model
 
 
-def _say_what_is_kept(folder: Path) -> None:
-    path = folder / CHECKPOINT
-    if not path.exists():
+def _say_what_is_kept(state: TrainingState, folder: Path) -> None:
+    if not state.epoch:
         logger.warning("stopped before the end of an epoch: nothing is kept of this training")
         return
     logger.warning(
         "stopped: the state after epoch %d is kept in %s; sct_train_lesion goes on from there by "
         "-resume 1, to the weights that it would have come to",
-        callbacks.load(path).epoch,
+        state.epoch,
         folder.name,
     )
 

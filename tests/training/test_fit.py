@@ -33,6 +33,7 @@ FAST = {
     "rate": 1e-2,
     "rotations": False,
 }
+PRECISIONS = ("mixed_bfloat16", "float32")
 # With this much smoothing the loss is 0 whatever happens: only epoch 1 is a best one.
 FLAT = {"arguments": {"smooth": 1e30}}
 
@@ -205,6 +206,36 @@ def test_going_on_by_another_backend_is_warned_of(two_epochs, tmp_path, caplog):
     assert f"begun on another and goes on on {BACKEND}" in caplog.text
 
 
+def test_a_training_goes_on_where_bfloat16_has_a_kernel_and_where_it_has_none(tmp_path, caplog):
+    half, whole = (study(**FAST, epochs_planned=2, precision=p) for p in PRECISIONS)
+    once = half.model_copy(update={"epochs_planned": 1})
+    begun = fitting.begin(once, tmp_path)
+    fitting.fit([tube(0), tube(1)], [tube(2)], once, tmp_path, begun)
+    assert fitting.resumable(half, tmp_path).epoch == 1
+    assert not caplog.records
+    _, state = fit(tmp_path, whole, resume=True)
+    assert "begun in mixed_bfloat16 and goes on in float32: its weights will" in caplog.text
+    assert state.epoch == 2
+    begun.settings["recipe"]["precision"] = "float32"
+    callbacks.save(begun, tmp_path / callbacks.CHECKPOINT)
+    assert fitting.resumable(half, tmp_path).epoch == 1
+    assert "begun in float32 and goes on in mixed_bfloat16" in caplog.text
+    other = study(**FAST, epochs_planned=2, precision="mixed_float16")
+    with pytest.raises(TrainingError, match="precision: 'float32' -> 'mixed_float16'"):
+        fitting.resumable(other, tmp_path)
+
+
+def test_a_stopped_training_ends_as_stopped_though_its_state_cannot_be_read(tmp_path, caplog):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            (tmp_path / callbacks.CHECKPOINT).write_bytes(b"")
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit, match="143"):
+        fit(tmp_path, study(**FAST, epochs_planned=2), watching=[Stop()])
+    assert "stopped: the state after epoch 1 is kept in" in caplog.text
+
+
 def test_a_loss_that_is_not_finite_names_its_scans_and_keeps_the_last_good_state(
     two_epochs, tmp_path
 ):
@@ -350,6 +381,7 @@ def test_bfloat16_gives_way_to_float32_where_the_cpu_has_no_kernel_of_it(caplog)
     assert fitting.computable(study(), AVX2) == study()
     assert not caplog.records
     assert fitting.computable(half, AVX2) == study()
+    assert "no kernel of bfloat16" in caplog.text
     assert "the precision is float32" in caplog.text
 
 
