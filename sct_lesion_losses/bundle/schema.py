@@ -176,7 +176,7 @@ class Froc(Record):
 
 
 class LesionPoint(Record):
-    """Filter of the predicted lesions of the mask at the tuned threshold.
+    """Filter of the predicted lesions: chosen at the tuned threshold, used at any.
 
     Attributes
     ----------
@@ -329,13 +329,13 @@ class OperatingPoint(Record):
         and that of an earlier bundle combined.
     lesions : LesionPoint or None
         A second operating point, per lesion.
-    implants : DetectionLimit or None
+    detection_limit : DetectionLimit or None
         There if the scans are implants in scans of a site's healthy people.
     previous : OperatingPoint or None
         The one that the bundle was tuned to before.
     """
 
-    OPTIONAL = ("source", "data", "tuned_on", "site", "lesions", "implants", "previous")
+    OPTIONAL = ("source", "data", "tuned_on", "site", "lesions", "detection_limit", "previous")
 
     kind: Literal["tuned", "published", "untuned"] = "untuned"
     threshold: Annotated[float, Field(gt=0, le=1)] = UNTUNED
@@ -359,7 +359,7 @@ class OperatingPoint(Record):
     tuned_on: tuple[Digest, ...] = ()
     site: SiteCalibration | None = None
     lesions: LesionPoint | None = None
-    implants: DetectionLimit | None = None
+    detection_limit: DetectionLimit | None = None
     previous: OperatingPoint | None = None
 
     @model_validator(mode="after")
@@ -381,10 +381,10 @@ class OperatingPoint(Record):
         if (self.kind == "published") != bool(self.source):
             raise ValueError("a published threshold has a source, and no other has")
         if self.kind != "tuned":
-            if self.tuned_on or self.site or self.lesions or self.implants:
+            if self.tuned_on or self.site or self.lesions or self.detection_limit:
                 raise ValueError(
-                    f"a threshold that is {self.kind} has no scans, no site, no implants and no "
-                    "filter of lesions"
+                    f"a threshold that is {self.kind} has no scans, no site, no filter of "
+                    "lesions and no detection limit"
                 )
             return self
         if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:

@@ -151,7 +151,7 @@ def main(
     **values: Any,
 ) -> None:
     """Tune, and print the threshold; where another bundle was written, its folder as well."""
-    implants = {name: values.pop(name) for name in ("cords", "variants", "seed")}
+    cords, variants, seed = (values.pop(name) for name in ("cords", "variants", "seed"))
     if healthy:
         _refuse(
             NOT_OF_THE_HEALTHY,
@@ -190,7 +190,7 @@ def main(
         objective,
         inference,
         site=site,
-        implants=bool(healthy),
+        healthy=bool(healthy),
         folder=folder,
         command=talk.command_line(),
         **values,
@@ -199,8 +199,8 @@ def main(
         if healthy:
             # With all of them without lesions, one is left the host as it is, and the others
             # get some: a second copy would tell nothing.
-            made = ImplantSettings(implants["variants"], implants["seed"], free=1.0)
-            tuned = tune.run_healthy(bundle, healthy, implants["cords"], settings, made, report)
+            implants = ImplantSettings(variants, seed, free=1.0)
+            tuned = tune.run_healthy(bundle, healthy, cords, settings, implants, report)
         else:
             tuned = tune.run(bundle, data, settings, report)
     _log(tuned.choice, site)
@@ -231,8 +231,8 @@ def _draw(info: BundleInfo, froc: Path | None, figure: Path | None) -> None:
     made: list[Path] = []
     if froc is not None and point.lesions is not None:
         made += style.save_all(evaluation.froc(point.lesions, title), froc)
-    if figure is not None and point.implants is not None:
-        made += style.save_all(evaluation.detection_limit(point.implants, title), figure)
+    if figure is not None and point.detection_limit is not None:
+        made += style.save_all(evaluation.detection_limit(point.detection_limit, title), figure)
     for path in made:
         click.echo(path)
 

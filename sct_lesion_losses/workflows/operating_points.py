@@ -301,7 +301,7 @@ def of_implants(
             "bound)",
         )
         logger.warning("%s", warnings[-1])
-    return point.model_copy(update={"implants": limit, "warnings": warnings})
+    return point.model_copy(update={"detection_limit": limit, "warnings": warnings})
 
 
 def lesion_contrasts(scan: CohortScan) -> npt.NDArray[np.float64]:

@@ -72,7 +72,7 @@ class TuneSettings:
         Name of a site that the scans are of: the new bundle's threshold suits it, chosen by the
         objective that the bundle was tuned for and shrunk towards the one that it has; see
         `thresholds.site`. Nothing is measured then.
-    implants : bool
+    healthy : bool
         The cohort is one of implants in scans of a site's healthy people, see `run_healthy`: a new
         bundle is written, with the detection limit.
     folder : Path or None
@@ -101,7 +101,7 @@ class TuneSettings:
     lesion_point: bool = False
     lesion_specificity: float = 0.0
     site: str | None = None
-    implants: bool = False
+    healthy: bool = False
     folder: Path | None = None
     force: bool = False
     results: Path | None = None
@@ -134,7 +134,7 @@ class TuneSettings:
                 "underscores"
             )
         if self.of_a_site and self.folder is None:
-            option = "-healthy" if self.implants else "-site"
+            option = "-healthy" if self.healthy else "-site"
             raise UsageError(f"{option} writes a new bundle: name its folder with -ofolder")
 
     @property
@@ -145,7 +145,7 @@ class TuneSettings:
     @property
     def of_a_site(self) -> bool:
         """The bundle to write is another one, for a site."""
-        return self.site is not None or self.implants
+        return self.site is not None or self.healthy
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +271,7 @@ def run_healthy(
     scans, cords, implants
         See `implant.run`.
     settings : TuneSettings
-        Of implants; in the folder `results` their cohort is kept as well.
+        Of healthy people; in the folder `results` their cohort is kept as well.
     report : callable, optional
         Told of the people, then of the scans; see `run`.
 
@@ -398,7 +398,7 @@ def _chosen(
         own = [noted[scan] for scan in counts]
         both, point = operating_points.with_filter(own, owners, settings.objective)
         choice = both.threshold
-        if settings.implants:
+        if settings.healthy:
             point = operating_points.of_implants(point, both, own, list(counts))
     else:
         every = list(counts.values())

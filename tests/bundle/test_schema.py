@@ -33,7 +33,7 @@ LESIONS = {
     **{"f1": 0.6, "f1_unfiltered": 0.5, "froc": FROC},
 }
 SHARE = {"low": 0, "high": 1.1, "n": 4, "found": 1, "interval": (0, 0.5)}
-IMPLANTS = {
+LIMIT = {
     **{"people": 2, "held_out": True, "by_contrast": [SHARE], "by_volume": [SHARE]},
     **{"untouched": 2, "false_lesions": 0.5},
 }
@@ -210,9 +210,9 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
             r"lesions\.froc\.peaks\n.*must increase",
         ),
         ({"kind": "untuned", "lesions": LESIONS}, "no filter of lesions"),
-        ({"kind": "untuned", "implants": IMPLANTS}, "no implants"),
+        ({"kind": "untuned", "detection_limit": LIMIT}, "no detection limit"),
         (
-            {"implants": {**IMPLANTS, "by_volume": [{**SHARE, "found": 5}]}},
+            {"detection_limit": {**LIMIT, "by_volume": [{**SHARE, "found": 5}]}},
             "5 of 4 lesions found",
         ),
         ({"kind": "untuned", "tuned_on": SEEN}, "a threshold that is untuned has no scans"),
@@ -335,12 +335,12 @@ def test_a_published_threshold_has_its_source_alone(make_info: Make) -> None:
 def test_all_that_an_operating_point_may_hold_is_read_as_written(
     make_info: Make,
 ) -> None:
-    parts = {"site": SITE, "lesions": LESIONS, "implants": IMPLANTS, "tuned_on": SEEN}
+    parts = {"site": SITE, "lesions": LESIONS, "detection_limit": LIMIT, "tuned_on": SEEN}
     info = make_info(operating_point={**TUNED, **parts})
     assert schema.parse(schema.dump(info)) == info
     assert info.operating_point.lesions.froc.false_lesions == (2.5, 0.2)
     assert info.operating_point.tuned_on == SEEN
-    assert info.operating_point.implants.by_volume[0].interval == (0, 0.5)
+    assert info.operating_point.detection_limit.by_volume[0].interval == (0, 0.5)
     without = schema.dump(make_info(operating_point=TUNED)).decode()
     assert not any(f'"{name}"' in without for name in parts)
 

@@ -91,7 +91,7 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
         **{"people": 2, "held_out": True, "by_contrast": [share], "by_volume": [share]},
         **{"untouched": 2, "false_lesions": 0},
     )
-    point = shipped.info.operating_point.model_copy(update={"implants": limit})
+    point = shipped.info.operating_point.model_copy(update={"detection_limit": limit})
     info = shipped.info.model_copy(update={"operating_point": point})
     made = tune.Tuned(
         choose([CURVE], bootstraps=0), dataclasses.replace(shipped, info=info), elsewhere=True
@@ -111,7 +111,7 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
         InferenceSettings(centerline="auto"),
         measure=False,
         lesion_point=True,
-        implants=True,
+        healthy=True,
         folder=Path("new"),
         command=called[3].command,
     )

@@ -207,13 +207,15 @@ def test_the_detection_limit_is_told_with_what_it_is_worth() -> None:
         **{"people": 2, "held_out": True, "untouched": 2, "false_lesions": 0.5},
         **{"by_contrast": [share], "by_volume": [{"low": 300, "n": 2, "found": 2}]},
     }
-    shown = text(operating_point=POINT | {"implants": limit})
+    shown = text(operating_point=POINT | {"detection_limit": limit})
     assert "scans of 2 healthy people: **these are implants, not patients' lesions**" in shown
     assert "by the threshold and filter that the others choose" in shown
     assert "| contrast 1.1 to 1.2 | 1 | 4 | 0.25 | 0.00 to 0.50 |" in shown
     assert "| from 300 mm³ | 2 | 2 | 1.00 | n/a |" in shown
     assert "False lesions in 2 untouched scans of these people: 0.50 a scan.\n" in shown
-    one = text(operating_point=POINT | {"implants": {**limit, "people": 1, "held_out": False}})
+    one = text(
+        operating_point=POINT | {"detection_limit": {**limit, "people": 1, "held_out": False}}
+    )
     assert "scans of 1 healthy person" in one
     assert "that they chose themselves, which flatters" in one
 

@@ -334,7 +334,7 @@ def test_a_site_without_labels_tunes_on_implants_in_its_healthy_people(
         Objective("l_f1_at_specificity", specificity=0.9),
         measure=False,
         lesion_point=True,
-        implants=True,
+        healthy=True,
         folder=tmp_path / "here",
         results=tmp_path / "kept",
         command="sct_tune_lesion -healthy a b",
@@ -349,7 +349,7 @@ def test_a_site_without_labels_tunes_on_implants_in_its_healthy_people(
     assert point.threshold == found.choice.threshold
     assert point.lesions.specificity == 1.0
     assert (point.lesions.n_lesion_free, point.lesions.n_scans) == (2, 4)
-    limit = point.implants
+    limit = point.detection_limit
     assert (limit.people, limit.untouched, limit.held_out) == (2, 2, True)
     lesions = [lesionwise.components(table.read_lesions(scan).array).max() for scan in
                table.read(tmp_path / "kept" / "implants")]  # fmt: skip
@@ -385,7 +385,7 @@ def test_healthy_people_that_the_bundle_was_trained_on_are_refused(
     settings = TuneSettings(
         Objective("l_f1_at_specificity", specificity=0.9),
         lesion_point=True,
-        implants=True,
+        healthy=True,
         folder=tmp_path / "here",
         results=tmp_path / "kept",
     )
