@@ -51,8 +51,8 @@ from sct_lesion_losses.cli.parser import command, option
 @option(
     "-tta {0,1}",
     "Test-time augmentation: wherever the bundle is used, the four patches that overlap at a voxel "
-    "are mirrored in four ways and moved by 0.5 mm, which costs no time; it suits a training with "
-    "-mirrors 1.",
+    "are mirrored in four ways and moved by 0.5 mm, which costs no time; within 18 mm of the ends "
+    "of the cord fewer do. It needs a training with -mirrors 1.",
     shown="0; with -init that of the start",
 )
 @option(

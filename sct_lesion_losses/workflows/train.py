@@ -28,8 +28,8 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import BundleError, DataError, TrainingError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
+from sct_lesion_losses.preprocessing import augmentation, intensity
 from sct_lesion_losses.preprocessing import cache as crop_cache
-from sct_lesion_losses.preprocessing import intensity
 from sct_lesion_losses.preprocessing.cache import CachedCrop, CacheSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.report.figures import learning, style
@@ -153,6 +153,11 @@ def run(
     folder = folder.absolute()
     recipe = fit.computable(recipe, fit.cpu_flags())
     fit.check(recipe)
+    if _tta(settings) and augmentation.MIRRORS not in recipe.augmentations:
+        raise UsageError(
+            "the bundle would predict with mirrored patches (-tta 1, or that of the start) after a "
+            "training without any; leave out -mirrors 0, or add -tta 0"
+        )
     draft = _draft(folder.name, recipe, settings)
     store.check_replaceable(folder, overwrite=True)
     cache = folder.with_name(CACHE) if settings.cache is None else settings.cache
@@ -179,6 +184,14 @@ def run(
         network, weights = export.to_onnx(model), export.to_safetensors(model)
         store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder
+
+
+def _tta(settings: TrainSettings) -> bool:
+    """Tell whether the bundle predicts with test-time augmentation."""
+    if settings.tta is not None:
+        return settings.tta
+    before = None if settings.init is None else settings.init.preparation
+    return isinstance(before, schema.StudyPreparation) and before.tta
 
 
 def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
@@ -242,8 +255,7 @@ def _trained(
     preparation = None if init is None else init.preparation  # which its weights know
     if not isinstance(preparation, schema.StudyPreparation):
         preparation = intensity.fit(scan.percentiles for scan in training)
-    if settings.tta is not None:
-        preparation = preparation.model_copy(update={"tta": settings.tta})
+    preparation = preparation.model_copy(update={"tta": _tta(settings)})
     trained_on = [(_in_split(one.scan), one.seen) for one in every]
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))

@@ -81,6 +81,20 @@ def test_training_writes_a_bundle_that_loads_with_an_untuned_threshold(trained):
     assert recipe.minutes == pytest.approx(sum(seconds) / 60)
 
 
+@pytest.mark.parametrize("by_start", [False, True])
+def test_predicting_mirrored_patches_needs_a_training_with_mirrors(trained, tmp_path, by_start):
+    start, tta = store.load(trained), True
+    if by_start:
+        mirrored = start.preparation.model_copy(update={"tta": True})
+        info = start.info.model_copy(update={"preparation": mirrored})
+        start, tta = replace(start, info=info), None
+    settings = TrainSettings(init=start, tta=tta)
+    with pytest.raises(UsageError, match="leave out -mirrors 0, or add -tta 0"):
+        train.run(tmp_path / "no cohort", tmp_path / "b", small(mirrors=False), settings)
+    with pytest.raises(DataError):  # the first thing that is amiss with mirrors
+        train.run(tmp_path / "no cohort", tmp_path / "b", FAST, settings)
+
+
 def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
     scans = cohorts.read(trained.with_name("small.training") / train.SPLIT_TABLE)
     known = store.load(trained).info.provenance.trained_on
