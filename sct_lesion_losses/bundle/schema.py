@@ -387,10 +387,6 @@ class OperatingPoint(Record):
                     "lesions and no detection limit"
                 )
             return self
-        if self.lesions is not None and self.lesions.peak < self.threshold - _GRID_TOLERANCE:
-            raise ValueError(
-                f"lesions: the peak {self.lesions.peak} is below the threshold {self.threshold}"
-            )
         if not self.objective or self.n_scans < 1 or self.n_subjects < 1:
             raise ValueError("a tuned threshold needs its objective, n_scans and n_subjects")
         if not any(abs(t - self.threshold) <= _GRID_TOLERANCE for t in self.thresholds):

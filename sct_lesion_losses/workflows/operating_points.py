@@ -224,7 +224,7 @@ def of_lesions(
         See `lesion_filter.choose_filter`.
     """
     choice = choose_filter(noted, subjects, threshold, specificity=specificity)
-    return _kept(choice, threshold, specificity)
+    return _kept(choice, specificity)
 
 
 def with_filter(
@@ -252,16 +252,14 @@ def with_filter(
     said = tuple(doubts(choice, FEW_OF_COHORT))
     for warning in said:
         logger.warning("%s", warning)
-    lesions, more = _kept(found.lesions, choice.threshold, objective.specificity)
+    lesions, more = _kept(found.lesions, objective.specificity)
     return found, _stored(choice, (*said, *more)).model_copy(update={"lesions": lesions})
 
 
-def _kept(
-    choice: LesionChoice, threshold: float, specificity: float
-) -> tuple[LesionPoint, tuple[str, ...]]:
+def _kept(choice: LesionChoice, specificity: float) -> tuple[LesionPoint, tuple[str, ...]]:
     """Return a filter as a bundle stores it, and what is doubtful about it."""
     said: tuple[str, ...] = ()
-    if choice.peak <= threshold and choice.volume_mm3 == 0:  # no predicted lesion has a lower peak
+    if choice.peak == choice.volume_mm3 == 0:
         said = ("the filter of lesions keeps everything: it decides nothing on these scans",)
         logger.warning("%s", *said)
     return LesionPoint(preset=PRESET.name, specificity_asked=specificity, **asdict(choice)), said

@@ -200,7 +200,6 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
         ({"per_scan": TUNED["per_scan"] * 2}, "twice"),
         ({"site": {**SITE, "local_curve": (0.4,)}}, "local_curve: 1 values for 3 thresholds"),
         ({"site": {**SITE, "weight": 1.5}}, "less than 1"),
-        ({"lesions": {**LESIONS, "peak": 0.2}}, "is below the threshold"),
         (
             {"lesions": {**LESIONS, "froc": {**FROC, "sensitivity": (0.7,)}}},
             "sensitivity: 1 values for 2 peaks",
