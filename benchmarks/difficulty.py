@@ -36,12 +36,12 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError
 from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.inference import cohort, engine
+from sct_lesion_losses.inference import cohort, engine, predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import statistics, voxelwise
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.preprocessing import intensity
-from sct_lesion_losses.thresholds import binarize
+from sct_lesion_losses.thresholds.lesion_filter import mask_at
 
 LEVELS = np.arange(1.0, 2.6, 0.025)  # multiples of the cord's median
 PIECE, AWAY = 16, 30  # slices of 0.5 mm
@@ -248,8 +248,9 @@ def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> 
         pmap = seen.pmap(bundle, network)
     except NoCordError:
         return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)
+    volume = seen.image.grid.voxel_volume_mm3
     tuned, half = (
-        voxelwise.score(seen.truth, binarize(pmap, threshold))
+        voxelwise.score(seen.truth, mask_at(pmap, threshold, volume, predict.filter_of(bundle))[0])
         for threshold in (bundle.threshold, 0.5)
     )
     return Measured(tuned.n_truth > 0, tuned.f1, half.f1, tuned.n_predicted > 0)

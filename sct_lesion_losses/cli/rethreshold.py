@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 @LESION_POINT
 @LESIONS
 def main(
-    image: Path, threshold: float, out: Path | None, folder: Path | None, **values: bool
+    image: Path, threshold: float, out: Path | None, folder: Path | None, **values: Any
 ) -> None:
     """Threshold the p-map and print what was written."""
     from sct_lesion_losses.images import outputs

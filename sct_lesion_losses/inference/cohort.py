@@ -459,7 +459,7 @@ def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> Mo
         pmap = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
     counts = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
     noted = tuple(
-        candidates(found.truth, pmap, cut, grid.spacing_mm)
+        candidates(found.truth, pmap, cut, grid.voxel_volume_mm3)
         for cut in model.thresholds
         if model.noted and cut > 0
     )

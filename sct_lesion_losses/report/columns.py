@@ -174,7 +174,8 @@ PREDICTED_LESIONS = (  # of a `MeasuredLesion`
     Column("highest_p", "Highest probability inside", "highest_probability", form=".4f"),
     Column(
         "vanishes_above",
-        "Highest decision threshold at which a voxel of the lesion is left, in full digits",
+        "Highest decision threshold at which a voxel of the lesion is left, in full digits; a "
+        "lesion filter with a least volume may drop it at a lower one",
         "highest_probability",
         form=".9g",  # brings a float32 back exactly, so that -thr with this value still keeps it
     ),

@@ -13,13 +13,18 @@ import numpy.typing as npt
 from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import counted
 
 if TYPE_CHECKING:  # not loaded to threshold a stored p-map
     from sct_lesion_losses.bundle.schema import LesionPoint
     from sct_lesion_losses.bundle.store import Bundle
     from sct_lesion_losses.thresholds.lesion_filter import Filter
+
+
+PMAP_KEYS = (
+    *("Bundle", "BundleVersion", "BundleSHA256", "TunedThreshold", "TunedLesionFilter"),
+    *("Centerline", "CenterlineSlices", "ScanSlices", "Engine"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class Found:
         x, y, z = self.highest_p_mm
         return f"; highest probability {self.highest_p:.3g} at ({x:.0f}, {y:.0f}, {z:.0f}) mm"
 
+    def emptiness(self, filtered: Filtered | None) -> str:
+        """Say of an empty mask how high its p-map is, and how many lesions were dropped."""
+        removed = 0 if filtered is None else filtered.removed
+        dropped = f"; {counted(removed, 'lesion')} dropped by the lesion filter" if removed else ""
+        return f"the mask is empty{self.peak}{dropped}"
+
     @property
     def load(self) -> str:
         """Number and volume of the lesions."""
@@ -98,14 +109,6 @@ class Filtered:
     threshold: float
     predicted: int
     removed: int
-
-    @classmethod
-    def of(
-        cls, rule: Filter, threshold: float, before: npt.NDArray[Any], after: npt.NDArray[Any]
-    ) -> Filtered:
-        """Compare the mask with the filtered one, both (X, Y, Z) bool."""
-        predicted, left = (int(lesionwise.components(mask).max()) for mask in (before, after))
-        return cls(rule, threshold, predicted, predicted - left)
 
     @property
     def sentence(self) -> str:
@@ -187,23 +190,38 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
     command : str
         What was typed, base names only.
     """
-    line, kept = result.centerline, result.filtered
+    kept = result.filtered
     nothing = dict.fromkeys(Found(0, 0.0).entries)
     entries = {
-        "Bundle": bundle.name,
-        "BundleVersion": bundle.info.version,
-        "BundleSHA256": bundle.sha256,
+        **pmap_entries(result, bundle),
         "Threshold": result.threshold,
-        "TunedThreshold": result.tuned_threshold,
         "LesionFilter": kept and kept.entry,
-        "TunedLesionFilter": filter_entry(bundle.info.operating_point.lesions),
-        "Centerline": line.method,
-        "CenterlineSlices": int(line.covered.sum()),
-        "ScanSlices": len(line.xy),
-        "Engine": result.engine,
         **(nothing if result.found is None else result.found.entries),
     }
-    return of_mask(command, entries, result.warnings)
+    return of_lesions(command, entries, result.warnings)
+
+
+def pmap_entries(result: Segmentation, bundle: Bundle) -> dict[str, Any]:
+    """Entries of the JSON beside a p-map: what made it, and what its masks are made with."""
+    line = result.centerline
+    entries = (
+        *(bundle.name, bundle.info.version, bundle.sha256),
+        *(result.tuned_threshold, filter_entry(bundle.info.operating_point.lesions)),
+        *(line.method, int(line.covered.sum()), len(line.xy), result.engine),
+    )
+    return dict(zip(PMAP_KEYS, entries, strict=True))
+
+
+def threshold_doubt(threshold: float, tuned: float | None, bundle: str) -> str:
+    """Say that a threshold is not the one that a bundle was tuned to; empty where it is."""
+    if tuned is None:
+        return f"threshold {threshold:g}; the bundle {bundle!r} was never tuned to scans"
+    if threshold != tuned:
+        return (
+            f"threshold {threshold:g} instead of {tuned:g}, the one the bundle {bundle!r} was "
+            "tuned to"
+        )
+    return ""
 
 
 def filter_entry(rule: Filter | LesionPoint | None) -> dict[str, Any] | None:
@@ -213,8 +231,8 @@ def filter_entry(rule: Filter | LesionPoint | None) -> dict[str, Any] | None:
     return {"LeastPeak": rule.peak, "LeastVolumeMm3": rule.volume_mm3}
 
 
-def of_mask(command: str, entries: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
-    """Sidecar of a lesion mask: what made it, these entries, and what was warned of."""
+def of_lesions(command: str, entries: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """Sidecar of a lesion mask or p-map: its maker, these entries, and what was warned of."""
     name = f"sct_lesion_losses: {command}"
     return {
         "GeneratedBy": [{"Name": name, "Version": __version__}],

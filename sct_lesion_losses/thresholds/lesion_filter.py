@@ -135,7 +135,7 @@ def candidates(
     truth: BoolArray,
     pmap: NDArray[np.floating[Any]],
     threshold: float,
-    spacing_mm: Sequence[float],
+    voxel_mm3: float,
 ) -> Candidates:
     """Note of every predicted lesion of a scan what a filter asks for.
 
@@ -145,8 +145,8 @@ def candidates(
         See `sweep`.
     threshold : float
         Of a voxel, in (0, 1].
-    spacing_mm : 3 float
-        Of their grid.
+    voxel_mm3 : float
+        Volume of a voxel.
 
     Returns
     -------
@@ -154,8 +154,6 @@ def candidates(
 
     Raises
     ------
-    GeometryError
-        The spacing is not three positive numbers.
     UsageError
         The threshold or the p-map cannot be used; see `binarization.binarize`.
     """
@@ -165,35 +163,43 @@ def candidates(
     return Candidates(
         lesionwise.overlap(lesionwise.components(truth[box]), predicted),
         _peaks(predicted, pmap[box]),
-        lesionwise.voxel_volume_mm3(spacing_mm),
+        voxel_mm3,
     )
 
 
-def apply(
-    mask: BoolArray,
-    pmap: NDArray[np.floating[Any]],
-    voxel_mm3: float,
-    rule: Filter,
-) -> BoolArray:
-    """Remove the lesions from a mask that a filter does not keep.
+def mask_at(
+    pmap: NDArray[np.floating[Any]], threshold: float, voxel_mm3: float, rule: Filter | None
+) -> tuple[BoolArray, int, int]:
+    """Mask of a p-map: the lesions at a threshold that a filter keeps.
 
     Parameters
     ----------
-    mask : (X, Y, Z) bool
-        Of `binarize`.
     pmap : (X, Y, Z) floating, in [0, 1]
-        What it was made from.
+    threshold : float
+        Of a voxel, in [0, 1]; see `binarization.binarize`.
     voxel_mm3 : float
         Volume of a voxel.
-    rule : Filter
+    rule : Filter or None
+        None keeps everything.
 
     Returns
     -------
-    (X, Y, Z) bool
+    mask : (X, Y, Z) bool
+    predicted, removed : int
+        Lesions at the threshold, and those of them that the filter does not keep; 0 without one.
+
+    Raises
+    ------
+    UsageError
+        The threshold or the p-map cannot be used; see `binarization.binarize`.
     """
+    mask = binarize(pmap, threshold)
+    if rule is None:
+        return mask, 0, 0
     labels = lesionwise.components(mask)
     kept = rule.keeps(lesionwise.sizes(labels), _peaks(labels, pmap), voxel_mm3)
-    return np.asarray(np.concatenate([[False], kept])[labels])
+    mask = np.asarray(np.concatenate([[False], kept])[labels])
+    return mask, len(kept), int(np.count_nonzero(~kept))
 
 
 def stepped(
@@ -220,7 +226,7 @@ def stepped(
     """
     steps = np.zeros_like(pmap)
     for cut in filter(None, thresholds):
-        kept = apply(binarize(pmap, cut), pmap, voxel_mm3, rule)
+        kept = mask_at(pmap, cut, voxel_mm3, rule)[0]
         steps[kept] = compared(np.float64(cut), pmap.dtype)
     return steps
 
@@ -258,7 +264,8 @@ class LesionChoice:
     Attributes
     ----------
     peak, volume_mm3 : float
-        Of the filter.
+        Of the filter; 0 where peak or volume decides nothing, so that at a lower threshold, too,
+        it drops nothing.
     f1, f1_unfiltered : float
         Median L-F1 over the scans with lesions, with the filter and without.
     specificity, specificity_unfiltered : float
@@ -420,9 +427,9 @@ def choose_both(
     both = [column, at * width]  # with the filter, and with the one that keeps everything
     clean = scored.specificity(every)[both] if scored.lesion_free.any() else [np.nan] * 2
     f1, f1_unfiltered = np.median(scored.scores[bearing][:, both], axis=0).tolist()
-    peaks = (thresholds[at], *(peak for peak in PEAKS if peak > thresholds[at]))
+    peaks = (0.0, *(peak for peak in PEAKS if peak > thresholds[at]))
     lesions = LesionChoice(
-        peak=max(FILTERS[chosen].peak, thresholds[at]),
+        peak=FILTERS[chosen].peak,
         volume_mm3=FILTERS[chosen].volume_mm3,
         f1=f1,
         f1_unfiltered=f1_unfiltered,

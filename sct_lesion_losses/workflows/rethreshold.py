@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +18,12 @@ from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import columns, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.sidecar import Filtered, Found
-from sct_lesion_losses.thresholds.binarization import binarize
-from sct_lesion_losses.thresholds.lesion_filter import Filter, apply
+from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 
 logger = logging.getLogger(__name__)
 
 _MAP_ENDINGS = ("_pmap", "_probseg")
+_FILTER, _TUNED = "TunedLesionFilter", "TunedThreshold"
 
 
 @dataclass(frozen=True)
@@ -95,26 +97,29 @@ def rethreshold(
         raise UsageError(f"{pmap}: the p-map would be overwritten; choose another name with -o")
     outputs.require_own()
     scan = nifti.read_pmap(pmap)
-    mask, filtered = binarize(scan.array, threshold), None
-    stored = None if lesion_point is False else _stored_filter(pmap)
-    if stored is not None:
-        rule, tuned = stored
-        every, mask = mask, apply(mask, scan.array, scan.grid.voxel_volume_mm3, rule)
-        filtered = Filtered.of(rule, tuned, every, mask)
-        logger.info("%s: %s", pmap.name, filtered.sentence)
-    elif lesion_point:
+    told = _told(pmap)
+    stored = None if lesion_point is False else _stored_filter(pmap, told)
+    if lesion_point and stored is None:
         raise UsageError(
             f"{pmap}: no JSON beside it tells of a lesion filter of its bundle; leave out "
             "-lesion_point, or segment with a bundle that sct_tune_lesion -lesion_point 1 tuned"
         )
+    rule, tuned = stored or (None, 0.0)
+    mask, *lesion_counts = mask_at(scan.array, threshold, scan.grid.voxel_volume_mm3, rule)
+    filtered = None if rule is None else Filtered(rule, tuned, *lesion_counts)
+    if filtered is not None:
+        logger.info("%s: %s", pmap.name, filtered.sentence)
     labels = lesionwise.components(mask)
     found = Found.of(labels, scan.array, scan.grid)
-    notes = list(scan.notes)
+    doubts = [*_doubts(pmap, told, threshold, lesion_point)]
     if not found.lesions:
-        notes.append(f"the mask is empty{found.peak}")
-        logger.warning("%s: %s", pmap.name, notes[-1])
+        doubts.append(found.emptiness(filtered))
+    for doubt in doubts:
+        logger.warning("%s: %s", pmap.name, doubt)
+    notes = [*scan.notes, *doubts]
     entries = {
         "Sources": [scan.path.name],
+        **{key: told[key] for key in sidecar.PMAP_KEYS if key in told},
         "Threshold": threshold,
         "LesionFilter": filtered and filtered.entry,
         **found.entries,
@@ -125,26 +130,57 @@ def rethreshold(
             nifti.write(outputs.labels, labels, scan, np.uint16)
             measured = lesionwise.measures(labels, scan.array, scan.grid.affine)
             files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, measured)]
-        atomic.write_json(outputs.sidecar, sidecar.of_mask(command, entries, notes))
+        atomic.write_json(outputs.sidecar, sidecar.of_lesions(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)
 
 
-def _stored_filter(pmap: Path) -> tuple[Filter, float] | None:
-    """Filter of the bundle that made a p-map, and the threshold that it was chosen at."""
-    file = pmap.with_name(f"{nifti.stem(pmap)[0]}.json")
-    if not file.exists():
-        logger.info("%s is not there to tell of a lesion filter: every lesion is kept", file.name)
-        return None
+def _told(pmap: Path) -> dict[str, Any]:
+    """Entries of the JSON beside a p-map; none where there is no such file."""
+    file = _beside(pmap)
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        point = told.get("TunedLesionFilter")
-        if point is None:
-            return None
+        return dict(told.items())
+    except FileNotFoundError:
+        return {}
+    except (OSError, AttributeError, ValueError) as error:
+        raise _unreadable(file, error, "restore or remove it") from error
+
+
+def _stored_filter(pmap: Path, told: Mapping[str, Any]) -> tuple[Filter, float] | None:
+    """Filter of the bundle that made a p-map, and the threshold that it was chosen at."""
+    point = told.get(_FILTER)
+    if point is None:
+        return None
+    try:
         rule = Filter(float(point["LeastPeak"]), float(point["LeastVolumeMm3"]))
-        return rule, float(told["TunedThreshold"])
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{file}: cannot be read as what segmenting wrote beside the p-map ({error}); "
-            "restore it, or add -lesion_point 0"
-        ) from error
+        return rule, float(told[_TUNED])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(_beside(pmap), error, "restore it, or add -lesion_point 0") from error
+
+
+def _doubts(
+    pmap: Path, told: Mapping[str, Any], threshold: float, lesion_point: bool | None
+) -> Iterator[str]:
+    """Say what of the mask differs, or may, from the one that segmenting writes by default."""
+    if lesion_point is None and _FILTER not in told:
+        name = _beside(pmap).name
+        said = f"{name} does not tell" if told else f"{name} is not there to tell"
+        yield (
+            f"{said} of a lesion filter, so every lesion is kept; segmenting with a bundle that "
+            "has one drops some"
+        )
+    tuned = told.get(_TUNED)
+    known = _TUNED in told and isinstance(tuned, (float, int, type(None)))
+    if known and (doubt := sidecar.threshold_doubt(threshold, tuned, str(told.get("Bundle")))):
+        yield doubt
+
+
+def _beside(pmap: Path) -> Path:
+    return pmap.with_name(f"{nifti.stem(pmap)[0]}.json")
+
+
+def _unreadable(file: Path, error: Exception, remedy: str) -> DataError:
+    return DataError(
+        f"{file}: cannot be read as what segmenting wrote beside the p-map ({error}); {remedy}"
+    )

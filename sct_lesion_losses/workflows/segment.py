@@ -31,7 +31,7 @@ from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.report.sidecar import Filtered, Found, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import qc as sct_qc
-from sct_lesion_losses.thresholds import binarize, lesion_filter
+from sct_lesion_losses.thresholds import lesion_filter
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def segment(
     require(settings, outputs)
     bundle, network = opened(settings)
     threshold = bundle.threshold if settings.threshold is None else settings.threshold
-    pmap, mask, filtered = None, None, None
+    pmap, mask, filtered, of_pmap = None, None, None, 0
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
         line = find.centerline(
@@ -164,18 +164,19 @@ def segment(
             pmap = predict.pmap(
                 bundle, scan.array, scan.grid, line, network=network, progress=progress
             )
-            mask = None if settings.pmap_alone else binarize(pmap, threshold)
-            rule = None if settings.lesion_point is False else predict.filter_of(bundle)
-            if rule is not None and mask is not None:
-                every, volume = mask, scan.grid.voxel_volume_mm3
-                mask = lesion_filter.apply(every, pmap, volume, rule)
-                filtered = Filtered.of(rule, bundle.threshold, every, mask)
-                logger.info("%s", filtered.sentence)
-            _warn_of_threshold(bundle, threshold)
+            of_pmap = len(warnings)
+            if not settings.pmap_alone:
+                rule = None if settings.lesion_point is False else predict.filter_of(bundle)
+                volume = scan.grid.voxel_volume_mm3
+                mask, *lesions = lesion_filter.mask_at(pmap, threshold, volume, rule)
+                if rule is not None:
+                    filtered = Filtered(rule, bundle.threshold, *lesions)
+                    logger.info("%s", filtered.sentence)
+                _warn_of_threshold(bundle, threshold)
         labels = None if mask is None else lesionwise.components(mask)
         found = None if labels is None else Found.of(labels, pmap, scan.grid)
         if found is not None and not found.lesions:
-            logger.warning("the mask is empty%s", found.peak)
+            logger.warning("%s", found.emptiness(filtered))
         files = written(settings, outputs)
         _warn_of_stale(outputs, files)
     result = Segmentation(
@@ -184,13 +185,20 @@ def segment(
         pmap,
         found,
         None if settings.sct_rule or settings.pmap_alone else threshold,
-        bundle.tuned_threshold,
+        None if settings.sct_rule else bundle.tuned_threshold,
         line,
         f"{network.name} {network.version}, {network.precision}",
         tuple(record.getMessage() for record in warnings),
         filtered,
     )
-    _write(scan, result, labels, outputs, sidecar.sidecar(result, bundle, settings.command))
+    entries = sidecar.pmap_entries(result, bundle)
+    described = {
+        outputs.sidecar: sidecar.sidecar(result, bundle, settings.command),
+        outputs.pmap_sidecar: sidecar.of_lesions(
+            settings.command, entries, result.warnings[:of_pmap]
+        ),
+    }
+    _write(scan, result, labels, outputs, described)
     if settings.qc is not None and mask is not None:
         sct_qc.entry(
             image,
@@ -309,19 +317,9 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
     """Warn of a threshold that was not tuned; say where one is from that no model card tells of."""
-    tuned = bundle.tuned_threshold
-    if threshold and tuned is None:
-        logger.warning(
-            "threshold %g; the bundle %r was never tuned to scans", threshold, bundle.name
-        )
-    elif threshold and threshold != tuned:
-        logger.warning(
-            "threshold %g instead of %g, the one the bundle %r was tuned to",
-            threshold,
-            tuned,
-            bundle.name,
-        )
-    elif threshold and (source := bundle.info.operating_point.source):
+    if doubt := sidecar.threshold_doubt(threshold, bundle.tuned_threshold, bundle.name):
+        logger.warning("%s", doubt)
+    elif source := bundle.info.operating_point.source:
         logger.info("threshold %g, published (%s)", threshold, source)
 
 
@@ -340,7 +338,7 @@ def _write(
     result: Segmentation,
     labels: npt.NDArray[np.int32] | None,
     outputs: Outputs,
-    described: dict[str, object],
+    described: dict[Path, dict[str, Any]],
 ) -> None:
     """Write what `result` names, all of it or nothing."""
     line, mask, pmap = result.centerline.on(scan.grid.to_rpi()[0]), result.mask, result.pmap
@@ -359,9 +357,9 @@ def _write(
             columns.write(outputs.table, PREDICTED_LESIONS, measured)
         if outputs.pmap in result.written and pmap is not None:
             nifti.write(outputs.pmap, pmap, scan, np.float32)
-        for file in (outputs.sidecar, outputs.pmap_sidecar):
+        for file, content in described.items():
             if file in result.written:
-                atomic.write_json(file, described)
+                atomic.write_json(file, content)
         if mask is not None:
             nifti.write(outputs.mask, mask, scan, np.uint8)
 

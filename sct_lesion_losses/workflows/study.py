@@ -41,7 +41,7 @@ from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import counted, figures, page, tables
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.thresholds import binarize, lesion_filter
+from sct_lesion_losses.thresholds import lesion_filter
 from sct_lesion_losses.workflows import evaluate, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
@@ -419,9 +419,8 @@ def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSetti
         bundle, network = predict.opened(one.model.name, how.contrast, how.engine, how.precision)
         threshold = UNTUNED if one.tuned is None else one.tuned
         pmap = found.pmap(bundle, network)
-        mask, rule = binarize(pmap, threshold), predict.filter_of(bundle)
-        if rule is not None:
-            mask = lesion_filter.apply(mask, pmap, found.image.grid.voxel_volume_mm3, rule)
+        volume = found.image.grid.voxel_volume_mm3
+        mask, _, _ = lesion_filter.mask_at(pmap, threshold, volume, predict.filter_of(bundle))
         masks[f"{one.label}\nthreshold {threshold:g}"] = mask
     content = (found.image.array, found.image.grid, found.truth, masks)
     figures.draw("figure3", folder / FIGURES, *content)

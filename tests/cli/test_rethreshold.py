@@ -76,21 +76,23 @@ def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
     pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.9", "-v", "0"]) == 0
+    unknown = (
+        "WARNING: t2_lesionseg_pmap.nii.gz: t2_lesionseg_pmap.json is not there to tell of a "
+        "lesion filter, so every lesion is kept; segmenting with a bundle that has one drops some\n"
+    )
     assert capsys.readouterr().err == (
-        "WARNING: t2_lesionseg_pmap.nii.gz: the mask is empty; "
+        f"{unknown}WARNING: t2_lesionseg_pmap.nii.gz: the mask is empty; "
         "highest probability 0.8 at (-4, 4, 6) mm\n"
     )
     assert not np.asarray(nib.load("t2_lesionseg_thr0.9.nii.gz").dataobj).any()
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]) == 0
-    assert capsys.readouterr().err == (
-        "t2_lesionseg_pmap.json is not there to tell of a lesion filter: every lesion is kept\n"
-        "t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
-    )
+    assert capsys.readouterr().err == f"{unknown}t2_lesionseg_pmap.nii.gz: 1 lesion, 2 mm³\n"
 
 
 def told(point: object, threshold: float | None = 0.3) -> None:
     """Write the JSON of the p-map."""
-    entries = {"TunedThreshold": threshold, "TunedLesionFilter": point}
+    made = {"Bundle": "mine", "BundleSHA256": "ab12", "Threshold": 0.9}
+    entries = {**made, "TunedThreshold": threshold, "TunedLesionFilter": point}
     Path("t2_lesionseg_pmap.json").write_text(json.dumps(entries))
 
 
@@ -107,6 +109,54 @@ def test_lesions_are_dropped_by_the_filter_of_the_bundle_that_made_the_pmap(
     assert main([*args, "-lesion_point", "0"]) == 0
     assert np.count_nonzero(nib.load("m.nii").get_fdata()) == 5
     assert json.loads(Path("m.json").read_text())["LesionFilter"] is None
+
+
+def described(*options: str, threshold: str = "0.3") -> dict[str, object]:
+    """Threshold the p-map; the new mask's JSON."""
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", threshold, "-o", "m.nii", *options]
+    assert main(args) == 0
+    found: dict[str, object] = json.loads(Path("m.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        (None, "t2_lesionseg_pmap.json is not there to tell of a lesion filter"),
+        ('{"Bundle": "mine"}', "t2_lesionseg_pmap.json does not tell of a lesion filter"),
+    ],
+)
+def test_a_filter_that_is_not_known_of_is_a_warning_unless_none_is_asked_for(
+    pmap: np.ndarray, beside: str | None, said: str
+) -> None:
+    if beside is not None:
+        Path("t2_lesionseg_pmap.json").write_text(beside)
+    [warning] = described()["Warnings"]
+    assert said in warning
+    assert described("-lesion_point", "0")["Warnings"] == []
+    told(None)
+    assert described()["Warnings"] == []
+
+
+def test_what_made_the_pmap_is_passed_on_and_another_threshold_than_the_tuned_one_is_said(
+    pmap: np.ndarray,
+) -> None:
+    told(None)
+    mask = described(threshold="0.2")
+    assert (mask["Bundle"], mask["BundleSHA256"], mask["TunedThreshold"]) == ("mine", "ab12", 0.3)
+    assert (mask["Threshold"], mask["TunedLesionFilter"]) == (0.2, None)
+    said = "threshold 0.2 instead of 0.3, the one the bundle 'mine' was tuned to"
+    assert mask["Warnings"] == [said]
+    told(None, threshold=None)
+    [said] = described()["Warnings"]
+    assert "the bundle 'mine' was never tuned" in said
+
+
+def test_a_mask_that_the_filter_emptied_says_so(pmap: np.ndarray) -> None:
+    told({"LeastPeak": 0.9, "LeastVolumeMm3": 0.0})
+    [said] = described()["Warnings"]
+    assert said.startswith("the mask is empty; highest probability 0.8 ")
+    assert said.endswith("; 2 lesions dropped by the lesion filter")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sct_lesion_losses.bundle import store
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts.table import CohortScan, content_hash
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.inference.cohort import (
     IN_COHORT,
     Model,
+    ScanTask,
+    compute,
     finder_of,
     key,
     locate,
@@ -123,3 +126,19 @@ def test_a_scan_is_known_again_by_its_voxels_and_by_the_host_of_its_implants(tmp
     assert names_of([host], scans) == ["0.nii", "1.nii"]
     assert names_of([content_hash(arrays[1])], scans) == ["1.nii"]
     assert names_of([], [replace(scans[0], scan=tmp_path / "gone.nii")]) == []
+
+
+def test_volumes_are_noted_as_use_measures_them_on_a_sheared_grid(tmp_path):
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0])
+    affine[1, 2] = 0.02  # 1 mm³ a voxel; the product of the spacings is 1.0002
+    image = np.random.default_rng(0).integers(1, 900, (40, 40, 40)).astype(np.int16)
+    line = np.zeros(image.shape, np.uint8)
+    line[20, 20] = 1
+    for name, array in (("scan", image), ("mask", line * 0), ("line", line)):
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}.nii")
+    files = [tmp_path / f"{name}.nii" for name in ("scan", "mask", "line")]
+    scan = CohortScan(*files[:2], "s1", centerline=files[2])
+    model = Model("default", store.load("default").pmap_sha256, (0.5,), noted=True)
+    task = ScanTask(scan, tmp_path / "scan.json", "ab", {model: "cd"}, IN_COHORT)
+    [noted] = compute(task)[model].noted
+    assert noted.voxel_mm3 == pytest.approx(1.0)

@@ -289,7 +289,7 @@ def lesions(peaks, truth_vox=0):
     truth[:truth_vox, 0, 0] = True
     for k, peak in enumerate(peaks):
         pmap[6 * k : 6 * k + 4, 0, 0] = peak
-    return candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+    return candidates(truth, pmap, 0.2, 1.0)
 
 
 # With a peak of 0.5 or more: the first scan keeps its true lesion of two predicted ones, the second
@@ -319,7 +319,7 @@ def test_a_filter_that_keeps_all_reaches_what_the_threshold_does():
     truth, pmap = np.zeros((30, 5, 5), bool), np.zeros((30, 5, 5), np.float32)
     truth[:10, 0, 0] = True
     pmap[:10, 0, 0] = pmap[:10, 4, 4] = 0.6
-    seen = candidates(truth, pmap, 0.2, (1.0, 1.0, 1.0))
+    seen = candidates(truth, pmap, 0.2, 1.0)
     counted = card.metrics([count(truth, pmap, (1.0, 1.0, 1.0), THRESHOLDS)], ["a"], 0.2)
     found = card.metrics_filtered([seen], ["a"], Filter())
     assert found["l_f1_median_filtered"].value == counted["l_f1_median"].value

@@ -17,11 +17,11 @@ from sct_lesion_losses.thresholds.lesion_filter import (
     VOLUMES_MM3,
     Candidates,
     Filter,
-    apply,
     candidates,
     choose_both,
     choose_filter,
     froc,
+    mask_at,
     stepped,
 )
 
@@ -52,7 +52,7 @@ def filtered_otherwise(mask, pmap, rule):
 def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
     mask = filtered_otherwise(binarize(pmap, threshold), pmap, rule)
     wanted = lesionwise.score(truth, mask, SPACING_MM)
-    noted = candidates(truth, pmap, threshold, SPACING_MM)
+    noted = candidates(truth, pmap, threshold, VOXEL_MM3)
     assert noted.score(rule) == wanted
     assert noted.voxel_score(rule) == voxelwise.score(truth, mask)
     assert noted.found(rule).sum() == wanted.detected
@@ -66,10 +66,12 @@ def test_counts_are_those_of_the_filtered_mask(truth, pmap, threshold, rule):
 @given(pmaps, st.sampled_from([0.3, 0.35, 0.5]), filters)
 def test_a_mask_is_filtered_as_its_lesions_one_by_one(pmap, threshold, rule):
     mask = binarize(pmap, threshold)
-    found = apply(mask, pmap, VOXEL_MM3, rule)
+    found, predicted, removed = mask_at(pmap, threshold, VOXEL_MM3, rule)
     assert found.dtype == np.bool_
     assert np.array_equal(found, filtered_otherwise(mask, pmap, rule))
-    assert np.array_equal(apply(found, pmap, VOXEL_MM3, rule), found)
+    assert predicted == lesionwise.components(mask).max()
+    assert predicted - removed == lesionwise.components(found).max()
+    assert np.array_equal(mask_at(pmap, threshold, VOXEL_MM3, None)[0], mask)
 
 
 @given(pmaps, filters)
@@ -95,7 +97,7 @@ def blobs(*peaks_and_sizes: tuple[float, int], lesions: int) -> tuple[np.ndarray
 
 
 def scan(*peaks_and_sizes, lesions):
-    return candidates(*blobs(*peaks_and_sizes, lesions=lesions), 0.4, (1, 1, 1))
+    return candidates(*blobs(*peaks_and_sizes, lesions=lesions), 0.4, 1.0)
 
 
 def test_the_peak_that_parts_true_from_false_lesions_is_chosen():
@@ -111,16 +113,16 @@ def test_the_peak_that_parts_true_from_false_lesions_is_chosen():
 def test_the_volume_does_where_the_peak_cannot_and_no_filter_where_nothing_is_false():
     # Equal peaks; the false one has 2 mm³, so 3 mm³ keeps all that is true.
     found = choose_filter([scan((0.9, 4), (0.9, 2), lesions=1)], ["a"], 0.4)
-    assert (found.peak, found.volume_mm3) == (0.4, 3.0)
+    assert (found.peak, found.volume_mm3) == (0.0, 3.0)
     found = choose_filter([scan((0.9, 4), (0.7, 3), lesions=2)], ["a"], 0.4)
-    assert (found.peak, found.volume_mm3) == (0.4, 0.0)
+    assert (found.peak, found.volume_mm3) == (0.0, 0.0)
     assert np.isnan([found.leave_one_out, found.specificity]).all()
 
 
 def test_a_specificity_is_kept_to_at_the_cost_of_lesions():
     # Without it nothing is filtered; with it the lesion-free scan's lesion of 0.9 has to go.
     scans = [scan((0.97, 4), (0.7, 4), lesions=2), scan((0.9, 4), lesions=0)]
-    assert choose_filter(scans, ["a", "b"], 0.4).peak == 0.4
+    assert choose_filter(scans, ["a", "b"], 0.4).peak == 0.0
     found = choose_filter(scans, ["a", "b"], 0.4, specificity=1.0)
     assert (found.peak, found.volume_mm3) == (0.95, 0.0)
     assert found.f1 == pytest.approx(2 / 3)
@@ -142,13 +144,13 @@ def outlined(found: float, missed: float) -> list:
     """
     truth, pmap = np.zeros((30, 1, 1), bool), np.zeros((30, 1, 1), np.float32)
     truth[:8], pmap[:8], pmap[0], pmap[20:28] = True, 0.3, found, missed
-    return [candidates(truth, pmap, cut, (1, 1, 1)) for cut in (0.2, 0.6)]
+    return [candidates(truth, pmap, cut, 1.0) for cut in (0.2, 0.6)]
 
 
 def healthy(marked: float) -> list:
     pmap = np.zeros((30, 1, 1), np.float32)
     pmap[20:28] = marked
-    return [candidates(pmap > 1, pmap, cut, (1, 1, 1)) for cut in (0.2, 0.6)]
+    return [candidates(pmap > 1, pmap, cut, 1.0) for cut in (0.2, 0.6)]
 
 
 def test_a_low_threshold_with_a_high_peak_does_what_neither_does_alone():

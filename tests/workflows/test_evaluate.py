@@ -136,7 +136,8 @@ def test_a_bundle_with_a_filter_of_lesions_is_scored_as_it_is_used(mine, fresh, 
             if row.scan != scan.name or not row.threshold:
                 continue
             mask = binarize(pmap, row.threshold)
-            kept = lesion_filter.apply(mask, pmap, 0.125, lesion_filter.Filter(0.6, 8.0))
+            rule = lesion_filter.Filter(0.6, 8.0)
+            kept = lesion_filter.mask_at(pmap, row.threshold, 0.125, rule)[0]
             spacing_mm = seen.image.grid.spacing_mm
             assert row.voxels == voxelwise.score(seen.truth, kept)
             assert row.lesions == lesionwise.score(seen.truth, kept, spacing_mm, row.lesions.preset)

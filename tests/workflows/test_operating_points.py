@@ -38,12 +38,20 @@ def test_scans_that_decide_nothing_keep_every_lesion():
     pmap[:, 15:18, 2:4, 2:4] = 0.9
     # With the lesion of the higher peak on the true one, the other is filtered.
     for mask, f1, doubtful in ((truth, 0, True), (np.roll(truth, 13, axis=1), 1, False)):
-        seen = [
-            lesion_filter.candidates(t, p, 0.4, (1, 1, 1)) for t, p in zip(mask, pmap, strict=True)
-        ]
+        seen = [lesion_filter.candidates(t, p, 0.4, 1.0) for t, p in zip(mask, pmap, strict=True)]
         point, doubts = operating_points.of_lesions(seen, ["a", "b"], 0.4)
         assert point.f1 == f1
         assert bool(doubts) is doubtful
+
+
+def test_what_keeps_everything_at_the_tuned_threshold_shows_new_lesions_at_a_lower_one():
+    truth, pmap = np.zeros((20, 8, 8), bool), np.zeros((20, 8, 8), np.float32)
+    truth[2:4, 2:4, 2:4] = True
+    pmap[2:4, 2:4, 2:4], pmap[10:12, 2:4, 2:4] = 0.9, 0.3
+    seen = [lesion_filter.candidates(truth, pmap, 0.4, 1.0)]
+    point, _ = operating_points.of_lesions(seen, ["a"], 0.4)
+    rule = lesion_filter.Filter(point.peak, point.volume_mm3)
+    assert lesion_filter.mask_at(pmap, 0.2, 1.0, rule)[0].sum() == 16
 
 
 def implants_in(peaks: dict[int, float], lesions: tuple[int, ...]) -> list:
@@ -54,7 +62,7 @@ def implants_in(peaks: dict[int, float], lesions: tuple[int, ...]) -> list:
     for place, peak in peaks.items():
         pmap[place : place + 4] = peak
     cuts = operating_points.WITH_FILTER
-    return [lesion_filter.candidates(truth, pmap, cut, (1, 1, 1)) for cut in cuts]
+    return [lesion_filter.candidates(truth, pmap, cut, 1.0) for cut in cuts]
 
 
 def test_the_detection_limit_reads_each_person_by_what_the_others_choose():

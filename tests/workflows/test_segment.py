@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -107,6 +108,12 @@ def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
     tuned = {"LeastPeak": 0.4, "LeastVolumeMm3": 30.0}
     assert (told["LesionFilter"], told["TunedLesionFilter"]) == (None, tuned)
     assert "dropped" not in caplog.text
+    beside = json.loads((tmp_path / "all" / "t2_lesionseg_pmap.json").read_text())
+    of_mask = {"Threshold", "LesionFilter", "LesionCount", "LesionVolumeMm3"}
+    assert beside.keys().isdisjoint(of_mask)
+    assert {key: told[key] for key in beside if key != "Warnings"} == {
+        key: value for key, value in beside.items() if key != "Warnings"
+    }
     kept = run(scan, tmp_path / "kept", bundle=filtering, lesions=True)
     every, some = (read(tmp_path / name / "t2_lesionseg.nii.gz") > 0 for name in ("all", "kept"))
     wanted = by_hand(every, read(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz"), scan)
@@ -373,3 +380,6 @@ def test_scts_model_is_cut_at_the_published_threshold_where_there_is_one(
     np.testing.assert_array_equal(result.mask, result.pmap >= np.float32(threshold))
     assert (result.threshold, result.tuned_threshold) == (threshold, tuned)
     assert said in caplog.text
+    ruled = replace(settings, pmap=False, sct_rule=True)
+    result = segment.segment(scan, ruled, outputs.for_scan(scan, folder=tmp_path / "ruled"))
+    assert (result.threshold, result.tuned_threshold) == (None, None)
