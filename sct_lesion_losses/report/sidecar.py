@@ -114,7 +114,7 @@ class Filtered:
     def sentence(self) -> str:
         """Say in one line what was removed, and why."""
         return (
-            f"the lesion filter of threshold {self.threshold:g} dropped {self.removed} of "
+            f"the lesion filter (chosen at threshold {self.threshold:g}) dropped {self.removed} of "
             f"{counted(self.predicted, 'predicted lesion')}; it keeps those of a highest "
             f"probability of at least {self.rule.peak:g} and at least {self.rule.volume_mm3:g} mm³"
         )

@@ -121,7 +121,9 @@ def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
     removed = told["LesionCount"] - kept["LesionCount"]
     assert kept["LesionFilter"] == {**tuned, "LesionsRemoved": removed}
     assert 0 < removed < told["LesionCount"]
-    said = f"the lesion filter of threshold 0.05 dropped {removed} of {told['LesionCount']} "
+    said = (
+        f"the lesion filter (chosen at threshold 0.05) dropped {removed} of {told['LesionCount']} "
+    )
     assert said in caplog.text
     run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True)
     np.testing.assert_array_equal(read(tmp_path / "kept" / "t2_lesionseg.nii.gz") > 0, wanted)
