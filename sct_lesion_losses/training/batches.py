@@ -53,20 +53,21 @@ def places(crops: Sequence[TrainingCrop]) -> list[Place]:
         m = crop.margin
         window = crop.lesion[m : m + PATCH_VOX, m : m + PATCH_VOX]
         per_slice: NDArray[np.bool_] = np.any(window, axis=(0, 1))
+        is_free = not crop.lesion.any()
         found += [
             Place(
                 number,
                 start,
                 bool(per_slice[start : start + PATCH_VOX].any()),
                 crop.cohort,
-                not crop.lesion.any(),
+                is_free,
             )
             for start in patch_starts(crop.values.shape[2])
         ]
     return found
 
 
-_Kind = tuple[list[Place], int]  # its patches, and how many to draw
+_Quota = tuple[list[Place], int]  # patches of a kind, and how many of them to draw
 
 
 class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -196,7 +197,7 @@ def draw(
     return [drawn[i] for i in rng.permutation(len(drawn))]
 
 
-def _kinds(candidates: Sequence[Place], number: int, recipe: Recipe) -> Iterator[_Kind]:
+def _kinds(candidates: Sequence[Place], number: int, recipe: Recipe) -> Iterator[_Quota]:
     """Yield every kind of patch that a recipe knows, and how many of it there are to be."""
     for cohort, size in _of_cohorts(list(candidates), number, recipe.cohort_shares or {}):
         share, free_share = recipe.lesion_share, recipe.free_share
@@ -206,17 +207,17 @@ def _kinds(candidates: Sequence[Place], number: int, recipe: Recipe) -> Iterator
         has_lesion = [place.has_lesion for place in cohort]
         if share is None:
             share = sum(has_lesion) / len(cohort)
-        bearing, others = _halves(cohort, size, share, has_lesion)
+        bearing, others = _by_trait(cohort, size, share, has_lesion)
         yield bearing
         if free_share is None:
             yield others
         else:
-            yield from _halves(*others, free_share, [place.is_free for place in others[0]])
+            yield from _by_trait(*others, free_share, [place.is_free for place in others[0]])
 
 
 def _of_cohorts(
     candidates: list[Place], number: int, shares: Mapping[str, float]
-) -> Iterator[_Kind]:
+) -> Iterator[_Quota]:
     """Divide patches by cohort; the rounded numbers add up."""
     own = {name: [place for place in candidates if place.cohort == name] for name in shares}
     there = {name: share for name, share in shares.items() if own[name] and share}
@@ -228,15 +229,15 @@ def _of_cohorts(
         yield own[name], int(size)
 
 
-def _halves(
-    group: list[Place], size: int, share: float, is_one: Sequence[bool]
-) -> tuple[_Kind, _Kind]:
-    """Divide a group into those of a kind, which are to have a share, and the others."""
-    ones = [place for place, one in zip(group, is_one, strict=True) if one]
-    others = [place for place, one in zip(group, is_one, strict=True) if not one]
+def _by_trait(
+    group: list[Place], size: int, share: float, has_trait: Sequence[bool]
+) -> tuple[_Quota, _Quota]:
+    """Divide a group into those with a trait, which are to have a share, and the others."""
+    bearing = [place for place, has in zip(group, has_trait, strict=True) if has]
+    others = [place for place, has in zip(group, has_trait, strict=True) if not has]
     wanted = round(size * share) if others else size
-    wanted = wanted if ones else 0
-    return (ones, wanted), (others, size - wanted)
+    wanted = wanted if bearing else 0
+    return (bearing, wanted), (others, size - wanted)
 
 
 def _rounds(group: list[Place], size: int, rng: np.random.Generator) -> list[Place]:
