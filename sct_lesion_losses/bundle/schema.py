@@ -99,6 +99,7 @@ class Record(BaseModel):
 
 
 _GRID_TOLERANCE = 1e-9
+_SHARES_TOLERANCE = 0.0101  # for thirds of two digits
 
 
 class ScanCurve(Record):
@@ -503,7 +504,8 @@ class Recipe(Record):
     patches_per_epoch, validation_patches : int or None
         Patches drawn for an epoch, and scored after it; None: all there are.
     cohort_shares : dict of str to float, or None
-        Share of the drawn patches from each cohort, by its name, 1 together; None: as they come.
+        Share of the drawn patches from each cohort, by its name, 1 together within 0.01, and
+        relative to their sum; None: as they come.
     lesion_share : float or None
         Share of the drawn patches that hold lesion, in every cohort; None: as they come.
     free_share : float or None
@@ -565,7 +567,7 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _shares_are_whole(self) -> Recipe:
-        if self.cohort_shares and abs(sum(self.cohort_shares.values()) - 1) > _GRID_TOLERANCE:
+        if self.cohort_shares and abs(sum(self.cohort_shares.values()) - 1) > _SHARES_TOLERANCE:
             raise ValueError(f"cohort_shares {self.cohort_shares} do not sum up to 1")
         return self
 

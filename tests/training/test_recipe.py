@@ -73,6 +73,7 @@ def test_entries_out_of_range_and_unknown_ones_are_refused(entry, value):
 
 def test_shares_of_cohorts_make_1():
     assert study(cohort_shares={"b": 0.7, "a": 0.3}).cohort_shares == {"a": 0.3, "b": 0.7}
+    assert study(cohort_shares=dict.fromkeys("abc", 0.33)).cohort_shares["a"] == 0.33
     with pytest.raises(UsageError, match="do not sum up to 1"):
         study(cohort_shares={"a": 0.7, "b": 0.2})
 
