@@ -171,7 +171,8 @@ COHORT = option(
 COHORTS = option(
     "-i <file> [<file> ...]",
     f"Cohorts: each {_COHORT} Each keeps its split or is split by itself; subjects of two are "
-    "different people, even where they are called alike.",
+    "different people, even where they are called alike. One table with a column cohort is several "
+    "cohorts with the same people.",
     dest="data",
     mandatory=True,
 )
@@ -235,15 +236,8 @@ RECIPE = together(
     ),
     option("-patches_per_epoch <int>", "Patches drawn per epoch.", shown="all"),
     option(
-        "-shares <str> [<str> ...]",
-        "Share of the drawn patches from each of several cohorts, by the name of its folder or "
-        "table, 1 together: simulated=0.6 implants=0.4 for example.",
-        dest="cohort_shares",
-        shown="as they come",
-    ),
-    option(
         "-lesion_share <float>",
-        "Share of the drawn patches, of each cohort with -shares, that hold lesion.",
+        "Share of the drawn patches that hold lesion, in every cohort.",
         kind=SHARE,
         shown="as they come",
     ),
@@ -300,6 +294,12 @@ RECIPE = together(
         "-seed <int>", "Seed of weights, patches and augmentation.", kind=int_range(0), default=0
     ),
 )
+COHORT_SHARES = option(
+    "-cohort_shares <str> [<str> ...]",
+    "Share of the drawn patches from each of several cohorts, by the name of its folder or table, "
+    "1 together: simulated=0.6 implants=0.4 for example.",
+    shown="as they come",
+)
 
 
 def rules(values: dict[str, Any]) -> Rules:
@@ -343,7 +343,7 @@ def _share(word: str) -> tuple[str, float]:
         return name, float(share if name else "")
     except ValueError:
         raise UsageError(
-            f"-shares {word}: expected cohort=share, implants=0.4 for example"
+            f"-cohort_shares {word}: expected cohort=share, implants=0.4 for example"
         ) from None
 
 

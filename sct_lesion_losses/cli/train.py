@@ -22,6 +22,7 @@ from sct_lesion_losses.cli.parser import command, option
 @option("-ofolder <folder>", "Bundle to write.", dest="folder", mandatory=True)
 @options.LOSS
 @options.RECIPE
+@options.COHORT_SHARES
 @options.SPLIT_SEED
 @options.SPLIT
 @option(
@@ -58,7 +59,6 @@ from sct_lesion_losses.cli.parser import command, option
 @option(
     "-about <str>",
     "A sentence on the data, for the model card.",
-    dest="about",
     default="scans of the user's own",
     shown="",
 )
@@ -76,11 +76,10 @@ def main(
     from sct_lesion_losses.training import warm_start
 
     start = warm_start.load(init, contrast)
-    names = ("resume", "force", "tensorboard", "cache", "jobs", "tta", "version")
+    names = ("resume", "force", "tensorboard", "cache", "jobs", "tta", "version", "about")
     settings = train.TrainSettings(
         rules=options.rules(values),
         init=start,
-        data=values.pop("about"),
         command=talk.command_line(),
         **{name: values.pop(name) for name in names},
     )

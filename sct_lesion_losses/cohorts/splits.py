@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_lesion_losses.cohorts.table import SPLITS, CohortScan, content_hash, read_lesions
+from sct_lesion_losses.cohorts.table import (
+    SPLITS,
+    CohortScan,
+    content_hash,
+    host_hash,
+    read_lesions,
+)
 from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.metrics import lesionwise
 
 IntArray = NDArray[np.int64]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def measure_all(
     ImageError
         Scans or masks cannot be read: the message tells of all of them.
     DataError
-        Two subjects share a scan.
+        See `refuse_copies`.
     """
     loads: dict[Path, LesionLoad] = {}
     contents: dict[Path, str] = {}
@@ -115,23 +118,29 @@ def measure_all(
 
 
 def refuse_copies(scans: Sequence[CohortScan], contents: Mapping[Path, str]) -> None:
-    """Raise a DataError where a scan belongs to two subjects, who may come into two parts.
+    """Raise a DataError where one person is two subjects, who are or may come in two parts.
+
+    It is one person where two scans are the same image, hold implants in one, or are that one.
 
     Parameters
     ----------
     scans : sequence of CohortScan
+        Those without a part may come into any.
     contents : mapping of Path to str
-        Hash of the voxels of each scan.
+        Hash of the voxels of each scan, as far as it is known.
     """
     known: dict[str, CohortScan] = {}
     for scan in scans:
-        first = known.setdefault(contents[scan.scan], scan)
-        if first.subject != scan.subject:
-            raise DataError(
-                f"{scan.scan} of {scan.subject} is the same image as {first.scan} of "
-                f"{first.subject}: nobody may be trained and tested on; remove one of them, or "
-                "give both one subject"
-            )
+        for image in filter(None, (contents.get(scan.scan), host_hash(scan))):
+            first = known.setdefault(image, scan)
+            together = scan.split and scan.split == first.split
+            if first.subject != scan.subject and not together:
+                raise DataError(
+                    f"{scan.scan} of {scan.subject} is the same image as {first.scan} of "
+                    f"{first.subject}, or made of it: nobody may be trained and tested on; remove "
+                    "one of them, or list both in one table under one subject (a column cohort "
+                    "tells cohorts apart)"
+                )
 
 
 def noted(table: Path) -> dict[Path, LesionLoad]:
@@ -390,43 +399,42 @@ def of(scans: Sequence[CohortScan], rules: Rules = Rules()) -> list[CohortScan]:
 def of_several(cohorts: Sequence[Sequence[CohortScan]], rules: Rules = Rules()) -> list[CohortScan]:
     """Return the scans of several cohorts, each with the split of its own: see `of`.
 
-    The rules are for the cohorts without a split, each by itself; an unseen site is one of any of
-    them. Subjects of two cohorts who are called alike and come into different parts are warned of:
-    they may be one person.
+    The rules are for the cohorts without a split, each by itself; an unseen site is one of any, and
+    unseen in all.
 
     Parameters
     ----------
     cohorts : sequence of sequence of CohortScan
         See `table.read_several`.
     rules : Rules
+
+    Raises
+    ------
+    DataError
+        See `of` and `refuse_copies`; or the split of a cohort has an unseen site in another part.
     """
     if len(cohorts) == 1:
         return of(cohorts[0], rules)
-    whole = [own for own in cohorts if not any(scan.split for scan in own)]
-    check([scan for own in whole for scan in own], rules)
+    if rules != Rules() and all(any(scan.split for scan in own) for own in cohorts):
+        raise DataError(
+            "the table of every cohort holds a split, which rules for a new one would not change; "
+            "leave out the split seed, the lesion-free shares and the unseen sites, or a column "
+            "split"
+        )
+    check([scan for own in cohorts for scan in own], rules)
     scans: list[CohortScan] = []
     for own in cohorts:
-        there = {scan.site for scan in own}
+        is_split, there = any(scan.split for scan in own), {scan.site for scan in own}
         sites = tuple(site for site in rules.unseen_sites if site in there)
-        its_rules = replace(rules, unseen_sites=sites) if own in whole else Rules()
-        scans += of(own, its_rules if whole else rules)
-    first: dict[str, CohortScan] = {}
-    for scan in scans:
-        first.setdefault(scan.subject.removeprefix(f"{scan.cohort}/"), scan)
-    alike = {
-        name: (one, scan)
-        for scan in scans
-        if (one := first[name := scan.subject.removeprefix(f"{scan.cohort}/")]).split != scan.split
-    }
-    if alike:
-        one, other = next(iter(alike.values()))
-        logger.warning(
-            "subjects of two cohorts that are called alike are in different parts (%d; %s in %s, "
-            "%s in %s); if they are one person, who may not be trained and tested on, give their "
-            "scans as one cohort",
-            len(alike),
-            *(one.subject, one.split, other.subject, other.split),
-        )
+        parted = of(own, Rules() if is_split else replace(rules, unseen_sites=sites))
+        for scan in parted:
+            if scan.site in sites and scan.split != "unseen":
+                raise DataError(
+                    f"{scan.name} of the unseen site {scan.site} is in {scan.split} by the table "
+                    f"of the cohort {scan.cohort}; put the scans of the site into unseen there"
+                )
+        scans += parted
+    refuse_copies(scans, {})
     return scans
 
 
@@ -442,7 +450,7 @@ def for_tuning(
         Those of the cohort that is split.
     cohort : str
         Name of the other cohort. It leads the names of its subjects, who are other people even
-        where they are called alike.
+        where they are called alike, and is theirs where the first one knows cohorts.
 
     Raises
     ------
@@ -454,8 +462,14 @@ def for_tuning(
         raise DataError(
             f"{both[0]} is in both cohorts; tune on scans that are not in the one that is split"
         )
+    several = any(scan.cohort for scan in scans)
     return [
-        replace(scan, subject=f"{cohort}/{scan.subject}", split="thr-optimization")
+        replace(
+            scan,
+            subject=f"{cohort}/{scan.subject}",
+            split="thr-optimization",
+            cohort=(scan.cohort or cohort) if several else "",
+        )
         for scan in others
     ]
 

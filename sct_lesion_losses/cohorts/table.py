@@ -324,6 +324,12 @@ def _read_table(path: Path) -> list[CohortScan]:
                 row.get("cohort", ""),
             )
         )
+    without = [scan.name for scan in scans if not scan.cohort]
+    if without and len(without) < len(scans):
+        raise DataError(
+            f"{path}: the column cohort is empty for {len(without)} of {len(scans)} scans, "
+            f"{without[0]} for one; give every scan a cohort, or none"
+        )
     if len({scan.scan for scan in scans}) != len(scans):
         raise DataError(f"{path}: a scan is listed twice")
     return sorted(scans, key=lambda s: str(s.scan))

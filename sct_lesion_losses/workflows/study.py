@@ -336,7 +336,7 @@ def _train_one(
         resume=True,
         cache=settings.cache,
         jobs=settings.evaluation.jobs,
-        data=settings.about or train.TrainSettings.data,
+        about=settings.about or train.TrainSettings.about,
         command=settings.evaluation.command,
     )
     try:

@@ -79,7 +79,7 @@ class TrainSettings:
         Scans prepared at the same time.
     tta : bool, optional
         The bundle predicts with test-time augmentation; as the start does by default.
-    version, data, command : str
+    version, about, command : str
         For `bundle.json` and the model card: the bundle's version, a sentence on the scans, and the
         command line that trains like this.
     """
@@ -93,7 +93,7 @@ class TrainSettings:
     jobs: int = 1
     tta: bool | None = None
     version: str = "1.0.0"
-    data: str = "scans of the user's own"
+    about: str = "scans of the user's own"
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -210,7 +210,7 @@ def _draft(name: str, recipe: Recipe, settings: TrainSettings) -> BundleInfo:
             packages=_packages(),
             git_commit=_git_commit(),
             provenance=schema.Provenance(
-                data=settings.data,
+                data=settings.about,
                 commands=(*before.commands, *filter(None, [settings.command])),
                 trained_on=before.trained_on,
                 ancestor=None if init is None else warm_start.ancestor(init),
@@ -244,7 +244,7 @@ def _trained(
     _require_cohorts(scans, recipe)
     every = crop_cache.crop_scans(splits.part(scans, "training", "validation"), crop_settings)
     hashes = {one.scan.scan: one.content for one in every}
-    splits.refuse_copies([one.scan for one in every], hashes)
+    splits.refuse_copies(scans, hashes)
     training, validation = (_part(every, name) for name in ("training", "validation"))
     if recipe.free_share and all(scan.lesion_vox for scan in training):
         logger.warning(
@@ -260,7 +260,7 @@ def _trained(
     if init is not None:
         trained_on.append((f"the weights of {init.name}", init.weights_sha256))
     state = fit.begin(recipe, work, trained_on, settings.resume)
-    if _is_made(work.with_name(draft.name), recipe, state):
+    if _is_made(work.with_name(draft.name), recipe, state, settings.tta):
         return None
     cohorts.write(scans, work / SPLIT_TABLE)
     watching: list[Any] = [
@@ -306,16 +306,24 @@ def _trained(
     return BundleInfo.model_validate(draft.model_copy(update=facts)), model
 
 
-def _is_made(folder: Path, recipe: Recipe, state: TrainingState) -> bool:
-    """Tell whether a training has ended and the bundle of its last epoch is there, undamaged."""
+def _is_made(folder: Path, recipe: Recipe, state: TrainingState, tta: bool | None) -> bool:
+    """Tell whether a training has ended and the bundle of its last epoch is there, undamaged.
+
+    Its test-time augmentation has to be that which is asked for, unless None.
+    """
     if not state.ended(recipe):
         return False
     try:
-        made = store.load(folder).info.recipe
+        info = store.load(folder).info
     except BundleError:
         return False
+    made = info.preparation
+    if info.recipe is None or not isinstance(made, schema.StudyPreparation):
+        return False
+    if tta not in (None, made.tta):
+        return False
     ends = {**recipe.model_dump(include=recipes.ENDS), "epochs_run": state.epoch}
-    return made is not None and made.model_dump(include=set(ends)) == ends
+    return info.recipe.model_dump(include=set(ends)) == ends
 
 
 def _in_split(scan: CohortScan) -> str:
@@ -324,18 +332,28 @@ def _in_split(scan: CohortScan) -> str:
 
 
 def _require_cohorts(scans: Sequence[CohortScan], recipe: Recipe) -> None:
-    """Raise an error where the recipe's shares are not those of the cohorts there are."""
+    """Raise an error where the recipe's shares are not those of the cohorts there are.
+
+    A cohort that nobody is trained on of is warned of, unless its share is 0 or it is for tuning.
+    """
     shares, there = recipe.cohort_shares, {scan.cohort for scan in scans if scan.cohort}
-    if shares and set(shares) != there:
-        named = ", ".join(sorted(there)) or "one without a name; give several to -i"
-        raise UsageError(f"-shares names {', '.join(shares)}; the cohorts are {named}")
     trained = {scan.cohort for scan in splits.part(scans, "training")}
+    if shares and not trained <= set(shares) <= there:
+        named = ", ".join(sorted(there)) or "one without a name; give several to -i"
+        raise UsageError(f"-cohort_shares names {', '.join(shares)}; the cohorts are {named}")
     for name, share in (shares or {}).items():
         if share and name not in trained:
             raise DataError(
                 f"the cohort {name} is to give {share:.0%} of the patches, and no scan of it is in "
                 "the training set; give it another split, or no share"
             )
+    unseen = {scan.cohort for scan in splits.part(scans, "validation", "unseen")}
+    for name in sorted((there & unseen) - trained - (shares or {}).keys()):
+        logger.warning(
+            "no scan of the cohort %s is in the training set; to train on some of its subjects "
+            "without lesions give -lesion_free, on others a column split in its table",
+            name,
+        )
 
 
 def _part(scans: Sequence[CachedCrop], name: str) -> list[CachedCrop]:

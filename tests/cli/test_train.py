@@ -50,6 +50,7 @@ def given(*args: str) -> Recipe:
     @click.command()
     @options.LOSS
     @options.RECIPE
+    @options.COHORT_SHARES
     def probe(**values: object) -> Recipe:
         return options.recipe(values, {})
 
@@ -67,7 +68,7 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
         "-rate 0.5 -patience 3 -rate_factor 0.1 -epochs 7 -early_stop 5 -patches_per_epoch 80",
         "-lesion_share 0.25 -validation_patches 16 -mirrors 0 -rotations 0 -shift 1.5",
         "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3 -ema 0.99 -free_share 0.1",
-        "-shares b=c=0.75 -shares a=0.25",
+        "-cohort_shares b=c=0.75 -cohort_shares a=0.25",
     )
     expected = study(
         "dice",
@@ -102,5 +103,5 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
 
 @pytest.mark.parametrize("word", ["a", "=0.5", "a=half", "a="])
 def test_a_share_that_is_none_is_refused(word: str) -> None:
-    with pytest.raises(UsageError, match=f"-shares {word}: expected cohort=share"):
-        given(f"-shares {word}")
+    with pytest.raises(UsageError, match=f"-cohort_shares {word}: expected cohort=share"):
+        given(f"-cohort_shares {word}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -212,19 +213,52 @@ def test_a_split_or_rules_that_do_not_fit_are_refused(parts, subjects, rules, sa
 
 def in_cohort(name: str, part: str = "", site: str = "") -> list[CohortScan]:
     return [
-        CohortScan(Path(f"{name}{k}"), Path("m"), f"{name}/sub-{k}", site, part, None, name)
+        CohortScan(Path(f"{name}{k}.nii"), Path("m"), f"{name}/sub-{k}", site, part, None, name)
         for k in range(2)
     ]
 
 
-def test_cohorts_keep_their_splits_and_subjects_called_alike_in_two_parts_are_warned_of(caplog):
-    own = [in_cohort("a", "training"), in_cohort("b", "training"), in_cohort("c", "unseen")]
-    assert splits.of_several(own[:2]) == [*own[0], *own[1]]
-    assert not caplog.records
-    splits.of_several(own)
-    assert "(2; a/sub-0 in training, c/sub-0 in unseen)" in caplog.text
-    with pytest.raises(DataError, match="table holds a split"):
-        splits.of_several(own, Rules(seed=1))
+def test_cohorts_keep_their_splits_and_an_unseen_site_is_unseen_in_all_of_them(tmp_path):
+    own = [in_cohort("a", "training", "A"), in_cohort("b", "unseen", "B")]
+    assert splits.of_several(own) == [*own[0], *own[1]]
+    for rules in (Rules(seed=1), Rules(unseen_sites=("X",))):
+        with pytest.raises(DataError, match="table of every cohort holds a split"):
+            splits.of_several(own, rules)
+    plain = table.read(write_cohort(tmp_path, 2))
+    splits.of_several([*own, plain], Rules(unseen_sites=("B",)))
+    with pytest.raises(DataError, match="a0 of the unseen site A is in training by the table of"):
+        splits.of_several([*own, plain], Rules(unseen_sites=("A",)))
+
+
+@pytest.mark.parametrize(("cohort", "named"), [("a", "more"), ("", "")])
+def test_a_cohort_to_tune_on_is_one_of_its_own_beside_others(cohort, named):
+    scans, others = ([replace(s, cohort=cohort) for s in in_cohort("a")], in_cohort("b"))
+    added = splits.for_tuning([replace(s, cohort="") for s in others], scans, "more")
+    assert [scan.cohort for scan in added] == [named] * 2
+
+
+def hosts(folder: Path, parts: Sequence[str]) -> list[CohortScan]:
+    """Scans of two cohorts, all with implants in the same scan."""
+    scans = []
+    for name, part in zip("abc", parts, strict=False):
+        path = folder / f"{name}_T2w.nii.gz"
+        (folder / f"{name}_T2w.json").write_text(json.dumps({table.HOST_HASH: "ab" * 16}))
+        scans.append(CohortScan(path, path, f"{name}/sub-1", split=part, cohort=name))
+    return scans
+
+
+def test_the_host_of_implants_in_two_cohorts_is_in_one_part(tmp_path):
+    same, apart = hosts(tmp_path, ["training"] * 2), hosts(tmp_path, ["training", "unseen"])
+    assert splits.of_several([[scan] for scan in same]) == same
+    splits.refuse_copies(same, {scan.scan: "cd" * 16 for scan in same})
+    with pytest.raises(DataError, match=r"b_T2w\S+ of b/sub-1 is the same .* of a/sub-1, or made"):
+        splits.of_several([[scan] for scan in apart])
+    splits.refuse_copies([replace(scan, subject="sub-1") for scan in apart], {})
+    with pytest.raises(DataError, match="nobody may be trained and tested on"):
+        splits.refuse_copies(hosts(tmp_path, ["", ""]), {})  # they may come apart
+    host = replace(apart[1], scan=tmp_path / "host.nii.gz")
+    with pytest.raises(DataError, match="nobody may be trained and tested on"):
+        splits.refuse_copies([apart[0], host], {host.scan: "ab" * 16})
 
 
 def test_rules_are_for_the_cohorts_without_a_split_each_by_itself(tmp_path):

@@ -72,6 +72,10 @@ ROW = f"sub-001/anat/sub-001_T2w.nii.gz\t{LABELS}/sub-001_T2w_label-lesion_seg.n
         ("scan\tlesion_mask\tsubject\na.png\tb.nii\ts\n", r"line 2: .*expected a name"),
         (f"scan\tlesion_mask\tsubject\tsplit\n{ROW}\ttest\n", "line 2: split is 'test'"),
         (f"scan\tlesion_mask\tsubject\n{ROW}\n{ROW}\n", "a scan is listed twice"),
+        (
+            f"scan\tlesion_mask\tsubject\tcohort\n{ROW}\ta\n{ROW.replace('001', '002')}\t\n",
+            "column cohort is empty for 1 of 2 scans, sub-002_T2w for one",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_its_line(bids, text, message):

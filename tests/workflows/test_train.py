@@ -43,15 +43,15 @@ def small(**changes: object) -> Recipe:
     return study(**{**SMALL, **changes})
 
 
-HOST = "ab" * 16
+HOSTS = [f"{k:032x}" for k in range(7)]
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     folder = write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
-    # Its first lesions, say, are implants in a scan that is none of these.
-    for scan in cohorts.read(folder)[:7]:
-        sidecar = {"ImplantHostHash": HOST}
+    # Its first lesions, say, are implants in scans that are none of these.
+    for scan, host in zip(cohorts.read(folder), HOSTS, strict=False):
+        sidecar = {"ImplantHostHash": host}
         scan.scan.with_name(f"{scan.name}.json").write_text(json.dumps(sidecar))
     return folder
 
@@ -100,7 +100,9 @@ def test_bundle_knows_the_contents_of_what_it_was_trained_on(trained):
     known = store.load(trained).info.provenance.trained_on
     used = splits.part(scans, "training", "validation")
     hashes = (cohorts.content_hash(nifti.read(scan.scan).array) for scan in used)
-    assert sorted(known) == sorted([*hashes, HOST])
+    hosts = filter(None, map(cohorts.host_hash, used))
+    assert set(hosts) < set(HOSTS)
+    assert sorted(known) == sorted([*hashes, *filter(None, map(cohorts.host_hash, used))])
 
 
 def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_none(
@@ -182,7 +184,7 @@ def test_several_cohorts_are_trained_on_together_and_resumed(several, tmp_path, 
         cohort_shares={"first": 0.5, "second": 0.5}, lesion_share=0.5, free_share=0.5, ema=0.9
     )
     train.run(several, folder, recipe)
-    assert "called alike are in different parts" in caplog.text
+    assert "is in the training set" not in caplog.text
     bundle = store.load(folder)
     assert bundle.info.provenance.scans == {
         **{"training": 4 + 2, "validation": 1 + 1, "thr-optimization": 1, "unseen": 2 + 1}
@@ -208,7 +210,7 @@ def test_several_cohorts_are_trained_on_together_and_resumed(several, tmp_path, 
 @pytest.mark.parametrize(
     ("shares", "error", "said"),
     [
-        ({"first": 1.0}, UsageError, "-shares names first; the cohorts are first, second"),
+        ({"first": 1.0}, UsageError, "-cohort_shares names first; the cohorts are first, second"),
         ({"first": 0.5, "other": 0.5}, UsageError, "names first, other; the cohorts are first, s"),
     ],
 )
@@ -226,6 +228,40 @@ def test_a_share_for_a_cohort_that_nobody_is_trained_on_of_is_refused(several, t
     given = [several[0], tmp_path / "second.tsv"]
     with pytest.raises(DataError, match="cohort second is to give 10% of the patches, and no"):
         train.run(given, tmp_path / "b", small(cohort_shares=shares))
+
+
+def test_one_person_of_two_cohorts_may_be_in_one_part_alone(several, tmp_path):
+    scans = splits.of(cohorts.read(several[0]))
+    trained = splits.part(scans, "training")[0]
+    copy = tmp_path / "copy_T2w.nii.gz"
+    copy.write_bytes(trained.scan.read_bytes())
+    given = [several[0], tmp_path / "second.tsv"]
+    cohorts.write([replace(trained, scan=copy)], given[1])
+    train.run(given, tmp_path / "b", small(epochs_planned=1))
+    cohorts.write([replace(trained, scan=copy, split="validation")], given[1])
+    with pytest.raises(DataError, match=r"copy_T2w\S+ of second/sub-... is the same image as"):
+        train.run(given, tmp_path / "c", FAST)
+
+
+def test_a_cohort_that_nobody_is_trained_on_of_is_warned_of(tmp_path, caplog):
+    write_cohort(tmp_path / "ill", subjects=8)
+    write_cohort(tmp_path / "healthy", subjects=2, lesion_free=2, seed=1)
+    given = [tmp_path / "ill", tmp_path / "healthy"]
+    train.run(given, tmp_path / "b", small(epochs_planned=1))
+    assert "no scan of the cohort healthy is in the training set" in caplog.text
+    caplog.clear()
+    rules = splits.Rules(lesion_free_in_training=0.5)
+    train.run(given, tmp_path / "c", small(epochs_planned=1), TrainSettings(rules=rules))
+    assert "cohort healthy" not in caplog.text
+
+
+def test_a_finished_training_is_given_the_augmentation_that_is_asked_for(mine, cohort):
+    train.run(cohort, mine, FAST, TrainSettings(resume=True, tta=True))
+    assert store.load(mine).info.preparation.tta
+    before = (mine / "bundle.json").stat().st_mtime_ns
+    train.run(cohort, mine, FAST, RESUME)
+    train.run(cohort, mine, FAST, TrainSettings(resume=True, tta=True))
+    assert (mine / "bundle.json").stat().st_mtime_ns == before
 
 
 def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
