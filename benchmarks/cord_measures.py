@@ -110,11 +110,11 @@ def measure(image: Doubles, cord: Mask, grid: Grid) -> dict[str, float]:
     Raises
     ------
     ValueError
-        Fewer than `FEWEST` slices show the cord.
+        Fewer than `FEWEST` slices in a row show the cord.
     """
-    slices = list(sections(image, cord, grid))
+    slices = _longest_run(list(sections(image, cord, grid)))
     if len(slices) < FEWEST:
-        raise ValueError(f"{len(slices)} slices show the cord, expected {FEWEST} or more")
+        raise ValueError(f"{len(slices)} slices in a row show the cord, expected {FEWEST} or more")
     dz, quarter = grid.spacing_mm[2], len(slices) // 4
     level = np.array([s.level for s in slices])
     log = np.log(level)
@@ -142,6 +142,13 @@ def measure(image: Doubles, cord: Mask, grid: Grid) -> dict[str, float]:
         "asymmetry": float(np.nanmedian(np.abs(np.diff(np.log(sides), axis=1)))),
         "edge": float(np.nanmedian([_edge_mm(s) for s in slices])),
     }
+
+
+def _longest_run(slices: list[Section]) -> list[Section]:
+    """Return the most slices that follow each other: neighbours and trends need no gap."""
+    starts = [k for k, s in enumerate(slices) if k == 0 or s.z != slices[k - 1].z + 1]
+    runs = [slices[a:b] for a, b in itertools.pairwise([*starts, len(slices)])]
+    return max(runs, key=len, default=[])
 
 
 def _csf(s: Section) -> float:

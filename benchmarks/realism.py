@@ -125,6 +125,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.healthy:
+        if options.cord and len(options.cord) != len(options.healthy):
+            parser.error(f"{len(options.healthy)} scans and {len(options.cord)} cord masks")
         masks = options.cord or [mask_of(scan) for scan in options.healthy]
         real = [measured_real(*files) for files in zip(options.healthy, masks, strict=True)]
         tasks = isotropic(options.seed, options.isotropic)
@@ -186,6 +188,7 @@ def isotropic(seed: int, count: int) -> list[tuple[int, int]]:
 def measured_simulated(task: tuple[int, int]) -> dict[str, float] | None:
     """Measure a simulated scan without lesions; None where it shows too little of the cord."""
     scan = phantom.make_scan(*task, preset="wide", lesions=False)
+    assert scan.protocol.plane == "3d"
     grid, turn = scan.grid.to_rpi()
     try:
         return cord_measures.measure(

@@ -45,6 +45,13 @@ def test_an_edge_that_rises_over_two_mm_is_wider_than_a_step(measures: ModuleTyp
     assert measures.measure(image, CORD, GRID)["edge"] == pytest.approx(1.2, abs=0.3)
 
 
+def test_a_mask_with_a_gap_is_measured_where_it_has_none(measures: ModuleType) -> None:
+    broken = CORD.copy()
+    broken[:, :, 30:33] = False
+    step = cylinder() * np.where(Z < 30, 1.0, 2.0)
+    assert measures.measure(step, broken, GRID)["range"] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_coil_that_halves_over_the_scan_is_found_along_it(measures: ModuleType) -> None:
     found = measures.measure(cylinder() * 0.5 ** ((119 - Z) / 119), CORD, GRID)
     # Medians of the outer quarters lie 90 slices apart; 5 to 95 % of the slices are 107 apart.
@@ -96,5 +103,5 @@ def test_noise_is_told_from_what_runs_along_the_cord(measures: ModuleType) -> No
 
 
 def test_too_few_slices_are_refused(measures: ModuleType) -> None:
-    with pytest.raises(ValueError, match="19 slices show the cord, expected 20 or more"):
+    with pytest.raises(ValueError, match="19 slices in a row show the cord, expected 20 or more"):
         measures.measure(cylinder(), CORD & (Z < 19), GRID)
