@@ -34,6 +34,7 @@ sys.exit(main(sys.argv[1:]))
 def pmap(tmp_path: Path) -> Path:
     array = np.random.default_rng(0).random((30, 30, 30), np.float32)
     nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / "p.nii.gz")
+    (tmp_path / "p.json").write_text('{"TunedLesionFilter": null}', encoding="utf-8")
     return tmp_path / "p.nii.gz"
 
 
