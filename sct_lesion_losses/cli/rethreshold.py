@@ -1,4 +1,4 @@
-"""`sct_rethreshold_lesion`: another mask from a stored p-map."""
+"""`sct_rethreshold_lesion`: other masks from stored p-maps."""
 
 from __future__ import annotations
 
@@ -10,40 +10,86 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import LESION_POINT, LESIONS
-from sct_lesion_losses.cli.parser import command, float_range, option
+from sct_lesion_losses.cli.parser import (
+    FAILED,
+    command,
+    describe,
+    float_range,
+    option,
+    stop_if_terminated,
+)
+from sct_lesion_losses.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 
-@command(
-    "sct_rethreshold_lesion", help="Make another lesion mask from a p-map that `-pmap 1` wrote."
+@command("sct_rethreshold_lesion", help="Make other lesion masks from p-maps that `-pmap 1` wrote.")
+@option(
+    "-i <file>",
+    "P-map (3-D NIfTI file, probabilities), or a TSV with the columns pmap and threshold, as the "
+    "page of -qc_page saves it: paths from its folder, each mask is written beside its p-map.",
+    dest="image",
+    mandatory=True,
 )
-@option("-i <file>", "P-map (3-D NIfTI file, probabilities).", dest="image", mandatory=True)
 @option(
     "-thr <float>",
-    "Decision threshold in (0, 1]: voxels of at least this probability are lesion.",
+    "Decision threshold in (0, 1]: voxels of at least this probability are lesion. Needed for a "
+    "single p-map.",
     kind=float_range(0, 1, min_open=True),
     dest="threshold",
-    mandatory=True,
+    shown="that of the TSV",
 )
 @option("-o <file>", "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
 @option("-ofolder <folder>", "Folder of the outputs.", dest="folder", shown="the current folder")
 @LESION_POINT
 @LESIONS
 def main(
-    image: Path, threshold: float, out: Path | None, folder: Path | None, **values: Any
-) -> None:
-    """Threshold the p-map and print what was written."""
+    image: Path, threshold: float | None, out: Path | None, folder: Path | None, **values: Any
+) -> int:
+    """Threshold the p-maps and print what was written; return 1 where a row of a TSV failed."""
+    table = image.suffix.lower() == ".tsv"
+    if table and (threshold, out, folder) != (None, None, None):
+        raise UsageError(
+            "-i with a TSV writes each mask beside its p-map, at the threshold of its row: leave "
+            "out -thr, -o and -ofolder"
+        )
+    if not table and threshold is None:
+        raise UsageError("-thr is missing; it is needed for a single p-map")
     from sct_lesion_losses.images import outputs
-    from sct_lesion_losses.workflows.rethreshold import default_outputs, rethreshold
+    from sct_lesion_losses.workflows.rethreshold import default_outputs, listed, rethreshold
 
-    if out is None:
-        names = default_outputs(image, threshold, folder)
-    else:
-        names = outputs.for_scan(image, out=out, folder=folder)
-    result = rethreshold(image, threshold, names, **values, command=talk.command_line())
-    logger.info("%s: %s", image.name, result.found.load)
-    for path in result.written:
-        click.echo(path)
-    if logger.isEnabledFor(logging.INFO):
-        click.echo(talk.view_hint([(image, names.mask)]))
+    failed, shown = 0, []
+    rows = listed(image) if table else [(image, str(threshold))]
+    for number, (pmap, text) in enumerate(rows, start=1):
+        stop_if_terminated()
+        try:
+            level = _threshold(text)
+            if out is None:
+                names = default_outputs(pmap, level, pmap.parent if table else folder)
+            else:
+                names = outputs.for_scan(pmap, out=out, folder=folder)
+            result = rethreshold(pmap, level, names, **values, command=talk.command_line())
+        except Exception as error:
+            stop_if_terminated()
+            if not table:
+                raise
+            debug = logger.isEnabledFor(logging.DEBUG)
+            logger.error("%s, row %d: %s", image, number, describe(error), exc_info=debug)
+            failed += 1
+            continue
+        logger.info("%s: %s", pmap.name, result.found.load)
+        shown.append((pmap, names.mask))
+        for path in result.written:
+            click.echo(path)
+    if shown and logger.isEnabledFor(logging.INFO):
+        click.echo(talk.view_hint(shown))
+    if failed:
+        logger.error("%d of %d rows failed", failed, len(rows))
+    return FAILED if failed else 0
+
+
+def _threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"the threshold is {text!r}, expected a number in (0, 1]") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 
 logger = logging.getLogger(__name__)
 
+COLUMNS = ("pmap", "threshold")  # of a table of thresholds
 _MAP_ENDINGS = ("_pmap", "_probseg")
 _FILTER, _TUNED = "TunedLesionFilter", "TunedThreshold"
 
@@ -52,6 +54,32 @@ def default_outputs(pmap: Path, threshold: float, folder: Path | None = None) ->
     for ending in _MAP_ENDINGS:
         stem = stem.removesuffix(ending)
     return Outputs.beside((folder or Path()) / f"{stem}_thr{float(threshold)!r}{extension}")
+
+
+def listed(table: Path) -> list[tuple[Path, str]]:
+    """Read p-maps and their thresholds, as texts, from a TSV; other columns do not matter.
+
+    Paths are taken from the folder of the table, whose columns are `COLUMNS`.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or has no such columns or no row.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", restval=""))
+        found = [(table.parent / row[COLUMNS[0]].strip(), row[COLUMNS[1]].strip()) for row in rows]
+    except KeyError as error:
+        raise DataError(
+            f"{table}: has no column {error.args[0]!r}; name the columns {' and '.join(COLUMNS)}, "
+            "separated by tabs"
+        ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a table of thresholds ({error})") from error
+    if not found:
+        raise DataError(f"{table}: has no row; list a p-map and its threshold in each")
+    return found
 
 
 def rethreshold(

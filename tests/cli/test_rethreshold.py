@@ -197,3 +197,70 @@ def test_bids_probability_maps_give_a_name_of_their_own(pmap: np.ndarray) -> Non
     Path("t2_lesionseg_pmap.nii.gz").rename("sub-01_label-L_probseg.nii.gz")
     assert main(["-i", "sub-01_label-L_probseg.nii.gz", "-thr", "0.5"]) == 0
     assert Path("sub-01_label-L_thr0.5.nii.gz").exists()
+
+
+def test_a_table_of_thresholds_is_applied_row_by_row_beside_the_pmaps(
+    pmap: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    folder = tmp_path / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    nib.Nifti1Image(pmap, AFFINE).to_filename(folder / "sub-01_label-L_probseg.nii.gz")
+    rows = [
+        *("scan\tpmap\tthreshold", "a\tt2_lesionseg_pmap.nii.gz\t0.35"),
+        *("b\tmissing_pmap.nii.gz\t0.5", "c\tt2_lesionseg_pmap.nii.gz\thigh"),
+        *("d\tt2_lesionseg_pmap.nii.gz\t1.5", "e\tsub-01/anat/sub-01_label-L_probseg.nii.gz\t0.5"),
+    ]
+    (tmp_path / "thresholds.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["-i", "../thresholds.tsv", "-v", "0"]) == 1
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [file.resolve().relative_to(tmp_path).as_posix() for file in written] == [
+        *("t2_lesionseg_thr0.35.nii.gz", "t2_lesionseg_thr0.35.json"),
+        *("sub-01/anat/sub-01_label-L_thr0.5.nii.gz", "sub-01/anat/sub-01_label-L_thr0.5.json"),
+    ]
+    for file, threshold in ((written[0], 0.35), (written[2], 0.5)):
+        assert np.array_equal(np.asarray(nib.load(file).dataobj), pmap >= np.float32(threshold))
+
+
+def test_every_bad_row_of_a_table_is_told(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ("pmap\tthreshold", "missing_pmap.nii.gz\t0.5", "t2_lesionseg_pmap.nii.gz\thigh")
+    Path("t.tsv").write_text("\n".join(rows))
+    assert main(["-i", "t.tsv"]) == 1
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert "t.tsv, row 1: missing_pmap.nii.gz: " in first
+    assert second.endswith("t.tsv, row 2: the threshold is 'high', expected a number in (0, 1]")
+    assert last.endswith("2 of 2 rows failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pmap\tthr\na\t0.5\n", "has no column 'threshold'"),
+        ("pmap,threshold\na,0.5\n", "has no column 'pmap'"),
+        ("pmap\tthreshold\n", "has no row"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_names_no_thresholds_is_refused(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    if text is not None:
+        Path("t.tsv").write_text(text)
+    assert main(["-i", "t.tsv"]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["-thr", "0.5"], ["-o", "m.nii"], ["-ofolder", "out"]])
+def test_a_table_has_its_own_thresholds_and_folders(
+    capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert main(["-i", "t.tsv", *more]) == 2
+    assert "leave out -thr, -o and -ofolder" in capsys.readouterr().err
+
+
+def test_a_single_pmap_needs_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-i", "t2_lesionseg_pmap.nii.gz"]) == 2
+    assert "-thr is missing" in capsys.readouterr().err
