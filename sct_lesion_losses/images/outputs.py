@@ -26,6 +26,8 @@ class Outputs:
         JSON of the mask, and of the p-map.
     table, columns, figure : Path
         One row per lesion as TSV, and what its columns mean as JSON; PNG.
+    page_entry : Path
+        JSON of the scan's entry of the page of `-qc_page`.
     """
 
     mask: Path
@@ -38,6 +40,7 @@ class Outputs:
     centerline: Path
     points: Path
     figure: Path
+    page_entry: Path
 
     @classmethod
     def beside(cls, mask: Path) -> Outputs:
@@ -55,6 +58,7 @@ class Outputs:
             centerline=folder / f"{stem}_centerline{extension}",
             points=folder / f"{stem}_centerline.csv",
             figure=folder / f"{stem}.png",
+            page_entry=folder / f"{stem}_page.json",
         )
 
     def require_own(self) -> None:

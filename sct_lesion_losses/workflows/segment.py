@@ -24,7 +24,7 @@ from sct_lesion_losses.inference import engine as engines
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
-from sct_lesion_losses.report import columns, sidecar
+from sct_lesion_losses.report import columns, qc_page, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
@@ -57,6 +57,8 @@ class SegmentSettings:
         With the bundle ``sct``: exactly what `sct_deepseg_lesion` does, double threshold included.
     pmap, lesions, figure, keep_centerline : bool
         Also write the p-map; the lesion table and the numbered lesions; a picture; the centerline.
+    page_entry : bool
+        Also write the scan's entry of the page of `report.qc_page`.
     qc, qc_dataset, qc_subject, qc_plane
         Folder of SCT's quality-control report and the labels of its entry.
     command : str
@@ -73,6 +75,7 @@ class SegmentSettings:
     lesions: bool = False
     figure: bool = False
     keep_centerline: bool = False
+    page_entry: bool = False
     qc: Path | None = None
     qc_dataset: str | None = None
     qc_subject: str | None = None
@@ -198,6 +201,8 @@ def segment(
             settings.command, entries, result.warnings[:of_pmap]
         ),
     }
+    if settings.page_entry:
+        described[outputs.page_entry] = qc_page.entry(scan, result, bundle, outputs)
     _write(scan, result, labels, outputs, described)
     if settings.qc is not None and mask is not None:
         sct_qc.entry(
@@ -309,6 +314,7 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.centerline: settings.keep_centerline or settings.qc is not None,
         outputs.points: settings.keep_centerline,
         outputs.figure: settings.figure,
+        outputs.page_entry: settings.page_entry,
         outputs.pmap_sidecar: settings.pmap or settings.pmap_alone,
         outputs.sidecar: not settings.pmap_alone,
     }

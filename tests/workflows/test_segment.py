@@ -79,6 +79,17 @@ def test_a_threshold_that_is_not_the_tuned_one_is_said(scan, tmp_path, caplog):
     assert any("0.123" in text for text in told["Warnings"])
 
 
+def test_the_entry_of_the_page_needs_no_file_of_the_pmap(scan, tmp_path):
+    told = run(scan, tmp_path, page_entry=True)
+    entry = json.loads((tmp_path / "t2_lesionseg_page.json").read_text())
+    assert (entry["lesions"], entry["threshold"]) == (told["LesionCount"], told["Threshold"])
+    assert max(entry["curve"]["lesions"]) >= entry["lesions"] > 0
+    assert entry["warnings"] == told["Warnings"]
+    assert not entry["stored"]
+    assert not (tmp_path / entry["pmap"]).exists()
+    assert PRIVATE.decode() not in json.dumps(entry)
+
+
 @pytest.fixture
 def filtering(tmp_path: Path) -> str:
     """The default bundle at threshold 0.05, with a filter of lesions of at least 30 mm³."""
