@@ -15,6 +15,7 @@
     ├── TrainingError         training cannot start or go on
     ├── WorkerError           a worker process was killed
     └── OutputError           a result cannot be written
+        └── BusyError         another process is writing there
 
 Every message says what is wrong, where, and what to do. The library only raises; `cli.parser`
 turns an error into one line on stderr and an exit status.
@@ -77,3 +78,16 @@ class WorkerError(LesionError):
 
 class OutputError(LesionError):
     """A result cannot be written."""
+
+
+class BusyError(OutputError):
+    """Another process is writing there."""
+
+
+def describe(error: BaseException) -> str:
+    """One line on an error: its own words if it is known, its type as well if it is not."""
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs or take a smaller image"
+    if isinstance(error, (LesionError, OSError)):
+        return str(error)
+    return f"{type(error).__name__}: {error} (this is a defect; -v 2 shows where)"

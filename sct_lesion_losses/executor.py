@@ -45,7 +45,7 @@ def run(
     *,
     name: Callable[[Task], str] = str,
     progress: Progress | None = None,
-    failed: Callable[[BaseException], Result] | None = None,
+    failed: Callable[[Task, BaseException], Result] | None = None,
 ) -> list[Result]:
     """Return what a function makes of every task.
 
@@ -62,7 +62,7 @@ def run(
     progress : callable, optional
         Called with (done, total).
     failed : callable, optional
-        Makes a result of the error of a task, and the other tasks go on.
+        Makes a result of a task and its error, as soon as it is there, and the other tasks go on.
 
     Returns
     -------
@@ -88,7 +88,8 @@ def run(
             elif failed is None:
                 errors[number] = _named(error, name(tasks[number]))
             else:
-                results[number] = failed(_named(error, name(tasks[number])))
+                task = tasks[number]
+                results[number] = failed(task, _named(error, name(task)))
             if progress is not None and not errors:
                 progress(len(results), len(tasks))
     if errors:

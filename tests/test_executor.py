@@ -17,6 +17,10 @@ from sct_lesion_losses import executor
 from sct_lesion_losses.errors import DataError, UsageError, WorkerError
 
 
+def text_of(_: object, error: BaseException) -> str:
+    return str(error)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
     told = []
@@ -43,7 +47,7 @@ def test_what_a_worker_logs_is_logged_here_with_the_name_of_its_scan_even_where_
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scans = [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")]
-    assert executor.run(worker_tasks.warn_and_fail, scans, 2, failed=str) == ["lost", "lost"]
+    assert executor.run(worker_tasks.warn_and_fail, scans, 2, failed=text_of) == ["lost", "lost"]
     assert sorted(caplog.messages) == ["a.nii.gz: 3 slices are lost", "b.nii.gz: 3 slices are lost"]
     assert capfd.readouterr().err == ""
 
@@ -65,7 +69,7 @@ def test_errors_take_the_place_of_results_where_the_others_are_to_go_on(
     tasks = [(number, tmp_path) for number in range(4)]
     told = []
     found = executor.run(
-        worker_tasks.refuse_odd, tasks, jobs, progress=lambda *now: told.append(now), failed=str
+        worker_tasks.refuse_odd, tasks, jobs, progress=lambda *now: told.append(now), failed=text_of
     )
     assert found == [None, "scan 1: odd", None, "scan 3: odd"]
     assert told == [(done, 4) for done in (1, 2, 3, 4)]
@@ -81,7 +85,7 @@ def test_a_task_that_kills_its_workers_is_named_and_ends_no_other() -> None:
     def name(number: int) -> str:
         return f"scan-{number}"
 
-    found = executor.run(worker_tasks.die_at_third, range(5), 2, name=name, failed=str)
+    found = executor.run(worker_tasks.die_at_third, range(5), 2, name=name, failed=text_of)
     assert re.match(r"scan-2: a worker process was killed.*fewer -jobs", found[2])
     assert found[:2] + found[3:] == [0, 1, 3, 4]
     with pytest.raises(WorkerError, match=r"^scan-2: a worker process was killed"):
@@ -165,7 +169,7 @@ def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(
     cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = [(number, tmp_path) for number in range(3)]
-    found = executor.run(worker_tasks.refuse_odd, tasks, cluster, failed=str)
+    found = executor.run(worker_tasks.refuse_odd, tasks, cluster, failed=text_of)
     assert found == [None, "scan 1: odd", None]
     with pytest.raises(DataError, match="lost"):
         executor.run(worker_tasks.warn_and_fail, [Path("/data/a.nii.gz")], cluster)

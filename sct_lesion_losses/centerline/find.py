@@ -84,6 +84,8 @@ def centerline(
         The method needs a part of SCT that is missing, or its command failed.
     """
     chosen = _chosen(method, contrast, file)
+    if (method, chosen) == ("auto", "embedded"):
+        logger.info("SCT was not found: the embedded detector finds the centerline")
     rpi, reorientation = grid.to_rpi()
     upright = reorientation.apply(image)
     signal = Signal.of(upright, rpi)
@@ -190,7 +192,6 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
     installation = install.find()
     if installation is not None and (installation.data / "optic_models").is_dir():
         return "svm"
-    logger.info("SCT was not found: the embedded detector finds the centerline")
     return "embedded"
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -146,10 +147,12 @@ PRESET = option(
     "By which rule predicted lesions count as detected.",
     default="paper",
 )
-LESIONS = option(
+_LESIONS = (
     "-lesions {0,1}",
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
 )
+LESIONS = option(*_LESIONS)
+LESIONS_OF_MANY = option(*_LESIONS, shown="1 for several scans, unless with -thr 0; else 0")
 LESION_POINT = option(
     "-lesion_point {0,1}",
     "Drop the predicted lesions whose highest probability or volume is below what the bundle was "
@@ -157,6 +160,18 @@ LESION_POINT = option(
     shown="where the bundle was tuned so",
 )
 JOBS = option("-jobs <int>", "Scans worked on at the same time.", default=1)
+SCHEDULER_FILE = option(
+    "-scheduler_file <file>", "The same, by the file that dask scheduler --scheduler-file writes."
+)
+
+
+def cluster(values: dict[str, Any]) -> str | Path | None:
+    """Take what names a cluster out of values: its address, or the file that it wrote."""
+    scheduler, file = values.pop("scheduler"), values.pop("scheduler_file")
+    if scheduler and file:
+        raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
+    return scheduler or file  # type: ignore[no-any-return]
+
 
 _COHORT = (
     "a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, subject "

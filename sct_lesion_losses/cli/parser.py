@@ -33,7 +33,7 @@ from typing import Any
 import click
 
 from sct_lesion_losses.cli import talk
-from sct_lesion_losses.errors import LesionError
+from sct_lesion_losses.errors import describe
 
 FAILED, INTERRUPTED, NO_READER, TERMINATED = 1, 130, 141, 143
 GROUPS = ("MANDATORY ARGUMENTS", "OPTIONAL ARGUMENTS", "MISC ARGUMENTS")
@@ -314,12 +314,3 @@ class Command(click.Command):
 
 
 command = partial(click.command, cls=Command)
-
-
-def describe(error: BaseException) -> str:
-    """One line on an error: its own words if it is known, its type as well if it is not."""
-    if isinstance(error, MemoryError):
-        return "out of memory; close other programs or take a smaller image"
-    if isinstance(error, (LesionError, OSError)):
-        return str(error)
-    return f"{type(error).__name__}: {error} (this is a defect; -v 2 shows where)"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import (
     FAILED,
     command,
-    describe,
     float_range,
     option,
     stop_if_terminated,
@@ -23,9 +21,10 @@ from sct_lesion_losses.cli.parser import (
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
-    from sct_lesion_losses.images.outputs import Outputs
+    from sct_lesion_losses.workflows.batch import BatchScan, BatchSettings
     from sct_lesion_losses.workflows.segment import SegmentSettings
 
+SHOWN = 5  # scans in the closing lines
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +36,10 @@ logger = logging.getLogger(__name__)
 )
 @option(
     "-i <file> [<file> ...]",
-    "Scans (3-D NIfTI files), or a BIDS folder.",
+    "Scans (3-D NIfTI files), or a BIDS folder, of which all T2w scans are segmented (with -c t2s "
+    "all T2star scans). Of several, those are skipped that are done already, from the same file by "
+    "the same bundle, threshold, lesion filter and centerline; two tables of them, "
+    "segmented_scans.tsv and segmented_lesions.tsv, are written beside the outputs.",
     dest="images",
     mandatory=True,
 )
@@ -50,6 +52,29 @@ logger = logging.getLogger(__name__)
     dest="folder",
     shown="the current folder; for a BIDS folder, derivatives/sct_lesion_losses in it",
 )
+@option(
+    "-bids {0,1}",
+    "Names of BIDS derivatives (label-L_mask, label-L_probseg, label-L_dseg) in a tree of subjects "
+    "and sessions, instead of SCT's.",
+    dest="derivatives",
+    shown="1 for a BIDS folder, else 0",
+)
+@option(
+    "-include <str>",
+    "Regular expression, as of sct_run_batch: of several scans only those are segmented in whose "
+    "path it is found, the path in the BIDS folder, sub-01/ses-02/anat/sub-01_ses-02_T2w.nii.gz "
+    "for example, or the name of the file.",
+)
+@option("-exclude <str>", "The same for scans that are left out, of those included.")
+@option("-force {0,1}", "Segment also the scans that are done already.")
+@options.JOBS
+@option(
+    "-scheduler <str>",
+    "Segment on the workers of this cluster of dask.distributed, tcp://host:8786 for example. The "
+    "workers see the files by the same paths.",
+    shown="here",
+)
+@options.SCHEDULER_FILE
 @option(
     "-bundle <str>",
     "Model bundle: a name, a folder, or sct for the toolbox's own lesion model.",
@@ -79,7 +104,7 @@ logger = logging.getLogger(__name__)
 @options.ENGINE
 @options.PRECISION
 @option("-pmap {0,1}", "Also write the p-map.")
-@options.LESIONS
+@options.LESIONS_OF_MANY
 @option("-figure {0,1}", "Also write a picture (PNG).")
 @option("-qc <folder>", "Add an entry to the toolbox's QC report in this folder.")
 @option("-qc-dataset <str>", "Dataset named in the QC report.")
@@ -108,105 +133,98 @@ def main_tversky(**values: Any) -> int:
 
 
 def _segment(
-    images: tuple[Path, ...], out: Path | None, folder: Path | None, remove: bool, **values: Any
+    images: tuple[Path, ...],
+    out: Path | None,
+    folder: Path | None,
+    derivatives: bool | None,
+    remove: bool,
+    **values: Any,
 ) -> int:
-    """Segment every scan; return 1 where one of several failed."""
+    """Segment the scans; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()
+    _refuse(several, out, derivatives, values)
+    if values["lesions"] is None:
+        values["lesions"] = several and values["threshold"] != 0 and not values.get("sct_rule")
+    # From here on the arguments are good: the heavy libraries are loaded.
+    from sct_lesion_losses.inference.predict import InferenceSettings
+    from sct_lesion_losses.workflows import batch, segment
+
+    names = ("include", "exclude", "force")
+    of_batch = {name: values.pop(name) for name in names}
+    jobs = options.cluster(values) or values["jobs"]
+    del values["jobs"]
+    inference = InferenceSettings.taken_from(values)
+    settings = segment.SegmentSettings(keep_centerline=not remove, inference=inference, **values)
+    many = batch.BatchSettings(settings, **of_batch, jobs=jobs)
+    scans = batch.find(
+        images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
+    )
+    scans = [replace(scan, command=talk.command_line(scan.image)) for scan in scans]
+    return _segment_many(scans, many) if several else _segment_one(scans[0], settings)
+
+
+def _refuse(
+    several: bool, out: Path | None, derivatives: bool | None, values: Mapping[str, Any]
+) -> None:
+    """Raise a UsageError for options that do not go together."""
     file, method = values["centerline_file"], values["centerline"]
     if out is not None and several:
         raise UsageError("-o names one mask: for several scans, use -ofolder")
+    if out is not None and derivatives:
+        raise UsageError("-bids 1 names the mask: leave out -o")
     if file is not None and method not in ("auto", "file"):
         raise UsageError(f"-file_centerline goes with -centerline file, not {method}")
     if several and (file is not None or method == "file"):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
-    # From here on the arguments are good: the heavy libraries are loaded.
-    from sct_lesion_losses.images import bids
-    from sct_lesion_losses.inference.predict import InferenceSettings
-    from sct_lesion_losses.workflows import segment
+    if not several and (values["include"] or values["exclude"]):
+        raise UsageError("-include and -exclude choose among several scans: leave them out")
 
-    inference = InferenceSettings.taken_from(values)
-    settings = segment.SegmentSettings(keep_centerline=not remove, inference=inference, **values)
-    scans = _with_outputs(images, out, folder, inference.contrast)
-    _check(scans, settings)
-    for dataset in filter(Path.is_dir, images):
-        bids.describe_derivatives(folder or dataset / bids.DERIVATIVES)
-    if several:  # a bundle that cannot be used is one error, not one for every scan
-        segment.opened(settings)
-    failures: list[str] = []
-    shown: list[tuple[Path, Path]] = []
-    for number, (image, outputs) in enumerate(scans, start=1):
-        mine = dataclasses.replace(settings, command=talk.command_line(image))
-        label = image.name if len(scans) == 1 else f"{number}/{len(scans)} {image.name}"
-        stop_if_terminated()
-        try:
-            with talk.progress(label, "patch") as progress:
-                result = segment.segment(image, mine, outputs, progress)
-        except Exception as error:
+
+def _segment_one(scan: BatchScan, settings: SegmentSettings) -> int:
+    """Segment a single scan, whatever is there of it already, and print its files."""
+    from sct_lesion_losses.images import bids
+    from sct_lesion_losses.workflows import batch, segment
+
+    batch.require([scan], settings)
+    if scan.derivative:
+        bids.describe_derivatives(scan.folder)
+    with talk.progress(scan.image.name, "patch") as progress:
+        result = segment.segment(
+            scan.image, replace(settings, command=scan.command), scan.outputs, progress
+        )
+    logger.info("%s: %s", scan.image.name, result.sentence)
+    _print(result.written, [(scan.image, result.written[0])])
+    return 0
+
+
+def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings) -> int:
+    """Segment what is not done already, and print the files of all scans, then the tables."""
+    from sct_lesion_losses.workflows import batch, segment
+
+    with talk.progress("segmenting") as progress:
+
+        def report(done: int, total: int) -> None:
             stop_if_terminated()
-            if len(scans) == 1:
-                raise
-            said = f"{image}: {describe(error).removeprefix(f'{image}: ')}"
-            failures.append(" ".join(said.split()))
-            logger.error("%s", failures[-1], exc_info=logger.isEnabledFor(logging.DEBUG))
-            continue
-        logger.info("%s: %s", image.name, result.sentence)
-        shown.append((image, result.written[0]))
-        for path in result.written:
-            click.echo(path)
+            progress(done, total)
+
+        outcomes, tables = batch.run(scans, settings, report)
+    files: list[Path] = []
+    shown: list[tuple[Path, Path]] = []
+    for scan, outcome in outcomes.items():
+        if not outcome.error:
+            files += segment.written(settings.segment, scan.outputs)
+            shown.append((scan.image, segment.written(settings.segment, scan.outputs)[0]))
+    _print([*files, *tables], shown[:SHOWN])
+    failed = {scan: outcome.error for scan, outcome in outcomes.items() if outcome.error}
+    if failed:
+        said = "\n  ".join(f"{scan.image}: {error}" for scan, error in failed.items())
+        logger.error("%d of %d scans failed:\n  %s", len(failed), len(outcomes), said)
+    return FAILED if failed else 0
+
+
+def _print(files: Sequence[Path], shown: Sequence[tuple[Path, Path]]) -> None:
+    """Print the files, and how to look at some of the scans with their masks."""
+    for path in files:
+        click.echo(path)
     if shown and logger.isEnabledFor(logging.INFO):
         click.echo(talk.view_hint(shown))
-    if failures:
-        logger.error(
-            "%d of %d scans failed:\n  %s", len(failures), len(scans), "\n  ".join(failures)
-        )
-    return FAILED if failures else 0
-
-
-def _with_outputs(
-    images: Sequence[Path], out: Path | None, folder: Path | None, contrast: str
-) -> list[tuple[Path, Outputs]]:
-    """Pair every scan, those of BIDS folders included, with the names of its outputs."""
-    from sct_lesion_losses.images import bids, outputs
-
-    scans: list[tuple[Path, Outputs]] = []
-    for image in images:
-        if image.is_dir():
-            derivatives = folder or image / bids.DERIVATIVES
-            found = bids.find_scans(image, bids.SUFFIXES[contrast])
-            scans += [(scan, outputs.for_bids_scan(scan, image, derivatives)) for scan in found]
-        else:
-            scans.append((image, outputs.for_scan(image, out=out, folder=folder)))
-    return scans
-
-
-def _check(scans: Sequence[tuple[Path, Outputs]], settings: SegmentSettings) -> None:
-    """Refuse what no scan could do, before any of them begins.
-
-    Raises
-    ------
-    UsageError
-        An output is one of the inputs, or that of another scan.
-    OutputError
-        A folder cannot be written.
-    LesionError
-        Something that the settings ask for is not installed.
-    """
-    from sct_lesion_losses.images.atomic import require_writable
-    from sct_lesion_losses.workflows import segment
-
-    owners = {os.path.realpath(image): f"the scan {image}" for image, _ in scans}
-    if settings.centerline_file is not None:
-        owners[os.path.realpath(settings.centerline_file)] = "the centerline file"
-    for image, outputs in scans:
-        segment.require(settings, outputs)
-        for path in segment.written(settings, outputs):
-            real = os.path.realpath(path)
-            if real in owners:
-                raise UsageError(
-                    f"{path.name}, of {image}, would overwrite {owners[real]}; segment the scans "
-                    "one by one with an -ofolder each"
-                )
-            owners[real] = f"that of {image}"
-    folders = {outputs.mask.parent for _, outputs in scans}
-    for place in folders if settings.qc is None else {*folders, settings.qc}:
-        require_writable(place)

@@ -9,7 +9,6 @@ import click
 
 from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import FAILED, choice, command, option
-from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.losses import LOSSES, STUDY
 
 
@@ -64,9 +63,7 @@ from sct_lesion_losses.losses import LOSSES, STUDY
     "losses at the same time. The workers see the files by the same paths.",
     shown="here, one loss after the other",
 )
-@option(
-    "-scheduler_file <file>", "The same, by the file that dask scheduler --scheduler-file writes."
-)
+@options.SCHEDULER_FILE
 @option("-about <str>", "A sentence on the data, for the model cards.", default="")
 def main(
     cohort: Path,
@@ -77,9 +74,7 @@ def main(
     **values: Any,
 ) -> int:
     """Make the study, and print the path of its report."""
-    scheduler, file = values.pop("scheduler"), values.pop("scheduler_file")
-    if scheduler and file:
-        raise UsageError("-scheduler and -scheduler_file name one cluster each: give one of them")
+    cluster = options.cluster(values)
     trained = losses or (() if bundles else STUDY)
     device = options.chosen_device(values) if trained else ""
     from sct_lesion_losses.inference.predict import InferenceSettings
@@ -91,7 +86,7 @@ def main(
     evaluation = EvaluateSettings(
         inference, values.pop("preset"), values.pop("jobs"), talk.command_line()
     )
-    cache, workers = values.pop("cache"), scheduler or file or 1
+    cache, workers = values.pop("cache"), cluster or 1
     settings = study.StudySettings(
         bundles=bundles,
         retune=values.pop("retune"),

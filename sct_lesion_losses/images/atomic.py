@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.errors import BusyError, OutputError
 
 LOCK = ".lock"  # of a folder in which one process works at a time
 _TEMPORARY = ".tmp-"
@@ -139,7 +139,7 @@ def require_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(lock: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
+def locked(lock: Path, busy: str, seconds: float = 0.0, *, remove: bool = False) -> Iterator[None]:
     """Hold a lock file for the length of the block.
 
     Parameters
@@ -150,23 +150,31 @@ def locked(lock: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
         Message of the error where another process holds it.
     seconds : float
         Time to wait for that process.
+    remove : bool
+        Leave no lock file behind.
 
     Raises
     ------
+    BusyError
+        Another process holds the lock.
     OutputError
-        Another process holds the lock, or there can be none.
+        There can be none.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock).acquire(seconds)
     except Timeout as error:
-        raise OutputError(busy) from error
+        raise BusyError(busy) from error
     except OSError as error:
         raise OutputError(
             f"{lock.parent}: cannot write here ({error.strerror}); choose another folder"
         ) from error
     with held:
-        yield
+        try:
+            yield
+        finally:
+            if remove:
+                _remove(lock)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

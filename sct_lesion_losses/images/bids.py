@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import sct_lesion_losses
-from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_json
 
@@ -56,6 +57,26 @@ def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
 def suffix(image: Path) -> str:
     """Return the last part of a BIDS name: `T2w` of `sub-01_acq-ax_T2w.nii.gz`."""
     return nifti.stem(image)[0].rpartition("_")[2]
+
+
+def place(image: Path) -> Path:
+    """Folder of a scan inside a dataset, by its name.
+
+    >>> place(Path("sub-01_ses-2_T2w.nii.gz")).as_posix()
+    'sub-01/ses-2/anat'
+
+    Raises
+    ------
+    UsageError
+        It has no name of a BIDS scan.
+    """
+    found = re.match(r"(sub-[^_.]+)_(?:(ses-[^_.]+)_)?", image.name)
+    if found is None:
+        raise UsageError(
+            f"{image}: not the name of a BIDS scan, sub-01_T2w.nii.gz for example; leave out "
+            "-bids 1, or rename the scan"
+        )
+    return Path(*filter(None, found.groups()), "anat")
 
 
 def derivative_name(image: Path, tail: str) -> str:

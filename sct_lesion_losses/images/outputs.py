@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from sct_lesion_losses.errors import OutputError, UsageError
@@ -61,6 +61,10 @@ class Outputs:
             page_entry=folder / f"{stem}_page.json",
         )
 
+    def absolute(self) -> Outputs:
+        """Return the same with paths that hold in any working folder."""
+        return Outputs(*(path.absolute() for path in astuple(self)))
+
     def require_own(self) -> None:
         """Refuse names that belong to another mask: `t2_lesionseg.nii` beside `….nii.gz`.
 
@@ -114,14 +118,14 @@ def for_scan(image: Path, *, out: Path | None = None, folder: Path | None = None
     return Outputs.beside(mask)
 
 
-def for_bids_scan(image: Path, dataset: Path, derivatives: Path) -> Outputs:
-    """Names of the outputs of a scan of a BIDS dataset, inside a derivatives folder.
+def for_bids_scan(image: Path, folder: Path) -> Outputs:
+    """Names of the outputs of a scan with a BIDS name, as derivatives in a folder.
 
     The lesion label is BIDS' ``L``: ``…_label-L_mask``, ``…_label-L_probseg``,
     ``…_label-L_dseg``.
     """
     name = bids.derivative_name(image, "label-L_mask")
-    mask = derivatives / image.relative_to(dataset).parent / name
+    mask = folder / name
     plain = Outputs.beside(mask)
     pmap = mask.with_name(bids.derivative_name(image, "label-L_probseg"))
     centerline = mask.with_name(bids.derivative_name(image, "label-centerline"))

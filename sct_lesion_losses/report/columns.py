@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from operator import attrgetter
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
+from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.metrics import PRESETS, Preset
 
@@ -82,6 +83,23 @@ def write(
     atomic.write_text(path, "".join("\t".join(line) + "\n" for line in lines))
     atomic.write_json(about, {**described, **(facts or {})})
     return path, about
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a table that `write` wrote, as texts by column; none where there is no such file.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    try:
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}); remove it") from error
+    return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
 
 
 def rule(preset: Preset) -> str:
@@ -178,5 +196,40 @@ PREDICTED_LESIONS = (  # of a `MeasuredLesion`
         "lesion filter with a least volume may drop it at a lower one",
         "highest_probability",
         form=".9g",  # brings a float32 back exactly, so that -thr with this value still keeps it
+    ),
+)
+
+
+def _entry(name: str, description: str, units: str = "") -> Column:
+    """Column of an entry of rows that are mappings."""
+    return Column(name, description, methodcaller("get", name), units)
+
+
+_SCAN = _entry("scan", "Path of the scan in its BIDS folder, or name of its file")
+SEGMENTED_SCANS = (
+    _SCAN,
+    _entry("status", "How the scan fared"),
+    _entry("mask", "Path of its mask, or of its p-map where that is alone, from this folder"),
+    _entry("bundle", "Model"),
+    _entry("version", "Version of the model"),
+    _entry("threshold", _THRESHOLD),
+    _entry("centerline", "How the cord was found"),
+    _entry("lesions", "Number of lesions"),
+    _entry("volume_mm3", "Their volume", "mm^3"),
+    _entry("highest_p", "Highest probability anywhere"),
+    _entry("seconds", "Time that it took, loading the model and writing files aside", "s"),
+    _entry("warnings", "Everything that was warned of"),
+    _entry("error", "Why it failed"),
+)
+SEGMENTED_STATUS = {
+    "done": "segmented when this table was written",
+    "skipped": "not segmented again: its files were there, made in the same way",
+    "failed": "not segmented; its files, where there are any, are of another run",
+}
+SEGMENTED_LESIONS = (
+    _SCAN,
+    *(
+        replace(column, value=methodcaller("get", column.name), form="")
+        for column in PREDICTED_LESIONS
     ),
 )

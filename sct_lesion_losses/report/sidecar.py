@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # not loaded to threshold a stored p-map
 
 PMAP_KEYS = (
     *("Bundle", "BundleVersion", "BundleSHA256", "TunedThreshold", "TunedLesionFilter"),
-    *("Centerline", "CenterlineSlices", "ScanSlices", "Engine"),
+    *("Centerline", "CenterlineSlices", "ScanSlices", "Engine", "ScanSHA256", "InferenceSHA256"),
 )
 
 
@@ -151,6 +151,12 @@ class Segmentation:
         Everything that was warned of on the way.
     filtered : Filtered or None
         None where every predicted lesion was kept.
+    scan_sha256 : str
+        Hash of the bytes of the scan's file.
+    inference_sha256 : str or None
+        Hash of what the p-map follows from beside the scan; None with a line from a file.
+    seconds : float
+        From the file of the scan to its lesions; loading the network and writing are not in it.
     """
 
     written: tuple[Path, ...]
@@ -163,6 +169,9 @@ class Segmentation:
     engine: str
     warnings: tuple[str, ...]
     filtered: Filtered | None = None
+    scan_sha256: str = ""
+    inference_sha256: str | None = None
+    seconds: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -208,8 +217,9 @@ def pmap_entries(result: Segmentation, bundle: Bundle) -> dict[str, Any]:
         *(bundle.name, bundle.info.version, bundle.sha256),
         *(result.tuned_threshold, filter_entry(bundle.info.operating_point.lesions)),
         *(line.method, int(line.covered.sum()), len(line.xy), result.engine),
+        *(result.scan_sha256, result.inference_sha256),
     )
-    return dict(zip(PMAP_KEYS, entries, strict=True))
+    return {**dict(zip(PMAP_KEYS, entries, strict=True)), "Seconds": round(result.seconds, 2)}
 
 
 def threshold_doubt(threshold: float, tuned: float | None, bundle: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy.typing as npt
 from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
+from sct_lesion_losses.cohorts.table import file_hash
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -32,6 +36,7 @@ from sct_lesion_losses.report.sidecar import Filtered, Found, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import qc as sct_qc
 from sct_lesion_losses.thresholds import lesion_filter
+from sct_lesion_losses.thresholds.lesion_filter import Filter
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +150,9 @@ def segment(
     """
     require(settings, outputs)
     bundle, network = opened(settings)
-    threshold = bundle.threshold if settings.threshold is None else settings.threshold
+    threshold, _ = decided(bundle, settings)
     pmap, mask, filtered, of_pmap = None, None, None, 0
+    began = time.monotonic()
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
         line = find.centerline(
@@ -169,13 +175,7 @@ def segment(
             )
             of_pmap = len(warnings)
             if not settings.pmap_alone:
-                rule = None if settings.lesion_point is False else predict.filter_of(bundle)
-                volume = scan.grid.voxel_volume_mm3
-                mask, *lesions = lesion_filter.mask_at(pmap, threshold, volume, rule)
-                if rule is not None:
-                    filtered = Filtered(rule, bundle.threshold, *lesions)
-                    logger.info("%s", filtered.sentence)
-                _warn_of_threshold(bundle, threshold)
+                mask, filtered = _mask(pmap, scan.grid, bundle, settings)
         labels = None if mask is None else lesionwise.components(mask)
         found = None if labels is None else Found.of(labels, pmap, scan.grid)
         if found is not None and not found.lesions:
@@ -193,6 +193,9 @@ def segment(
         f"{network.name} {network.version}, {network.precision}",
         tuple(record.getMessage() for record in warnings),
         filtered,
+        file_hash(image),
+        inference_sha256(bundle, settings),
+        time.monotonic() - began,
     )
     entries = sidecar.pmap_entries(result, bundle)
     described = {
@@ -303,6 +306,28 @@ def opened(settings: SegmentSettings) -> tuple[Bundle, engines.Network]:
     return bundle, network
 
 
+def decided(bundle: Bundle, settings: SegmentSettings) -> tuple[float, Filter | None]:
+    """Decision threshold and filter of the predicted lesions that settings mean for a bundle."""
+    threshold = bundle.threshold if settings.threshold is None else settings.threshold
+    return threshold, None if settings.lesion_point is False else predict.filter_of(bundle)
+
+
+def inference_sha256(bundle: Bundle, settings: SegmentSettings) -> str | None:
+    """Hash what a p-map follows from beside its scan; None where the centerline is from a file.
+
+    The engine is not in it: they agree to rounding.
+    """
+    inference = settings.inference
+    if inference.centerline == "file" or settings.centerline_file is not None:
+        return None
+    facts = (
+        *(bundle.pmap_sha256, settings.sct_rule, inference.precision),
+        *(find.identity(inference.centerline, inference.contrast), inference.contrast),
+        inference.brain,
+    )
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
     """Files that these settings ask for, the main one first and the sidecar last."""
     asked = {
@@ -319,6 +344,19 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.sidecar: not settings.pmap_alone,
     }
     return tuple(path for path, wanted in asked.items() if wanted)
+
+
+def _mask(
+    pmap: npt.NDArray[np.float32], grid: Grid, bundle: Bundle, settings: SegmentSettings
+) -> tuple[npt.NDArray[np.bool_], Filtered | None]:
+    """Lesion mask of a p-map, and what the filter of the bundle removed."""
+    threshold, rule = decided(bundle, settings)
+    mask, *lesions = lesion_filter.mask_at(pmap, threshold, grid.voxel_volume_mm3, rule)
+    filtered = None if rule is None else Filtered(rule, bundle.threshold, *lesions)
+    if filtered is not None:
+        logger.info("%s", filtered.sentence)
+    _warn_of_threshold(bundle, threshold)
+    return mask, filtered
 
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:

@@ -312,7 +312,7 @@ def _train(
         settings.recipes,
         settings.workers,
         name=lambda recipe: recipe.loss.name,
-        failed=partial(_why, "a training"),  # for its worker was lost
+        failed=lambda _, error: _why("a training", error),  # for its worker was lost
     )
     for loss, why in zip(settings.losses, found, strict=True):
         if why:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
-# Writes the mask, unless the scan's name tells it to fail with a status.
-COMMAND = """#!/bin/sh
-printf '%s|' "$@" >>"$CALLS"; echo >>"$CALLS"
+# The scan's name may tell it to fail with a status.
+COMMAND = r"""#!/bin/sh
+printf '%s\t' "$@" >>"$CALLS"; echo >>"$CALLS"
 case $2 in *status*) s=${2##*status}; exit "${s%%_*}" ;; esac
-name=$(basename "$2"); stem=${name%%.[nN]*}; mkdir -p "$4"; : >"$4/${stem}_lesionseg${name#"$stem"}"
 """
 
 
@@ -43,7 +44,10 @@ class Site:
         )
 
     def loop(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return self.run("batch_bids.sh", str(self.data), str(self.results), *options)
+        return self.run("batch_loop.sh", str(self.data), str(self.results), *options)
+
+    def array(self, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.run("batch_slurm.sh", str(self.data), str(self.results), *options, **env)
 
     def subject(self, name: str, **env: str) -> subprocess.CompletedProcess[str]:
         paths = {"PATH_DATA": str(self.data), "PATH_RESULTS": str(self.results)}
@@ -51,7 +55,7 @@ class Site:
 
     def called(self) -> list[list[str]]:
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        return [line.split("|")[:-1] for line in lines]
+        return [line.split("\t")[:-1] for line in lines]
 
 
 @pytest.fixture
@@ -59,70 +63,81 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_the_loop_segments_every_session_once(site: Site) -> None:
-    one = site.scan("sub-01/anat/sub-01_T2w.nii.gz")
-    two = site.scan("sub-02/ses-1/anat/sub-02_ses-1_T2w.nii")
-    site.scan("sub-02/ses-1/anat/sub-02_ses-1_T2w.nii.gz.bak")
+def test_the_loop_goes_through_all_sessions_and_past_a_scan_that_fails(site: Site) -> None:
+    scans = [
+        site.scan("sub-01/anat/sub-01status1_T2w.nii.gz"),
+        site.scan("sub-02/ses-1/anat/sub-02_ses-1_T2w.nii"),
+    ]
     site.scan("sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz")
-    done = site.loop("-thr", "0.3")
-    assert (done.returncode, done.stderr) == (0, "2 segmented, 0 already there\n")
-    assert sorted(site.called()) == sorted(
-        [
-            ["-i", str(one), "-ofolder", f"{site.results}/sub-01/anat", "-thr", "0.3"],
-            ["-i", str(two), "-ofolder", f"{site.results}/sub-02/ses-1/anat", "-thr", "0.3"],
-        ]
-    )
-    again = site.loop("-thr", "0.3")
-    assert (again.returncode, again.stderr) == (0, "0 segmented, 2 already there\n")
-    assert len(site.called()) == 2
-
-
-def test_the_loop_goes_on_after_a_scan_that_fails_and_lists_it(site: Site) -> None:
-    site.scan("sub-01/anat/sub-01status1_T2w.nii.gz")
-    site.scan("sub-02/anat/sub-02_T2w.nii.gz")
-    link = site.scan("sub-03/anat/x").with_name("sub-03status1_T2w.nii.gz")
-    link.symlink_to("not fetched")
-    done = site.loop()
-    assert done.returncode == 1
-    assert "1 segmented" in done.stderr
-    assert "sub-01/anat/sub-01status1_T2w.nii.gz" in done.stderr
-    assert "sub-03/anat/sub-03status1_T2w.nii.gz" in done.stderr
-
-
-def test_the_loop_keeps_no_mask_of_other_options(site: Site) -> None:
-    site.scan("sub-01/anat/sub-01_T2w.nii.gz")
+    named = ["-bids", "1", "-ofolder", str(site.results), "-thr", "0.3"]
+    assert site.loop("-thr", "0.3").returncode == 1
+    assert site.called() == [["-i", str(scan), *named] for scan in scans]
+    scans[0].unlink()
     assert site.loop("-thr", "0.3").returncode == 0
-    other = site.loop("-thr", "0.4")
-    assert other.returncode == 2
-    assert "made with other options: -thr 0.3\n" in other.stderr
-    assert len(site.called()) == 1
-    site.results = site.results.with_name("others")
-    assert site.loop("-thr", "0.4").returncode == 0
-    assert len(site.called()) == 2
 
 
-@pytest.mark.parametrize("script", ["loop", "subject"])
-def test_extensions_are_found_in_any_case(script: str, site: Site) -> None:
+def test_the_tasks_of_an_array_share_the_subjects_out(site: Site) -> None:
+    subjects = [f"sub-{n:02d}" for n in range(1, 6)]
+    for subject in subjects:
+        site.scan(f"{subject}/anat/{subject}_T2w.nii.gz")
+    slurm = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_CPUS_PER_TASK": "4"}
+    for task in ("4", "5", "6"):
+        assert site.array("-thr", "0.3", SLURM_ARRAY_TASK_ID=task, **slurm).returncode == 0
+    shares = []
+    for call in site.called():
+        assert call[:4] == ["-i", str(site.data), "-ofolder", str(site.results)]
+        assert call[6:] == ["-jobs", "4", "-thr", "0.3"]
+        shares.append([name for name in subjects if re.search(call[5], f"{name}/anat/x")])
+    assert sorted(name for share in shares for name in share) == subjects
+    assert [len(share) for share in shares] == [2, 2, 1]
+    alone = {"SLURM_ARRAY_TASK_COUNT": "9", "SLURM_ARRAY_TASK_ID": "9"}
+    assert site.array(**alone).returncode == 0
+    assert len(site.called()) == 3
+
+
+@pytest.mark.parametrize(("name", "status"), [("sub-01", 0), ("status1", 1)])
+def test_a_job_of_dask_starts_a_cluster_and_ends_it(name: str, status: int, site: Site) -> None:
+    site.data = site.data / name  # where the fake command reads its status from
+    site.data.mkdir(parents=True)
+    site.tool("srun", '#!/bin/sh\nexec "$@"\n')
+    site.tool(
+        "dask",
+        """#!/bin/sh
+echo "$*" >>"$CALLS.dask"; echo $$ >>"$CALLS.pids"
+case $1 in scheduler) sleep 0.2; : >"$4" ;; esac
+exec sleep 60
+""",
+    )
+    done = site.run("batch_dask.sh", str(site.data), str(site.results), SLURM_JOB_ID="7")
+    assert done.returncode == status
+    file = site.results / ".scheduler-7.json"
+    named = ["-i", str(site.data), "-ofolder", str(site.results), "-scheduler_file", str(file)]
+    assert site.called() == [named]
+    assert sorted(Path(f"{site.calls}.dask").read_text().splitlines()) == [
+        f"scheduler --no-dashboard --scheduler-file {file}",
+        f"worker --nthreads 1 --no-dashboard --scheduler-file {file}",
+    ]
+    for process in Path(f"{site.calls}.pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("script", sorted(BIN.glob("batch_*.sh")), ids=lambda path: path.name)
+def test_scripts_are_plain_posix(script: Path) -> None:
+    assert script.read_text().startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", script], check=True)
+    if shellcheck := shutil.which("shellcheck"):
+        subprocess.run([shellcheck, script], check=True)
+
+
+def test_extensions_are_found_in_any_case(site: Site) -> None:
     scans = [site.scan(f"sub-01/anat/sub-01_run-{n}_T2w.{n}") for n in ("NII.GZ", "Nii", "txt")]
-    for _ in range(2):
-        done = site.loop() if script == "loop" else site.subject("sub-01")
-        assert done.returncode == 0
-    assert [call[1] for call in site.called()[:2]] == [str(scan) for scan in scans[:2]]
-    assert len(site.called()) == (2 if script == "loop" else 4)
-
-
-@pytest.mark.parametrize("status", [2, 130, 143])
-def test_the_loop_stops_where_no_scan_could_work(site: Site, status: int) -> None:
-    site.scan(f"sub-01/anat/sub-01status{status}_T2w.nii.gz")
-    site.scan("sub-02/anat/sub-02_T2w.nii.gz")
-    assert site.loop().returncode == status
-    assert len(site.called()) == 1
+    assert site.subject("sub-01").returncode == 0
+    assert [call[1] for call in site.called()] == [str(scan) for scan in scans[:2]]
 
 
 def test_no_scans_is_an_error(site: Site) -> None:
-    site.data.mkdir()
-    done = site.loop()
-    assert (done.returncode, "no sub-*" in done.stderr) == (1, True)
     site.scan("sub-01/anat/sub-01_T1w.nii.gz")
     assert site.subject("sub-01").returncode == 1
 
@@ -145,11 +160,10 @@ def test_a_subjects_other_scans_are_segmented_after_one_that_fails(site: Site) -
     assert len(site.called()) == 2
 
 
-@pytest.mark.parametrize("script", ["loop", "subject"])
-def test_a_scan_that_is_there_twice_is_an_error(script: str, site: Site) -> None:
+def test_a_scan_that_is_there_twice_is_an_error(site: Site) -> None:
     for name in ("run-1_T2w.nii", "run-2_T2w.nii", "run-1_T2w.nii.gz"):
         site.scan(f"sub-01/anat/sub-01_{name}")
-    done = site.loop() if script == "loop" else site.subject("sub-01")
+    done = site.subject("sub-01")
     assert done.returncode == 1
     assert "compressed and not" in done.stderr
     assert len(site.called()) == 2

@@ -15,7 +15,7 @@ from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report.sidecar import Found, Segmentation
-from sct_lesion_losses.workflows import segment
+from sct_lesion_losses.workflows import batch, segment
 
 
 class Runs(list[tuple[Path, Any, Any]]):
@@ -104,12 +104,13 @@ def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
     Path("bad.nii.gz").touch()  # and it may not be read
     monkeypatch.setattr(os, "access", lambda path, mode: "bad" not in str(path))
     scans = ["a.nii.gz", "bad.nii.gz", "defect.nii", "b.nii.gz"]
-    assert main(["-i", *scans]) == 1
+    assert main(["-i", *scans, "-lesions", "0"]) == 1
     assert [image.name for image, _, _ in runs] == scans
     out, err = capsys.readouterr()
-    assert out.splitlines()[:4] == [
+    assert out.splitlines()[:5] == [
         *("a_lesionseg.nii.gz", "a_lesionseg.json"),
         *("b_lesionseg.nii.gz", "b_lesionseg.json"),
+        "segmented_scans.tsv",
     ]
     found = "2 lesions, 143 mm³, at threshold 0.35; highest probability 0.9 at (1, 2, 3) mm"
     assert err.splitlines() == [
@@ -183,3 +184,57 @@ def test_the_scans_of_a_contrast_in_a_bids_folder_are_segmented_into_derivatives
     assert [str(outputs.mask) for _, _, outputs in runs] == masks
     described = Path(masks[0][: masks[0].index("sub-")], "dataset_description.json")
     assert json.loads(described.read_text())["DatasetType"] == "derivative"
+
+
+def test_options_of_a_batch_reach_it(
+    runs: Runs, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run(scans: list[batch.BatchScan], settings: batch.BatchSettings, *_: object) -> Any:
+        asked.append((scans, settings))
+        return {}, []
+
+    monkeypatch.setattr(batch, "run", run)
+    choice = ["-include", "^sub-0", "-exclude", "ses-1", "-force", "1", "-bids", "0"]
+    assert main(["-i", "ds", "-ofolder", "out", *choice, "-jobs", "3", "-thr", "0.2"]) == 0
+    [(scans, settings)] = asked
+    of_each = segment.SegmentSettings(threshold=0.2, lesions=True)
+    assert settings == batch.BatchSettings(of_each, "^sub-0", "ses-1", True, 3)
+    assert [str(scan.outputs.mask) for scan in scans] == [
+        "out/sub-01/anat/sub-01_T2w_lesionseg.nii.gz",
+        "out/sub-02/ses-1/anat/sub-02_ses-1_T2w_lesionseg.nii.gz",
+    ]
+    assert scans[0].command.startswith("sct_deepseg_lesion_tuned -i sub-01_T2w.nii.gz -ofolder out")
+    for line, jobs in (
+        (["-scheduler", "tcp://host:8786"], "tcp://host:8786"),
+        (["-scheduler_file", "s.json", "-thr", "0"], Path("s.json")),
+    ):
+        assert main(["-i", "ds", *line]) == 0
+        assert asked[-1][1].jobs == jobs
+    assert asked[-1][1].segment.lesions is False
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-include", "sub-01"], "choose among several scans"),
+        (["-bids", "1", "-o", "m.nii.gz"], "-bids 1 names the mask"),
+        (["-bids", "1"], "t2.nii.gz: not the name of a BIDS scan"),
+        (["-scheduler", "a", "-scheduler_file", "b"], "name one cluster each"),
+        (["-include", "("], "choose among several scans"),
+    ],
+)
+def test_options_of_a_batch_that_contradict_are_refused(
+    options: list[str], said: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-i", "t2.nii.gz", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert runs == []
+
+
+def test_a_single_scan_gets_bids_names_where_they_are_asked_for(runs: Runs) -> None:
+    assert main(["-i", "x/sub-01_ses-2_T2w.nii.gz", "-bids", "1", "-ofolder", "out"]) == 0
+    assert runs[0][2].mask == Path("out/sub-01/ses-2/anat/sub-01_ses-2_label-L_mask.nii.gz")
+    assert Path("out/dataset_description.json").exists()
+    assert not Path("out/segmented_scans.tsv").exists()

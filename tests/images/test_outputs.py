@@ -35,8 +35,8 @@ def test_the_scan_itself_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_bids_names_use_the_reserved_lesion_label() -> None:
     scan = Path("data/sub-01/ses-02/anat/sub-01_ses-02_acq-sag_T2w.nii.gz")
-    names = outputs.for_bids_scan(scan, Path("data"), Path("out"))
     folder = Path("out/sub-01/ses-02/anat")
+    names = outputs.for_bids_scan(scan, folder)
     assert names.mask == folder / "sub-01_ses-02_acq-sag_label-L_mask.nii.gz"
     assert names.pmap == folder / "sub-01_ses-02_acq-sag_label-L_probseg.nii.gz"
     assert names.labels == folder / "sub-01_ses-02_acq-sag_label-L_dseg.nii.gz"

@@ -1,0 +1,423 @@
+"""Many scans: each segmented once, here or by workers, and two tables of all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from sct_lesion_losses import executor, logs
+from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.cohorts.table import file_hash
+from sct_lesion_losses.errors import BusyError, ImageError, UsageError, describe
+from sct_lesion_losses.executor import Jobs, Progress
+from sct_lesion_losses.images import atomic, bids, nifti, outputs
+from sct_lesion_losses.images.outputs import Outputs
+from sct_lesion_losses.report import columns, counted, sidecar
+from sct_lesion_losses.report.columns import Column
+from sct_lesion_losses.workflows import segment
+from sct_lesion_losses.workflows.segment import SegmentSettings
+
+SCANS, LESIONS = "segmented_scans.tsv", "segmented_lesions.tsv"
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+PATIENCE_S = 600.0  # for a scan that another process is segmenting
+_TOLD = {  # columns of the table of scans, and the entries of a scan's JSON that they hold
+    "bundle": "Bundle",
+    "version": "BundleVersion",
+    "threshold": "Threshold",
+    "centerline": "Centerline",
+    "lesions": "LesionCount",
+    "volume_mm3": "LesionVolumeMm3",
+    "highest_p": "HighestProbability",
+    "seconds": "Seconds",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchScan:
+    """A scan of a batch, and where what is made of it goes.
+
+    Attributes
+    ----------
+    image : Path
+    outputs : Outputs
+    name : str
+        In the tables, and for the patterns: its path in the BIDS folder, or the name of its file.
+    folder : Path
+        Of the tables that it is in.
+    derivative : bool
+        The outputs have names of BIDS derivatives.
+    command : str
+        What was typed, base names only, for the sidecar.
+    """
+
+    image: Path
+    outputs: Outputs
+    name: str
+    folder: Path
+    derivative: bool = False
+    command: str = ""
+
+    def absolute(self) -> BatchScan:
+        """Return the same with paths that hold in any working folder."""
+        return replace(self, image=self.image.absolute(), outputs=self.outputs.absolute())
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Settings of segmenting many scans.
+
+    Attributes
+    ----------
+    segment : SegmentSettings
+        Of each of them.
+    include, exclude : str, optional
+        Regular expressions, searched for in the names of the scans: only those that match
+        `include` are segmented, and of these none that matches `exclude`.
+    force : bool
+        Segment also what is done already.
+    jobs : int, str or Path
+        Scans at a time, or a cluster; see `executor.run`.
+    """
+
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    include: str | None = None
+    exclude: str | None = None
+    force: bool = False
+    jobs: Jobs = 1
+
+    def __post_init__(self) -> None:
+        _require_pattern("-include", self.include)
+        _require_pattern("-exclude", self.exclude)
+
+    def takes(self, scan: BatchScan) -> bool:
+        """Tell whether a scan is one of those that are wanted."""
+        included = self.include is None or re.search(self.include, scan.name)
+        return bool(included and not (self.exclude and re.search(self.exclude, scan.name)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a scan of a batch.
+
+    Attributes
+    ----------
+    status : {"done", "skipped", "failed"}
+        Segmented; already segmented in the same way; neither.
+    told : mapping
+        Entries of the JSON beside its mask, or beside the p-map where that is alone.
+    lesions : tuple of dict
+        Rows of its lesion table as texts, where it has one.
+    error : str
+        Why it failed.
+    """
+
+    status: str
+    told: Mapping[str, Any] = field(default_factory=dict)
+    lesions: tuple[dict[str, str], ...] = ()
+    error: str = ""
+
+
+def _require_pattern(option: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UsageError(
+            f"{option} {pattern}: not a regular expression ({error}); one is ^sub-0[1-5]/"
+        ) from error
+
+
+def find(
+    images: Sequence[Path],
+    *,
+    out: Path | None = None,
+    folder: Path | None = None,
+    contrast: str = "t2",
+    derivatives: bool | None = None,
+) -> list[BatchScan]:
+    """Name the outputs of every scan, those of BIDS folders included.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        NIfTI files and BIDS folders.
+    out : Path, optional
+        Name of the mask of a single file.
+    folder : Path, optional
+        Of the outputs; by default the current one, and for a BIDS folder `bids.DERIVATIVES` in it.
+    contrast : {"t2", "t2_ax", "t2s"}
+        Which scans of a BIDS folder.
+    derivatives : bool, optional
+        Names of BIDS derivatives in a tree of subjects and sessions, or SCT's; the former for the
+        scans of BIDS folders by default.
+
+    Raises
+    ------
+    DataError
+        A BIDS folder has no such scan.
+    UsageError
+        A name cannot be that of an output.
+    """
+    scans: list[BatchScan] = []
+    for image in images:
+        if not image.is_dir():
+            if derivatives:
+                root = folder or Path()
+                own = outputs.for_bids_scan(image, root / bids.place(image))
+                scans.append(BatchScan(image, own, image.name, root, True))
+            else:
+                own = outputs.for_scan(image, out=out, folder=folder)
+                scans.append(BatchScan(image, own, image.name, folder or Path()))
+            continue
+        root = folder or image / bids.DERIVATIVES
+        for scan in bids.find_scans(image, bids.SUFFIXES[contrast]):
+            name = scan.relative_to(image)
+            place = root / name.parent
+            if derivatives is False:
+                own = outputs.for_scan(scan, folder=place)
+            else:
+                own = outputs.for_bids_scan(scan, place)
+            scans.append(BatchScan(scan, own, name.as_posix(), root, derivatives is not False))
+    return scans
+
+
+def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
+    """Refuse what no scan could do, before any of them begins.
+
+    Raises
+    ------
+    UsageError
+        An output is one of the inputs, or that of another scan.
+    OutputError
+        A folder cannot be written.
+    LesionError
+        Something that the settings ask for is not installed.
+    """
+    owners = {os.path.realpath(scan.image): f"the scan {scan.image}" for scan in scans}
+    if settings.centerline_file is not None:
+        owners[os.path.realpath(settings.centerline_file)] = "the centerline file"
+    for scan in scans:
+        segment.require(settings, scan.outputs)
+        for path in segment.written(settings, scan.outputs):
+            real = os.path.realpath(path)
+            if real in owners:
+                raise UsageError(
+                    f"{path.name}, of {scan.image}, would overwrite {owners[real]}; leave one out, "
+                    "or segment the scans one by one with an -ofolder each"
+                )
+            owners[real] = f"that of {scan.image}"
+    folders = {scan.outputs.mask.parent for scan in scans}
+    for place in folders if settings.qc is None else {*folders, settings.qc}:
+        atomic.require_writable(place)
+
+
+def run(
+    scans: Sequence[BatchScan], settings: BatchSettings, progress: Progress | None = None
+) -> tuple[dict[BatchScan, Outcome], list[Path]]:
+    """Segment many scans, each of them once, and write the tables of all.
+
+    A scan is done already where its files are all there, made from the same bytes by the same
+    network, threshold, filter of lesions and way to find the cord. One that another process is
+    segmenting comes last, and is waited for. A scan that fails is logged at once, and the others go
+    on. Two tables are written into the folder of the outputs: of the scans, and, with the setting
+    `lesions`, of their lesions; the rows of scans that `include` and `exclude` leave out stay.
+
+    Parameters
+    ----------
+    scans : sequence of BatchScan
+        Of `find`.
+    settings : BatchSettings
+    progress : callable, optional
+        Told of the scans that are segmented.
+
+    Returns
+    -------
+    dict of BatchScan to Outcome
+        Of the scans that are wanted, in their order.
+    list of Path
+        The tables.
+
+    Raises
+    ------
+    UsageError
+        No scan is wanted, or see `require`.
+    LesionError
+        The bundle cannot be used, or a table not be written.
+    """
+    chosen = [scan for scan in scans if settings.takes(scan)]
+    if len(chosen) < len(scans):
+        logger.info(
+            "%d of %d scans left out by -include and -exclude",
+            len(scans) - len(chosen),
+            len(scans),
+        )
+    if not chosen:
+        raise UsageError(
+            f"-include and -exclude leave none of {counted(len(scans), 'scan')}, the first of "
+            f"them {scans[0].name}; they are searched for in such names"
+        )
+    require(chosen, settings.segment)
+    bundle, _ = segment.opened(settings.segment)
+    for folder in {scan.folder for scan in chosen if scan.derivative}:
+        bids.describe_derivatives(folder)
+    found: dict[BatchScan, Outcome] = {}
+    if not settings.force:
+        for scan in chosen:
+            if outcome := kept(scan, settings.segment, bundle):
+                found[scan] = outcome
+    if found:
+        logger.info("%d of %s done already", len(found), counted(len(chosen), "scan"))
+    for patience_s in (0.0, PATIENCE_S):
+        missing = [scan for scan in chosen if scan not in found]
+        if missing and patience_s:
+            logger.info("%s at work elsewhere: waiting", counted(len(missing), "scan"))
+        found |= _segmented(missing, settings, bundle, patience_s, progress)
+    found = {scan: found[scan] for scan in chosen}
+    left_out = [scan for scan in scans if scan not in found]
+    return found, _write_tables(found, left_out, settings.segment)
+
+
+def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome | None:
+    """Return what is there of a scan that was segmented in the same way; None if it was not."""
+    if not all(file.exists() for file in segment.written(settings, scan.outputs)):
+        return None
+    outcome = _read(scan, settings, SKIPPED)
+    told, inference = outcome.told, segment.inference_sha256(bundle, settings)
+    if inference is None or told.get("InferenceSHA256") != inference:
+        return None
+    if not (settings.pmap_alone or settings.sct_rule):
+        threshold, rule = segment.decided(bundle, settings)
+        applied = {**(told.get("LesionFilter") or {})}
+        applied.pop("LesionsRemoved", None)
+        if (told.get("Threshold"), applied) != (threshold, sidecar.filter_entry(rule) or {}):
+            return None
+    try:
+        return outcome if told.get("ScanSHA256") == file_hash(scan.image) else None
+    except ImageError:  # said where the scan is segmented
+        return None
+
+
+def _segmented(
+    scans: Sequence[BatchScan],
+    settings: BatchSettings,
+    bundle: Bundle,
+    patience_s: float,
+    progress: Progress | None,
+) -> dict[BatchScan, Outcome]:
+    """Segment scans, each once; without patience, those that another process is at are missing."""
+    tasks = scans
+    if not isinstance(settings.jobs, int):  # its workers have working folders of their own
+        tasks, settings = [scan.absolute() for scan in scans], _absolute(settings, bundle)
+    found = executor.run(
+        partial(_segment, settings, patience_s),
+        tasks,
+        settings.jobs,
+        name=lambda scan: scan.image.name,
+        progress=progress,
+        failed=_failed,
+    )
+    pairs = zip(scans, found, strict=True)
+    return {scan: outcome for scan, outcome in pairs if outcome is not None}
+
+
+def _absolute(settings: BatchSettings, bundle: Bundle) -> BatchSettings:
+    """Return the same settings with paths that hold in any working folder."""
+    own = settings.segment
+    relative = bundle.folder is not None and not bundle.folder.is_absolute()
+    named = str(bundle.folder.absolute()) if bundle.folder and relative else own.bundle
+    qc = None if own.qc is None else own.qc.absolute()
+    return replace(settings, segment=replace(own, bundle=named, qc=qc))
+
+
+def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Outcome | None:
+    """Segment a scan that no other process is at; None where one is, and no patience is left."""
+    own = replace(settings.segment, command=scan.command)
+    lock = scan.outputs.mask.with_name(f".{nifti.stem(scan.outputs.mask)[0]}.lock")
+    busy = (
+        f"{scan.image}: another process has been segmenting it for {logs.duration(patience_s)}; "
+        "start again when it has ended"
+    )
+    try:
+        with atomic.locked(lock, busy, patience_s, remove=True):
+            bundle, _ = segment.opened(own)
+            if not settings.force and (outcome := kept(scan, own, bundle)):
+                return outcome
+            result = segment.segment(scan.image, own, scan.outputs)
+    except BusyError:
+        if patience_s:
+            raise
+        return None
+    logger.info("%s: %s", scan.image.name, result.sentence)
+    return _read(scan, own, DONE)
+
+
+def _read(scan: BatchScan, settings: SegmentSettings, status: str) -> Outcome:
+    """Read back what was written of a scan."""
+    try:
+        text = segment.written(settings, scan.outputs)[-1].read_text(encoding="utf-8")
+        told = dict(json.loads(text))
+    except (OSError, TypeError, ValueError):
+        told = {}
+    lesions = columns.read(scan.outputs.table) if settings.lesions else []
+    return Outcome(status, told, tuple(lesions))
+
+
+def _failed(scan: BatchScan, error: BaseException) -> Outcome:
+    """Log at once why a scan failed; its own folders are cut away from the reason."""
+    said = " ".join(describe(error).split())
+    for folder in (scan.image.parent, scan.outputs.mask.parent):
+        said = said.replace(f"{folder}{os.sep}", "")
+    said = said.removeprefix(f"{scan.image.name}: ")
+    debug = logger.isEnabledFor(logging.DEBUG)
+    logger.error("%s: %s", scan.image, said, exc_info=error if debug else None)
+    return Outcome(FAILED, error=said)
+
+
+def _write_tables(
+    found: Mapping[BatchScan, Outcome], left_out: Collection[BatchScan], settings: SegmentSettings
+) -> list[Path]:
+    """Write the tables into every folder of outputs; the rows of scans left out stay in them."""
+    tables: list[Path] = []
+    for folder in dict.fromkeys(scan.folder for scan in found):
+        own = [(scan, outcome) for scan, outcome in found.items() if scan.folder == folder]
+        others = {scan.name for scan in left_out if scan.folder == folder}
+        made: list[tuple[str, Sequence[Column], list[dict[str, Any]]]] = []
+        made.append((SCANS, columns.SEGMENTED_SCANS, [_row(*one, settings) for one in own]))
+        if settings.lesions:
+            lesions = [{"scan": scan.name, **row} for scan, one in own for row in one.lesions]
+            made.append((LESIONS, columns.SEGMENTED_LESIONS, lesions))
+        elif (folder / LESIONS).exists():
+            logger.warning("%s: from an earlier run, not of this one", folder / LESIONS)
+        busy = f"{folder / SCANS}: another process is writing it; start again"
+        lock = folder / f".{SCANS}.lock"
+        with atomic.locked(lock, busy, PATIENCE_S, remove=True), atomic.together():
+            for name, described, rows in made:
+                file = folder / name
+                earlier = [row for row in columns.read(file) if row.get("scan") in others]
+                # The order of a scan's lesions stays.
+                rows = sorted(rows + earlier, key=itemgetter("scan"))
+                columns.write(file, described, rows, {"status": columns.SEGMENTED_STATUS})
+                tables.append(file)
+    return tables
+
+
+def _row(scan: BatchScan, outcome: Outcome, settings: SegmentSettings) -> dict[str, Any]:
+    """Row of a scan in the table."""
+    main = segment.written(settings, scan.outputs)[0]
+    return {
+        "scan": scan.name,
+        "status": outcome.status,
+        "mask": None if outcome.error else Path(os.path.relpath(main, scan.folder)).as_posix(),
+        **{name: outcome.told.get(entry) for name, entry in _TOLD.items()},
+        "warnings": "; ".join(outcome.told.get("Warnings", ())),
+        "error": outcome.error,
+    }
