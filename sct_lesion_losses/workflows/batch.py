@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -346,8 +346,12 @@ def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Out
         f"{scan.image}: another process has been segmenting it for {logs.duration(patience_s)}; "
         "start again when it has ended"
     )
+    begun = lock.exists()  # by a process that was killed, if not by one that is at it
     try:
         with atomic.locked(lock, busy, patience_s, remove=True):
+            if begun:
+                for path in astuple(scan.outputs):
+                    atomic.remove_left_over(path.parent, path.name)
             bundle, _ = segment.opened(own)
             if not settings.force and (outcome := kept(scan, own, bundle)):
                 return outcome
@@ -403,9 +407,8 @@ def _write_tables(
             for name, described, rows in made:
                 file = folder / name
                 earlier = [row for row in columns.read(file) if row.get("scan") in others]
-                # The order of a scan's lesions stays.
-                rows = sorted(rows + earlier, key=itemgetter("scan"))
-                columns.write(file, described, rows, {"status": columns.SEGMENTED_STATUS})
+                every = sorted(rows + earlier, key=itemgetter("scan"))  # lesions keep their order
+                columns.write(file, described, every, {"status": columns.SEGMENTED_STATUS})
                 tables.append(file)
     return tables
 

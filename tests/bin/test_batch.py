@@ -6,9 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from sct_lesion_losses import phantom
+from sct_lesion_losses.phantom.dataset import write_nifti
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 # The scan's name may tell it to fail with a status.
@@ -174,3 +178,30 @@ def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site: Site
     site.subject("sub-01")
     site.subject("sub-01", LESION_OPTIONS="-thr 0")
     assert [call[4:] for call in site.called()] == [["-lesions", "1"], ["-thr", "0"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["batch_slurm.sh", "batch_dask.sh"])
+def test_a_cohort_is_segmented_by_the_real_commands(script: str, site: Site) -> None:
+    if script == "batch_dask.sh":
+        pytest.importorskip("distributed")
+    made = phantom.make_scan(4, lesions=True, preset="tiny")
+    subjects = [f"sub-{n:02d}" for n in range(1, 6)]
+    for subject in subjects:
+        image = site.scan(f"{subject}/anat/{subject}_T2w.nii.gz")
+        write_nifti(image, made.image, made.grid)
+    (site.calls.parent / "sct_deepseg_lesion_tuned").unlink()
+    # Two tasks of a job.
+    site.tool("srun", '#!/bin/sh\n"$@" & first=$!\n"$@" & second=$!\n'
+              'trap \'kill "$first" "$second"\' TERM\nwait\n')  # fmt: skip
+    path = os.pathsep.join([str(Path(sys.executable).parent), site.env["PATH"]])
+    tasks = [{"SLURM_ARRAY_TASK_ID": task} for task in "12"] if "slurm" in script else [{}]
+    for task in tasks:
+        names = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_JOB_ID": "7", "PATH": path, **task}
+        done = site.run(script, str(site.data), str(site.results), **names)
+        assert done.returncode == 0, done.stderr
+    lines = (site.results / "segmented_scans.tsv").read_text().splitlines()[1:]
+    assert [line.split("\t")[:2] for line in lines] == [
+        [f"{subject}/anat/{subject}_T2w.nii.gz", "done"] for subject in subjects
+    ]
+    assert not list(site.results.rglob(".*"))

@@ -13,12 +13,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from filelock import FileLock
 
 from sct_lesion_losses import phantom
+from sct_lesion_losses.bundle import store
 from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.workflows import batch, segment
@@ -65,6 +68,12 @@ def segmented(scans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 def done(segmented: Path, tmp_path: Path) -> Path:
     """A copy of it, to be changed."""
     return shutil.copytree(segmented, tmp_path / "data")
+
+
+@pytest.fixture
+def own_bundle(tmp_path: Path) -> Path:
+    """A copy of a shipped bundle beside the data."""
+    return shutil.copytree(store.find("tversky"), tmp_path / "tversky")
 
 
 def derivatives(dataset: Path) -> Path:
@@ -123,9 +132,11 @@ def test_what_is_done_is_skipped_and_said_and_told_in_the_tables(
         (folder / name).unlink()
     written = masks(folder)
     place(done / NAMES[0], done / "sub-03/anat/sub-03_T2w.nii.gz")
+    loaded = predict.opened.cache_info().misses
     found, tables = batch.run(batch.find([done]), BatchSettings(EVERY))
     assert statuses(found) == [SKIPPED, SKIPPED, SKIPPED, DONE]
     assert "3 of 4 scans done already" in caplog.messages
+    assert predict.opened.cache_info().misses == loaded  # the network stays for the next scan
     assert written.items() <= masks(folder).items()
     assert tables == [folder / batch.SCANS, folder / batch.LESIONS]
     old, new = before[batch.SCANS], rows(folder / batch.SCANS)
@@ -253,6 +264,52 @@ def test_a_scan_that_another_process_is_at_comes_last_and_is_waited_for(
     assert "1 scan at work elsewhere: waiting" in caplog.messages
     if given_up:
         assert "another process has been segmenting it" in found[first].error
+
+
+def test_what_a_killed_process_left_of_a_scan_is_removed(done: Path) -> None:
+    first = batch.find([done])[0].outputs
+    first.mask.unlink()
+    folder = first.mask.parent
+    left = [folder / ".tmp-0a1b2c3d-sub-01_run-1_label-L_mask.nii.gz"]
+    left += [folder / ".sub-01_run-1_label-L_mask.lock"]
+    others = folder / ".tmp-0a1b2c3d-sub-01_run-2_label-L_mask.nii.gz"
+    for path in (*left, others):
+        path.touch()
+    found, _ = batch.run(batch.find([done]), BatchSettings(EVERY))
+    assert statuses(found) == [DONE, SKIPPED, SKIPPED]
+    assert list(done.rglob(".*")) == [others]
+
+
+OF_DISTRIBUTED = pytest.mark.filterwarnings("default")  # its libraries warn
+
+
+@OF_DISTRIBUTED
+@pytest.mark.slow
+def test_workers_of_a_cluster_need_not_be_in_the_same_folder(
+    done: Path, own_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(done.parent)
+    settings = replace(EVERY, bundle=f"./{own_bundle.name}")
+    with (
+        mock.patch.dict(os.environ),  # it sets $OMP_NUM_THREADS
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as made,
+    ):
+        with distributed.Client(made) as client:
+            client.run(os.chdir, "/")
+        scans = batch.find([Path("data")])
+        (done / NAMES[1]).write_bytes(b"truncated")
+        found, tables = batch.run(scans, BatchSettings(settings, jobs=made.scheduler_address))
+    assert statuses(found) == [DONE, FAILED, DONE]
+    assert tables[0] == Path("data/derivatives/sct_lesion_losses/segmented_scans.tsv")
+    assert rows(tables[0])[0]["bundle"] == own_bundle.name
+    assert str(done) not in tables[0].read_text()
 
 
 def test_outputs_are_named_as_asked(tmp_path: Path) -> None:
