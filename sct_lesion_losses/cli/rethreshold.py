@@ -13,12 +13,11 @@ from sct_lesion_losses.cli.options import LESION_POINT, LESIONS
 from sct_lesion_losses.cli.parser import (
     FAILED,
     command,
-    describe,
     float_range,
     option,
     stop_if_terminated,
 )
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import UsageError, describe
 
 logger = logging.getLogger(__name__)
 
