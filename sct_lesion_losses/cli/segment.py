@@ -106,6 +106,12 @@ logger = logging.getLogger(__name__)
 @option("-pmap {0,1}", "Also write the p-map.")
 @options.LESIONS_OF_MANY
 @option("-figure {0,1}", "Also write a picture (PNG).")
+@option(
+    "-qc_page <file>",
+    "Write one page (HTML) of all scans of this run, those skipped included: slices with the "
+    "outlined mask, redrawn in the browser at any threshold, the lesions, warnings, and marks by "
+    "keyboard (pass, fail, another threshold), which it exports.",
+)
 @option("-qc <folder>", "Add an entry to the toolbox's QC report in this folder.")
 @option("-qc-dataset <str>", "Dataset named in the QC report.")
 @option("-qc-subject <str>", "Subject named in the QC report.")
@@ -143,9 +149,11 @@ def _segment(
     """Segment the scans; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()
     _refuse(several, out, derivatives, values)
+    page = values.pop("qc_page")
     if values["lesions"] is None:
         values["lesions"] = several and values["threshold"] != 0 and not values.get("sct_rule")
     # From here on the arguments are good: the heavy libraries are loaded.
+    from sct_lesion_losses.images import atomic
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import batch, segment
 
@@ -154,20 +162,28 @@ def _segment(
     jobs = options.cluster(values) or values["jobs"]
     del values["jobs"]
     inference = InferenceSettings.taken_from(values)
-    settings = segment.SegmentSettings(keep_centerline=not remove, inference=inference, **values)
+    settings = segment.SegmentSettings(
+        keep_centerline=not remove, page_entry=page is not None, inference=inference, **values
+    )
     many = batch.BatchSettings(settings, **of_batch, jobs=jobs)
     scans = batch.find(
         images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
     )
     scans = [replace(scan, command=talk.command_line(scan.image)) for scan in scans]
-    return _segment_many(scans, many) if several else _segment_one(scans[0], settings)
+    if page is not None:
+        atomic.require_writable(page.parent)
+    if several:
+        return _segment_many(scans, many, page)
+    return _segment_one(scans[0], settings, page)
 
 
 def _refuse(
     several: bool, out: Path | None, derivatives: bool | None, values: Mapping[str, Any]
 ) -> None:
     """Raise a UsageError for options that do not go together."""
-    file, method = values["centerline_file"], values["centerline"]
+    file, method, page = values["centerline_file"], values["centerline"], values["qc_page"]
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-qc_page {page}: expected a file name that ends in .html")
     if out is not None and several:
         raise UsageError("-o names one mask: for several scans, use -ofolder")
     if out is not None and derivatives:
@@ -180,7 +196,7 @@ def _refuse(
         raise UsageError("-include and -exclude choose among several scans: leave them out")
 
 
-def _segment_one(scan: BatchScan, settings: SegmentSettings) -> int:
+def _segment_one(scan: BatchScan, settings: SegmentSettings, page: Path | None) -> int:
     """Segment a single scan, whatever is there of it already, and print its files."""
     from sct_lesion_losses.images import bids
     from sct_lesion_losses.workflows import batch, segment
@@ -193,12 +209,13 @@ def _segment_one(scan: BatchScan, settings: SegmentSettings) -> int:
             scan.image, replace(settings, command=scan.command), scan.outputs, progress
         )
     logger.info("%s: %s", scan.image.name, result.sentence)
-    _print(result.written, [(scan.image, result.written[0])])
+    files = [*result.written, *_paged(page, [scan])]
+    _print(files, [(scan.image, result.written[0])])
     return 0
 
 
-def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings) -> int:
-    """Segment what is not done already, and print the files of all scans, then the tables."""
+def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings, page: Path | None) -> int:
+    """Segment what is not done already; print the files of all scans, then tables and page."""
     from sct_lesion_losses.workflows import batch, segment
 
     with talk.progress("segmenting") as progress:
@@ -214,12 +231,23 @@ def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings) -> int:
         if not outcome.error:
             files += segment.written(settings.segment, scan.outputs)
             shown.append((scan.image, segment.written(settings.segment, scan.outputs)[0]))
-    _print([*files, *tables], shown[:SHOWN])
+    done = [scan for scan, outcome in outcomes.items() if not outcome.error]
+    _print([*files, *tables, *_paged(page, done)], shown[:SHOWN])
     failed = {scan: outcome.error for scan, outcome in outcomes.items() if outcome.error}
     if failed:
         said = "\n  ".join(f"{scan.image}: {error}" for scan, error in failed.items())
         logger.error("%d of %d scans failed:\n  %s", len(failed), len(outcomes), said)
     return FAILED if failed else 0
+
+
+def _paged(page: Path | None, scans: Sequence[BatchScan]) -> list[Path]:
+    """Write the page of segmented scans, where one is asked for and there are any."""
+    if page is None or not scans:
+        return []
+    from sct_lesion_losses.report import qc_page
+
+    qc_page.write(page, [scan.outputs.page_entry for scan in scans])
+    return [page]
 
 
 def _print(files: Sequence[Path], shown: Sequence[tuple[Path, Path]]) -> None:

@@ -288,10 +288,14 @@ def _read(file: Path) -> dict[str, Any]:
         known = found["format"] == _FORMAT and {"name", "picture", "mask", "pmap"} <= set(found)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{file}: cannot be read as an entry of the page ({error}); segment the scan again"
+            f"{file}: cannot be read as an entry of the page ({error}); segment the scan "
+            "again, with -force 1 if it is one of several"
         ) from error
     if not known:
-        raise DataError(f"{file}: written by another version of this software; segment again")
+        raise DataError(
+            f"{file}: an entry of the page as another version writes it; segment the scan again, "
+            "with -force 1 if it is one of several"
+        )
     return dict(found)
 
 

@@ -223,6 +223,7 @@ def test_options_of_a_batch_reach_it(
         (["-bids", "1"], "t2.nii.gz: not the name of a BIDS scan"),
         (["-scheduler", "a", "-scheduler_file", "b"], "name one cluster each"),
         (["-include", "("], "choose among several scans"),
+        (["-qc_page", "t2.nii.gz"], "expected a file name that ends in .html"),
     ],
 )
 def test_options_of_a_batch_that_contradict_are_refused(

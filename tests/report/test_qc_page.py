@@ -19,6 +19,7 @@ from scipy import ndimage
 from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli.rethreshold import main as rethreshold
+from sct_lesion_losses.cli.segment import main as segment
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.images import atomic, nifti, outputs
@@ -193,6 +194,28 @@ def test_what_is_no_entry_is_refused(tmp_path, text) -> None:
     with pytest.raises(DataError, match=r"entry\.json: .*segment"):
         qc_page.write(tmp_path / "page.html", [tmp_path / "entry.json"])
     assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.slow
+def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path, capsys) -> None:
+    anat = [tmp_path / "data" / f"sub-0{number}" / "anat" for number in (1, 2, 3)]
+    for number, folder in enumerate(anat, start=1):
+        made = phantom.make_scan(3 + number, lesions=True, preset="tiny")
+        write_nifti(folder / f"sub-0{number}_T2w.nii.gz", made.image, made.grid)
+    (anat[2] / "sub-03_T2w.nii.gz").write_bytes(b"no image")
+    page = tmp_path / "page.html"
+    args = ["-i", str(tmp_path / "data"), "-qc_page", str(page), "-v", "0"]
+    assert segment(args) == 1  # of the third
+    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    first = page.read_text()
+    _, text = first.split('id="page">')
+    listed = json.loads(text.split("</script>")[0])["scans"]
+    assert [scan["name"] for scan in listed] == ["sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz"]
+    assert all((tmp_path / scan["mask"]).exists() for scan in listed)
+    assert not any((tmp_path / scan["pmap"]).exists() for scan in listed)
+    page.unlink()
+    assert segment(args) == 1
+    assert page.read_text() == first  # warnings, numbers and pictures of the first run
 
 
 @pytest.fixture(scope="module")
