@@ -3,7 +3,8 @@
     python benchmarks/centerline.py SHARED
     python benchmarks/centerline.py COHORT -jobs 2
 
-SHARED holds data/sct_testing_data (real scans with cord masks) and data/sct (SCT's weights). COHORT
+SHARED holds data/sct_testing_data and data/healthy (real scans with cord masks) and data/sct (SCT's
+weights). COHORT
 is a simulated one that the embedded detector was not trained on, for example of
 `sct_simulate_lesion -preset wide -n 100 -seed 9`; the detector alone looks at its scans, and at
 -without simulated scans of other parts of the body, which it is to refuse.
@@ -31,10 +32,13 @@ from sct_lesion_losses.geometry.grid import Grid
 
 SEED = 9  # of the scans without a cord; the detector was trained on 0 and held to 1
 SCANS = (
-    ("t2/t2", "t2/t2_seg-manual", "t2"),
-    ("t2/t2_fake_lesion", "t2/t2_fake_lesion_sc_seg", "t2"),
-    ("t2s/t2s", "t2s/t2s_seg", "t2s"),
-    ("dmri/dwi_mean", "dmri/dwi_mean_centerline-optic", "dwi"),
+    ("sct_testing_data/t2/t2", "sct_testing_data/t2/t2_seg-manual", "t2"),
+    ("sct_testing_data/t2/t2_fake_lesion", "sct_testing_data/t2/t2_fake_lesion_sc_seg", "t2"),
+    ("sct_testing_data/t2s/t2s", "sct_testing_data/t2s/t2s_seg", "t2s"),
+    ("sct_testing_data/dmri/dwi_mean", "sct_testing_data/dmri/dwi_mean_centerline-optic", "dwi"),
+    ("healthy/errsm11_T2w", "healthy/errsm11_label-SC_seg", "t2"),
+    ("healthy/errsm21_T2w", "healthy/errsm21_label-SC_seg", "t2"),
+    ("healthy/errsm23_T2w", "healthy/errsm23_label-SC_seg", "t2"),
 )
 
 
@@ -121,19 +125,20 @@ def main(shared: Path) -> None:
     os.environ["SCT_DIR"] = str(shared / "data/sct")
     print("scan               method    slices  mean   p95   max mm   seconds")
     for stem, mask_stem, contrast in SCANS:
-        image, grid = load(shared / "data/sct_testing_data" / f"{stem}.nii.gz")
-        mask, mask_grid = load(shared / "data/sct_testing_data" / f"{mask_stem}.nii.gz")
+        image, grid = load(shared / "data" / f"{stem}.nii.gz")
+        mask, mask_grid = load(shared / "data" / f"{mask_stem}.nii.gz")
+        name = stem.rsplit("/", 1)[1]
         for method in ("embedded", "svm", "cnn"):
             began = time.perf_counter()
             try:
                 line = find.centerline(image, grid, method, contrast=contrast)
             except LesionError as error:
-                print(f"{stem:18} {method:9} {str(error)[:70]}")
+                print(f"{name:18} {method:9} {str(error)[:70]}")
                 continue
             took = time.perf_counter() - began
             e = errors_mm(line, mask, mask_grid)
             print(
-                f"{stem:18} {method:9} {len(e):6} {e.mean():5.2f} {np.percentile(e, 95):5.2f} "
+                f"{name:18} {method:9} {len(e):6} {e.mean():5.2f} {np.percentile(e, 95):5.2f} "
                 f"{e.max():5.2f}      {took:5.2f}"
             )
     shape = (512, 512, 60)

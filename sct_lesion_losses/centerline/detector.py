@@ -37,11 +37,12 @@ THICKNESS_MM = 3.0  # thin slices are averaged: less noise, fewer pictures
 MARGIN_MM = 4.0  # half a cord: nearer to the edge, an object and its mirror image look like one
 TAIL_PERCENT = 0.5  # of the voxels, clipped at both ends of the intensities
 SAMPLED = 500_000  # voxels the percentiles are taken of
+SHRUNK = 0.75  # an axis scaled by less is averaged over, another one interpolated
 SMOOTHNESS = 1.0  # λ of the path for scores in logits
 STRETCH_MM = 45.0  # a scan has a cord where this much of the path looks like one
 # Signal of a cord against the upper quartile within 10 mm. Airways, whose walls look like a cord's
 # border, are darker; vessels in the lung are brighter.
-SIGNAL = (0.2, 2.0)
+SIGNAL = (0.25, 2.0)
 _FILE = Path(__file__).parent / "detector.npz"
 _COARSE_PX = 400_000  # more pixels than these are searched at every second one first
 _NEAR_PX = 8  # around the coarse path
@@ -72,7 +73,7 @@ class Detector:
         """Hash of all that decides what it finds."""
         path = (SMOOTHNESS, _COARSE_PX, _NEAR_PX, _FAR_BELOW)
         cord = (self.limit, STRETCH_MM, SIGNAL, _AROUND_PX)
-        pictures = (PIXEL_MM, THICKNESS_MM, MARGIN_MM, TAIL_PERCENT, SAMPLED)
+        pictures = (PIXEL_MM, THICKNESS_MM, MARGIN_MM, TAIL_PERCENT, SAMPLED, SHRUNK)
         constants = repr((path, cord, pictures, optic.PARAMETERS))
         return hashlib.sha256(self.weights.tobytes() + constants.encode()).hexdigest()
 
@@ -196,23 +197,28 @@ def cut(image: npt.NDArray[Any], grid: Grid) -> Slabs:
         low, high = float(image.min()), float(image.max())
     count = max(1, round(THICKNESS_MM / grid.spacing_mm[2]))
     starts = np.arange(0, grid.shape[2], count)
-    fx, fy = to_millimetres(grid)
-    shrinks = min(fx, fy) < 0.75
+    scale = to_millimetres(grid)
 
     def one(start: int) -> Picture:
         mean = image[:, :, start : start + count].mean(axis=2, dtype=np.float32)
         scaled = np.clip((mean - low) * (255.0 / (high - low)), 0, 255)
-        resized = cv2.resize(
-            np.ascontiguousarray(scaled.T, np.float32),
-            None,
-            fx=fx,
-            fy=fy,
-            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-        )
+        resized = _resized(np.ascontiguousarray(scaled.T, np.float32), *scale)
         return np.asarray(np.rint(resized), np.uint8)
 
     stops = np.minimum(starts + count, grid.shape[2])
     return Slabs(grid, each(one, starts), (starts + stops - 1) / 2)
+
+
+def _resized(picture: Floats, fx: float, fy: float) -> Floats:
+    """Scale a picture, (rows, columns), by fx along its columns and fy along its rows.
+
+    Axis by axis: sagittal slices of 3 mm are shrunk along one and enlarged along the other, where
+    cv2.INTER_AREA would leave steps of 3 mm, which look like the edges of a cord.
+    """
+    for factor, factors in ((fx, (fx, 1.0)), (fy, (1.0, fy))):
+        by = cv2.INTER_AREA if factor < SHRUNK else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, None, fx=factors[0], fy=factors[1], interpolation=by)
+    return picture
 
 
 def inner(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

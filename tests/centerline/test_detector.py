@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sct_lesion_losses.centerline import detector
+from sct_lesion_losses.centerline import detector, optic
 from sct_lesion_losses.centerline.detector import Detector, detect, evidence, shows_cord
 from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.errors import CenterlineError
@@ -94,6 +94,17 @@ def test_a_large_scan_is_searched_in_two_steps_with_the_same_result(
     np.testing.assert_allclose(detect(array, grid).xy, one_step, atol=0.05)
 
 
+def test_thick_sagittal_slices_become_no_steps() -> None:
+    # A ramp over 20 slices of 3 mm, 10 a slice; pixels of 0.5 mm, which are averaged over.
+    ramp = np.broadcast_to(10.0 * np.arange(20)[:, None, None], (20, 80, 9))
+    grid = Grid(ramp.shape, np.diag([-3.0, 0.5, 1.0, 1.0]))
+    pictures = detector.cut(*optic.upright(ramp, grid))
+    assert pictures.images.shape == (3, 40, 60)
+    # 255 grey values over 190, so that a millimetre is 4.5 but for the rounding.
+    steps = np.diff(pictures.images[:, :, 2:-2].astype(int), axis=2)
+    assert set(steps.ravel()) <= {4, 5}
+
+
 def test_evidence_is_the_mean_of_the_best_forty_five_millimetres() -> None:
     scores = np.array([0.0, 4, 2, 0, -9, -9])
     assert evidence(scores, 15.0) == 2.0  # slabs of 15 mm: three of them
@@ -153,7 +164,7 @@ def test_every_constant_of_the_search_is_in_the_identity(
     one = Detector(np.zeros(577, np.float32), 0.25, {})
     before, value = one.identity, attrgetter(name)(detector)
     monkeypatch.setattr(f"sct_lesion_losses.centerline.detector.{name}", value * 2)
-    assert len(CONSTANTS) == 12
+    assert len(CONSTANTS) == 13
     assert one.identity != before
 
 

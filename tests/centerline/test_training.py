@@ -39,10 +39,10 @@ def test_the_limit_lies_between_the_scans_with_and_without_a_cord() -> None:
     assert training.limit_between([-2, -1], [3, 5]) == 2
 
 
-def test_the_shipped_limit_lets_one_of_the_54_without_a_cord_through() -> None:
+def test_the_shipped_limit_lets_one_of_the_84_without_a_cord_through() -> None:
     record = detector.shipped().training
     without = record["held_out"] // 2 + record["noise"]
-    assert (record["held_out"] // 2, without) == (30, 54)
+    assert (record["held_out"] // 2, without) == (60, 84)
     assert record["held_out_accepted_without"] == int(training.MOST_ACCEPTED * without) == 1
 
 
