@@ -46,6 +46,13 @@ class Browser:
             [program, *OPTIONS, window, f"--user-data-dir={profile}", "about:blank"],
             stderr=subprocess.DEVNULL,
         )
+        try:
+            self._connect(websocket, profile, size)
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def _connect(self, websocket: Any, profile: Path, size: tuple[int, int]) -> None:
         port = _waited(lambda: (profile / "DevToolsActivePort").read_text().split("\n")[0])
         self.requests: list[str] = []  # addresses that the page asked for
         self.errors: list[str] = []  # exceptions that nothing caught
