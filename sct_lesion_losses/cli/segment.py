@@ -231,22 +231,25 @@ def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings, page: Pat
         if not outcome.error:
             files += segment.written(settings.segment, scan.outputs)
             shown.append((scan.image, segment.written(settings.segment, scan.outputs)[0]))
-    done = [scan for scan, outcome in outcomes.items() if not outcome.error]
-    _print([*files, *tables, *_paged(page, done)], shown[:SHOWN])
     failed = {scan: outcome.error for scan, outcome in outcomes.items() if outcome.error}
+    done = [scan for scan in outcomes if scan not in failed]
+    errors = {scan.name: error for scan, error in failed.items()}
+    _print([*files, *tables, *_paged(page, done, errors)], shown[:SHOWN])
     if failed:
         said = "\n  ".join(f"{scan.image}: {error}" for scan, error in failed.items())
         logger.error("%d of %d scans failed:\n  %s", len(failed), len(outcomes), said)
     return FAILED if failed else 0
 
 
-def _paged(page: Path | None, scans: Sequence[BatchScan]) -> list[Path]:
+def _paged(
+    page: Path | None, scans: Sequence[BatchScan], failed: Mapping[str, str] | None = None
+) -> list[Path]:
     """Write the page of segmented scans, where one is asked for and there are any."""
     if page is None or not scans:
         return []
     from sct_lesion_losses.report import qc_page
 
-    qc_page.write(page, [scan.outputs.page_entry for scan in scans])
+    qc_page.write(page, [scan.outputs.page_entry for scan in scans], failed)
     return [page]
 
 

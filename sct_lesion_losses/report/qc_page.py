@@ -12,7 +12,7 @@ import html
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def _json(content: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def write(path: Path, entries: Sequence[Path]) -> None:
+def write(path: Path, entries: Sequence[Path], failed: Mapping[str, str] | None = None) -> None:
     """Write the page of stored entries; the list of scans comes first, so that it shows at once.
 
     Parameters
@@ -254,6 +254,8 @@ def write(path: Path, entries: Sequence[Path]) -> None:
         HTML file.
     entries : sequence of Path
         JSON files of `entry`, each beside the mask that it names.
+    failed : mapping of str to str, optional
+        Why scans that have no entry failed, by their names.
 
     Raises
     ------
@@ -271,6 +273,7 @@ def write(path: Path, entries: Sequence[Path]) -> None:
         "spacing": SPACING_MM,
         "levels": _LEVELS,
         "columns": _LESION,
+        "failed": list((failed or {}).items()),
         "scans": listed,
     }
     before, between, after = template.replace("{{ title }}", html.escape(path.stem)).split("{{ }}")

@@ -209,7 +209,12 @@ def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path,
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
     first = page.read_text()
     _, text = first.split('id="page">')
-    listed = json.loads(text.split("</script>")[0])["scans"]
+    facts = json.loads(text.split("</script>")[0])
+    [[name, error]] = facts["failed"]
+    assert name == "sub-03/anat/sub-03_T2w.nii.gz"
+    assert error
+    assert str(tmp_path) not in first
+    listed = facts["scans"]
     assert [scan["name"] for scan in listed] == ["sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz"]
     assert all((tmp_path / scan["mask"]).exists() for scan in listed)
     assert not any((tmp_path / scan["pmap"]).exists() for scan in listed)
@@ -228,7 +233,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def page(browser: Browser, files: list[Path]) -> Iterator[Browser]:
     """The page of the three scans, opened without marks."""
     written = files[0].parent / "page.html"
-    qc_page.write(written, files)
+    qc_page.write(written, files, {"sub-03/sub-03_T2w.nii.gz": "<i>no image</i>"})
     browser.open(written)
     browser.until("document.readyState === 'complete' && document.title === 'page'")
     browser.value("localStorage.clear()")
@@ -300,6 +305,10 @@ def test_the_slider_redraws_the_contour_and_says_what_the_whole_scan_holds(page,
 @pytest.mark.slow
 def test_the_list_is_sorted_and_filtered(page) -> None:
     assert names(page) == ["sub-01_T2w", "sub-02_T2w", "sub-10_T2w"]
+    said = "document.getElementById('failed').innerText"
+    page.value("document.getElementById('failed').open = true")
+    failed = ["Failed: 1 more", "sub-03/sub-03_T2w.nii.gz: <i>no image</i>"]
+    assert page.value(said).split("\n") == failed
     choose(page, "by-lesions", "without")
     assert names(page) == ["sub-02_T2w"]
     assert shown(page) == "sub-02_T2w.nii.gz"
