@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.errors import BusyError, OutputError
 from sct_lesion_losses.images import atomic
 
 
@@ -136,3 +136,15 @@ def test_the_folder_of_a_lock_is_made_or_said(
         atomic.locked(tmp_path / "file" / atomic.LOCK, "busy"),
     ):
         pass
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_lock_is_held_by_one_and_stays_unless_it_is_to_be_removed(
+    remove: bool, tmp_path: Path
+) -> None:
+    lock = tmp_path / "a.lock"
+    with atomic.locked(lock, "first", remove=remove):
+        with pytest.raises(BusyError, match="second"), atomic.locked(lock, "second", 0.1):
+            pass
+        assert lock.exists()
+    assert lock.exists() != remove

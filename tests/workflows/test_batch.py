@@ -266,6 +266,28 @@ def test_a_scan_that_another_process_is_at_comes_last_and_is_waited_for(
         assert "another process has been segmenting it" in found[first].error
 
 
+def test_a_run_that_was_interrupted_is_gone_on_with_and_its_tables_are_complete(
+    done: Path,
+) -> None:
+    folder = derivatives(done)
+    whole = rows(folder / batch.LESIONS)
+    for name in (batch.SCANS, batch.LESIONS):
+        (folder / name).unlink()
+    for scan in batch.find([done])[:2]:
+        scan.outputs.mask.unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(batch.find([done]), BatchSettings(EVERY), stop)
+    assert not (folder / batch.SCANS).exists()
+    found, _ = batch.run(batch.find([done]), BatchSettings(EVERY))
+    assert statuses(found) == [SKIPPED, DONE, SKIPPED]
+    assert [row["status"] for row in rows(folder / batch.SCANS)] == statuses(found)
+    assert rows(folder / batch.LESIONS) == whole
+
+
 def test_what_a_killed_process_left_of_a_scan_is_removed(done: Path) -> None:
     first = batch.find([done])[0].outputs
     first.mask.unlink()
