@@ -344,7 +344,7 @@ def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Out
     lock = scan.outputs.mask.with_name(f".{nifti.stem(scan.outputs.mask)[0]}.lock")
     busy = (
         f"{scan.image}: another process has been segmenting it for {logs.duration(patience_s)}; "
-        "start again when it has ended"
+        f"start again when it has ended, or remove {lock} if there is none"
     )
     begun = lock.exists()  # by a process that was killed, if not by one that is at it
     try:
