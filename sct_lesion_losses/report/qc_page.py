@@ -85,10 +85,10 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
         rule = predict.filter_of(bundle)
         mask, *_ = mask_at(pmap, threshold, scan.grid.voxel_volume_mm3, rule)
     labels = lesionwise.components(np.zeros(scan.grid.shape, bool) if mask is None else mask)
-    chance = np.zeros(scan.grid.shape, np.float32) if pmap is None else pmap
+    chance = np.full(scan.grid.shape, np.nan, np.float32) if pmap is None else pmap
     image = crop.cut(turn.apply(scan.array), rpi)
     # The nearest voxel's, so that what is outlined at a threshold is what its mask would hold.
-    p = crop.cut(turn.apply(chance), rpi, order=0)
+    p = crop.cut(turn.apply(np.nan_to_num(chance)), rpi, order=0)
     numbers = crop.cut(turn.apply(labels), rpi, order=0).astype(np.int32)
     slices = axial_slices(numbers, p)
     lesions = lesionwise.measures(labels, chance, scan.grid.affine)

@@ -160,6 +160,7 @@ def test_under_the_rule_of_sct_there_is_no_pmap_to_draw(tmp_path) -> None:
     made = segmented(tmp_path, "t2", 4, pmap=None, threshold=None)
     entry = qc_page.entry(*made)
     assert (entry["pmap"], entry["curve"], entry["peak"]) == (None, None, None)
+    assert entry["picture"]["table"][0][-2:] == ["n/a", "n/a"]
     _, p, mask = planes(entry)
     assert mask.any()
     assert not p.any()
