@@ -36,7 +36,7 @@ from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, NoCordError
 from sct_lesion_losses.geometry.cord_crop import CordCrop
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.inference import cohort, engine, predict
+from sct_lesion_losses.inference import engine, models, predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import statistics, voxelwise
 from sct_lesion_losses.metrics.patientwise import proportion
@@ -244,7 +244,7 @@ class Measured:
 
 def measure(bundle: store.Bundle, network: engine.Network, scan: CohortScan) -> Measured:
     try:
-        seen = cohort.locate(scan, InferenceSettings("embedded"))
+        seen = models.locate(scan, InferenceSettings("embedded"))
         pmap = seen.pmap(bundle, network)
     except NoCordError:
         return Measured(bool(nifti.read_mask(scan.lesion_mask).array.any()), refused=True)

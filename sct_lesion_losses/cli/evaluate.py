@@ -1,4 +1,4 @@
-"""`sct_evaluate_lesion`: bundles, and SCT's own model, on scans that none of them has seen."""
+"""`sct_evaluate_lesion`: bundles, SCT's model and what other tools marked, on unseen scans."""
 
 from __future__ import annotations
 
@@ -10,21 +10,34 @@ import click
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import COHORT_CENTERLINE, CONTRAST, ENGINE, JOBS, PRESET
 from sct_lesion_losses.cli.parser import command, option
+from sct_lesion_losses.errors import UsageError
 
 
 @command(
     "sct_evaluate_lesion",
-    help="Evaluate model bundles, and the lesion model of SCT, on scans that none of them has "
-    "seen: voxel-wise and lesion-wise scores of every scan at every threshold, the tables of the "
-    "study, and paired tests between thresholds and between models. What is done already in the "
-    "output folder is not computed again.",
+    help="Evaluate model bundles, the lesion model of SCT, and masks or p-maps of any other tool, "
+    "on scans that no bundle has seen: voxel-wise and lesion-wise scores of every scan at every "
+    "threshold, the tables of the study, and paired tests between thresholds and between models. "
+    "What is done already in the output folder is not computed again.",
 )
 @option(
     "-bundle <str> [<str> ...]",
     "Model bundles: names or folders. sct: the lesion model of SCT, by its p-map and as "
     "sct_deepseg_lesion runs it.",
     dest="bundles",
-    mandatory=True,
+)
+@option(
+    "-masks <str> [<str> ...]",
+    "Masks of other tools, or of a second rater, as NAME=FOLDER: for every scan one of 0 and 1 on "
+    "its grid, anywhere under the folder, named as the scan with _lesionseg, _label-L_mask, "
+    "_label-lesion_seg, _lesion-manual or the like behind, or, where there is none of these, _seg, "
+    "_mask or nothing. They stand beside the bundles, without a threshold.",
+)
+@option(
+    "-pmaps <str> [<str> ...]",
+    "P-maps of other tools, as NAME=FOLDER, named with _label-L_probseg, _lesionseg_pmap, _pmap or "
+    "the like behind. They are cut at every threshold, and tuned as sct is, where the folder holds "
+    "those of thr-optimization as well.",
 )
 @option(
     "-i <file>",
@@ -49,8 +62,25 @@ def main(bundles: tuple[str, ...], data: Path, folder: Path, **values: Any) -> N
     from sct_lesion_losses.inference.predict import InferenceSettings
     from sct_lesion_losses.workflows import evaluate
 
+    for name in ("masks", "pmaps"):
+        values[name] = _folders(f"-{name}", values[name])
     inference = InferenceSettings.taken_from(values)
     settings = evaluate.EvaluateSettings(inference, command=talk.command_line(), **values)
     with talk.progress("evaluating") as report:
         evaluate.run(bundles, data, folder, settings, report)
     click.echo(folder / evaluate.TABLES / f"{evaluate.MAIN_TABLE}.md")
+
+
+def _folders(option_name: str, words: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by their names, of ``lst=results/lst``."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(
+                f"{option_name} {word}: expected NAME=FOLDER, lst=results/lst for example"
+            )
+        if name in found:
+            raise UsageError(f"{option_name} names two folders {name}; give each a name of its own")
+        found[name] = Path(folder)
+    return found

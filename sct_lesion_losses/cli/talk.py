@@ -184,9 +184,17 @@ def command_line(image: Path | None = None) -> str:
         typed = ["-i", str(image), *(word for pair in kept for word in pair)]
     words = [str(context.command.name), *typed]
     return shlex.join(
-        ("./" if option in _OF_BUNDLES else "") + PurePath(word).name if _is_path(word) else word
+        ("./" if option in _OF_BUNDLES and _is_path(word) else "") + _base(word)
         for option, word in zip(("", *words), words, strict=False)
     )
+
+
+def _base(word: str) -> str:
+    """Cut a path down to its base name, also that of ``name=path``."""
+    name, equals, path = word.partition("=")
+    if equals and "/" not in name:
+        return f"{name}={_base(path)}"
+    return PurePath(word).name if _is_path(word) else word
 
 
 def _is_path(word: str) -> bool:

@@ -29,7 +29,6 @@ HOST_HASH = "ImplantHostHash"  # in the sidecar of a scan with implants
 MISSING = "n/a"  # of a value in a BIDS table
 _REQUIRED = ("scan", "lesion_mask", "subject")
 COLUMNS = (*_REQUIRED, "site", "split", "centerline")
-_LESION = ("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg")
 _CENTERLINE = ("label-centerline", "centerline")
 _CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
 
@@ -377,7 +376,7 @@ def _read_bids(folder: Path) -> list[CohortScan]:
     for image in bids.find_scans(folder):
         subject = image.relative_to(folder).parts[0]
         labels = _labels(folder, image)
-        lesion = _label(labels, stem(image)[0], _LESION)
+        lesion = _label(labels, stem(image)[0], bids.LESION_MASKS)
         if lesion is None:
             logger.warning("%s: no lesion mask in derivatives/labels, left out", image.name)
             continue
@@ -407,12 +406,11 @@ def _label(folder: Path, name: str, endings: Sequence[str]) -> Path | None:
 
     A link counts even where it leads nowhere: it is a label that was not fetched.
     """
-    for ending in endings:
-        for start in (name, name.removesuffix("_T2w")):
-            for extension in (".nii.gz", ".nii"):
-                file = folder / f"{start}_{ending}{extension}"
-                if file.is_file() or file.is_symlink():
-                    return file
+    for label in bids.label_stems(name, endings):
+        for extension in (".nii.gz", ".nii"):
+            file = folder / f"{label}{extension}"
+            if file.is_file() or file.is_symlink():
+                return file
     return None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import sct_lesion_losses
@@ -12,9 +13,19 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_json
 
+_LISTED = 20  # scans that an error names
+
 logger = logging.getLogger(__name__)
 
 DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
+# Endings of the names of lesion masks and p-maps behind the scan's own, the likeliest first.
+LESION_MASKS = (
+    *("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg"),
+    "lesion_seg",
+)
+LESION_PMAPS = ("label-L_probseg", "lesionseg_pmap", "lesion_pmap", "lesion_softseg")
+# Of files that may show something else: they are taken where there is none of the names above.
+PLAIN_MASKS, PLAIN_PMAPS = ("seg", "mask", ""), ("pmap", "probseg", "softseg", "prob", "")
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
 
 
@@ -52,6 +63,80 @@ def find_scans(dataset: Path, suffixes: Sequence[str] = ("T2w",)) -> list[Path]:
             ", …" if len(without) > 5 else "",
         )
     return scans
+
+
+def label_stems(name: str, endings: Sequence[str]) -> list[str]:
+    """Stems that a label of a scan may have: with or without the scan's suffix, then an ending.
+
+    >>> label_stems("sub-01_T2w", ["lesionseg"])
+    ['sub-01_T2w_lesionseg', 'sub-01_lesionseg']
+    """
+    starts = dict.fromkeys((name, name.removesuffix("_T2w")))
+    return [f"{start}_{ending}" if ending else start for ending in endings for start in starts]
+
+
+def find_labels(
+    folder: Path,
+    names: Mapping[Path, str],
+    endings: Sequence[Sequence[str]],
+    besides: Collection[Path] = (),
+) -> dict[Path, Path]:
+    """Find the label of each scan by its name, anywhere under a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    names : mapping of Path to str
+        Of the scans' files; of one that is led by folders, ``sub-01_t2``, the label may lie in
+        these and be named without them: ``sub-01/t2_lesionseg.nii.gz``.
+    endings : sequence of sequence of str
+        See `label_stems`; those of a group count where a scan has no label of an earlier one.
+    besides : collection of Path
+        Files that are no labels, such as the scans themselves.
+
+    Returns
+    -------
+    dict of Path to Path
+        By the scan; without the scans that have no label there.
+
+    Raises
+    ------
+    DataError
+        There is no such folder, or a scan has several labels in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one that holds a file for every scan")
+    known = {os.path.realpath(path) for path in besides}
+    by_stem: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if not nifti.is_nifti_name(path) or any(part.startswith(".") for part in parts):
+            continue
+        if os.path.realpath(path) not in known:
+            stem = nifti.stem(path)[0]
+            for led in {stem, "_".join((*parts[:-1], stem))}:
+                by_stem.setdefault(led, []).append(path)
+    found: dict[Path, Path] = {}
+    several: dict[str, list[Path]] = {}
+    for scan, name in names.items():
+        for group in endings:
+            own = [path for stem in label_stems(name, group) for path in by_stem.get(stem, ())]
+            if own:
+                found[scan] = own[0]
+                if len(own) > 1:
+                    several[name] = own
+                break
+    if several:
+        seen = "; ".join(
+            f"{name}: {', '.join(str(path.relative_to(folder)) for path in own)}"
+            for name, own in list(several.items())[:_LISTED]
+        )
+        raise DataError(
+            f"{folder}: several files for {len(several)} of {len(names)} scans ({seen}"
+            f"{'; …' if len(several) > _LISTED else ''}); leave one for each, or give a folder "
+            "that holds only those that are meant"
+        )
+    return found
 
 
 def suffix(image: Path) -> str:

@@ -176,13 +176,21 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     return scan
 
 
-def read_pmap(path: Path) -> Scan:
+def read_pmap(path: Path, like: Grid | None = None) -> Scan:
     """Read a p-map: floating-point probabilities in [0, 1].
+
+    Parameters
+    ----------
+    path : Path
+    like : Grid, optional
+        Grid of the image that the p-map belongs to.
 
     Raises
     ------
     ImageError
         The file is missing or damaged, holds whole numbers, or values outside [0, 1].
+    GeometryError
+        The p-map is on another grid than the image.
     """
     scan = _load(path)
     array = scan.array
@@ -196,7 +204,10 @@ def read_pmap(path: Path) -> Scan:
         raise ImageError(
             f"{path}: holds values from {low:g} to {high:g}, expected probabilities in [0, 1]"
         )
-    return _said(scan, np.clip(array, 0, 1))
+    scan = _said(scan, np.clip(array, 0, 1))
+    if like is not None:
+        _check_grid(scan, like)
+    return scan
 
 
 def write(path: Path, array: Array, like: Scan, dtype: npt.DTypeLike) -> None:
@@ -525,6 +536,7 @@ def _values_seen(array: Array) -> str:
 
 
 def _check_grid(mask: Scan, like: Grid) -> None:
+    """Refuse a mask or p-map on another grid than its image."""
     if mask.grid.shape != like.shape:
         raise GeometryError(
             f"{mask.path}: shape {mask.grid.shape} on an image of shape {like.shape}; "

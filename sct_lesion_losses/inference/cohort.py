@@ -7,37 +7,27 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from sct_lesion_losses import __version__, executor, logs
-from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
+from sct_lesion_losses import __version__, executor
+from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, LesionError, NoCordError
 from sct_lesion_losses.executor import Jobs, Progress
-from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
-from sct_lesion_losses.images.nifti import Scan
-from sct_lesion_losses.inference import predict
-from sct_lesion_losses.inference.engine import Network
+from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, read_scan
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import PRESETS
-from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.thresholds import ScanCounts, count
 from sct_lesion_losses.thresholds.curves import from_dict
-from sct_lesion_losses.thresholds.lesion_filter import Candidates, Filter, candidates, stepped
+from sct_lesion_losses.thresholds.lesion_filter import Candidates, candidates, stepped
 
 SCANS = "scans"  # folder of the kept counts inside that of an evaluation
-AS_IN_COHORT = "cohort"
-IN_COHORT = InferenceSettings(centerline=AS_IN_COHORT)
-RULE_THRESHOLDS = (0.5,)  # a mask is swept as a p-map of 0 and 1
 _REMEMBERED = 10_000  # hashes of scans
 
 logger = logging.getLogger(__name__)
@@ -114,110 +104,6 @@ def content_of(scan: CohortScan) -> str:
 @lru_cache(maxsize=_REMEMBERED)
 def _content(file: Path, _state: tuple[int, int] | None) -> str:
     return cohorts.content_hash(nifti.read(file).array)
-
-
-@dataclass(frozen=True, eq=False)
-class LocatedScan:
-    """A scan of a cohort as it is read: what every model takes.
-
-    Attributes
-    ----------
-    scan : CohortScan
-    image : Scan
-    truth : (X, Y, Z) bool
-        The untouched manual mask.
-    line : Centerline
-        On the image's RPI grid.
-    file : Path or None
-        Where the line was read from.
-    """
-
-    scan: CohortScan
-    image: Scan
-    truth: npt.NDArray[np.bool_]
-    line: Centerline
-    file: Path | None
-
-    @cached_property
-    def sct_line(self) -> Centerline:
-        """Line as SCT's lesion model takes it, which differs for one from a file."""
-        if self.file is None:
-            return self.line
-        with logs.about(self.scan.scan):
-            return find.centerline(self.image.array, self.image.grid, file=self.file, as_sct=True)
-
-    def pmap(self, bundle: Bundle, network: Network) -> npt.NDArray[np.float32]:
-        """P-map by a bundle, or SCT's model, (X, Y, Z) float32 on the scan's own grid."""
-        line = self.sct_line if bundle.name == SCT_NAME else self.line
-        with logs.about(self.scan.scan):
-            return predict.pmap(bundle, self.image.array, self.image.grid, line, network=network)
-
-
-def locate(scan: CohortScan, inference: InferenceSettings = IN_COHORT) -> LocatedScan:
-    """Read a scan and its manual mask, and find the cord.
-
-    Parameters
-    ----------
-    scan : CohortScan
-    inference : InferenceSettings
-        Its centerline `AS_IN_COHORT` takes the scan's own, and finds one where it has none.
-
-    Raises
-    ------
-    NoCordError
-        The scan shows no cord.
-    LesionError
-        The scan, its mask or its centerline cannot be used.
-    """
-    image = nifti.read(scan.scan)
-    truth = cohorts.read_lesions(scan, image.grid).array
-    in_cohort = inference.centerline == AS_IN_COHORT
-    file = scan.centerline if in_cohort else None
-    with logs.about(scan.scan):
-        line = find.centerline(
-            image.array,
-            image.grid,
-            "auto" if in_cohort else inference.centerline,
-            contrast=inference.contrast,
-            file=file,
-            brain=inference.brain,
-        )
-    return LocatedScan(scan, image, truth, line, file)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A bundle, or SCT's lesion model, and the thresholds it is counted at.
-
-    Attributes
-    ----------
-    name : str
-        Name or folder of a bundle, or ``sct``.
-    sha256 : str
-        Of what its p-maps follow from; see `Bundle.pmap_sha256`.
-    thresholds : tuple of float
-        Rising.
-    sct_rule : bool
-        SCT's model exactly as `sct_deepseg_lesion` runs it, in ONNX Runtime; its mask has no
-        threshold.
-    rule : Filter or None
-        Of the predicted lesions; at every threshold above 0, only what it keeps is counted.
-    noted : bool
-        The predicted lesions are noted as well, for the choice of a filter.
-    """
-
-    name: str
-    sha256: str
-    thresholds: tuple[float, ...]
-    sct_rule: bool = False
-    rule: Filter | None = None
-    noted: bool = False
-
-    def computed_in(self, inference: InferenceSettings) -> tuple[str, str]:
-        """Engine and precision; see `engine.load`."""
-        if self.sct_rule:
-            return sct_lesion.RULE_ENGINE, "float32"
-        return inference.engine, inference.precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,18 +193,29 @@ def key(model: Model, scan: CohortScan, inference: InferenceSettings, finder: st
     """Hash what the counts of a model on a scan follow from, the scan's files aside.
 
     With a filter of lesions they are others than without it: none are taken over.
+
+    Raises
+    ------
+    ImageError
+        A file that is given cannot be read.
     """
     from_file = inference.centerline == AS_IN_COHORT and scan.centerline is not None
-    facts = {
+    facts: dict[str, Any] = {
         "software": __version__,
-        "network": model.sha256,
+        "kind": model.kind,
         "thresholds": model.thresholds,
-        "sct_rule": model.sct_rule,
         "presets": [asdict(preset) for preset in PRESETS.values()],
-        "computed_in": model.computed_in(inference),
-        "line": "file" if from_file else [finder, inference.contrast, inference.brain],
-        **({} if model.rule is None else {"filter": asdict(model.rule)}),
     }
+    if model.is_given:
+        facts["given"] = cohorts.file_hash(model.files[scan.scan])
+    else:
+        facts |= {
+            "network": model.sha256,
+            "computed_in": model.computed_in(inference),
+            "line": "file" if from_file else [finder, inference.contrast, inference.brain],
+        }
+    if model.rule is not None:
+        facts["filter"] = asdict(model.rule)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -362,14 +259,15 @@ def gather(
     LesionError
         A model or a scan cannot be used. The counts of other scans stay.
     """
-    finder = finder_of(seen_by, inference)
+    computed_on = [scan for scan, models in seen_by.items() if not all(m.is_given for m in models)]
+    finder = finder_of(computed_on, inference)
     found, tasks = {}, []
     for scan, models in seen_by.items():
-        keys = {model: key(model, scan, inference, finder) for model in models}
+        keys = {model.on(scan): key(model, scan, inference, finder) for model in models}
         file = folder / f"{names[scan.scan]}.json"
         task = ScanTask(scan, file, scan_hash(scan, inference), keys, inference)
         found[scan] = kept(task)
-        missing = {model: keys[model] for model in models if model not in found[scan]}
+        missing = {model: own for model, own in keys.items() if model not in found[scan]}
         if missing:
             tasks.append(replace(task, keys=missing))
     total, missed = sum(map(len, seen_by.values())), sum(len(task.keys) for task in tasks)
@@ -421,7 +319,7 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     Returns
     -------
     dict of Model to ModelCounts
-        Without counts, all of them, where the scan shows no cord.
+        Without counts, but for what is given, where the scan shows no cord.
 
     Raises
     ------
@@ -430,10 +328,13 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     """
     name = task.scan.scan.name
     try:
-        found = locate(task.scan, task.inference)
-        counted = {model: _count(model, found, task.inference) for model in task.keys}
-    except NoCordError as error:
-        counted = dict.fromkeys(task.keys, ModelCounts(None, str(error)))
+        found = read_scan(task.scan, task.inference)
+        counted = {model: _count(model, found) for model in task.keys if model.is_given}
+        networks = [model for model in task.keys if not model.is_given]
+        try:
+            counted |= {model: _count(model, found) for model in networks}
+        except NoCordError as error:
+            counted |= dict.fromkeys(networks, ModelCounts(None, str(error)))
     except LesionError as error:
         if name in str(error):
             raise
@@ -444,17 +345,9 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     return counted
 
 
-def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> ModelCounts:
-    bundle, network = predict.opened(
-        model.name, inference.contrast, *model.computed_in(inference), model.sha256
-    )
-    image, grid = found.image.array, found.image.grid
-    if model.sct_rule:
-        with logs.about(found.scan.scan):
-            mask = sct_lesion.sct_rule(image, grid, found.sct_line, inference.contrast, network)
-        pmap = mask.astype(np.float32)
-    else:
-        pmap = found.pmap(bundle, network)
+def _count(model: Model, found: LocatedScan) -> ModelCounts:
+    pmap, computed_by = model.pmap(found)
+    grid = found.image.grid
     if model.rule is not None:
         pmap = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
     counts = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
@@ -463,7 +356,6 @@ def _count(model: Model, found: LocatedScan, inference: InferenceSettings) -> Mo
         for cut in model.thresholds
         if model.noted and cut > 0
     )
-    computed_by = f"{network.name} {network.version}, {network.precision}"
     return ModelCounts(counts, "", computed_by, noted)
 
 

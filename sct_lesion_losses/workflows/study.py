@@ -35,14 +35,14 @@ from sct_lesion_losses.errors import (
 from sct_lesion_losses.executor import Jobs
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import predict
-from sct_lesion_losses.inference.cohort import locate
+from sct_lesion_losses.inference.models import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
 from sct_lesion_losses.report import counted, figures, page, tables
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.thresholds import lesion_filter
-from sct_lesion_losses.workflows import evaluate, split, tune
+from sct_lesion_losses.workflows import evaluate, evaluated, split, tune
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings, Evaluation
 
 SPLIT, BUNDLES, EVALUATION = "split.tsv", "bundles", "evaluation"
@@ -220,8 +220,8 @@ def _to_tune(settings: StudySettings, folder: Path) -> dict[str, Path]:
     """
     if not settings.bundles:
         return {loss: folder / BUNDLES / loss for loss in settings.losses}
-    models = evaluate.models_of(settings.bundles, settings.evaluation.inference.contrast)
-    given = [one.bundle for one in models if not one.is_sct and settings.retune]
+    models = evaluated.models_of(settings.bundles, settings.evaluation.inference.contrast)
+    given = [one.bundle for one in models if one.bundle and not one.is_sct and settings.retune]
     sources = {bundle.name: bundle.folder for bundle in given if bundle.folder is not None}
     if len(sources) < len(given):
         raise UsageError(
@@ -402,8 +402,8 @@ def _models(
 
 def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSettings) -> None:
     """Draw learning curves, and one scan with the lesions that each model marks in it."""
-    shown = [one for one in evaluation.models if not one.model.sct_rule]
-    histories = {one.label: one.bundle.info.history for one in shown}
+    shown = [one for one in evaluation.models if one.model.kind == "network"]
+    histories = {one.label: one.bundle.info.history for one in shown if one.bundle is not None}
     figures.draw("learning_curves", folder / FIGURES, histories)
     scans = cohorts.read(table)
     names = cohorts.names(scans)
@@ -416,11 +416,11 @@ def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSetti
     found = locate(scan, how)
     masks = {}
     for one in shown:
-        bundle, network = predict.opened(one.model.name, how.contrast, how.engine, how.precision)
         threshold = UNTUNED if one.tuned is None else one.tuned
-        pmap = found.pmap(bundle, network)
         volume = found.image.grid.voxel_volume_mm3
-        mask, _, _ = lesion_filter.mask_at(pmap, threshold, volume, predict.filter_of(bundle))
+        mask, _, _ = lesion_filter.mask_at(
+            one.model.pmap(found)[0], threshold, volume, one.model.rule
+        )
         masks[f"{one.label}\nthreshold {threshold:g}"] = mask
     content = (found.image.array, found.image.grid, found.truth, masks)
     figures.draw("figure3", folder / FIGURES, *content)

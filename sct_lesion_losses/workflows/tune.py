@@ -25,9 +25,7 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference.cohort import (
-    IN_COHORT,
     SCANS,
-    Model,
     gather,
     hashes_of,
     names_of,
@@ -35,6 +33,7 @@ from sct_lesion_losses.inference.cohort import (
     refuse_trained_on,
     with_cord,
 )
+from sct_lesion_losses.inference.models import IN_COHORT, Model
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.report import card
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts

@@ -51,6 +51,7 @@ def test_folders_are_cut_off_absolute_paths_and_off_nothing_else(text: str, said
         (["-bundle", "./dice", "-i", "jane/split.tsv"], "sct_x -bundle ./dice -i split.tsv"),
         (["-bundle", "/home/jane/dice"], "sct_x -bundle ./dice"),
         (["-bundle", "dice"], "sct_x -bundle dice"),  # the packaged one
+        (["-masks", "lst=/home/jane/out/lst", "x=y"], "sct_x -masks lst=lst -masks x=y"),
         (["-about", "T2w and/or T2star"], "sct_x -about 'T2w and/or T2star'"),
     ],
 )
@@ -60,6 +61,7 @@ def test_a_command_line_keeps_base_names_only(typed: list[str], line: str) -> No
     @option("-bundle <str>", "Bundle.")
     @option("-thr <float>", "Threshold.")
     @option("-about <str>", "About.")
+    @option("-masks <str> [<str> ...]", "Masks.")
     def run(**_: object) -> None:
         click.echo(talk.command_line())
 

@@ -126,7 +126,9 @@ WRONG = {
         },
     },
     evaluate.main: {
-        "-i cohort -ofolder out": "-bundle",
+        "-i cohort -ofolder out": "give -bundle, -masks or -pmaps",
+        "-i cohort -ofolder out -masks folder": "expected NAME=FOLDER",
+        "-i cohort -ofolder out -pmaps a=b a=c": "names two folders a",
         "-i cohort -ofolder out -bundle b -preset study": "is not one of",
         "-i cohort -ofolder out -bundle b -centerline file": "is not one of",
         "-i cohort -ofolder out -bundle b -jobs 0": "not in the range",

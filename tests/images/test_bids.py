@@ -56,6 +56,42 @@ def test_derivative_names_follow_bids(image: str, tail: str, name: str) -> None:
     assert bids.derivative_name(Path("anat") / image, tail) == name
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "sub-01_T2w_lesionseg.nii.gz",
+        "tool/anat/sub-01_label-L_mask.nii",
+        "labels/sub-01_T2w_lesion-manual.nii.gz",
+        "sub-01/anat/sub-01_T2w_label-lesion_seg.nii.gz",
+        "sub-01_T2w_seg.nii.gz",
+        "sub-01_T2w.nii.gz",
+        "sub-01/anat/T2w_lesionseg.nii.gz",
+    ],
+)
+def test_a_mask_is_found_by_the_name_of_its_scan_anywhere(tmp_path: Path, label: str) -> None:
+    scan, other = Path("sub-01_T2w.nii.gz"), Path("sub-011_T2w.nii.gz")
+    folder = dataset(tmp_path, label, "sub-01_T2w_lesionseg.json", ".git/sub-011_lesionseg.nii")
+    name = "sub-01_anat_T2w" if label.startswith("sub-01/anat/T2w") else "sub-01_T2w"
+    names = {scan: name, other: "sub-011_T2w"}
+    found = bids.find_labels(folder, names, (bids.LESION_MASKS, bids.PLAIN_MASKS))
+    assert found == {scan: tmp_path / label}
+
+
+def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path: Path) -> None:
+    scan, raw = Path("sub-01_T2w.nii.gz"), "sub-01/anat/sub-01_T2w.nii.gz"
+    dataset(tmp_path, raw, "sub-01_T2w_seg.nii.gz", "sub-01_T2w_lesionseg.nii.gz")
+    groups = (bids.LESION_MASKS, bids.PLAIN_MASKS)
+    found = bids.find_labels(tmp_path, {scan: "sub-01_T2w"}, groups)
+    assert found[scan].name == "sub-01_T2w_lesionseg.nii.gz"
+    found[scan].unlink()
+    with pytest.raises(DataError, match=r"several files for 1 of 1 scans \(sub-01_T2w: .*_seg"):
+        bids.find_labels(tmp_path, {scan: "sub-01_T2w"}, groups)
+    found = bids.find_labels(tmp_path, {scan: "sub-01_T2w"}, groups, [tmp_path / raw])
+    assert found[scan].name == "sub-01_T2w_seg.nii.gz"
+    with pytest.raises(DataError, match="no such folder"):
+        bids.find_labels(tmp_path / "none", {}, groups)
+
+
 def test_derivatives_are_described_once(tmp_path: Path) -> None:
     bids.describe_derivatives(tmp_path / "out")
     path = tmp_path / "out" / "dataset_description.json"

@@ -14,16 +14,14 @@ from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts.table import CohortScan, content_hash
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.inference.cohort import (
-    IN_COHORT,
-    Model,
     ScanTask,
     compute,
     finder_of,
     key,
-    locate,
     names_of,
     scan_hash,
 )
+from sct_lesion_losses.inference.models import IN_COHORT, Model, locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.thresholds import THRESHOLDS
 from sct_lesion_losses.thresholds.lesion_filter import Filter
@@ -56,7 +54,7 @@ def test_a_key_follows_from_the_network_and_all_of_inference_and_not_from_a_name
 
 
 def test_the_rule_of_sct_knows_no_engine_but_its_own():
-    rule = replace(MODEL, name="sct", sct_rule=True)
+    rule = replace(MODEL, name="sct", kind="sct_rule")
     others = [key_of(rule, engine="openvino"), key_of(rule, precision="bfloat16")]
     assert {key_of(rule), *others} == {key_of(rule)}
     assert rule.computed_in(replace(IN_COHORT, engine="openvino")) == ("onnxruntime", "float32")

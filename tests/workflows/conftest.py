@@ -9,7 +9,7 @@ import pytest
 from small_data import train_small, write_cohort
 
 from sct_lesion_losses.errors import NoCordError
-from sct_lesion_losses.inference import cohort, predict
+from sct_lesion_losses.inference import models, predict
 from sct_lesion_losses.workflows import tune
 from sct_lesion_losses.workflows.tune import TuneSettings
 
@@ -63,7 +63,7 @@ def pmaps(monkeypatch) -> list[str]:
 @pytest.fixture
 def without_cord(monkeypatch):
     """Let the scans whose names hold a text show no cord."""
-    real = cohort.find.centerline
+    real = models.find.centerline
 
     def refuse(text: str) -> None:
         def centerline(*args, file=None, **rest):
@@ -71,6 +71,6 @@ def without_cord(monkeypatch):
                 raise NoCordError("no spinal cord was recognised")
             return real(*args, file=file, **rest)
 
-        monkeypatch.setattr(cohort.find, "centerline", centerline)
+        monkeypatch.setattr(models.find, "centerline", centerline)
 
     return refuse

@@ -15,7 +15,7 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Froc, LesionPoint
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, ImageError, UsageError
-from sct_lesion_losses.inference import cohort, predict
+from sct_lesion_losses.inference import models, predict
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import PRESETS, lesionwise, voxelwise
 from sct_lesion_losses.sct import lesion as sct_lesion
@@ -95,7 +95,7 @@ def test_scores_are_those_of_each_mask(rows, small, split_table):
     bundle, network = predict.opened(str(small), "t2", "auto", "float32")
     own = rows[rows["bundle"] == "small"].set_index(["scan", "threshold", "preset"])
     for scan in part(split_table, "unseen"):
-        found = cohort.locate(scan)
+        found = models.locate(scan)
         pmap = found.pmap(bundle, network)
         for threshold in (0.0, 0.15, 0.5, 1.0):
             mask = binarize(pmap, threshold)
@@ -130,7 +130,7 @@ def test_a_bundle_with_a_filter_of_lesions_is_scored_as_it_is_used(mine, fresh, 
     network = predict.opened(str(mine), "t2", "auto", "float32")[1]
     dropped = 0
     for scan in cohorts.read(fresh):
-        seen = cohort.locate(scan)
+        seen = models.locate(scan)
         pmap = seen.pmap(old, network)
         for row in found.rows:
             if row.scan != scan.name or not row.threshold:
@@ -159,7 +159,7 @@ def test_scts_model_is_tuned_on_the_scans_of_thr_optimization(
     bundle, network = predict.opened("sct", "t2", "auto", "float32")
     curves = []
     for scan in part(split_table, "thr-optimization"):
-        found = cohort.locate(scan)
+        found = models.locate(scan)
         pmap = found.pmap(bundle, network)
         curves.append([voxelwise.score(found.truth, binarize(pmap, t)).f1 for t in THRESHOLDS])
     medians = np.median(curves, axis=0)
@@ -173,7 +173,7 @@ def test_scts_model_is_tuned_on_the_scans_of_thr_optimization(
 def test_scts_rule_is_the_mask_of_sct(rows, split_table, with_sct):
     _, network = predict.opened("sct", "t2", "auto", "float32")
     scan = part(split_table, "unseen")[0]
-    found = cohort.locate(scan)
+    found = models.locate(scan)
     mask = sct_lesion.sct_rule(found.image.array, found.image.grid, found.sct_line, "t2", network)
     own = rows[(rows["scan"] == scan.name) & (rows["bundle"] == "sct as shipped")]
     assert set(own["predicted_vox"]) == {np.count_nonzero(mask)}

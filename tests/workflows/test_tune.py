@@ -13,8 +13,8 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.errors import BundleError, DataError, UsageError
 from sct_lesion_losses.images import nifti
-from sct_lesion_losses.inference import cohort
 from sct_lesion_losses.inference import engine as engines
+from sct_lesion_losses.inference import models
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.thresholds import Objective, binarize, lesion_filter
@@ -131,7 +131,7 @@ def test_scans_without_a_cord_are_left_out_and_counted(mine, fresh, without_cord
 def scores_of(bundle, scan, threshold):
     """Score of a scan by the mask at a threshold, and by the lesions that the bundle keeps."""
     point = bundle.info.operating_point.lesions
-    seen = cohort.locate(scan)
+    seen = models.locate(scan)
     pmap = seen.pmap(bundle, engines.load(bundle.network))
     rule = lesion_filter.Filter(point.peak, point.volume_mm3)
     masks = [binarize(pmap, threshold)]

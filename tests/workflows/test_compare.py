@@ -1,0 +1,175 @@
+"""Masks and p-maps of other tools in an evaluation, by values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from sct_lesion_losses.cohorts import table as cohorts
+from sct_lesion_losses.errors import DataError, GeometryError, ImageError, UsageError
+from sct_lesion_losses.metrics import PRESETS
+from sct_lesion_losses.workflows import evaluate
+from sct_lesion_losses.workflows.evaluate import EvaluateSettings
+
+SHAPE = (12, 12, 12)  # voxels of 1 mm³
+Span = tuple[slice, slice, slice]
+
+
+def block(start: int, side: int = 2) -> Span:
+    """A cube on the diagonal."""
+    return (slice(start, start + side),) * 3
+
+
+def write(path: Path, *lesions: Span, p: float = 1, dtype: type = np.uint8) -> Path:
+    """Write lesions of one value as an image."""
+    array = np.zeros(SHAPE, dtype)
+    for lesion in lesions:
+        array[lesion] = p
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    return path
+
+
+TRUTH = {"sub-01": (block(1), block(6)), "sub-02": (block(1),), "sub-03": ()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Three scans of noise, in which no cord is found: with two lesions, with one, with none."""
+    folder = tmp_path_factory.mktemp("data")
+    for number, (subject, lesions) in enumerate(TRUTH.items()):
+        array = np.random.default_rng(number).integers(1, 900, SHAPE).astype(np.int16)
+        scan = folder / subject / "anat" / f"{subject}_T2w.nii.gz"
+        scan.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4)), scan)
+        labels = folder / "derivatives" / "labels" / subject / "anat"
+        write(labels / f"{subject}_T2w_label-lesion_seg.nii.gz", *lesions)
+    return folder
+
+
+@pytest.fixture
+def rater(tmp_path) -> Path:
+    """Masks with one of two lesions; with the lesion and a false one; with a false one alone."""
+    folder = tmp_path / "rater"
+    write(folder / "sub-01" / "sub-01_T2w_lesionseg.nii.gz", block(1))
+    write(folder / "sub-02" / "sub-02_label-L_mask.nii.gz", block(1), block(8))
+    write(folder / "sub-03_T2w_seg.nii.gz", block(8))
+    return folder
+
+
+def read(table: Path) -> pd.DataFrame:
+    return pd.read_csv(table, sep="\t", na_values="n/a", keep_default_na=False)
+
+
+def test_masks_of_a_rater_are_scored_without_a_threshold(data, rater, tmp_path):
+    out = tmp_path / "out"
+    settings = EvaluateSettings(masks={"rater": rater, "itself": rater})
+    found = evaluate.run([], data, out, settings)
+    rows = read(out / "scores.tsv")
+    rows = rows[(rows["bundle"] == "rater") & (rows["preset"] == "paper")]
+    # Blocks of 8 voxels: 8 of 16 are found; all 8 with 8 false ones; 8 false ones alone.
+    assert rows["tp_vox"].tolist() == [8, 8, 0]
+    assert rows["fp_vox"].tolist() == [0, 8, 8]
+    assert rows["fn_vox"].tolist() == [8, 0, 0]
+    assert rows["l_sensitivity"].fillna(-1).tolist() == [0.5, 1, -1]
+    assert rows["l_precision"].fillna(-1).tolist() == [1, 0.5, -1]
+    assert rows["threshold"].isna().all()
+    assert set(rows["tuned"]) == {1}
+    assert len(found.rows) == 2 * 3 * len(PRESETS)
+    assert found.tables["table2"].body[["Model", "Threshold"]].values.tolist() == [
+        ["rater", "n/a"],
+        ["itself", "n/a"],
+    ]
+    tests = found.tables["models"].body
+    assert (
+        tests[["First", "Second", "n", "Pairs"]].values.tolist()
+        == [["rater", "itself", "2", "0"]] * 2
+    )
+    said = json.loads((out / "scores.json").read_text())
+    assert said["bundle"]["Levels"]["rater"]["Description"] == "Masks as they were given"
+    assert said["bundle"]["Levels"]["rater"]["Folder"] == "rater"
+    assert said["ScansWithoutCord"] == []
+    assert any("rater, itself" in note for note in found.tables["table2"].notes)
+
+
+def test_p_maps_are_cut_at_every_threshold_and_tuned_where_scans_for_it_are_given(data, tmp_path):
+    # The lesions have 0.3, and false ones 0.2: only 0.25 and 0.3 give the lesions alone.
+    for subject, lesions in TRUTH.items():
+        name = f"{subject}_T2w_pmap.nii.gz"
+        path = write(tmp_path / "tool" / name, *lesions, p=0.3, dtype=np.float32)
+        image = nib.load(path)
+        array = np.asarray(image.dataobj).copy()
+        array[block(9)] = 0.2
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    scans = cohorts.read(data)
+    parts = dict(zip(TRUTH, ("thr-optimization", "unseen", "unseen"), strict=True))
+    table = tmp_path / "split.tsv"
+    cohorts.write([type(s)(**{**vars(s), "split": parts[s.subject]}) for s in scans], table)
+    settings = EvaluateSettings(pmaps={"tool": tmp_path / "tool"})
+    found = evaluate.run([], table, tmp_path / "out", settings)
+    [tuned] = {row.threshold for row in found.rows if row.tuned}
+    assert tuned == 0.3  # of two that do the same the nearer to 0.5
+    own = {(row.threshold, row.scan): row.voxels for row in found.rows}
+    assert (own[0.3, "sub-02_T2w"].tp, own[0.3, "sub-02_T2w"].n_predicted) == (8, 8)
+    assert (own[0.2, "sub-02_T2w"].tp, own[0.2, "sub-02_T2w"].n_predicted) == (8, 16)
+    assert own[0.5, "sub-02_T2w"].n_predicted == 0
+    # Without those of the tuning scans it is not tuned.
+    (tmp_path / "tool" / "sub-01_T2w_pmap.nii.gz").unlink()
+    found = evaluate.run([], table, tmp_path / "out", settings)
+    assert not any(row.tuned for row in found.rows)
+
+
+def test_only_a_mask_that_has_changed_is_counted_again(data, rater, tmp_path, caplog):
+    caplog.set_level("INFO")
+    settings = EvaluateSettings(masks={"rater": rater})
+    evaluate.run([], data, tmp_path / "out", settings)
+    write(rater / "sub-03_T2w_seg.nii.gz")
+    found = evaluate.run([], data, tmp_path / "out", settings)
+    assert "2 of 3 results" in caplog.text
+    assert {row.voxels.n_predicted for row in found.rows if row.subject == "sub-03"} == {0}
+
+
+def test_masks_that_are_missing_or_there_twice_are_refused_by_a_list(data, rater, tmp_path):
+    settings = EvaluateSettings(masks={"rater": rater})
+    write(rater / "old" / "sub-01_T2w_lesionseg.nii.gz")
+    with pytest.raises(DataError, match=r"sub-01_T2w: old/sub-01_T2w_lesionseg.nii.gz, sub-01/sub"):
+        evaluate.run([], data, tmp_path / "out", settings)
+    for path in rater.rglob("sub-0[13]*.nii.gz"):
+        path.unlink()
+    with pytest.raises(DataError, match="no mask of 2 of 3 scans: sub-01_T2w, sub-03_T2w; exp"):
+        evaluate.run([], data, tmp_path / "out", settings)
+    assert not (tmp_path / "out" / "scans").exists()
+
+
+def test_masks_that_are_none_or_on_another_grid_are_refused(data, rater, tmp_path):
+    settings = EvaluateSettings(masks={"rater": rater})
+    path = write(rater / "sub-03_T2w_seg.nii.gz", block(2), p=2)
+    with pytest.raises(ImageError, match=r"sub-03_T2w_seg.* holds the values 0, 2, .* binarise it"):
+        evaluate.run([], data, tmp_path / "out", settings)
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([2, 1, 1, 1])), path)
+    with pytest.raises(GeometryError, match=r"sub-03_T2w_seg.*its voxels lie elsewhere"):
+        evaluate.run([], data, tmp_path / "out", settings)
+    with pytest.raises(ImageError, match="expected a p-map"):
+        for subject in TRUTH:
+            write(tmp_path / "tool" / f"{subject}_pmap.nii.gz", block(1))
+        evaluate.run(
+            [], data, tmp_path / "out", EvaluateSettings(pmaps={"tool": tmp_path / "tool"})
+        )
+
+
+def test_names_that_cannot_be_used_are_refused_before_any_work(data, rater, tmp_path):
+    with pytest.raises(UsageError, match="give -bundle, -masks or -pmaps"):
+        evaluate.run([], data, tmp_path / "out")
+    with pytest.raises(UsageError, match="'a b' is no name"):
+        EvaluateSettings(masks={"a b": rater})
+    for subject in TRUTH:
+        write(tmp_path / "tool" / f"{subject}_T2w_pmap.nii.gz", p=0.3, dtype=np.float32)
+    alike = EvaluateSettings(masks={"x": rater}, pmaps={"x": tmp_path / "tool"})
+    with pytest.raises(UsageError, match="2 of the models are named x"):
+        evaluate.run([], data, tmp_path / "out", alike)
+    assert not (tmp_path / "out" / "scans").exists()
