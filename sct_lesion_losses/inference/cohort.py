@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
 from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, read_scan
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.metrics import PRESETS
-from sct_lesion_losses.thresholds import ScanCounts, count
+from sct_lesion_losses.metrics import PRESETS, lesionwise
+from sct_lesion_losses.metrics.froc import ScoredLesions, scored_lesions
+from sct_lesion_losses.thresholds import ScanCounts, binarize, count
 from sct_lesion_losses.thresholds.curves import from_dict
 from sct_lesion_losses.thresholds.lesion_filter import Candidates, candidates, stepped
 
@@ -120,18 +121,23 @@ class ModelCounts:
         Name, version and precision of what computed them.
     noted : tuple of Candidates
         Where the model asks for them, the predicted lesions at each of its thresholds above 0.
+    lesions : mapping of float to ScoredLesions
+        By each of its thresholds above 0; of masks by that of `models.RULE_THRESHOLDS`.
     """
 
     counts: ScanCounts | None
     refused: str = ""
     engine: str = ""
     noted: tuple[Candidates, ...] = ()
+    lesions: Mapping[float, ScoredLesions] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a scan's file holds."""
         counts = None if self.counts is None else self.counts.to_dict()
         noted = {"noted": [own.to_dict() for own in self.noted]} if self.noted else {}
-        return {"counts": counts, "refused": self.refused, "engine": self.engine, **noted}
+        lesions = [(cut, own.to_dict()) for cut, own in self.lesions.items()]
+        about = {"refused": self.refused, "engine": self.engine}
+        return {"counts": counts, **about, **noted, "lesions": lesions}
 
     @classmethod
     def from_dict(cls, stored: Any) -> ModelCounts | None:
@@ -140,7 +146,8 @@ class ModelCounts:
             counts = stored["counts"]
             found = None if counts is None else from_dict(counts)
             noted = tuple(Candidates.from_dict(own) for own in stored.get("noted", ()))
-            return cls(found, str(stored["refused"]), str(stored["engine"]), noted)
+            lesions = {float(k): ScoredLesions.from_dict(own) for k, own in stored["lesions"]}
+            return cls(found, str(stored["refused"]), str(stored["engine"]), noted, lesions)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -347,16 +354,20 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
 
 def _count(model: Model, found: LocatedScan) -> ModelCounts:
     pmap, computed_by = model.pmap(found)
-    grid = found.image.grid
+    grid, cuts = found.image.grid, [cut for cut in model.thresholds if cut > 0]
+    kept = pmap
     if model.rule is not None:
-        pmap = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
-    counts = count(found.truth, pmap, grid.spacing_mm, model.thresholds)
+        kept = stepped(pmap, model.thresholds, grid.voxel_volume_mm3, model.rule)
+    counts = count(found.truth, kept, grid.spacing_mm, model.thresholds)
     noted = tuple(
-        candidates(found.truth, pmap, cut, grid.voxel_volume_mm3)
-        for cut in model.thresholds
-        if model.noted and cut > 0
+        candidates(found.truth, kept, cut, grid.voxel_volume_mm3) for cut in cuts if model.noted
     )
-    return ModelCounts(counts, "", computed_by, noted)
+    # The masks shrink as the threshold rises: all of them lie in one box.
+    box = lesionwise.bounding_box(found.truth | binarize(kept, cuts[0]))
+    lesions = {
+        cut: scored_lesions(found.truth[box], binarize(kept[box], cut), pmap[box]) for cut in cuts
+    }
+    return ModelCounts(counts, "", computed_by, noted, lesions)
 
 
 def _stored(task: ScanTask) -> Mapping[str, Any]:

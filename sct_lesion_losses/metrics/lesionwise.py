@@ -20,7 +20,7 @@ lesion segmentation using a data management and processing infrastructure" (anim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,6 +252,21 @@ class Overlap:
             (np.cumsum(predicted) - 1)[self.predicted[kept]],
             self.voxels[kept],
         )
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return the table as plain values, for a file; see `from_dict`."""
+        return {name: values.tolist() for name, values in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Overlap:
+        """Return the table that `to_dict` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It did not.
+        """
+        return cls(**{name: np.array(own, dtype=np.int64) for name, own in stored.items()})
 
 
 def overlap(truth: NDArray[np.integer[Any]], prediction: NDArray[np.integer[Any]]) -> Overlap:

@@ -48,7 +48,7 @@ class Picture:
 # `FIGURES` by its anchor.
 SECTIONS = (
     ("cohort", "The cohort and its split", ("parts",)),
-    ("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients")),
+    ("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients", "froc")),
     (
         "thresholds",
         "Over thresholds, and between models",

@@ -81,7 +81,7 @@ class Candidates:
     def to_dict(self) -> dict[str, Any]:
         """Return the lesions as plain values, for a file; see `from_dict`."""
         return {
-            "table": {name: values.tolist() for name, values in vars(self.table).items()},
+            "table": self.table.to_dict(),
             "peaks": self.peaks.tolist(),
             "dtype": self.peaks.dtype.name,
             "voxel_mm3": self.voxel_mm3,
@@ -96,9 +96,8 @@ class Candidates:
         KeyError, TypeError, ValueError
             It did not.
         """
-        table = {name: np.array(own, dtype=np.int64) for name, own in stored["table"].items()}
         peaks = np.array(stored["peaks"], dtype=np.dtype(stored["dtype"]))
-        return cls(Overlap(**table), peaks, float(stored["voxel_mm3"]))
+        return cls(Overlap.from_dict(stored["table"]), peaks, float(stored["voxel_mm3"]))
 
     def score(self, rule: Filter) -> LesionScore:
         """Score what is left once a filter has been applied."""

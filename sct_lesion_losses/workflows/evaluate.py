@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from sct_lesion_losses import __version__
 from sct_lesion_losses.bundle.schema import NAME_PATTERN
@@ -19,10 +20,11 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import cohort
-from sct_lesion_losses.inference.cohort import SCANS, refuse_seen
-from sct_lesion_losses.inference.models import IN_COHORT, Model
+from sct_lesion_losses.inference.cohort import SCANS, ModelCounts, refuse_seen
+from sct_lesion_losses.inference.models import IN_COHORT, RULE_THRESHOLDS, Model
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED, lesionwise
+from sct_lesion_losses.metrics.froc import FrocScore, froc
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import columns, figures, tables
 from sct_lesion_losses.report.tables import Table
@@ -93,7 +95,7 @@ class Evaluation:
     engines : tuple of str
         Name, version and precision of whatever computed the p-maps.
     tables : dict of str to Table
-        See `report.tables.study`.
+        See `report.tables.study`; and ``froc``.
     """
 
     models: tuple[EvaluatedModel, ...]
@@ -177,13 +179,16 @@ def run(
     models = [replace(one, choice=_choice(one, chose, counts)) for one in models]
     lost = tuple(names[scan.scan] for scan in unseen if scan not in counts)
     notes = _notes(models, lost, len(unseen))
-    rows, lesions = _rows([scan for scan in unseen if scan in counts], models, names, counts)
+    seen = [scan for scan in unseen if scan in counts]
+    rows, lesions = _rows(seen, models, names, counts)
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
     made = tables.study(
         by_preset,
         [lesion for lesion in lesions if lesion.of.lesions.preset.name == settings.preset],
         {one.label: one.published_as for one in models if one.published_as},
     )
+    curves = _froc(models, [results[scan] for scan in seen])
+    made["froc"] = tables.over_false_lesions(curves)
     made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
     engines = {one.engine for of_scan in results.values() for one in of_scan.values()} - {""}
     facts = {
@@ -200,6 +205,23 @@ def run(
         "ScansWithoutCord": list(lost),
         "TuningScansWithoutCord": [names[scan.scan] for scan in tuning if scan not in counts],
     }
+    _write_long(folder, models, rows, lesions, facts)
+    for name, table in made.items():
+        for ending, writer in tables.WRITERS.items():
+            atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))
+    at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
+    figures.write(by_preset, folder / FIGURES, froc=at_own)
+    return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
+
+
+def _write_long(
+    folder: Path,
+    models: Sequence[EvaluatedModel],
+    rows: Sequence[ScanScore],
+    lesions: Sequence[TruthLesion],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the long tables of scans and of lesions."""
     levels = {
         "bundle": {one.label: one.description for one in models},
         "preset": columns.PRESET_LEVELS,
@@ -207,11 +229,6 @@ def run(
     of_scans = columns.of_scans({one.label: one.version for one in models})
     columns.write(folder / f"{SCORES}.tsv", of_scans, rows, levels, facts)
     columns.write(folder / f"{LESIONS}.tsv", columns.TRUTH_LESIONS, lesions, levels, facts)
-    for name, table in made.items():
-        for ending, writer in tables.WRITERS.items():
-            atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))
-    figures.write(by_preset, folder / FIGURES)
-    return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
 
 
 def _require_outputs(data: Path, folder: Path) -> None:
@@ -302,3 +319,17 @@ def _rows(
                     found = zip(volumes, curve.found[k].tolist(), strict=True)
                     lesions += [TruthLesion(row, n, *lesion) for n, lesion in enumerate(found, 1)]
     return tuple(rows), tuple(lesions)
+
+
+def _froc(
+    models: Sequence[EvaluatedModel], scans: Sequence[Mapping[Model, ModelCounts]]
+) -> dict[tuple[str, float | None], FrocScore]:
+    """Sweep the predicted lesions of every model at 0.5, then at its own operating point."""
+    found: dict[tuple[str, float | None], FrocScore] = {}
+    for one in models:
+        cuts = (None,) if one.model.has_masks else (UNTUNED, one.tuned or UNTUNED)
+        for at in dict.fromkeys(cuts):
+            cut = RULE_THRESHOLDS[0] if at is None else at
+            lesions = [own[one.model].lesions[cut] for own in scans]
+            found[one.label, at] = froc(lesions, with_probabilities=not one.model.has_masks)
+    return found

@@ -97,6 +97,15 @@ def test_masks_of_a_rater_are_scored_without_a_threshold(data, rater, tmp_path):
     assert any("rater, itself" in note for note in found.tables["table2"].notes)
 
 
+def test_masks_have_one_operating_point_of_lesions_found_against_false_ones(data, rater, tmp_path):
+    found = evaluate.run([], data, tmp_path / "out", EvaluateSettings(masks={"rater": rater}))
+    # 1 of 2 lesions and 1 of 1: 0.75; 2 false ones in 3 scans.
+    assert found.tables["froc"].body.values.tolist() == [
+        ["rater", "n/a", *["n/a"] * 6, "0.75", "0.67", "2", "3"]
+    ]
+    assert (tmp_path / "out" / "figures" / "froc.png").is_file()
+
+
 def test_p_maps_are_cut_at_every_threshold_and_tuned_where_scans_for_it_are_given(data, tmp_path):
     # The lesions have 0.3, and false ones 0.2: only 0.25 and 0.3 give the lesions alone.
     for subject, lesions in TRUTH.items():
@@ -118,6 +127,11 @@ def test_p_maps_are_cut_at_every_threshold_and_tuned_where_scans_for_it_are_give
     assert (own[0.3, "sub-02_T2w"].tp, own[0.3, "sub-02_T2w"].n_predicted) == (8, 8)
     assert (own[0.2, "sub-02_T2w"].tp, own[0.2, "sub-02_T2w"].n_predicted) == (8, 16)
     assert own[0.5, "sub-02_T2w"].n_predicted == 0
+    # At 0.5 nothing is left; at 0.3 the lesions alone.
+    assert found.tables["froc"].body.values.tolist() == [
+        ["tool", "0.5", *["0.00"] * 8, "1", "2"],
+        ["tool", "0.3", *["1.00"] * 7, "0.00", "1", "2"],
+    ]
     # Without those of the tuning scans it is not tuned.
     (tmp_path / "tool" / "sub-01_T2w_pmap.nii.gz").unlink()
     found = evaluate.run([], table, tmp_path / "out", settings)

@@ -25,7 +25,7 @@ from sct_lesion_losses.workflows.evaluate import EvaluateSettings
 
 TABLES = (
     *("table1", "table2", "intervals", "thresholds", "models"),
-    *("patients", "sites", "lesion_sizes", "published"),
+    *("patients", "sites", "lesion_sizes", "published", "froc"),
 )
 
 
@@ -238,7 +238,7 @@ def test_tables_and_figures_are_written_in_every_form(evaluated):
     [small] = [line.split("\t") for line in published if line.startswith("small\t")]
     assert small[2::2] == ["0.3", "0.41", "0.40", "0.65", "0.26"]  # of the study's Tversky loss
     names = {path.name for path in (evaluated / "figures").iterdir()}
-    assert {"figure2.png", "figure2.svg", "stability.png", "stability.svg"} <= names
+    assert {"figure2.png", "figure2.svg", "stability.png", "froc.png", "froc.svg"} <= names
     text = (evaluated / "figures" / "stability.svg").read_text("utf-8")
     assert all(f">{name}<" in text for name in ("small", "sct", "sct as shipped"))
 

@@ -73,6 +73,12 @@ FIGURES = {  # by the name of the files
         "tuned threshold, with 95 % intervals.",
         of_rows=True,
     ),
+    "froc": ReportFigure(
+        "scores",
+        "evaluation.froc_curves",
+        "FROC of every model at its own threshold: lesions found against false ones, as fewer "
+        "probable lesions are added. Masks without probabilities are a point.",
+    ),
     "stability": ReportFigure(
         "thresholds",
         "evaluation.lines",
@@ -122,7 +128,7 @@ def draw(name: str, folder: Path, *content: Any) -> tuple[Path, ...]:
         return ()
 
 
-def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
+def write(rows: Sequence[ScanScore], folder: Path, **others: Any) -> tuple[Path, ...]:
     """Write the figures of an evaluation; those that its scans do not allow are left out.
 
     Parameters
@@ -131,6 +137,8 @@ def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
         By one lesion preset, at all thresholds.
     folder : Path
         See `draw`.
+    **others
+        Content of figures that are not of rows, by their names.
 
     Returns
     -------
@@ -147,5 +155,5 @@ def write(rows: Sequence[ScanScore], folder: Path) -> tuple[Path, ...]:
     except OutputError as error:
         logger.info("no figures: %s", error)
         return ()
-    names = [name for name, figure in FIGURES.items() if figure.of_rows]
-    return tuple(path for name in names for path in draw(name, folder, rows))
+    content = {name: rows for name, figure in FIGURES.items() if figure.of_rows} | others
+    return tuple(path for name, own in content.items() for path in draw(name, folder, own))

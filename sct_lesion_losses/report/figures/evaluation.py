@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.metrics import UNTUNED, scores
+from sct_lesion_losses.metrics.froc import FALSE_LESIONS, FrocScore
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
 from sct_lesion_losses.report import counted, tables
@@ -328,6 +329,40 @@ def froc(point: LesionPoint, title: str = "") -> Any:
     axes.set_title(title)
     axes.legend(loc="lower right")
     style.plain(axes, "both")
+    return made
+
+
+_FROC_INCH = 4.0
+
+
+@style.drawing()
+def froc_curves(found: Mapping[str, FrocScore]) -> Any:
+    """Draw the lesions found against the false ones, a line for each model, a point for masks.
+
+    Parameters
+    ----------
+    found : mapping of str to FrocScore
+        Of each model at its own threshold.
+    """
+    if not any(own.n_bearing for own in found.values()):
+        raise DataError("no scan has lesions that could be found; evaluate some that have")
+    looks = style.looks(found)
+    made = style.sheet(_FROC_INCH, layout="constrained")
+    axes = made.subplots()
+    for model, own in found.items():
+        last = own.false_lesions[-1], own.sensitivity[-1]
+        if own.with_probabilities:
+            axes.plot(own.false_lesions, own.sensitivity, label=model, lw=1.5, **looks[model])
+        colour = looks[model]["color"]
+        label = "_" if own.with_probabilities else model
+        axes.plot(*last, "o", color=colour, mec="black", mew=0.7, ms=6, label=label, zorder=3)
+    axes.set_xticks(FALSE_LESIONS, [f"{false:g}" for false in FALSE_LESIONS])
+    axes.set_xlim(0, FALSE_LESIONS[-1] * 1.05)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("false lesions per scan, mean over all scans")
+    axes.set_ylabel("sensitivity, mean over scans with lesions")
+    style.plain(axes, "both")
+    made.legend(loc="outside right upper")
     return made
 
 
