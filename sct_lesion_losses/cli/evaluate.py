@@ -52,6 +52,18 @@ from sct_lesion_losses.errors import UsageError
     dest="folder",
     mandatory=True,
 )
+@option(
+    "-challenge {0,1}",
+    "Also write what the MS-Multi-Spine challenge takes: of every scan and model the mask at the "
+    "model's threshold (0.5 where untuned) with its lesions numbered, and a CSV of their "
+    "probabilities, into challenge/MODEL. Segments the scans once more.",
+)
+@option(
+    "-repeat {0,1}",
+    "Also compare scans that a subject has in one session (ses- of their names): coefficient of "
+    "variation of the lesion volume, and lesions found again; the table repeat. Segments these "
+    "scans once more.",
+)
 @COHORT_CENTERLINE
 @CONTRAST
 @PRESET

@@ -70,6 +70,12 @@ class CohortScan:
         """File name without its extension."""
         return stem(self.scan)[0]
 
+    @property
+    def session(self) -> str:
+        """Session by the ``ses-`` of its file name; empty without one."""
+        found = re.search(r"(?:^|_)ses-([A-Za-z0-9]+)", self.name)
+        return found[1] if found else ""
+
 
 def read(data: Path) -> list[CohortScan]:
     """Read the scans of a cohort, in the order of their names.

@@ -13,7 +13,7 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_json
 
-_LISTED = 20  # scans that an error names
+LISTED = 20  # scans that an error names
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,11 @@ def find_labels(
     if several:
         seen = "; ".join(
             f"{name}: {', '.join(str(path.relative_to(folder)) for path in own)}"
-            for name, own in list(several.items())[:_LISTED]
+            for name, own in list(several.items())[:LISTED]
         )
         raise DataError(
             f"{folder}: several files for {len(several)} of {len(names)} scans ({seen}"
-            f"{'; …' if len(several) > _LISTED else ''}); leave one for each, or give a folder "
+            f"{'; …' if len(several) > LISTED else ''}); leave one for each, or give a folder "
             "that holds only those that are meant"
         )
     return found

@@ -16,11 +16,11 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import DataError, LesionError, NoCordError
+from sct_lesion_losses.errors import DataError, NoCordError
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
-from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, read_scan
+from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, naming, read_scan
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import PRESETS, lesionwise
 from sct_lesion_losses.metrics.froc import ScoredLesions, scored_lesions
@@ -333,8 +333,7 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     LesionError
         The scan or a model cannot be used; the message names the scan. Nothing is kept of it then.
     """
-    name = task.scan.scan.name
-    try:
+    with naming(task.scan):
         found = read_scan(task.scan, task.inference)
         counted = {model: _count(model, found) for model in task.keys if model.is_given}
         networks = [model for model in task.keys if not model.is_given]
@@ -342,10 +341,6 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
             counted |= {model: _count(model, found) for model in networks}
         except NoCordError as error:
             counted |= dict.fromkeys(networks, ModelCounts(None, str(error)))
-    except LesionError as error:
-        if name in str(error):
-            raise
-        raise type(error)(f"{name}: {error}") from error
     new = {task.keys[model]: one.to_dict() for model, one in counted.items()}
     results = {"content": task.content, "results": {**_stored(task), **new}}
     write_text(task.file, json.dumps(results, allow_nan=False) + "\n")

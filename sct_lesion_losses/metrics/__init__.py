@@ -53,7 +53,7 @@ PRESETS = {
     )
 }
 
-_MODULES = ("froc", "lesionwise", "patientwise", "statistics", "voxelwise")
+_MODULES = ("froc", "lesionwise", "patientwise", "repeat", "statistics", "voxelwise")
 
 
 def __getattr__(name: str) -> ModuleType:

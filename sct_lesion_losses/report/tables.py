@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.metrics import scores, statistics
-from sct_lesion_losses.metrics.froc import FALSE_LESIONS, MIN_IOU, NEIGHBOURS, FrocScore
 from sct_lesion_losses.metrics.scores import (
     ALPHA,
     MEASURES,
@@ -544,44 +543,6 @@ def sweeps(rows: Iterable[ScanScore]) -> list[Sweep]:
         swept = {at: values[at] for at in sorted(at for at in values if at is not None)}
         made.append(Sweep(model, swept, tuned.get(model), values.get(None, np.array([]))))
     return made
-
-
-_FROC: Columns[FrocScore] = {
-    **{
-        f"{false:g}": partial(lambda false, found: score(found.at(false)), false)
-        for false in FALSE_LESIONS
-    },
-    "Mean": lambda found: score(found.mean),
-    "Sensitivity": lambda found: score(found.sensitivity[-1]),
-    "False lesions": lambda found: score(found.false_lesions[-1]),
-    "n": lambda found: str(found.n_bearing),
-    "Scans": lambda found: str(found.n_scans),
-}
-
-
-def over_false_lesions(found: Mapping[tuple[str, float | None], FrocScore]) -> Table:
-    """List the sensitivities of models at given numbers of false lesions a scan.
-
-    Parameters
-    ----------
-    found : mapping of (str, float or None) to FrocScore
-        By model and threshold.
-    """
-    models = {(model, threshold_text(at)): own for (model, at), own in found.items()}
-    notes = (
-        f"Columns {FALSE_LESIONS[0]:g} to {FALSE_LESIONS[-1]:g}: share of the lesions found, mean "
-        "over the n scans with lesions, where the predicted lesions of the highest mean "
-        "probabilities bring so many false ones a scan, over all scans; linear between two points, "
-        "and that of the whole masks beyond their false lesions. Mean: of these columns, the score "
-        "of the MS-Multi-Spine challenge.",
-        "Sensitivity, False lesions: of the whole masks at the threshold. Masks without "
-        "probabilities have this one operating point, and no other column.",
-        f"Lesions are of {NEIGHBOURS} neighbours; one is found where it and a predicted one have "
-        f"more than {MIN_IOU:g} of their union in common, and a predicted one that finds none is "
-        "false.",
-    )
-    title = "Lesions found at given numbers of false ones a scan (FROC)"
-    return Table(title, frame(("Model", "Threshold"), models, _FROC), notes=notes)
 
 
 _OVER: Columns[Sweep] = {

@@ -26,7 +26,7 @@ from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.froc import FrocScore, froc
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
-from sct_lesion_losses.report import columns, figures, tables
+from sct_lesion_losses.report import agreement, columns, figures, tables
 from sct_lesion_losses.report.tables import Table
 from sct_lesion_losses.thresholds import Choice, ScanCounts, choose
 from sct_lesion_losses.workflows.evaluated import (
@@ -35,8 +35,10 @@ from sct_lesion_losses.workflows.evaluated import (
     models_of,
     require_told_apart,
 )
+from sct_lesion_losses.workflows.numbered import numbered, repeats, sessions
 
 TABLES, FIGURES = "tables", "figures"
+CHALLENGE = "challenge"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
 
@@ -62,6 +64,10 @@ class EvaluateSettings:
     masks, pmaps : mapping of str to Path
         Folders of masks and of p-maps by other tools, or people, by their names in the tables; see
         `evaluated.given_models`.
+    challenge : bool
+        Also write numbered masks and the probabilities of their lesions, see `inference.instances`.
+    repeat : bool
+        Also compare scans of one session, see `metrics.repeat`.
     """
 
     inference: InferenceSettings = IN_COHORT
@@ -70,6 +76,8 @@ class EvaluateSettings:
     command: str = ""
     masks: Mapping[str, Path] = field(default_factory=dict)
     pmaps: Mapping[str, Path] = field(default_factory=dict)
+    challenge: bool = False
+    repeat: bool = False
 
     def __post_init__(self) -> None:
         lesionwise.find(self.preset)
@@ -95,7 +103,7 @@ class Evaluation:
     engines : tuple of str
         Name, version and precision of whatever computed the p-maps.
     tables : dict of str to Table
-        See `report.tables.study`; and ``froc``.
+        See `report.tables.study`; and ``froc``, and ``repeat`` where that is asked for.
     """
 
     models: tuple[EvaluatedModel, ...]
@@ -146,16 +154,17 @@ def run(
     LesionError
         A model or a scan cannot be used. The results of other scans stay.
     """
-    how = settings.inference
     if not (bundles or settings.masks or settings.pmaps):
         raise UsageError("there is nothing to evaluate; give -bundle, -masks or -pmaps")
     _require_outputs(data, folder)
-    models = models_of(bundles, how.contrast)
+    models = models_of(bundles, settings.inference.contrast)
     scans = cohorts.read(data)
     names = cohorts.names(scans)
     unseen = splits.part_or_all(scans, "unseen", "are then evaluated")
     own = {one.model: one.bundle for one in models if one.bundle is not None}
     refuse_seen(list(own.values()), unseen, "which would flatter its scores")
+    if settings.repeat:
+        sessions(unseen)  # refused before any work
     tuning = splits.part(scans, "thr-optimization")
     models += given_models(settings.masks, settings.pmaps, unseen, tuning, names)
     require_told_apart(models)
@@ -169,7 +178,7 @@ def run(
         | {scan: tuned_by[scan] for scan in tuning},
         names,
         folder / SCANS,
-        how,
+        settings.inference,
         own,
         jobs=settings.jobs,
         report=report,
@@ -188,30 +197,65 @@ def run(
         {one.label: one.published_as for one in models if one.published_as},
     )
     curves = _froc(models, [results[scan] for scan in seen])
-    made["froc"] = tables.over_false_lesions(curves)
+    made["froc"] = agreement.over_false_lesions(curves)
+    made |= _number(models, seen, names, folder, settings, report)
     made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
     engines = {one.engine for of_scan in results.values() for one in of_scan.values()} - {""}
     facts = {
+        "Engines": sorted(engines),
+        "ScansEvaluated": len(seen),
+        "ScansWithoutCord": list(lost),
+        "TuningScansWithoutCord": [names[scan.scan] for scan in tuning if scan not in counts],
+    }
+    _write_long(folder, models, rows, lesions, _about(settings) | facts)
+    _write_tables(folder / TABLES, made)
+    at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
+    figures.write(by_preset, folder / FIGURES, froc=at_own)
+    return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
+
+
+def _number(
+    models: Sequence[EvaluatedModel],
+    seen: Sequence[CohortScan],
+    names: Mapping[Path, str],
+    folder: Path,
+    settings: EvaluateSettings,
+    report: Progress | None,
+) -> dict[str, Table]:
+    """Label lesions for the challenge, and compare repeated scans, where that is asked for."""
+    groups = sessions(seen) if settings.repeat else []
+    files: dict[CohortScan, dict[str, Path]] = {}
+    if settings.challenge:
+        folders = {one.label: folder / CHALLENGE / one.label.replace(" ", "_") for one in models}
+        files = {
+            scan: {label: own / f"{names[scan.scan]}.nii.gz" for label, own in folders.items()}
+            for scan in seen
+        }
+    if not (groups or files):
+        return {}
+    repeated = [scan for own in groups for scan in own]
+    lesions = numbered(models, repeated, settings.inference, files, settings.jobs, report)
+    return {"repeat": agreement.over_repeats(repeats(models, groups, lesions))} if groups else {}
+
+
+def _about(settings: EvaluateSettings) -> dict[str, Any]:
+    """Entries of the description of the scores that follow from the settings."""
+    return {
         "GeneratedBy": {
             "Name": "sct_lesion_losses",
             "Version": __version__,
             "Command": settings.command,
         },
-        "Engines": sorted(engines),
-        "Centerline": how.centerline,
-        "Contrast": how.contrast,
+        "Centerline": settings.inference.centerline,
+        "Contrast": settings.inference.contrast,
         "PresetOfTables": settings.preset,
-        "ScansEvaluated": len(unseen) - len(lost),
-        "ScansWithoutCord": list(lost),
-        "TuningScansWithoutCord": [names[scan.scan] for scan in tuning if scan not in counts],
     }
-    _write_long(folder, models, rows, lesions, facts)
+
+
+def _write_tables(folder: Path, made: Mapping[str, Table]) -> None:
     for name, table in made.items():
         for ending, writer in tables.WRITERS.items():
-            atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))
-    at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
-    figures.write(by_preset, folder / FIGURES, froc=at_own)
-    return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
+            atomic.write_text(folder / f"{name}.{ending}", writer(table))
 
 
 def _write_long(

@@ -20,7 +20,6 @@ from sct_lesion_losses.report.tables import PUBLISHED
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice
 
 SCT_RULE = "sct as shipped"
-LISTED = 20  # scans that an error names
 
 
 @dataclass(frozen=True)
@@ -188,10 +187,10 @@ def given_models(
             lost = [names[scan.scan] for scan in wanted if scan.scan not in files]
             if lost:
                 what = "mask" if kind == "masks" else "p-map"
-                more = ", …" if len(lost) > LISTED else ""
+                more = ", …" if len(lost) > bids.LISTED else ""
                 raise DataError(
                     f"{folder}: no {what} of {len(lost)} of {len(wanted)} scans: "
-                    f"{', '.join(lost[:LISTED])}{more}; expected {names[wanted[0].scan]}_"
+                    f"{', '.join(lost[: bids.LISTED])}{more}; expected {names[wanted[0].scan]}_"
                     f"{endings[0][0]}.nii.gz, for example, or leave these scans out of the cohort"
                 )
             model = Model(str(folder), "", thresholds, kind, files=files)
@@ -207,3 +206,5 @@ def require_told_apart(models: Sequence[EvaluatedModel]) -> None:
                 f"{count} of the models are named {label}; give each of them once, or train or "
                 "import one under another name or version, or name masks and p-maps otherwise"
             )
+    if len({one.model for one in models}) < len(models):
+        raise UsageError("two names stand for one folder of masks or p-maps; give it once")

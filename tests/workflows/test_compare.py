@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,8 @@ import pytest
 
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, GeometryError, ImageError, UsageError
+from sct_lesion_losses.inference.instances import InstanceTask, number
+from sct_lesion_losses.inference.models import IN_COHORT, Model
 from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.workflows import evaluate
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings
@@ -42,8 +45,8 @@ TRUTH = {"sub-01": (block(1), block(6)), "sub-02": (block(1),), "sub-03": ()}
 def data(tmp_path_factory) -> Path:
     """Three scans of noise, in which no cord is found: with two lesions, with one, with none."""
     folder = tmp_path_factory.mktemp("data")
-    for number, (subject, lesions) in enumerate(TRUTH.items()):
-        array = np.random.default_rng(number).integers(1, 900, SHAPE).astype(np.int16)
+    for seed, (subject, lesions) in enumerate(TRUTH.items()):
+        array = np.random.default_rng(seed).integers(1, 900, SHAPE).astype(np.int16)
         scan = folder / subject / "anat" / f"{subject}_T2w.nii.gz"
         scan.parent.mkdir(parents=True)
         nib.save(nib.Nifti1Image(array, np.eye(4)), scan)
@@ -68,7 +71,8 @@ def read(table: Path) -> pd.DataFrame:
 
 def test_masks_of_a_rater_are_scored_without_a_threshold(data, rater, tmp_path):
     out = tmp_path / "out"
-    settings = EvaluateSettings(masks={"rater": rater, "itself": rater})
+    again = shutil.copytree(rater, tmp_path / "again")
+    settings = EvaluateSettings(masks={"rater": rater, "itself": again})
     found = evaluate.run([], data, out, settings)
     rows = read(out / "scores.tsv")
     rows = rows[(rows["bundle"] == "rater") & (rows["preset"] == "paper")]
@@ -186,4 +190,81 @@ def test_names_that_cannot_be_used_are_refused_before_any_work(data, rater, tmp_
     alike = EvaluateSettings(masks={"x": rater}, pmaps={"x": tmp_path / "tool"})
     with pytest.raises(UsageError, match="2 of the models are named x"):
         evaluate.run([], data, tmp_path / "out", alike)
+    with pytest.raises(UsageError, match="one folder"):
+        evaluate.run([], data, tmp_path / "out", EvaluateSettings(masks={"x": rater, "y": rater}))
     assert not (tmp_path / "out" / "scans").exists()
+
+
+def test_the_challenge_gets_numbered_masks_and_the_probabilities_of_their_lesions(data, tmp_path):
+    for subject in TRUTH:
+        path = write(tmp_path / "tool" / f"{subject}_pmap.nii.gz", p=0, dtype=np.float32)
+        array = np.zeros(SHAPE, np.float32)
+        # Two blocks that touch by a corner are one lesion; what is below 0.5 is none.
+        array[block(1)], array[block(3)], array[block(7)], array[block(10)] = 0.75, 0.625, 1, 0.25
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    settings = EvaluateSettings(pmaps={"tool": tmp_path / "tool"}, challenge=True)
+    evaluate.run([], data, tmp_path / "out", settings)
+    folder = tmp_path / "out" / "challenge" / "tool"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{subject}_T2w{ending}" for subject in TRUTH for ending in (".csv", ".nii.gz")
+    ]
+    assert (folder / "sub-03_T2w.csv").read_text() == "label,p\n1,0.6875\n2,1\n"
+    image = nib.load(folder / "sub-03_T2w.nii.gz")
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[block(1)], expected[block(3)], expected[block(7)] = 1, 1, 2
+    assert image.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+
+
+def test_more_lesions_than_a_byte_counts_are_numbered_in_two(tmp_path):
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[::2, ::2, ::2] = 1  # 512 lesions of a voxel
+    files = [tmp_path / name for name in ("scan.nii", "mask.nii")]
+    for file, array in zip(files, (mask, mask * 0), strict=True):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), file)
+    scan = cohorts.CohortScan(*files, "s1")
+    model = Model("x", "", (0.5,), "masks", files={files[0]: files[0]})
+    out = tmp_path / "out.nii.gz"
+    assert number(InstanceTask(scan, {model: 0.5}, {model: out}, False, IN_COHORT)) == {}
+    image = nib.load(out)
+    assert image.get_data_dtype() == np.uint16
+    assert np.asarray(image.dataobj).max() == 512
+    assert (tmp_path / "out.csv").read_text().splitlines()[-1] == "512,1"
+
+
+REPEATED = {
+    "sub-01_ses-1_run-1": (block(1), block(6)),
+    "sub-01_ses-1_run-2": (block(1),),
+    "sub-02_ses-1_run-1": (block(2),),
+    "sub-02_ses-1_run-2": (block(2),),
+    "sub-02_ses-2_run-1": (block(2),),  # another session
+}
+
+
+def test_scans_of_one_session_are_compared_by_volume_and_lesion(data, rater, tmp_path):
+    for seed, (name, lesions) in enumerate(REPEATED.items()):
+        anat = Path(*name.split("_")[:2]) / "anat"
+        array = np.random.default_rng(seed).integers(1, 900, SHAPE).astype(np.int16)
+        (tmp_path / "data" / anat).mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "data" / anat / f"{name}_T2w.nii.gz")
+        write(
+            tmp_path / "data" / "derivatives" / "labels" / anat / f"{name}_lesionseg.nii.gz",
+            *lesions,
+        )
+        kept = lesions if name.endswith("1") else ()
+        write(tmp_path / "tool" / f"{name}_lesionseg.nii.gz", *kept)
+    settings = EvaluateSettings(masks={"tool": tmp_path / "tool"}, repeat=True)
+    found = evaluate.run([], tmp_path / "data", tmp_path / "out", settings)
+    # Manual: 16 and 8 mm³ have an SD of 8 / root 2 and a mean of 12, so a CV of 0.47; 8 and 8 have
+    # one of 0; root mean square 0.33. Of 2 + 1 lesions 1 + 1 are found again, of 1 + 1 both.
+    # Tool: 16 and 0, 8 and 0: CVs of root 2; none of 2 and 1 lesions is found again.
+    manual, tool = (" | ".join(row) for row in found.tables["repeat"].body.values.tolist())
+    assert manual == (
+        "manual masks | n/a | 2 | 4 | 10.00 | 0.33 (0.00 to 0.47) | 2 | 5 | 0.80 (0.67 to 1.00) | 0"
+    )
+    assert tool == (
+        "tool | n/a | 2 | 4 | 6.00 | 1.41 (1.41 to 1.41) | 2 | 3 | 0.00 (0.00 to 0.00) | 0"
+    )
+    assert (tmp_path / "out" / "tables" / "repeat.md").is_file()
+    with pytest.raises(DataError, match="none of the 3 scans to evaluate is repeated"):
+        evaluate.run([], data, tmp_path / "no", EvaluateSettings(masks={"x": rater}, repeat=True))

@@ -357,7 +357,8 @@ def froc_curves(found: Mapping[str, FrocScore]) -> Any:
         label = "_" if own.with_probabilities else model
         axes.plot(*last, "o", color=colour, mec="black", mew=0.7, ms=6, label=label, zorder=3)
     axes.set_xticks(FALSE_LESIONS, [f"{false:g}" for false in FALSE_LESIONS])
-    axes.set_xlim(0, FALSE_LESIONS[-1] * 1.05)
+    masks = [own.false_lesions[-1] for own in found.values() if not own.with_probabilities]
+    axes.set_xlim(0, 1.05 * max([FALSE_LESIONS[-1], *masks]))
     axes.set_ylim(0, 1)
     axes.set_xlabel("false lesions per scan, mean over all scans")
     axes.set_ylabel("sensitivity, mean over scans with lesions")

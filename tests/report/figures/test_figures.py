@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 import sys
 import xml.dom.minidom
@@ -13,6 +14,7 @@ from score_rows import THRESHOLDS, bearing, f1, lesion_free, medians, sweep_rows
 
 from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.errors import DataError, OutputError
+from sct_lesion_losses.metrics.froc import FrocScore
 from sct_lesion_losses.metrics.patientwise import proportion
 from sct_lesion_losses.report import figures, page
 from sct_lesion_losses.report.figures import evaluation, style
@@ -222,6 +224,18 @@ def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path: Path) -> 
     assert chosen.get_xydata().tolist() == [[1, 0.8]]
     written = style.save_all(made, tmp_path / "tiny 1.0")
     assert [path.name for path in written] == ["tiny 1.0.png", "tiny 1.0.svg"]
+
+
+def test_froc_curves_are_lines_and_masks_are_points_that_are_in_the_picture() -> None:
+    model = FrocScore((0, 0.5, 2), (0, 0.25, 0.75), True, 4, 2)
+    rater = FrocScore((0, 5), (0, 1), False, 4, 2)
+    [axes] = evaluation.froc_curves({"tversky": model, "rater": rater}).axes
+    drawn = {str(line.get_label()): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn["tversky"] == [[0, 0], [0.5, 0.25], [2, 0.75]]
+    assert drawn["rater"] == [[5, 1]]
+    assert axes.get_xlim()[1] > 5
+    with pytest.raises(DataError, match="no scan has lesions"):
+        evaluation.froc_curves({"rater": FrocScore((0, 5), (0, math.nan), False, 4, 0)})
 
 
 def test_the_detection_limit_has_a_point_for_every_range_with_implants() -> None:
