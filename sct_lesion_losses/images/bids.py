@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 DERIVATIVES = Path("derivatives") / "sct_lesion_losses"
 # Endings of the names of lesion masks and p-maps behind the scan's own, the likeliest first.
 LESION_MASKS = (
-    *("label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesion-manual", "lesionseg"),
+    *("lesion-manual", "label-lesion_seg", "label-lesion_mask", "label-L_mask", "lesionseg"),
     "lesion_seg",
 )
 LESION_PMAPS = ("label-L_probseg", "lesionseg_pmap", "lesion_pmap", "lesion_softseg")

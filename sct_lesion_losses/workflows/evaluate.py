@@ -13,7 +13,7 @@ from typing import Any
 
 from sct_lesion_losses import __version__
 from sct_lesion_losses.bundle.schema import NAME_PATTERN
-from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import corrections, splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
@@ -161,6 +161,7 @@ def run(
     scans = cohorts.read(data)
     names = cohorts.names(scans)
     unseen = splits.part_or_all(scans, "unseen", "are then evaluated")
+    corrections.say(unseen)
     own = {one.model: one.bundle for one in models if one.bundle is not None}
     refuse_seen(list(own.values()), unseen, "which would flatter its scores")
     if settings.repeat:

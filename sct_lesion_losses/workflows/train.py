@@ -22,7 +22,7 @@ from sct_lesion_losses.bundle import schema, store
 from sct_lesion_losses.bundle.check import INFO as BUNDLE_FILE
 from sct_lesion_losses.bundle.schema import BundleInfo, Recipe
 from sct_lesion_losses.bundle.store import Bundle
-from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import corrections, splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import BundleError, DataError, TrainingError, UsageError
@@ -242,6 +242,7 @@ def _trained(
     scans = splits.of_several(given, settings.rules)
     logger.info("split: %s", ", ".join(f"{n} {k}" for k, n in splits.counts(scans).items()))
     _require_cohorts(scans, recipe)
+    corrections.say(splits.part(scans, "training", "validation"))
     every = crop_cache.crop_scans(splits.part(scans, "training", "validation"), crop_settings)
     hashes = {one.scan.scan: one.content for one in every}
     splits.refuse_copies(scans, hashes)

@@ -18,7 +18,7 @@ from sct_lesion_losses.bundle.schema import (
     OperatingPoint,
 )
 from sct_lesion_losses.bundle.store import Bundle
-from sct_lesion_losses.cohorts import splits
+from sct_lesion_losses.cohorts import corrections, splits
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
@@ -207,6 +207,7 @@ def run(
     where = target(loaded, settings)
     cohort = cohorts.read(data)
     tuning = splits.part_or_all(cohort, "thr-optimization", "then choose the threshold")
+    corrections.say(cohort)
     unseen = splits.part(cohort, "unseen") if settings.measure and not settings.site else []
     if settings.site:
         refuse_seen([loaded], tuning, "whose curves would count twice")
