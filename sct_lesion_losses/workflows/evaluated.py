@@ -191,7 +191,8 @@ def given_models(
                 raise DataError(
                     f"{folder}: no {what} of {len(lost)} of {len(wanted)} scans: "
                     f"{', '.join(lost[: bids.LISTED])}{more}; expected {names[wanted[0].scan]}_"
-                    f"{endings[0][0]}.nii.gz, for example, or leave these scans out of the cohort"
+                    f"{endings[0][0]}.nii.gz for example, empty where nothing was marked; or leave "
+                    "these scans out of the cohort"
                 )
             model = Model(str(folder), "", thresholds, kind, files=files)
             models.append(EvaluatedModel(label, None, model))
