@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from sct_lesion_losses.cli import options, talk
 from sct_lesion_losses.cli.parser import FAILED, command, option
 from sct_lesion_losses.errors import BundleError, OutputError
 
 logger = logging.getLogger(__name__)
 
 NAME = "sct_lesion_bundle"
-ACTIONS = ("list", "info", "verify", "export", "import")
+ACTIONS = ("list", "info", "verify", "export", "import", "average")
 NEEDED = {"info": "a bundle", "export": "a bundle", "import": "a zip file"}
 COLUMNS = ("name", "version", "threshold", "kind", "loss", "folder")
 
@@ -23,26 +24,32 @@ COLUMNS = ("name", "version", "threshold", "kind", "loss", "folder")
     help="Look after model bundles. list: name, threshold and folder of every bundle found, as a "
     "TSV. info: the model card of one, with the curve of its threshold. verify: check hashes, "
     "schema and network of one bundle, or of all. export: write one to a zip file. import: check a "
-    "zip file and unpack the bundle in it.",
+    "zip file and unpack the bundle in it. average: write the bundle of the mean weights of "
+    "several, of one training at several epochs or of one start.",
 )
 @click.argument("action", type=click.Choice(ACTIONS), metavar="{" + ",".join(ACTIONS) + "}")
-@click.argument("bundle", required=False, metavar="[<bundle>]")
+@click.argument("bundles", nargs=-1, metavar="[<bundle> ...]")
 @option("-o <file>", "Zip file of export.", dest="out", shown="<bundle>.zip in the current folder")
 @option(
     "-ofolder <folder>",
-    "Folder in which import makes the folder of the bundle.",
+    "Folder in which import makes the folder of the bundle; of average, the bundle to write.",
     dest="folder",
-    shown="~/.local/share/sct_lesion_losses/bundles",
+    shown="~/.local/share/sct_lesion_losses/bundles for import",
 )
 @option("-force {0,1}", "Replace a zip file or bundle that exists.")
 def main(
-    action: str, bundle: str | None, out: Path | None, folder: Path | None, force: bool
+    action: str, bundles: tuple[str, ...], out: Path | None, folder: Path | None, force: bool
 ) -> int:
     """Do one of the actions."""
     if out is not None and action != "export":
         raise click.UsageError(f"-o belongs to export, not to {action}")
-    if folder is not None and action != "import":
-        raise click.UsageError(f"-ofolder belongs to import, not to {action}")
+    if folder is not None and action not in ("import", "average"):
+        raise click.UsageError(f"-ofolder belongs to import and average, not to {action}")
+    if action == "average":
+        return _average(bundles, folder, force)
+    if len(bundles) > 1:
+        raise click.UsageError(f"{action} takes one bundle, not {len(bundles)}")
+    bundle = bundles[0] if bundles else None
     if action == "list":
         if bundle:
             raise click.UsageError(f"list takes no bundle; {NAME} info {bundle} shows that one")
@@ -71,6 +78,17 @@ def main(
         click.echo(archive.unpack(Path(bundle), into, overwrite=force))
         if into not in store.search_folders():
             logger.info("to find it by name, list its parent folder in $%s", store.VARIABLE)
+    return 0
+
+
+def _average(bundles: tuple[str, ...], into: Path | None, force: bool) -> int:
+    """Write the mean of several bundles, and print its folder."""
+    if into is None:
+        raise click.UsageError("average writes a new bundle: name its folder with -ofolder")
+    options.training(options.chosen_device({"backend": None, "device": "cpu", "threads": None}))
+    from sct_lesion_losses.workflows import average
+
+    click.echo(average.average(bundles, into, force, talk.command_line()))
     return 0
 
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.cli.bundle import main
+from sct_lesion_losses.inference import engine
 
 Make = Callable[..., Path]
 
@@ -124,3 +127,47 @@ def test_nothing_is_replaced_unless_forced(make: Make, capsys: pytest.CaptureFix
     assert main(["import", "dice.zip"]) == 1
     assert main(["import", "dice.zip", "-force", "1"]) == 0
     assert "-force 1" in capsys.readouterr().err
+
+
+def test_average_writes_the_mean_of_the_weights_untuned(
+    make: Make, shipped: store.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, folder = make("one"), tmp_path / "mean"
+    weights = safetensors.numpy.load(shipped.weights)
+    bias = weights["lesion/bias"].copy()
+    weights["lesion/bias"] += 2
+    info = shipped.info.model_copy(update={"name": "two", "version": "1.1.0"})
+    other = safetensors.numpy.save(weights)
+    store.save(one.with_name("two"), info, shipped.network, other, "# two 1.1.0\n")
+    assert main(["average", str(one), str(one.with_name("two")), "-ofolder", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+    made = store.load(folder)
+    mean = safetensors.numpy.load(made.weights)
+    np.testing.assert_allclose(mean.pop("lesion/bias"), bias + 1, rtol=1e-6)
+    for name, array in mean.items():
+        np.testing.assert_array_equal(array, weights[name])
+    # The output of the network: the log-odds are higher by 1.
+    patch = np.random.default_rng(0).normal(size=(1, 48, 48, 48)).astype(np.float32)
+    before, after = (engine.load(b.network).run(patch) for b in (shipped, made))
+    logit = np.log(before / (1 - before)) + 1
+    np.testing.assert_allclose(after, 1 / (1 + np.exp(-logit)), atol=1e-4)
+    assert made.info.operating_point.kind == "untuned"
+    assert made.info.metrics == {}
+    assert "the mean of one 1.0.0, weights" in (folder / check.CARD).read_text()
+    assert made.info.provenance.commands[-1] == ("sct_lesion_bundle average one two -ofolder mean")
+
+
+def test_only_bundles_that_are_alike_are_averaged(
+    make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    one = make("one")
+    bce = Path(store.__file__).parent.parent / "bundles" / "bce"
+    for typed, said in (
+        (["average", str(one), str(bce), "-ofolder", str(tmp_path / "mean")], "differ in their"),
+        (["average", str(one), "-ofolder", str(tmp_path / "mean")], "two bundles or more"),
+        (["average", str(one), str(one)], "name its folder with -ofolder"),
+        (["verify", str(one), str(one)], "verify takes one bundle, not 2"),
+    ):
+        assert main(typed) > 0
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
