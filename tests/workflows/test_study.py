@@ -388,7 +388,7 @@ def test_the_report_is_complete_in_itself_and_well_formed(original):
     assert {link.removeprefix("#") for link in page.all("href")} <= set(identifiers)
     assert len(set(identifiers)) == len(identifiers)
     assert all(given["scope"] for tag, given in page.found if tag == "th")
-    assert elements.count("figure") == elements.count("figcaption") == 6
+    assert elements.count("figure") == elements.count("figcaption") == 7
     style = text[text.index("<style>") : text.index("</style>")]
     assert not re.search(r"url\(|@import|http", style)
 
