@@ -25,7 +25,7 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.inference import engine, predict
-from sct_lesion_losses.inference.cohort import locate
+from sct_lesion_losses.inference.models import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import patientwise
 from sct_lesion_losses.thresholds.lesion_filter import Filter, candidates

@@ -227,7 +227,7 @@ def find(name_or_path: str | Path) -> Path:
                 _LOG.warning("%s is not the folder here, which is ./%s", known[name], name)
             return known[name]
         if here:
-            return path
+            return path.absolute()  # which no bundle of this name can be taken for
         if path.suffix == ".zip" and path.is_file():
             raise BundleError(f"{name}: an archive; run sct_lesion_bundle import {path.name} first")
         if os.sep in name or (name and path.is_dir()):

@@ -243,7 +243,9 @@ def test_a_name_means_the_same_bundle_in_every_folder_and_one_here_where_it_is_u
     monkeypatch.chdir(tmp_path / "work")
     assert store.load("a").threshold == 0.1
     assert "which is ./a" in caplog.text
-    assert store.load("./a").threshold == 0.9
+    here = store.load("./a")
+    assert here.threshold == 0.9
+    assert store.load(str(here.folder)).threshold == 0.9  # as a worker is told of it
     assert store.load("b").threshold == 0.9
     assert store.load("c").threshold == 0.2
 
