@@ -24,7 +24,7 @@ LESION_MASKS = (
     "lesion_seg",
 )
 LESION_PMAPS = ("label-L_probseg", "lesionseg_pmap", "lesion_pmap", "lesion_softseg")
-# Of files that may show something else: they are taken where there is none of the names above.
+# Of files that may show something else: taken where no scan has one of the names above.
 PLAIN_MASKS, PLAIN_PMAPS = ("seg", "mask", ""), ("pmap", "probseg", "softseg", "prob", "")
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts
 
@@ -90,7 +90,8 @@ def find_labels(
         Of the scans' files; of one that is led by folders, ``sub-01_t2``, the label may lie in
         these and be named without them: ``sub-01/t2_lesionseg.nii.gz``.
     endings : sequence of sequence of str
-        See `label_stems`; those of a group count where a scan has no label of an earlier one.
+        See `label_stems`; those of a group count where no scan has a label of an earlier one, so
+        that a cord mask is not taken for the lesion mask that one scan of many lacks.
     besides : collection of Path
         Files that are no labels, such as the scans themselves.
 
@@ -116,16 +117,15 @@ def find_labels(
             stem = nifti.stem(path)[0]
             for led in {stem, "_".join((*parts[:-1], stem))}:
                 by_stem.setdefault(led, []).append(path)
-    found: dict[Path, Path] = {}
-    several: dict[str, list[Path]] = {}
-    for scan, name in names.items():
-        for group in endings:
+    found: dict[Path, list[Path]] = {}
+    for group in endings:
+        for scan, name in names.items():
             own = [path for stem in label_stems(name, group) for path in by_stem.get(stem, ())]
             if own:
-                found[scan] = own[0]
-                if len(own) > 1:
-                    several[name] = own
-                break
+                found[scan] = own
+        if found:
+            break
+    several = {names[scan]: own for scan, own in found.items() if len(own) > 1}
     if several:
         seen = "; ".join(
             f"{name}: {', '.join(str(path.relative_to(folder)) for path in own)}"
@@ -136,7 +136,7 @@ def find_labels(
             f"{'; …' if len(several) > LISTED else ''}); leave one for each, or give a folder "
             "that holds only those that are meant"
         )
-    return found
+    return {scan: own[0] for scan, own in found.items()}
 
 
 def suffix(image: Path) -> str:

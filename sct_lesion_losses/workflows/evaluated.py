@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.images import bids
+from sct_lesion_losses.images import bids, nifti
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.models import RULE_THRESHOLDS, Kind, Model
 from sct_lesion_losses.report import sidecar
@@ -20,6 +21,8 @@ from sct_lesion_losses.report.tables import PUBLISHED
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice
 
 SCT_RULE = "sct as shipped"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,16 @@ def given_models(
                     f"{endings[0][0]}.nii.gz for example, empty where nothing was marked; or leave "
                     "these scans out of the cohort"
                 )
+            known = sorted((ending for group in endings for ending in group), key=len)
+            taken = Counter(
+                next(one for one in reversed(known) if nifti.stem(file)[0].endswith(one))
+                for file in files.values()
+            )
+            logger.info(
+                "%s: %s of %d scans, by the ends of their names: %s",
+                *(label, "masks" if kind == "masks" else "p-maps", len(files)),
+                ", ".join(f"{one or 'none'} ({n})" for one, n in taken.most_common()),
+            )
             model = Model(str(folder), "", thresholds, kind, files=files)
             models.append(EvaluatedModel(label, None, model))
     return models

@@ -61,7 +61,7 @@ def rater(tmp_path) -> Path:
     folder = tmp_path / "rater"
     write(folder / "sub-01" / "sub-01_T2w_lesionseg.nii.gz", block(1))
     write(folder / "sub-02" / "sub-02_label-L_mask.nii.gz", block(1), block(8))
-    write(folder / "sub-03_T2w_seg.nii.gz", block(8))
+    write(folder / "sub-03_T2w_lesionseg.nii.gz", block(8))
     return folder
 
 
@@ -146,7 +146,7 @@ def test_only_a_mask_that_has_changed_is_counted_again(data, rater, tmp_path, ca
     caplog.set_level("INFO")
     settings = EvaluateSettings(masks={"rater": rater})
     evaluate.run([], data, tmp_path / "out", settings)
-    write(rater / "sub-03_T2w_seg.nii.gz")
+    write(rater / "sub-03_T2w_lesionseg.nii.gz")
     found = evaluate.run([], data, tmp_path / "out", settings)
     assert "2 of 3 results" in caplog.text
     assert {row.voxels.n_predicted for row in found.rows if row.subject == "sub-03"} == {0}
@@ -164,13 +164,30 @@ def test_masks_that_are_missing_or_there_twice_are_refused_by_a_list(data, rater
     assert not (tmp_path / "out" / "scans").exists()
 
 
+def test_a_cord_mask_is_not_taken_for_the_lesion_mask_that_a_scan_lacks(
+    data, rater, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    settings = EvaluateSettings(masks={"rater": rater})
+    path = rater / "sub-03_T2w_lesionseg.nii.gz"
+    path.rename(rater / "sub-03_T2w_seg.nii.gz")
+    with pytest.raises(DataError, match="no mask of 1 of 3 scans: sub-03_T2w; exp"):
+        evaluate.run([], data, tmp_path / "out", settings)
+    write(path)
+    evaluate.run([], data, tmp_path / "out", settings)
+    said = "rater: masks of 3 scans, by the ends of their names: lesionseg (2), label-L_mask (1)"
+    assert said in caplog.messages
+
+
 def test_masks_that_are_none_or_on_another_grid_are_refused(data, rater, tmp_path):
     settings = EvaluateSettings(masks={"rater": rater})
-    path = write(rater / "sub-03_T2w_seg.nii.gz", block(2), p=2)
-    with pytest.raises(ImageError, match=r"sub-03_T2w_seg.* holds the values 0, 2, .* binarise it"):
+    path = write(rater / "sub-03_T2w_lesionseg.nii.gz", block(2), p=2)
+    with pytest.raises(
+        ImageError, match=r"sub-03_T2w_lesionseg.* holds the values 0, 2, .* binarise it"
+    ):
         evaluate.run([], data, tmp_path / "out", settings)
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([2, 1, 1, 1])), path)
-    with pytest.raises(GeometryError, match=r"sub-03_T2w_seg.*its voxels lie elsewhere"):
+    with pytest.raises(GeometryError, match=r"sub-03_T2w_lesionseg.*its voxels lie elsewhere"):
         evaluate.run([], data, tmp_path / "out", settings)
     with pytest.raises(ImageError, match="expected a p-map"):
         for subject in TRUTH:
