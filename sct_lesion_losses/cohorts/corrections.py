@@ -1,4 +1,4 @@
-"""Manual masks beside those that this package wrote before: what was corrected."""
+"""Manual masks beside those that this package wrote: which differ, and by how much."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def say(scans: Sequence[CohortScan]) -> None:
         try:
             before = bids.find_labels(folder, {s.scan: s.name for s in own}, (bids.LESION_MASKS,))
         except LesionError as error:
-            logger.info("not compared with what was marked before: %s", error)
+            logger.info("not compared with what this package marked: %s", error)
             continue
         for scan in own:
-            if scan.scan not in before or before[scan.scan].samefile(scan.lesion_mask):
+            if scan.scan not in before:
                 continue
             try:
+                if before[scan.scan].samefile(scan.lesion_mask):
+                    continue
                 mask = nifti.read_mask(scan.lesion_mask)
                 marked = nifti.read_mask(before[scan.scan], like=mask.grid).array
-            except LesionError as error:
-                logger.info("not compared with what was marked before: %s", error)
+            except (LesionError, OSError) as error:  # of a link, the file may not be fetched
+                logger.info("not compared with what this package marked: %s", error)
                 continue
             found = score(mask.array, marked)
             if np.array_equal(mask.array, marked):
@@ -51,13 +53,13 @@ def say(scans: Sequence[CohortScan]) -> None:
             voxel_mm3 = mask.grid.voxel_volume_mm3
             dice = 2 * found.tp / (found.n_truth + found.n_predicted)
             logger.info(
-                "%s: corrected, Dice %.3f with what was marked before, %.1f mm³ to %.1f mm³",
+                "%s: differs from what this package marked, Dice %.3f, %.1f mm³ to %.1f mm³",
                 *(scan.name, dice, found.n_predicted * voxel_mm3, found.n_truth * voxel_mm3),
             )
     if same or changed:
         logger.info(
-            "%d of %d masks were corrected after this package had marked the scans; %d are as it "
-            "left them, and favour it if nobody looked at them",
+            "%d of %d masks differ from what this package marked; %d are as it left them, and "
+            "favour it if nobody looked at them",
             *(changed, same + changed, same),
         )
 

@@ -38,10 +38,23 @@ def test_corrected_masks_are_told_with_dice_and_volume_and_those_left_are_counte
     # One voxel of three in common: Dice 2 / (1 + 3); of 8 mm³ each.
     first, second, third = (record.getMessage() for record in caplog.records)
     assert first == (
-        "sub-01_T2w: corrected, Dice 0.500 with what was marked before, 8.0 mm³ to 24.0 mm³"
+        "sub-01_T2w: differs from what this package marked, Dice 0.500, 8.0 mm³ to 24.0 mm³"
     )
-    assert second.startswith("not compared with what was marked before")
-    assert third.startswith("1 of 2 masks were corrected")
+    assert second.startswith("not compared with what this package marked")
+    assert third.startswith("1 of 2 masks differ from what this package marked; 1 are as it left")
+
+
+def test_a_mask_of_this_package_that_was_not_fetched_is_passed_over(data, caplog):
+    caplog.set_level("INFO")
+    ours = data / "derivatives" / "sct_lesion_losses" / "sub-01" / "anat"
+    link = ours / "sub-01_label-L_mask.nii.gz"
+    link.unlink()
+    link.symlink_to(".git/annex/objects/nowhere.nii.gz")
+    corrections.say(table.read(data))
+    first, *_, last = (record.getMessage() for record in caplog.records)
+    assert first.startswith("not compared with what this package marked")
+    assert str(link) in first
+    assert last.startswith("0 of 1 masks differ")
 
 
 def test_without_masks_of_this_package_nothing_is_said(data, caplog):
