@@ -109,12 +109,9 @@ def find_labels(
         raise DataError(f"{folder}: no such folder; expected one that holds a file for every scan")
     known = {os.path.realpath(path) for path in besides}
     by_stem: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if not nifti.is_nifti_name(path) or any(part.startswith(".") for part in parts):
-            continue
-        if os.path.realpath(path) not in known:
-            stem = nifti.stem(path)[0]
+    for path in _files(folder):
+        if nifti.is_nifti_name(path) and os.path.realpath(path) not in known:
+            parts, stem = path.relative_to(folder).parts, nifti.stem(path)[0]
             for led in {stem, "_".join((*parts[:-1], stem))}:
                 by_stem.setdefault(led, []).append(path)
     found: dict[Path, list[Path]] = {}
@@ -137,6 +134,27 @@ def find_labels(
             "that holds only those that are meant"
         )
     return {scan: own[0] for scan, own in found.items()}
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the files under a folder, without hidden ones; folders that are links are entered, too.
+
+    A folder that two ways lead to is entered once, by the way without a link where there is one;
+    a link to a folder that holds this one is not followed.
+    """
+    seen = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
+    found: list[Path] = []
+    starts = [folder]
+    for start in starts:  # links join the list while it is walked
+        for place, folders, names in os.walk(start):
+            real = os.path.realpath(place)
+            folders[:] = [name for name in folders if real not in seen and name[0] != "."]
+            if real not in seen:
+                found += [Path(place, name) for name in names if name[0] != "."]
+            seen.add(real)
+            inner = [Path(place, name) for name in folders]
+            starts += [path for path in inner if path.is_symlink()]
+    return sorted(found)
 
 
 def suffix(image: Path) -> str:

@@ -92,6 +92,23 @@ def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path: Path) -> N
         bids.find_labels(tmp_path / "none", {}, groups)
 
 
+def test_masks_in_linked_folders_are_found_once(tmp_path: Path) -> None:
+    kept = dataset(tmp_path / "kept", "sub-01/anat/sub-01_lesionseg.nii.gz", ".old/x.nii")
+    folder = dataset(tmp_path / "masks", "sub-02/sub-02_lesionseg.nii.gz")
+    (folder / "sub-01").symlink_to(kept / "sub-01")
+    (folder / "latest").symlink_to(folder / "sub-02")  # another way to one that is there
+    (folder / "sub-02" / "up").symlink_to(folder)
+    (folder / "out").symlink_to(tmp_path)
+    (folder / ".hidden").symlink_to(kept)
+    names = {Path(f"{name}.nii"): name for name in ("sub-01_T2w", "sub-02_T2w")}
+    assert bids.find_labels(folder, names, (bids.LESION_MASKS,)) == {
+        Path("sub-01_T2w.nii"): folder / "sub-01" / "anat" / "sub-01_lesionseg.nii.gz",
+        Path("sub-02_T2w.nii"): folder / "sub-02" / "sub-02_lesionseg.nii.gz",
+    }
+    (tmp_path / "link").symlink_to(folder)
+    assert len(bids.find_labels(tmp_path / "link", names, (bids.LESION_MASKS,))) == 2
+
+
 def test_derivatives_are_described_once(tmp_path: Path) -> None:
     bids.describe_derivatives(tmp_path / "out")
     path = tmp_path / "out" / "dataset_description.json"
