@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -72,15 +73,26 @@ def _again(sessions: Sessions) -> statistics.Interval:
     return statistics.interval(values, subjects, np.mean)
 
 
-_REPEAT: Columns[Sessions] = {
-    "Sessions": lambda own: str(len(own)),
-    "Scans": lambda own: str(sum(len(one.volumes_mm3) for _, one in own)),
-    "Volume, mm³": lambda own: score(float(np.mean([np.mean(s.volumes_mm3) for _, s in own]))),
-    "CV": lambda own: with_bounds(_variation(own)),
-    "n": lambda own: str(_variation(own).n),
-    "Lesions": lambda own: str(_again(own).n),
-    "Found again": lambda own: with_bounds(_again(own)),
-    "Outside": lambda own: str(sum(one.outside for _, one in own)),
+@dataclass(frozen=True)
+class _Repeated:
+    """Sessions of a model, their variation, and how many lesions are found again."""
+
+    sessions: Sessions
+    variation: statistics.Interval
+    again: statistics.Interval
+
+
+_REPEAT: Columns[_Repeated] = {
+    "Sessions": lambda own: str(len(own.sessions)),
+    "Scans": lambda own: str(sum(len(one.volumes_mm3) for _, one in own.sessions)),
+    "Volume, mm³": lambda own: score(
+        float(np.mean([np.mean(one.volumes_mm3) for _, one in own.sessions]))
+    ),
+    "CV": lambda own: with_bounds(own.variation),
+    "n": lambda own: str(own.variation.n),
+    "Lesions": lambda own: str(own.again.n),
+    "Found again": lambda own: with_bounds(own.again),
+    "Outside": lambda own: str(sum(one.outside for _, one in own.sessions)),
 }
 
 
@@ -92,7 +104,10 @@ def over_repeats(found: Mapping[tuple[str, float | None], Sessions]) -> Table:
     found : mapping of (str, float or None) to sequence of (str, SessionRepeat)
         By model and threshold; subject and agreement of every session.
     """
-    models = {(model, threshold_text(at)): own for (model, at), own in found.items()}
+    models = {
+        (model, threshold_text(at)): _Repeated(own, _variation(own), _again(own))
+        for (model, at), own in found.items()
+    }
     notes = (
         "Volume: mean over sessions, within what all scans of a session show. CV: its standard "
         "deviation within a session (n - 1) over its mean, root mean square over the n sessions "
