@@ -219,7 +219,11 @@ def pmap_entries(result: Segmentation, bundle: Bundle) -> dict[str, Any]:
         *(line.method, int(line.covered.sum()), len(line.xy), result.engine),
         *(result.scan_sha256, result.inference_sha256),
     )
-    return {**dict(zip(PMAP_KEYS, entries, strict=True)), "Seconds": round(result.seconds, 2)}
+    return {
+        **dict(zip(PMAP_KEYS, entries, strict=True)),
+        "Files": [path.name for path in result.written],
+        "Seconds": round(result.seconds, 2),
+    }
 
 
 def threshold_doubt(threshold: float, tuned: float | None, bundle: str) -> str:

@@ -225,8 +225,8 @@ def run(
 ) -> tuple[dict[BatchScan, Outcome], list[Path]]:
     """Segment many scans, each of them once, and write the tables of all.
 
-    A scan is done already where its files are all there, made from the same bytes by the same
-    network, threshold, filter of lesions and way to find the cord. One that another process is
+    A scan is done already where its files are all there, made in one run from the same bytes by the
+    same network, threshold, filter of lesions and way to find the cord. One that another process is
     segmenting comes last, and is waited for. A scan that fails is logged at once, and the others go
     on. Two tables are written into the folder of the outputs: of the scans, and, with the setting
     `lesions`, of their lesions; the rows of scans that `include` and `exclude` leave out stay.
@@ -288,7 +288,13 @@ def run(
 
 def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome | None:
     """Return what is there of a scan that was segmented in the same way; None if it was not."""
-    if not all(file.exists() for file in segment.written(settings, scan.outputs)):
+    files = segment.written(settings, scan.outputs)
+    names = {file.name for file in files}
+    own = {scan.outputs.sidecar, scan.outputs.pmap_sidecar}.intersection(files)
+    # A file that one of them does not name is of another run.
+    if not all(names.issubset(_told(file).get("Files", ())) for file in own):
+        return None
+    if not all(file.exists() for file in files):
         return None
     outcome = _read(scan, settings, SKIPPED)
     told, inference = outcome.told, segment.inference_sha256(bundle, settings)
@@ -366,13 +372,17 @@ def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Out
 
 def _read(scan: BatchScan, settings: SegmentSettings, status: str) -> Outcome:
     """Read back what was written of a scan."""
-    try:
-        text = segment.written(settings, scan.outputs)[-1].read_text(encoding="utf-8")
-        told = dict(json.loads(text))
-    except (OSError, TypeError, ValueError):
-        told = {}
+    told = _told(segment.written(settings, scan.outputs)[-1])
     lesions = columns.read(scan.outputs.table) if settings.lesions else []
     return Outcome(status, told, tuple(lesions))
+
+
+def _told(file: Path) -> dict[str, Any]:
+    """Entries of a sidecar; none where it cannot be read."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return {}
 
 
 def _failed(scan: BatchScan, error: BaseException) -> Outcome:

@@ -194,6 +194,28 @@ def test_another_image_or_a_missing_or_damaged_file_has_the_scan_segmented_anew(
     assert [batch.kept(scan, EVERY, bundle) for scan in (one, two, three)] == [None] * 3
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        [replace(EVERY, bundle="tversky"), SegmentSettings()],
+        [replace(EVERY, threshold=0.5), SegmentSettings(threshold=0.3)],
+        [SegmentSettings(bundle="tversky", threshold=0.0)],
+    ],
+)
+def test_files_that_another_run_left_are_never_taken_for_those_of_a_scan(
+    between: list[SegmentSettings], done: Path
+) -> None:
+    scans = batch.find([done])[:1]
+    again = BatchSettings(replace(EVERY, threshold=between[-1].threshold or None))
+    for settings in between:
+        assert statuses(batch.run(scans, BatchSettings(settings))[0]) == [DONE]
+    assert statuses(batch.run(scans, again)[0]) == [DONE]
+    made = scans[0].outputs
+    assert json.loads(made.pmap_sidecar.read_text())["Bundle"] == "default"
+    assert len(rows(made.table)) == json.loads(made.sidecar.read_text())["LesionCount"]
+    assert statuses(batch.run(scans, again)[0]) == [SKIPPED]
+
+
 def test_a_scan_that_fails_is_told_at_once_and_in_the_table_and_is_tried_again(
     done: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
