@@ -80,13 +80,42 @@ def test_the_loop_goes_through_all_sessions_and_past_a_scan_that_fails(site: Sit
     assert site.loop("-thr", "0.3").returncode == 0
 
 
+def test_the_loop_ends_where_it_is_stopped_and_fails_without_scans(site: Site) -> None:
+    assert site.loop().returncode == 1
+    assert site.loop().stderr.startswith("error: no *_T2w.nii")
+    for name in ("1status130", "2status143", "3"):
+        site.scan(f"sub-{name}/anat/sub-{name}_T2w.nii.gz")
+    assert site.loop().returncode == 130
+    assert len(site.called()) == 1
+
+
+@pytest.mark.parametrize("script", ["batch_loop.sh", "batch_slurm.sh"])
+def test_a_scan_that_was_not_fetched_is_not_passed_over(script: str, site: Site) -> None:
+    link = site.scan("sub-01/anat/sub-01_T2w.nii.gz")
+    link.unlink()
+    link.symlink_to("not fetched")
+    site.run(script, str(site.data), str(site.results), **array(1, 1, 1))
+    assert len(site.called()) == 1
+
+
+def array(task: int, first: int, last: int) -> dict[str, str]:
+    """Variables of SLURM in a task of an array without gaps."""
+    return {
+        "SLURM_ARRAY_TASK_ID": str(task),
+        "SLURM_ARRAY_TASK_MIN": str(first),
+        "SLURM_ARRAY_TASK_MAX": str(last),
+        "SLURM_ARRAY_TASK_COUNT": str(last - first + 1),
+    }
+
+
 def test_the_tasks_of_an_array_share_the_subjects_out(site: Site) -> None:
     subjects = [f"sub-{n:02d}" for n in range(1, 6)]
     for subject in subjects:
         site.scan(f"{subject}/anat/{subject}_T2w.nii.gz")
-    slurm = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_CPUS_PER_TASK": "4"}
-    for task in ("4", "5", "6"):
-        assert site.array("-thr", "0.3", SLURM_ARRAY_TASK_ID=task, **slurm).returncode == 0
+    site.scan("sub-00/anat/sub-00_T1w.nii.gz")  # of no share
+    for task in (4, 5, 6):
+        slurm = array(task, 4, 6) | {"SLURM_CPUS_PER_TASK": "4"}
+        assert site.array("-thr", "0.3", **slurm).returncode == 0
     shares = []
     for call in site.called():
         assert call[:4] == ["-i", str(site.data), "-ofolder", str(site.results)]
@@ -94,9 +123,16 @@ def test_the_tasks_of_an_array_share_the_subjects_out(site: Site) -> None:
         shares.append([name for name in subjects if re.search(call[5], f"{name}/anat/x")])
     assert sorted(name for share in shares for name in share) == subjects
     assert [len(share) for share in shares] == [2, 2, 1]
-    alone = {"SLURM_ARRAY_TASK_COUNT": "9", "SLURM_ARRAY_TASK_ID": "9"}
-    assert site.array(**alone).returncode == 0
+    assert site.array(**array(9, 1, 9)).returncode == 0
     assert len(site.called()) == 3
+    gaps = array(1, 1, 5) | {"SLURM_ARRAY_TASK_COUNT": "3"}
+    refused = site.array(**gaps)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "submit it as --array=1-3" in refused.stderr
+    assert site.array("-c", "t2s", **array(1, 1, 1)).returncode == 1
+    site.scan("sub-00/anat/sub-00_T2starw.nii.gz")
+    assert site.array("-c", "t2s", **array(1, 1, 1)).returncode == 0
+    assert site.called()[-1][5] == "^(sub-00)/"
 
 
 @pytest.mark.parametrize(("name", "status"), [("sub-01", 0), ("status1", 1)])
@@ -195,9 +231,9 @@ def test_a_cohort_is_segmented_by_the_real_commands(script: str, site: Site) -> 
     site.tool("srun", '#!/bin/sh\n"$@" & first=$!\n"$@" & second=$!\n'
               'trap \'kill "$first" "$second"\' TERM\nwait\n')  # fmt: skip
     path = os.pathsep.join([str(Path(sys.executable).parent), site.env["PATH"]])
-    tasks = [{"SLURM_ARRAY_TASK_ID": task} for task in "12"] if "slurm" in script else [{}]
+    tasks = [array(task, 1, 2) for task in (1, 2)] if "slurm" in script else [{}]
     for task in tasks:
-        names = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_JOB_ID": "7", "PATH": path, **task}
+        names = {"SLURM_JOB_ID": "7", "PATH": path, **task}
         done = site.run(script, str(site.data), str(site.results), **names)
         assert done.returncode == 0, done.stderr
     lines = (site.results / "segmented_scans.tsv").read_text().splitlines()[1:]
