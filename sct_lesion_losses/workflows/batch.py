@@ -16,7 +16,7 @@ from typing import Any
 from sct_lesion_losses import executor, logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts.table import file_hash
-from sct_lesion_losses.errors import BusyError, ImageError, UsageError, describe
+from sct_lesion_losses.errors import BusyError, DataError, ImageError, UsageError, describe
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import atomic, bids, nifti, outputs
 from sct_lesion_losses.images.outputs import Outputs
@@ -229,7 +229,7 @@ def run(
     same network, threshold, filter of lesions and way to find the cord. One that another process is
     segmenting comes last, and is waited for. A scan that fails is logged at once, and the others go
     on. Two tables are written into the folder of the outputs: of the scans, and, with the setting
-    `lesions`, of their lesions; the rows of scans that `include` and `exclude` leave out stay.
+    `lesions`, of their lesions; rows of other scans stay, where left out or while their masks do.
 
     Parameters
     ----------
@@ -288,6 +288,8 @@ def run(
 
 def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome | None:
     """Return what is there of a scan that was segmented in the same way; None if it was not."""
+    if settings.qc is not None:  # its entry of SCT's report would be missing
+        return None
     files = segment.written(settings, scan.outputs)
     names = {file.name for file in files}
     own = {scan.outputs.sidecar, scan.outputs.pmap_sidecar}.intersection(files)
@@ -296,7 +298,10 @@ def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome 
         return None
     if not all(file.exists() for file in files):
         return None
-    outcome = _read(scan, settings, SKIPPED)
+    try:
+        outcome = _read(scan, settings, SKIPPED)
+    except DataError:  # the table of its lesions cannot be read
+        return None
     told, inference = outcome.told, segment.inference_sha256(bundle, settings)
     if inference is None or told.get("InferenceSHA256") != inference:
         return None
@@ -389,7 +394,7 @@ def _failed(scan: BatchScan, error: BaseException) -> Outcome:
     """Log at once why a scan failed; its own folders are cut away from the reason."""
     said = " ".join(describe(error).split())
     for folder in (scan.image.parent, scan.outputs.mask.parent):
-        said = said.replace(f"{folder}{os.sep}", "")
+        said = re.sub(rf"(?<![\w./-]){re.escape(f'{folder}{os.sep}')}", "", said)
     said = said.removeprefix(f"{scan.image.name}: ")
     debug = logger.isEnabledFor(logging.DEBUG)
     logger.error("%s: %s", scan.image, said, exc_info=error if debug else None)
@@ -399,7 +404,7 @@ def _failed(scan: BatchScan, error: BaseException) -> Outcome:
 def _write_tables(
     found: Mapping[BatchScan, Outcome], left_out: Collection[BatchScan], settings: SegmentSettings
 ) -> list[Path]:
-    """Write the tables into every folder of outputs; the rows of scans left out stay in them."""
+    """Write the tables into every folder of outputs; the rows of other scans stay in them."""
     tables: list[Path] = []
     for folder in dict.fromkeys(scan.folder for scan in found):
         own = [(scan, outcome) for scan, outcome in found.items() if scan.folder == folder]
@@ -416,7 +421,11 @@ def _write_tables(
         with atomic.locked(lock, busy, PATIENCE_S, remove=True), atomic.together():
             for name, described, rows in made:
                 file = folder / name
-                earlier = [row for row in columns.read(file) if row.get("scan") in others]
+                before = columns.read(file)
+                if name == SCANS:
+                    others |= {row["scan"] for row in before if (folder / row["mask"]).is_file()}
+                    others -= {scan.name for scan, _ in own}
+                earlier = [row for row in before if row.get("scan") in others]
                 every = sorted(rows + earlier, key=itemgetter("scan"))  # lesions keep their order
                 columns.write(file, described, every, {"status": columns.SEGMENTED_STATUS})
                 tables.append(file)

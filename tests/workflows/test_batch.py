@@ -216,6 +216,37 @@ def test_files_that_another_run_left_are_never_taken_for_those_of_a_scan(
     assert statuses(batch.run(scans, again)[0]) == [SKIPPED]
 
 
+def test_rows_of_scans_that_are_not_in_this_run_stay_while_their_masks_do(done: Path) -> None:
+    first, second, third = batch.find([done])
+    before = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    third.outputs.mask.unlink()
+    batch.run([first], BatchSettings(EVERY))
+    after = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    assert [row["scan"] for row in after[0]] == [first.name, second.name]
+    assert after[1] == [row for row in before[1] if row["scan"] != third.name]
+
+
+def test_a_lesion_table_that_cannot_be_read_or_a_report_has_the_scan_segmented_anew(
+    done: Path,
+) -> None:
+    bundle, _ = segment.opened(EVERY)
+    one, two, _ = batch.find([done])
+    one.outputs.table.write_bytes(b"\xff\xfe")
+    assert batch.kept(one, EVERY, bundle) is None
+    told = json.loads(two.outputs.sidecar.read_text())
+    two.outputs.centerline.touch()
+    for file in (two.outputs.sidecar, two.outputs.pmap_sidecar):
+        told["Files"] = [*told["Files"], two.outputs.centerline.name]
+        file.write_text(json.dumps(told))
+    assert batch.kept(two, EVERY, bundle) is not None
+    assert batch.kept(two, replace(EVERY, qc=Path("qc")), bundle) is None
+
+
+def test_folders_above_stay_whole_in_errors() -> None:
+    (scan,) = batch.find([Path("../data/x.nii.gz")])
+    assert batch._failed(scan, DataError("../other/x: bad")).error == "../other/x: bad"
+
+
 def test_a_scan_that_fails_is_told_at_once_and_in_the_table_and_is_tried_again(
     done: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,6 +287,7 @@ def test_patterns_choose_scans_by_their_paths_and_the_rows_of_the_others_stay(
     after = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
     assert after == [[{**before[0][0], "status": SKIPPED}, *before[0][1:]], before[1]]
     shutil.rmtree(done / "sub-02")
+    shutil.rmtree(derivatives(done) / "sub-02")
     batch.run(batch.find([done]), chosen)
     assert [row["scan"] for row in rows(derivatives(done) / batch.SCANS)] == list(NAMES[:2])
     with pytest.raises(UsageError, match=r"leave none of 2 scans, the first of them sub-01/anat"):
