@@ -51,6 +51,11 @@ class EvaluatedModel:
         return self.bundle is not None and self.bundle.name == SCT_NAME
 
     @property
+    def file_name(self) -> str:
+        """Its label as a name of files."""
+        return self.label.replace(" ", "_")
+
+    @property
     def version(self) -> str:
         """Version of the bundle; empty for what is given."""
         return "" if self.bundle is None else self.bundle.info.version
@@ -213,8 +218,8 @@ def given_models(
 
 
 def require_told_apart(models: Sequence[EvaluatedModel]) -> None:
-    """Raise a UsageError where two models have one name."""
-    for label, count in Counter(one.label for one in models).items():
+    """Raise a UsageError where two models have one name, in the tables or of files."""
+    for label, count in Counter(one.file_name for one in models).items():
         if count > 1:
             raise UsageError(
                 f"{count} of the models are named {label}; give each of them once, or train or "
