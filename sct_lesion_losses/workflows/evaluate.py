@@ -156,7 +156,7 @@ def run(
     """
     if not (bundles or settings.masks or settings.pmaps):
         raise UsageError("there is nothing to evaluate; give -bundle, -masks or -pmaps")
-    _require_outputs(data, folder)
+    _require_outputs(data, folder, challenge=settings.challenge)
     models = models_of(bundles, settings.inference.contrast)
     scans = cohorts.read(data)
     names = cohorts.names(scans)
@@ -164,8 +164,11 @@ def run(
     corrections.say(unseen)
     own = {one.model: one.bundle for one in models if one.bundle is not None}
     refuse_seen(list(own.values()), unseen, "which would flatter its scores")
-    if settings.repeat:
-        sessions(unseen)  # refused before any work
+    if settings.repeat and not sessions(unseen):
+        raise DataError(
+            f"none of the {len(unseen)} scans to evaluate is repeated: no subject has two of one "
+            "session, by the ses- of their names; leave out -repeat"
+        )
     tuning = splits.part(scans, "thr-optimization")
     models += given_models(settings.masks, settings.pmaps, unseen, tuning, names)
     require_told_apart(models)
@@ -199,7 +202,10 @@ def run(
     )
     curves = _froc(models, [results[scan] for scan in seen])
     made["froc"] = agreement.over_false_lesions(curves)
-    made |= _number(models, seen, names, folder, settings, report)
+    if settings.repeat and not sessions(seen):
+        said = "Without a table of repeated scans: a cord was found in no two scans of one session"
+        logger.warning("%s", said)
+        notes = (*notes, f"{said}.")
     made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
     engines = {one.engine for of_scan in results.values() for one in of_scan.values()} - {""}
     facts = {
@@ -212,6 +218,10 @@ def run(
     _write_tables(folder / TABLES, made)
     at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
     figures.write(by_preset, folder / FIGURES, froc=at_own)
+    again = _number(models, seen, names, folder, settings, report)
+    again = {name: replace(table, notes=(*table.notes, *notes)) for name, table in again.items()}
+    _write_tables(folder / TABLES, again)
+    made |= again
     return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
 
 
@@ -227,7 +237,7 @@ def _number(
     groups = sessions(seen) if settings.repeat else []
     files: dict[CohortScan, dict[str, Path]] = {}
     if settings.challenge:
-        folders = {one.label: folder / CHALLENGE / one.label.replace(" ", "_") for one in models}
+        folders = {one.label: folder / CHALLENGE / one.file_name for one in models}
         files = {
             scan: {label: own / f"{names[scan.scan]}.nii.gz" for label, own in folders.items()}
             for scan in seen
@@ -276,11 +286,12 @@ def _write_long(
     columns.write(folder / f"{LESIONS}.tsv", columns.TRUTH_LESIONS, lesions, levels, facts)
 
 
-def _require_outputs(data: Path, folder: Path) -> None:
+def _require_outputs(data: Path, folder: Path, *, challenge: bool) -> None:
     for name in (SCORES, LESIONS):
         if os.path.realpath(folder / f"{name}.tsv") == os.path.realpath(data):
             raise UsageError(f"{data} would be overwritten; choose another -ofolder")
-    for place in (folder, folder / SCANS, folder / TABLES, folder / FIGURES):
+    asked = (SCANS, TABLES, FIGURES, *([CHALLENGE] if challenge else []))
+    for place in (folder, *(folder / name for name in asked)):
         atomic.require_writable(place)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sct_lesion_losses import executor
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.inference.instances import InstanceTask, number
 from sct_lesion_losses.inference.models import RULE_THRESHOLDS, Model
@@ -25,23 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def sessions(scans: Sequence[CohortScan]) -> list[list[CohortScan]]:
-    """Group scans by subject and session, and keep the groups of two and more.
-
-    Raises
-    ------
-    DataError
-        There is none.
-    """
+    """Group scans by subject and session, and keep the groups of two and more."""
     groups: dict[tuple[str, str], list[CohortScan]] = {}
     for scan in scans:
         groups.setdefault((scan.subject, scan.session), []).append(scan)
-    repeated = [own for own in groups.values() if len(own) > 1]
-    if not repeated:
-        raise DataError(
-            f"none of the {len(scans)} scans to evaluate is repeated: no subject has two of one "
-            "session, by the ses- of their names; leave out -repeat"
-        )
-    return repeated
+    return [own for own in groups.values() if len(own) > 1]
 
 
 def numbered(

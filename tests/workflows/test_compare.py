@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.errors import DataError, GeometryError, ImageError, UsageError
+from sct_lesion_losses.errors import DataError, GeometryError, ImageError, OutputError, UsageError
 from sct_lesion_losses.inference.instances import InstanceTask, number
 from sct_lesion_losses.inference.models import IN_COHORT, Model
 from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.workflows import evaluate
 from sct_lesion_losses.workflows.evaluate import EvaluateSettings
+from sct_lesion_losses.workflows.evaluated import EvaluatedModel, require_told_apart
 
 SHAPE = (12, 12, 12)  # voxels of 1 mm³
 Span = tuple[slice, slice, slice]
@@ -212,6 +213,13 @@ def test_names_that_cannot_be_used_are_refused_before_any_work(data, rater, tmp_
     assert not (tmp_path / "out" / "scans").exists()
 
 
+def test_models_are_told_apart_by_the_names_of_their_files():
+    labels = ("sct as shipped", "sct_as_shipped")
+    models = [EvaluatedModel(one, None, Model(one, "", (0.5,), "masks")) for one in labels]
+    with pytest.raises(UsageError, match="2 of the models are named sct_as_shipped"):
+        require_told_apart(models)
+
+
 def test_the_challenge_gets_numbered_masks_and_the_probabilities_of_their_lesions(data, tmp_path):
     for subject in TRUTH:
         path = write(tmp_path / "tool" / f"{subject}_pmap.nii.gz", p=0, dtype=np.float32)
@@ -231,6 +239,22 @@ def test_the_challenge_gets_numbered_masks_and_the_probabilities_of_their_lesion
     expected[block(1)], expected[block(3)], expected[block(7)] = 1, 1, 2
     assert image.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+
+
+def test_a_folder_of_the_challenge_that_cannot_be_written_costs_no_scores(data, rater, tmp_path):
+    settings = EvaluateSettings(masks={"rater": rater}, challenge=True)
+    out = tmp_path / "out"
+    (out / "challenge").mkdir(parents=True)
+    (out / "challenge" / "rater").touch()
+    with pytest.raises(OutputError, match="rater: cannot write here"):
+        evaluate.run([], data, out, settings)
+    assert len(read(out / "scores.tsv")) == 3 * len(PRESETS)
+    assert (out / "tables" / "table2.md").is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "challenge").touch()
+    with pytest.raises(OutputError, match="challenge is not a folder"):
+        evaluate.run([], data, tmp_path / "other", settings)
+    assert not (tmp_path / "other" / "scans").exists()
 
 
 def test_more_lesions_than_a_byte_counts_are_numbered_in_two(tmp_path):

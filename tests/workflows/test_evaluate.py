@@ -340,6 +340,24 @@ def test_a_scan_without_a_cord_is_left_out_counted_and_said(
     assert not (tmp_path / "none" / "scores.tsv").exists()
 
 
+def test_where_no_session_keeps_two_scans_with_a_cord_the_scores_are_written_even_so(
+    fresh, tmp_path, with_sct, without_cord, caplog
+):
+    without_cord("sub-002")
+    subjects = {"sub-001": "one", "sub-002": "one"}
+    scans = [
+        dataclasses.replace(scan, subject=subjects.get(scan.subject, scan.subject))
+        for scan in cohorts.read(fresh)
+    ]
+    cohorts.write(scans, tmp_path / "data.tsv")
+    out = tmp_path / "out"
+    found = evaluate.run(["sct"], tmp_path / "data.tsv", out, EvaluateSettings(repeat=True))
+    assert "repeat" not in found.tables
+    assert "no two scans of one session" in caplog.text
+    assert "no two scans of one session." in (out / "tables" / "table2.md").read_text()
+    assert set(read(out / "scores.tsv")["scan"]) == {"sub-001_T2w", "sub-003_T2w"}
+
+
 def test_scans_without_a_cord_that_would_have_tuned_sct_are_listed_apart(
     split_table, tmp_path, with_sct, without_cord
 ):
