@@ -33,7 +33,7 @@ from sct_lesion_losses.inference import predict
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.sidecar import Segmentation
-from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
+from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at, stepped
 
 TEMPLATE = "qc_page.html"
 SPACING_MM = 0.5  # of the crop, as the network has it
@@ -46,7 +46,7 @@ _LEVELS = 255  # steps of the p-map that the page holds
 _WINDOW = (1.0, 99.0)  # percentiles of slices shown as black and white, smoothed along the cord
 _WINDOW_MM = 15.0
 _WEBP_QUALITY = 85
-_FORMAT = 1
+_FORMAT = 2
 _LESION = ("lesion", "volume_mm3", "length_mm", "z_mm", "mean_p", "highest_p")
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -89,6 +89,10 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
     image = crop.cut(turn.apply(scan.array), rpi)
     # The nearest voxel's, so that what is outlined at a threshold is what its mask would hold.
     p = crop.cut(turn.apply(np.nan_to_num(chance)), rpi, order=0)
+    levels = np.floor(p * _LEVELS)
+    if pmap is not None and rule is not None:
+        kept = _kept(pmap, threshold, scan.grid.voxel_volume_mm3, rule)
+        levels = np.rint(crop.cut(turn.apply(kept), rpi, order=0) * _LEVELS)
     numbers = crop.cut(turn.apply(labels), rpi, order=0).astype(np.int32)
     slices = axial_slices(numbers, p)
     lesions = lesionwise.measures(labels, chance, scan.grid.affine)
@@ -110,7 +114,7 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
         "pmap": None if pmap is None else outputs.pmap.name,
         "stored": outputs.pmap in result.written,
         "picture": {
-            **_picture(image, p, numbers > 0, slices),
+            **_picture(image, levels.astype(np.uint8), numbers > 0, slices),
             "axial": [
                 {
                     "z": z,
@@ -126,12 +130,21 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
     return described
 
 
+def _kept(pmap: Volume, threshold: float, voxel_mm3: float, rule: Filter) -> Volume:
+    """Return the highest step, or the scan's own threshold, at which a voxel passes the filter."""
+    steps = np.unique([*STEPS, threshold])
+    whole, *_ = mask_at(pmap, steps[0], voxel_mm3, None)
+    kept, box = np.zeros_like(pmap), lesionwise.bounding_box(whole)
+    kept[box] = stepped(pmap[box], steps.tolist(), voxel_mm3, rule)
+    return kept
+
+
 def axial_slices(labels: npt.NDArray[np.int32], pmap: Volume) -> list[int]:
     """Choose axial slices of a crop, from the top.
 
     Each lesion's largest section comes first, then that of whatever else is at least `FAINT`; a
     lesion that a chosen slice crosses already needs none. Then the widest gaps between slices are
-    halved until there are `AXIAL_SLICES`, or none is wide enough.
+    halved until there are `AXIAL_SLICES`, or none is wide enough; there is always one slice.
 
     Parameters
     ----------
@@ -156,7 +169,7 @@ def axial_slices(labels: npt.NDArray[np.int32], pmap: Volume) -> list[int]:
     chosen = chosen[:MOST_AXIAL_SLICES]
     while len(chosen) < AXIAL_SLICES:
         away = np.abs(np.arange(length)[:, None] - [-1, length, *chosen]).min(axis=1)
-        if away.max() < APART_MM / SPACING_MM:
+        if chosen and away.max() < APART_MM / SPACING_MM:
             break
         chosen.append(int(np.argmax(away)))
     return sorted(chosen, reverse=True)
@@ -196,16 +209,18 @@ def curve(
 
 
 def _picture(
-    image: Volume, pmap: Volume, mask: npt.NDArray[np.bool_], slices: Sequence[int]
+    image: Volume, levels: UInt8Array, mask: npt.NDArray[np.bool_], slices: Sequence[int]
 ) -> dict[str, Any]:
-    """Return the planes of a crop, one below the other: grey values, and p-map and mask.
+    """Return the planes of a crop, one below the other: grey values, and levels and mask.
 
     The axial slices come first, each with the front at the top and the right on the left; then
     the sagittal plane, with the head at the top and the front on the left.
 
     Parameters
     ----------
-    image, pmap, mask : (48, 48, Z)
+    image, levels, mask : (48, 48, Z)
+        The levels are those of the contour in 1/255: p, rounded down, or the highest threshold
+        at which the lesion filter lets a voxel through, to the nearest.
     slices : sequence of int
         Axial ones.
 
@@ -213,7 +228,7 @@ def _picture(
     -------
     dict
         ``grey``, a WebP image as a data URL, (48 n + Z, 48); ``values``, base64 of the deflated
-        p-map of that shape in 1/255, rounded down, followed by the mask, eight pixels a byte.
+        levels of that shape, followed by the mask, eight pixels a byte.
     """
     # Brightness falls off with the distance from the coil, so the window goes along the cord.
     within = np.percentile(image, _WINDOW, axis=(0, 1))
@@ -221,10 +236,10 @@ def _picture(
     grey = np.clip((image - low) / np.maximum(high - low, 1e-6) * 255, 0, 255)
     centre = slice(WIDTH_VOX // 2 - 1, WIDTH_VOX // 2 + 1)  # that of the cord lies between the two
     shades = _stacked(grey, grey[centre].mean(axis=0), slices).astype(np.uint8)
-    chances = np.floor(_stacked(pmap, pmap.max(axis=0), slices) * _LEVELS).astype(np.uint8)
+    heights = _stacked(levels, levels.max(axis=0), slices)
     inside = np.packbits(_stacked(mask, np.asarray(mask.any(axis=0)), slices))
     _, webp = cv2.imencode(".webp", shades, (cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY))
-    values = zlib.compress(chances.tobytes() + inside.tobytes(), 9)
+    values = zlib.compress(heights.tobytes() + inside.tobytes(), 9)
     return {"grey": f"data:image/webp;base64,{_text(webp.tobytes())}", "values": _text(values)}
 
 

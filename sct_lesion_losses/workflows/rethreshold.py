@@ -68,7 +68,8 @@ def listed(table: Path) -> list[tuple[Path, str]]:
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", restval=""))
+            lines = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+            rows = list(lines)
         found = [(table.parent / row[COLUMNS[0]].strip(), row[COLUMNS[1]].strip()) for row in rows]
     except KeyError as error:
         raise DataError(

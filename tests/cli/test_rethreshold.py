@@ -264,3 +264,11 @@ def test_a_table_has_its_own_thresholds_and_folders(
 def test_a_single_pmap_needs_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-i", "t2_lesionseg_pmap.nii.gz"]) == 2
     assert "-thr is missing" in capsys.readouterr().err
+
+
+def test_a_quotation_mark_in_a_table_is_a_letter_of_a_name(pmap: np.ndarray) -> None:
+    name = '"a" pmap.nii.gz'
+    Path("t2_lesionseg_pmap.nii.gz").rename(name)
+    Path("thresholds.tsv").write_text(f"pmap\tthreshold\n{name}\t0.5\n")
+    assert main(["-i", "thresholds.tsv", "-v", "0"]) == 0
+    assert Path('"a" pmap_thr0.5.nii.gz').exists()

@@ -102,6 +102,30 @@ def test_the_pictures_hold_every_lesion_and_what_a_mask_would_hold_at_a_threshol
     assert [bool(mask[row].any()) for row in rows] == lesions
 
 
+@pytest.mark.parametrize("threshold", [0.4, 0.437])
+def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, threshold) -> None:
+    scan, result, bundle, own = segmented(tmp_path, "t2", 4)
+    rule, volume = Filter(0.7, 8.0), scan.grid.voxel_volume_mm3
+    labels = lesionwise.components(result.pmap >= 0.01)
+    assert labels.max() > 1
+    pmap = np.where(labels == labels.max(), np.float32(0.6) * result.pmap, result.pmap)
+    masks = {}
+    for cut in (0.2, threshold, 0.6, 0.9):
+        mask, *counts = masks[cut] = mask_at(pmap, cut, volume, rule)
+        facts = {"pmap": pmap, "mask": mask, "filtered": Filtered(rule, threshold, *counts)}
+        made = Segmentation(**{**vars(result), **facts, "threshold": threshold})
+        _, levels, written = planes(qc_page.entry(scan, made, bundle, own))
+        assert np.array_equal(levels + 0.5 >= cut * 255, written.astype(bool))
+    assert [removed > 0 for _, _, removed in masks.values()][:2] == [True, True]
+    assert masks[0.2][0].any()
+
+
+def test_a_filter_that_keeps_nothing_leaves_no_contour(tmp_path) -> None:
+    scan, result, bundle, own = segmented(tmp_path, "t2", 6, rule=Filter(1.0, 8.0))
+    made = Segmentation(**{**vars(result), "pmap": np.zeros_like(result.pmap)})
+    assert not planes(qc_page.entry(scan, made, bundle, own))[1].any()
+
+
 def test_right_is_left_and_front_is_up_in_an_axial_slice_and_left_from_the_side(tmp_path) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 4)
     rpi, turn = scan.grid.to_rpi()
@@ -149,6 +173,12 @@ def test_slices_are_spread_and_lesions_come_first() -> None:
     assert 395 in qc_page.axial_slices(np.zeros_like(labels), p)
 
 
+@pytest.mark.parametrize(("length", "chosen"), [(1, [0]), (10, [4])])
+def test_a_short_scan_without_lesion_has_its_middle_slice(length, chosen) -> None:
+    empty = np.zeros((4, 4, length), np.float32)
+    assert qc_page.axial_slices(empty.astype(np.int32), empty) == chosen
+
+
 def test_without_a_mask_the_page_begins_at_the_tuned_threshold(tmp_path) -> None:
     made = segmented(tmp_path, "t2", 4, mask=None, found=None, threshold=None)
     entry = qc_page.entry(*made)
@@ -189,7 +219,7 @@ def test_files_are_named_as_seen_from_the_page(files, tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"format": 0}', '{"format": 1}'])
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"format": 0}', '{"format": 2}'])
 def test_what_is_no_entry_is_refused(tmp_path, text) -> None:
     (tmp_path / "entry.json").write_text(text)
     with pytest.raises(DataError, match=r"entry\.json: .*segment"):
