@@ -386,6 +386,17 @@ def test_keys_mark_scans_and_the_marks_stay(page) -> None:
 
 
 @pytest.mark.slow
+def test_a_mark_under_a_filter_gives_the_place_to_the_next_scan(page) -> None:
+    choose(page, "by-mark", "none")
+    page.press("j")
+    assert shown(page) == "sub-02_T2w.nii.gz"
+    page.press("p")
+    assert shown(page) == "sub-10_T2w.nii.gz"
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="p", text="p", autoRepeat=True)
+    assert page.value("marks.map(mark => mark?.is ?? null)") == [None, "pass", None]
+
+
+@pytest.mark.slow
 def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys) -> None:
     assert page.value("document.getElementById('save-fails').disabled")
     page.press("f", "j")
