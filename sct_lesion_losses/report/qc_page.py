@@ -126,7 +126,11 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
             "table": [[column.text(lesion) for column in columns] for lesion in lesions],
         },
     }
-    described["digest"] = hashlib.sha256(_json(described).encode()).hexdigest()[:16]
+    # The key of the marks: what is seen, whatever else was written of it.
+    content = hashlib.sha256(f"{threshold!r} {rule!r}".encode())
+    for values in (scan.array, result.mask if pmap is None else pmap):
+        content.update(np.ascontiguousarray(values).tobytes())
+    described["digest"] = content.hexdigest()[:16]
     return described
 
 

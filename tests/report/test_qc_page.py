@@ -202,6 +202,18 @@ def test_an_entry_has_no_path_and_another_one_another_digest(files) -> None:
     assert first["digest"] != second["digest"]
 
 
+def test_marks_outlive_a_kept_pmap_and_a_warning_but_no_other_mask(tmp_path) -> None:
+    scan, result, bundle, own = segmented(tmp_path, "t2", 4)
+    changes = [{}, {"written": (own.mask,), "warnings": ("dark",)}, {"threshold": 0.5}]
+    changes.append({"pmap": result.pmap / 2})
+    first, more, *others = (
+        qc_page.entry(scan, Segmentation(**{**vars(result), **change}), bundle, own)["digest"]
+        for change in changes
+    )
+    assert first == more
+    assert first not in others
+
+
 def test_the_page_asks_for_nothing_and_no_text_becomes_markup(files, tmp_path) -> None:
     page = tmp_path / "<b>.html"
     qc_page.write(page, files)
