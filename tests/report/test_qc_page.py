@@ -405,7 +405,14 @@ def test_a_mark_under_a_filter_gives_the_place_to_the_next_scan(page) -> None:
     page.press("p")
     assert shown(page) == "sub-10_T2w.nii.gz"
     page.call("Input.dispatchKeyEvent", type="keyDown", key="p", text="p", autoRepeat=True)
-    assert page.value("marks.map(mark => mark?.is ?? null)") == [None, "pass", None]
+    marks = "marks.map(mark => mark?.is ?? null)"
+    assert page.value(marks) == [None, "pass", None]
+    page.value("document.getElementById('by-mark').focus()")
+    page.press("f")  # is no choice of the list's
+    assert page.value(marks) == ["fail", "pass", None]
+    choose(page, "text", "nothing is named so")
+    page.press("f")
+    assert page.value(marks) == ["fail", "pass", None]
 
 
 @pytest.mark.slow
