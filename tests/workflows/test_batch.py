@@ -168,7 +168,7 @@ def test_a_scan_is_done_where_all_files_are_there_and_made_in_the_same_way(
     assert [outcome is not None for outcome in kept] == [same] * 3
 
 
-def test_a_lesion_filter_that_was_not_applied_has_the_scan_segmented_anew(segmented: Path) -> None:
+def test_another_lesion_filter_or_none_has_the_scan_segmented_anew(segmented: Path) -> None:
     bundle, _ = segment.opened(EVERY)
     point = bundle.info.operating_point
     lesions = {"peak": 0.4, "volume_mm3": 30.0, "preset": "paper", "f1": 0.5, "n_scans": 3}
@@ -179,8 +179,9 @@ def test_a_lesion_filter_that_was_not_applied_has_the_scan_segmented_anew(segmen
     )
     scan = batch.find([segmented])[0]
     filtering = replace(bundle, info=info)
+    assert batch.kept(scan, EVERY, bundle) is not None
     assert batch.kept(scan, EVERY, filtering) is None
-    assert batch.kept(scan, replace(EVERY, lesion_point=False), filtering) is not None
+    assert batch.kept(scan, replace(EVERY, lesion_point=False), bundle) is None
 
 
 def test_another_image_or_a_missing_or_damaged_file_has_the_scan_segmented_anew(
