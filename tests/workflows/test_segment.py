@@ -92,8 +92,8 @@ def test_the_entry_of_the_page_needs_no_file_of_the_pmap(scan, tmp_path):
 
 @pytest.fixture
 def filtering(tmp_path: Path) -> str:
-    """The default bundle at threshold 0.05, with a filter of lesions of at least 30 mm³."""
-    shipped = store.load("default")
+    """The bundle bce at threshold 0.05, with a filter of lesions of at least 30 mm³."""
+    shipped = store.load("bce")
     froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
     point = {
         **shipped.info.operating_point.model_dump(),
@@ -139,7 +139,7 @@ def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
     run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True)
     np.testing.assert_array_equal(read(tmp_path / "kept" / "t2_lesionseg.nii.gz") > 0, wanted)
     with pytest.raises(UsageError, match="has no second operating point"):
-        run(scan, tmp_path / "none", lesion_point=True)
+        run(scan, tmp_path / "none", bundle="bce", lesion_point=True)
     assert not (tmp_path / "none").exists()
 
 
