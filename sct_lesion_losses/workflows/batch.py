@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses import executor, logs
+from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts.table import file_hash
 from sct_lesion_losses.errors import BusyError, DataError, ImageError, UsageError, describe
@@ -343,8 +344,8 @@ def _segmented(
 def _absolute(settings: BatchSettings, bundle: Bundle) -> BatchSettings:
     """Return the same settings with paths that hold in any working folder."""
     own = settings.segment
-    relative = bundle.folder is not None and not bundle.folder.is_absolute()
-    named = str(bundle.folder.absolute()) if bundle.folder and relative else own.bundle
+    by_name = bundle.folder is None or own.bundle in store.available()
+    named = own.bundle if by_name else str(bundle.folder)
     qc = None if own.qc is None else own.qc.absolute()
     return replace(settings, segment=replace(own, bundle=named, qc=qc))
 
