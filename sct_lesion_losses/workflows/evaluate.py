@@ -164,11 +164,8 @@ def run(
     corrections.say(unseen)
     own = {one.model: one.bundle for one in models if one.bundle is not None}
     refuse_seen(list(own.values()), unseen, "which would flatter its scores")
-    if settings.repeat and not sessions(unseen):
-        raise DataError(
-            f"none of the {len(unseen)} scans to evaluate is repeated: no subject has two of one "
-            "session, by the ses- of their names; leave out -repeat"
-        )
+    if settings.repeat:
+        _require_repeated(unseen)
     tuning = splits.part(scans, "thr-optimization")
     models += given_models(settings.masks, settings.pmaps, unseen, tuning, names)
     require_told_apart(models)
@@ -195,17 +192,14 @@ def run(
     seen = [scan for scan in unseen if scan in counts]
     rows, lesions = _rows(seen, models, names, counts)
     by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
-    made = tables.study(
-        by_preset,
-        [lesion for lesion in lesions if lesion.of.lesions.preset.name == settings.preset],
-        {one.label: one.published_as for one in models if one.published_as},
-    )
+    of_preset = [one for one in lesions if one.of.lesions.preset.name == settings.preset]
+    published = {one.label: one.published_as for one in models if one.published_as}
     curves = _froc(models, [results[scan] for scan in seen])
+    made = tables.study(by_preset, of_preset, published)
     made["froc"] = agreement.over_false_lesions(curves)
     if settings.repeat and not sessions(seen):
-        said = "Without a table of repeated scans: a cord was found in no two scans of one session"
-        logger.warning("%s", said)
-        notes = (*notes, f"{said}.")
+        notes += ("Without repeated scans: a cord was found in no two scans of one session.",)
+        logger.warning("%s", notes[-1].removesuffix("."))
     made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
     engines = {one.engine for of_scan in results.values() for one in of_scan.values()} - {""}
     facts = {
@@ -223,6 +217,15 @@ def run(
     _write_tables(folder / TABLES, again)
     made |= again
     return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
+
+
+def _require_repeated(scans: Sequence[CohortScan]) -> None:
+    """Raise a DataError where no subject has two scans of one session."""
+    if not sessions(scans):
+        raise DataError(
+            f"none of the {len(scans)} scans to evaluate is repeated: no subject has two of one "
+            "session, by the ses- of their names; leave out -repeat"
+        )
 
 
 def _number(
