@@ -91,7 +91,8 @@ def rows(table: Path) -> list[dict[str, str]]:
 
 def masks(folder: Path) -> dict[Path, int]:
     """Masks with the times at which they were written."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*_mask.nii.gz")}
+    found = [path for path in folder.rglob("*_mask.nii.gz") if not path.name.startswith(".")]
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def test_the_tables_tell_of_every_scan_and_lesion_and_describe_themselves(segmented: Path) -> None:
