@@ -48,8 +48,8 @@ def require_device(kind: str) -> None:
     """Raise a TrainingError where the GPU that was asked for is not there."""
     if kind == "gpu" and device() != "gpu":
         raise TrainingError(
-            f"{keras.backend.backend()} sees no GPU; install its GPU build (README, Train and "
-            "tune), or train on the CPU"
+            f"{keras.backend.backend()} sees no GPU; install its GPU build (docs/install.md), or "
+            "train on the CPU"
         )
 
 
