@@ -43,7 +43,12 @@ logger = logging.getLogger(__name__)
 @LESION_POINT
 @LESIONS
 def main(
-    image: Path, threshold: float | None, out: Path | None, folder: Path | None, **values: Any
+    image: Path,
+    threshold: float | None,
+    out: Path | None,
+    folder: Path | None,
+    lesion_point: bool | None,
+    **values: Any,
 ) -> int:
     """Threshold the p-maps and print what was written; return 1 where a row of a TSV failed."""
     table = image.suffix.lower() == ".tsv"
@@ -58,8 +63,8 @@ def main(
     from sct_lesion_losses.workflows.rethreshold import default_outputs, listed, rethreshold
 
     failed, shown = 0, []
-    rows = listed(image) if table else [(image, str(threshold))]
-    for number, (pmap, text) in enumerate(rows, start=1):
+    rows = listed(image) if table else [(image, str(threshold), None)]
+    for number, (pmap, text, own) in enumerate(rows, start=1):
         stop_if_terminated()
         try:
             level = _threshold(text)
@@ -67,7 +72,14 @@ def main(
                 names = default_outputs(pmap, level, pmap.parent if table else folder)
             else:
                 names = outputs.for_scan(pmap, out=out, folder=folder)
-            result = rethreshold(pmap, level, names, **values, command=talk.command_line())
+            result = rethreshold(
+                pmap,
+                level,
+                names,
+                lesion_point=own if lesion_point is None else lesion_point,
+                **values,
+                command=talk.command_line(),
+            )
         except Exception as error:
             stop_if_terminated()
             if not table:

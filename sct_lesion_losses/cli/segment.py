@@ -244,8 +244,8 @@ def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings, page: Pat
 def _paged(
     page: Path | None, scans: Sequence[BatchScan], failed: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Write the page of segmented scans, where one is asked for and there are any."""
-    if page is None or not scans:
+    """Write the page of segmented scans and of failed ones, where it is asked for."""
+    if page is None:
         return []
     from sct_lesion_losses.report import qc_page
 

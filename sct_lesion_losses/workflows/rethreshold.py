@@ -24,6 +24,7 @@ from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("pmap", "threshold")  # of a table of thresholds
+_POINT, _POINTS = "lesion_point", {"": None, "0": False, "1": True}  # a third one, if any
 _MAP_ENDINGS = ("_pmap", "_probseg")
 _FILTER, _TUNED = "TunedLesionFilter", "TunedThreshold"
 
@@ -56,21 +57,23 @@ def default_outputs(pmap: Path, threshold: float, folder: Path | None = None) ->
     return Outputs.beside((folder or Path()) / f"{stem}_thr{float(threshold)!r}{extension}")
 
 
-def listed(table: Path) -> list[tuple[Path, str]]:
-    """Read p-maps and their thresholds, as texts, from a TSV; other columns do not matter.
+def listed(table: Path) -> list[tuple[Path, str, bool | None]]:
+    """Read p-maps, their thresholds as texts, and whether lesions are filtered, from a TSV.
 
-    Paths are taken from the folder of the table, whose columns are `COLUMNS`.
+    Paths are taken from the folder of the table, whose columns are `COLUMNS`, and, for 0 and 1
+    as by `-lesion_point`, "lesion_point"; others do not matter.
 
     Raises
     ------
     DataError
-        It cannot be read, or has no such columns or no row.
+        It cannot be read, or has no such columns, no row or another value of the third.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             lines = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
             rows = list(lines)
-        found = [(table.parent / row[COLUMNS[0]].strip(), row[COLUMNS[1]].strip()) for row in rows]
+        paths = [table.parent / row[COLUMNS[0]].strip() for row in rows]
+        thresholds = [row[COLUMNS[1]].strip() for row in rows]
     except KeyError as error:
         raise DataError(
             f"{table}: has no column {error.args[0]!r}; name the columns {' and '.join(COLUMNS)}, "
@@ -78,9 +81,12 @@ def listed(table: Path) -> list[tuple[Path, str]]:
         ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read as a table of thresholds ({error})") from error
-    if not found:
+    if not rows:
         raise DataError(f"{table}: has no row; list a p-map and its threshold in each")
-    return found
+    points = [row.get(_POINT, "").strip() for row in rows]
+    if unknown := set(points).difference(_POINTS):
+        raise DataError(f"{table}: {_POINT} is {min(unknown)!r}, expected 0, 1 or nothing")
+    return list(zip(paths, thresholds, map(_POINTS.get, points), strict=True))
 
 
 def rethreshold(

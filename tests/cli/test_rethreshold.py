@@ -223,6 +223,27 @@ def test_a_table_of_thresholds_is_applied_row_by_row_beside_the_pmaps(
         assert np.array_equal(np.asarray(nib.load(file).dataobj), pmap >= np.float32(threshold))
 
 
+@pytest.mark.parametrize(
+    ("column", "given", "applied"),
+    [
+        ("0", [], False),
+        ("1", [], True),
+        ("", [], True),
+        ("0", ["-lesion_point", "1"], True),
+    ],
+)
+def test_a_table_says_of_each_row_whether_lesions_are_filtered_unless_the_option_does(
+    pmap: np.ndarray, column: str, given: list[str], applied: bool
+) -> None:
+    told = {"TunedThreshold": 0.5, "TunedLesionFilter": {"LeastPeak": 1.0, "LeastVolumeMm3": 0.0}}
+    Path("t2_lesionseg_pmap.json").write_text(json.dumps(told))
+    row = f"t2_lesionseg_pmap.nii.gz\t0.5\t{column}"
+    Path("t.tsv").write_text(f"pmap\tthreshold\tlesion_point\n{row}\n")
+    assert main(["-i", "t.tsv", "-v", "0", *given]) == 0
+    made = json.loads(Path("t2_lesionseg_thr0.5.json").read_text())
+    assert (made["LesionFilter"] is not None) == applied
+
+
 def test_every_bad_row_of_a_table_is_told(
     pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +262,7 @@ def test_every_bad_row_of_a_table_is_told(
         ("pmap\tthr\na\t0.5\n", "has no column 'threshold'"),
         ("pmap,threshold\na,0.5\n", "has no column 'pmap'"),
         ("pmap\tthreshold\n", "has no row"),
+        ("pmap\tthreshold\tlesion_point\na\t0.5\tyes\n", "lesion_point is 'yes', expected 0, 1"),
         (None, "cannot be read"),
     ],
 )

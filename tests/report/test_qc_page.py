@@ -350,7 +350,7 @@ def test_the_list_is_sorted_and_filtered(page) -> None:
     assert names(page) == ["sub-01_T2w", "sub-02_T2w", "sub-10_T2w"]
     said = "document.getElementById('failed').innerText"
     page.value("document.getElementById('failed').open = true")
-    failed = ["Failed: 1 more", "sub-03/sub-03_T2w.nii.gz: <i>no image</i>"]
+    failed = ["Failed: 1", "sub-03/sub-03_T2w.nii.gz: <i>no image</i>"]
     assert page.value(said).split("\n") == failed
     choose(page, "by-lesions", "without")
     assert names(page) == ["sub-02_T2w"]
@@ -428,7 +428,9 @@ def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys) -> N
     page.value("document.getElementById('save-thresholds').click()")
     table = page.downloaded("thresholds.tsv")
     pmap = "sub-10_T2w_lesionseg_pmap.nii.gz"
-    assert table == f"scan\tpmap\tthreshold\nsub-10_T2w.nii.gz\t{pmap}\t0.25\n"
+    assert table == f"scan\tpmap\tthreshold\tlesion_point\nsub-10_T2w.nii.gz\t{pmap}\t0.25\t0\n"
+    said = page.value("document.getElementById('kept').textContent")
+    assert "sct_rethreshold_lesion -i thresholds.tsv" in said
     (files[0].parent / "thresholds.tsv").write_text(table)
     assert rethreshold(["-i", str(files[0].parent / "thresholds.tsv"), "-v", "0"]) == 0
     mask = nifti.read(files[0].parent / "sub-10_T2w_lesionseg_thr0.25.nii.gz").array
@@ -452,6 +454,39 @@ def test_a_browser_that_keeps_nothing_says_so_and_marks_all_the_same(
         assert browser.errors == []
     finally:
         browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=made["identifier"])
+
+
+@pytest.mark.slow
+def test_a_scan_whose_pictures_cannot_be_read_says_so_and_shows_those_of_no_other(
+    browser, files, tmp_path
+) -> None:
+    entry = json.loads(files[0].read_text())
+    cut = entry["picture"] | {"values": entry["picture"]["values"][:40]}
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(json.dumps({**entry, "name": "sub-99.nii", "digest": "9", "picture": cut}))
+    qc_page.write(tmp_path / "damaged.html", [files[0], damaged])
+    browser.open(tmp_path / "damaged.html")
+    browser.until("document.title === 'damaged' && seen && at === 0")
+    browser.press("j")
+    browser.until("document.getElementById('said').textContent.includes('cannot be read')")
+    assert browser.value("document.querySelector('h2').textContent") == "sub-99.nii"
+    assert browser.value("document.getElementById('axial').width") == 0
+    browser.press("k")
+    assert shown(browser) == entry["name"]
+    assert browser.value("document.getElementById('axial').width") > 0
+    assert browser.errors == []
+
+
+@pytest.mark.slow
+def test_a_page_of_failures_alone_lists_them(browser, tmp_path) -> None:
+    qc_page.write(tmp_path / "none.html", [], {"sub-01_T2w.nii.gz": "no cord"})
+    browser.open(tmp_path / "none.html")
+    browser.until("document.title === 'none' && document.readyState === 'complete'")
+    said = browser.value("document.getElementById('failed').textContent")
+    assert "Failed: 1" in said
+    assert "sub-01_T2w.nii.gz: no cord" in said
+    browser.press("j", "p", "ArrowRight")
+    assert browser.errors == []
 
 
 @pytest.mark.slow
