@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.geometry.location import MOST, Location
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.metrics import PRESETS, Preset
+from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 
 UNKNOWN = "n/a"  # a missing value, as in BIDS tables
 
@@ -175,27 +177,93 @@ TRUTH_LESIONS = (  # of a `TruthLesion`
     Column("detected", "1: the model detects it; 0: not", "detected"),
 )
 
-PREDICTED_LESIONS = (  # of a `MeasuredLesion`
-    Column("lesion", "Number in the labelled mask, 1 for the largest", "label"),
-    Column("volume_mm3", "Volume", "volume_mm3", "mm^3", ".3f"),
+
+@dataclass(frozen=True)
+class LesionRow:
+    """A lesion of a mask: what it measures, and where in the cord it lies."""
+
+    lesion: MeasuredLesion
+    location: Location = field(default_factory=Location)
+
+
+PREDICTED_LESIONS = (  # of a `LesionRow`
+    Column("lesion", "Number in the labelled mask, 1 for the largest", "lesion.label"),
+    Column("volume_mm3", "Volume", "lesion.volume_mm3", "mm^3", ".3f"),
     Column(
         "length_mm",
         "Extent along the image axis nearest to superior-inferior, whole voxels",
-        "length_mm",
+        "lesion.length_mm",
         "mm",
         ".3f",
     ),
-    Column("x_mm", "Centre, world x, to the right", lambda r: r.centre_mm[0], "mm", ".3f"),
-    Column("y_mm", "Centre, world y, to the front", lambda r: r.centre_mm[1], "mm", ".3f"),
-    Column("z_mm", "Centre, world z, upwards", lambda r: r.centre_mm[2], "mm", ".3f"),
-    Column("mean_p", "Mean probability inside", "mean_probability", form=".4f"),
-    Column("highest_p", "Highest probability inside", "highest_probability", form=".4f"),
+    Column("x_mm", "Centre, world x, to the right", lambda r: r.lesion.centre_mm[0], "mm", ".3f"),
+    Column("y_mm", "Centre, world y, to the front", lambda r: r.lesion.centre_mm[1], "mm", ".3f"),
+    Column("z_mm", "Centre, world z, upwards", lambda r: r.lesion.centre_mm[2], "mm", ".3f"),
+    Column("mean_p", "Mean probability inside", "lesion.mean_probability", form=".4f"),
+    Column("highest_p", "Highest probability inside", "lesion.highest_probability", form=".4f"),
     Column(
         "vanishes_above",
         "Highest decision threshold at which a voxel of the lesion is left, in full digits; a "
         "lesion filter with a least volume may drop it at a lower one",
-        "highest_probability",
+        "lesion.highest_probability",
         form=".9g",  # brings a float32 back exactly, so that -thr with this value still keeps it
+    ),
+    Column(
+        "level",
+        "Vertebral level of the centre (C1 to Co), by the labels of -levels; n/a without them, or "
+        "beyond them",
+        "location.level_name",
+    ),
+    Column("levels", "Vertebral levels from the highest to the lowest", "location.levels_name"),
+    Column(
+        "from_top_mm",
+        "Distance of the centre along the cord: arc length of the smoothed centerline from its "
+        "upper end, in the highest axial slice in which it is known",
+        "location.from_top_mm",
+        "mm",
+        ".3f",
+    ),
+    Column(
+        "side",
+        f"left or right, of the patient: at least {100 * MOST:g} % of the volume lies on that side "
+        "of the centerline; both: on neither",
+        "location.side",
+    ),
+    Column(
+        "depth",
+        f"anterior or posterior: at least {100 * MOST:g} % of the volume lies in front of the "
+        "centerline, or behind it; central: neither",
+        "location.depth",
+    ),
+    Column(
+        "right_mm",
+        "Mean offset from the centerline to the patient's right, in the plane perpendicular to the "
+        "cord",
+        "location.right_mm",
+        "mm",
+        ".3f",
+    ),
+    Column("front_mm", "The same to the front", "location.front_mm", "mm", ".3f"),
+    Column(
+        "cord_length_mm",
+        "Extent along the cord: arc length of the centerline in the axial slices of the lesion",
+        "location.cord_length_mm",
+        "mm",
+        ".3f",
+    ),
+    Column(
+        "diameter_mm",
+        "Diameter of a disc of the largest area of the lesion perpendicular to the cord",
+        "location.diameter_mm",
+        "mm",
+        ".3f",
+    ),
+    Column(
+        "cord_share",
+        "Largest share of the cord mask's area that the lesion takes in an axial slice; n/a "
+        "without a cord mask",
+        "location.cord_share",
+        form=".4f",
     ),
 )
 

@@ -46,8 +46,12 @@ _LEVELS = 255  # steps of the p-map that the page holds
 _WINDOW = (1.0, 99.0)  # percentiles of slices shown as black and white, smoothed along the cord
 _WINDOW_MM = 15.0
 _WEBP_QUALITY = 85
-_FORMAT = 2
-_LESION = ("lesion", "volume_mm3", "length_mm", "z_mm", "mean_p", "highest_p")
+_FORMAT = 3
+_SHOWN = (
+    *("lesion", "volume_mm3", "length_mm", "z_mm", "mean_p", "highest_p", "level", "side"),
+    "depth",
+)
+COLUMNS = tuple(column for column in PREDICTED_LESIONS if column.name in _SHOWN)
 
 UInt8Array = npt.NDArray[np.uint8]
 Volume = npt.NDArray[np.float32]
@@ -95,8 +99,7 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
         levels = np.rint(crop.cut(turn.apply(kept), rpi, order=0) * _LEVELS)
     numbers = crop.cut(turn.apply(labels), rpi, order=0).astype(np.int32)
     slices = axial_slices(numbers, p)
-    lesions = lesionwise.measures(labels, chance, scan.grid.affine)
-    columns = [column for column in PREDICTED_LESIONS if column.name in _LESION]
+    lesions = result.rows(labels, chance, scan.grid)
     described: dict[str, Any] = {
         "format": _FORMAT,
         "name": scan.path.name,
@@ -104,7 +107,7 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
         "threshold": threshold,
         "tuned": result.tuned_threshold,
         "lesions": len(lesions),
-        "mm3": round(sum(lesion.volume_mm3 for lesion in lesions), 1),
+        "mm3": round(sum(row.lesion.volume_mm3 for row in lesions), 1),
         "peak": None if pmap is None else round(float(pmap.max()), 3),
         "filtered": rule is not None,
         "curve": None if pmap is None else curve(pmap, scan.grid.voxel_volume_mm3, rule),
@@ -123,7 +126,7 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
                 }
                 for z in slices
             ],
-            "table": [[column.text(lesion) for column in columns] for lesion in lesions],
+            "table": [[column.text(row) for column in COLUMNS] for row in lesions],
         },
     }
     # The key of the marks: what is seen, whatever else was written of it.
@@ -291,7 +294,7 @@ def write(path: Path, entries: Sequence[Path], failed: Mapping[str, str] | None 
         "width": WIDTH_VOX,
         "spacing": SPACING_MM,
         "levels": _LEVELS,
-        "columns": _LESION,
+        "columns": [column.name for column in COLUMNS],
         "failed": list((failed or {}).items()),
         "scans": listed,
     }

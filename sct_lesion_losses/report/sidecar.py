@@ -13,7 +13,10 @@ import numpy.typing as npt
 from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.location import locate
+from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import counted
+from sct_lesion_losses.report.columns import LesionRow
 
 if TYPE_CHECKING:  # not loaded to threshold a stored p-map
     from sct_lesion_losses.bundle.schema import LesionPoint
@@ -172,6 +175,14 @@ class Segmentation:
     scan_sha256: str = ""
     inference_sha256: str | None = None
     seconds: float = 0.0
+
+    def rows(
+        self, labels: npt.NDArray[np.integer[Any]], pmap: npt.NDArray[np.float32], grid: Grid
+    ) -> list[LesionRow]:
+        """Measure and locate numbered lesions of the scan, (X, Y, Z) int, in a p-map."""
+        line = self.centerline.on(grid.to_rpi()[0])
+        measured = lesionwise.measures(labels, pmap, grid.affine)
+        return list(map(LesionRow, measured, locate(labels, grid, line)))
 
     @property
     def sentence(self) -> str:

@@ -17,7 +17,7 @@ from sct_lesion_losses.images import atomic, nifti
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import columns, sidecar
-from sct_lesion_losses.report.columns import PREDICTED_LESIONS
+from sct_lesion_losses.report.columns import PREDICTED_LESIONS, LesionRow
 from sct_lesion_losses.report.sidecar import Filtered, Found
 from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 
@@ -163,8 +163,8 @@ def rethreshold(
     with atomic.together():
         if lesions:
             nifti.write(outputs.labels, labels, scan, np.uint16)
-            measured = lesionwise.measures(labels, scan.array, scan.grid.affine)
-            files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, measured)]
+            rows = [*map(LesionRow, lesionwise.measures(labels, scan.array, scan.grid.affine))]
+            files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, rows)]
         atomic.write_json(outputs.sidecar, sidecar.of_lesions(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)

@@ -397,8 +397,8 @@ def _write(
             atomic.write_text(outputs.points, line.to_csv())
         if outputs.table in result.written and labels is not None and pmap is not None:
             nifti.write(outputs.labels, labels, scan, np.uint16)
-            measured = lesionwise.measures(labels, pmap, scan.grid.affine)
-            columns.write(outputs.table, PREDICTED_LESIONS, measured)
+            rows = result.rows(labels, pmap, scan.grid)
+            columns.write(outputs.table, PREDICTED_LESIONS, rows)
         if outputs.pmap in result.written and pmap is not None:
             nifti.write(outputs.pmap, pmap, scan, np.float32)
         for file, content in described.items():

@@ -69,7 +69,7 @@ def test_lesions_writes_the_table_and_the_numbered_mask(
     assert labels[4, 4, 3] == 1  # three voxels before two
     rows = [row.split("\t") for row in Path("m_lesions.tsv").read_text().splitlines()]
     assert [row[0] for row in rows] == ["lesion", "1", "2"]
-    assert rows[2][-1] == "0.349999994"
+    assert dict(zip(rows[0], rows[2], strict=True))["vanishes_above"] == "0.349999994"
 
 
 def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(

@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from score_rows import bearing, lesion_free
 
 from sct_lesion_losses.errors import DataError
+from sct_lesion_losses.geometry.location import Location
 from sct_lesion_losses.metrics import PRESETS
 from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
 from sct_lesion_losses.metrics.scores import TruthLesion
 from sct_lesion_losses.report import columns
+from sct_lesion_losses.report.columns import LesionRow
 
 FOUND = (
-    MeasuredLesion(1, 143.2, 12.0, (1.0, -2.5, 30.25), 0.61234567, float(np.float32(0.9))),
-    MeasuredLesion(2, 1.0, 0.8, (0.0, 0.0, 0.0), 0.4, 0.5),
+    LesionRow(
+        MeasuredLesion(1, 143.2, 12.0, (1.0, -2.5, 30.25), 0.61234567, float(np.float32(0.9))),
+        Location(31.25, 12.5, 4.0, -1.5, 0.25, "left", "central", 0.4, 4, (3, 4)),
+    ),
+    LesionRow(MeasuredLesion(2, 1.0, 0.8, (0.0, 0.0, 0.0), 0.4, 0.5)),
 )
 
 
@@ -25,12 +30,24 @@ def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(
     tmp_path: Path,
 ) -> None:
     table, about = columns.write(tmp_path / "x_lesions.tsv", columns.PREDICTED_LESIONS, FOUND)
-    assert table.read_text() == (
-        "lesion\tvolume_mm3\tlength_mm\tx_mm\ty_mm\tz_mm\tmean_p\thighest_p\tvanishes_above\n"
-        "1\t143.200\t12.000\t1.000\t-2.500\t30.250\t0.6123\t0.9000\t0.899999976\n"
-        "2\t1.000\t0.800\t0.000\t0.000\t0.000\t0.4000\t0.5000\t0.5\n"
+    measured = "lesion volume_mm3 length_mm x_mm y_mm z_mm mean_p highest_p vanishes_above "
+    located = (
+        "level levels from_top_mm side depth right_mm front_mm cord_length_mm diameter_mm "
+        "cord_share"
     )
-    # The last value, as -thr, still keeps the lesion.
+    assert [line.split("\t") for line in table.read_text().splitlines()] == [
+        (measured + located).split(),
+        [
+            *("1", "143.200", "12.000", "1.000", "-2.500", "30.250", "0.6123", "0.9000"),
+            *("0.899999976", "C4", "C3-C4", "31.250", "left", "central", "-1.500", "0.250"),
+            *("12.500", "4.000", "0.4000"),
+        ],
+        [
+            *("2", "1.000", "0.800", "0.000", "0.000", "0.000", "0.4000", "0.5000", "0.5"),
+            *10 * ("n/a",),
+        ],
+    ]
+    # The value of vanishes_above, as -thr, still keeps the lesion.
     assert np.float32("0.899999976") == np.float32(0.9)
     assert about.name == "x_lesions.json"
     described = json.loads(about.read_text())

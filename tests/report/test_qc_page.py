@@ -76,6 +76,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+def named(row: list[str]) -> dict[str, str]:
+    """A row of the page's lesion table by its columns."""
+    return {column.name: text for column, text in zip(qc_page.COLUMNS, row, strict=True)}
+
+
 def planes(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Grey values, p-map in 1/255 and mask of an entry, as the page decodes them."""
     held = entry["picture"]
@@ -93,7 +98,10 @@ def test_the_pictures_hold_every_lesion_and_what_a_mask_would_hold_at_a_threshol
     assert np.array_equal(p >= np.ceil(255 * THRESHOLD), mask.astype(bool))
     numbers = {number for one in entry["picture"]["axial"] for number in one["lesions"]}
     assert numbers == set(range(1, entry["lesions"] + 1))
-    assert [row[0] for row in entry["picture"]["table"]] == [str(n) for n in sorted(numbers)]
+    table = [named(row) for row in entry["picture"]["table"]]
+    assert [row["lesion"] for row in table] == [str(n) for n in sorted(numbers)]
+    assert {row["level"] for row in table} == {"n/a"}
+    assert {row["side"] for row in table} <= {"left", "right", "both"}
     heights = [one["mm"] for one in entry["picture"]["axial"]]
     assert heights == sorted(heights, reverse=True)  # from the head
     # From the side, a row of the crop has lesion where the slice has.
@@ -190,7 +198,8 @@ def test_under_the_rule_of_sct_there_is_no_pmap_to_draw(tmp_path) -> None:
     made = segmented(tmp_path, "t2", 4, pmap=None, threshold=None)
     entry = qc_page.entry(*made)
     assert (entry["pmap"], entry["curve"], entry["peak"]) == (None, None, None)
-    assert entry["picture"]["table"][0][-2:] == ["n/a", "n/a"]
+    row = named(entry["picture"]["table"][0])
+    assert (row["mean_p"], row["highest_p"]) == ("n/a", "n/a")
     _, p, mask = planes(entry)
     assert mask.any()
     assert not p.any()
@@ -231,7 +240,7 @@ def test_files_are_named_as_seen_from_the_page(files, tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"format": 0}', '{"format": 2}'])
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"format": 0}', '{"format": 3}'])
 def test_what_is_no_entry_is_refused(tmp_path, text) -> None:
     (tmp_path / "entry.json").write_text(text)
     with pytest.raises(DataError, match=r"entry\.json: .*segment"):
@@ -309,6 +318,18 @@ def choose(page: Browser, control: str, value: object) -> None:
         "one.dispatchEvent(new Event('input', {bubbles: true})); })()"
     )
     page.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.mark.slow
+def test_the_table_of_lesions_shows_words_and_rounded_numbers(page, files) -> None:
+    choose(page, "text", "sub-10")
+    shown(page)
+    cells = "[...document.querySelectorAll('#lesions tbody tr')[0].cells].map(c => c.textContent)"
+    row = named(json.loads(files[0].read_text())["picture"]["table"][0])
+    seen = named(page.value(cells))
+    assert seen["side"] == row["side"] != "n/a"
+    assert (seen["level"], row["level"]) == ("–", "n/a")
+    assert float(seen["volume_mm3"]) == pytest.approx(float(row["volume_mm3"]), abs=0.005)
 
 
 def drawn(page: Browser) -> int:

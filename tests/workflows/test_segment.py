@@ -201,7 +201,10 @@ def test_the_table_holds_the_lesions_of_the_mask_and_no_output_the_header_or_a_f
 ):
     every = {"lesions": True, "pmap": True, "figure": True, "keep_centerline": True}
     told = run(scan, tmp_path, threshold=0.2, **every)
-    rows = (tmp_path / "t2_lesionseg_lesions.tsv").read_text().splitlines()[1:]
+    names, *rows = (tmp_path / "t2_lesionseg_lesions.tsv").read_text().splitlines()
+    first = dict(zip(names.split("\t"), rows[0].split("\t"), strict=True))
+    assert {first["side"]} <= {"left", "right", "both"}
+    assert 0 < float(first["from_top_mm"]) < 200
     labels, mask = (
         np.asarray(nib.load(tmp_path / f"t2_lesionseg{name}.nii.gz").dataobj)
         for name in ("_labels", "")
