@@ -174,8 +174,8 @@ def cluster(values: dict[str, Any]) -> str | Path | None:
 
 
 _COHORT = (
-    "a BIDS folder with derivatives/labels, or a TSV with the columns scan, lesion_mask, subject "
-    "and, optionally, site, split, centerline."
+    "a BIDS folder with masks in derivatives/labels, another folder of masks in its derivatives, "
+    "or a TSV with the columns scan, lesion_mask, subject and, optionally, site, split, centerline."
 )
 COHORT = option(
     "-i <file>",

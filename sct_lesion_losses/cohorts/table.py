@@ -30,6 +30,7 @@ MISSING = "n/a"  # of a value in a BIDS table
 _REQUIRED = ("scan", "lesion_mask", "subject")
 COLUMNS = (*_REQUIRED, "site", "split", "centerline")
 _CENTERLINE = ("label-centerline", "centerline")
+_LABELS = Path("derivatives") / "labels"  # of a BIDS folder
 _CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
 
 _NOT_FETCHED = (
@@ -84,9 +85,9 @@ def read(data: Path) -> list[CohortScan]:
     ----------
     data : Path
         A BIDS folder, ``sub-*/[ses-*/]anat/*_T2w.nii.gz`` with the masks in
-        ``derivatives/labels`` under the scan's name; or a TSV with the columns scan, lesion_mask,
-        subject and, optionally, site, split, centerline and cohort, its paths relative to its
-        folder.
+        ``derivatives/labels`` under the scan's name; another folder in its ``derivatives``, for
+        the masks in that one; or a TSV with the columns scan, lesion_mask, subject and,
+        optionally, site, split, centerline and cohort, its paths relative to its folder.
 
     Returns
     -------
@@ -99,7 +100,10 @@ def read(data: Path) -> list[CohortScan]:
         There is no such folder or table, or it holds no usable scan.
     """
     if data.is_dir():
-        scans = _read_bids(data)
+        dataset, labels = data, data / _LABELS
+        if data.absolute().parent.name == _LABELS.parent.name and not labels.is_dir():
+            dataset, labels = data.absolute().parents[1], data.absolute()
+        scans = _read_bids(dataset, labels)
     elif data.is_file():
         scans = _read_table(data)
     else:
@@ -219,7 +223,7 @@ def cord_mask(scan: CohortScan) -> Path | None:
 
 def cord_of(dataset: Path, scan: Path) -> Path | None:
     """Find the cord mask of a raw scan of a BIDS folder in its labels."""
-    return _label(_labels(dataset, scan), stem(scan)[0], _CORD)
+    return _label(dataset / _LABELS / scan.parent.relative_to(dataset), stem(scan)[0], _CORD)
 
 
 def read_lesions(scan: CohortScan, grid: Grid | None = None) -> Scan:
@@ -376,17 +380,23 @@ def _existing(file: Path, where: str) -> Path:
     return file
 
 
-def _read_bids(folder: Path) -> list[CohortScan]:
+def _read_bids(folder: Path, labels: Path) -> list[CohortScan]:
+    """Read the scans of a BIDS folder with the masks of a folder of labels.
+
+    A centerline that is not among these is one of `_LABELS`.
+    """
     sites = _sites(folder / "participants.tsv")
     scans = []
     for image in bids.find_scans(folder):
-        subject = image.relative_to(folder).parts[0]
-        labels = _labels(folder, image)
-        lesion = _label(labels, stem(image)[0], bids.LESION_MASKS)
+        place = image.parent.relative_to(folder)
+        subject = place.parts[0]
+        lesion = _label(labels / place, stem(image)[0], bids.LESION_MASKS)
         if lesion is None:
-            logger.warning("%s: no lesion mask in derivatives/labels, left out", image.name)
+            logger.warning("%s: no lesion mask in %s, left out", image.name, labels)
             continue
-        centerline = _label(labels, stem(image)[0], (*_CENTERLINE, *_CORD))
+        lines = (*_CENTERLINE, *_CORD)
+        centerline = _label(labels / place, stem(image)[0], lines)
+        centerline = centerline or _label(folder / _LABELS / place, stem(image)[0], lines)
         scans.append(
             CohortScan(image, lesion, subject, sites.get(subject, ""), centerline=centerline)
         )
@@ -400,11 +410,6 @@ def _read_bids(folder: Path) -> list[CohortScan]:
             " or ".join(sorted({scan.subject for scan in scans})[:2]),
         )
     return scans
-
-
-def _labels(dataset: Path, scan: Path) -> Path:
-    """Folder of the labels of a raw scan."""
-    return dataset / "derivatives" / "labels" / scan.parent.relative_to(dataset)
 
 
 def _label(folder: Path, name: str, endings: Sequence[str]) -> Path | None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,31 @@ def test_participants_that_give_no_scan_a_site_are_warned_of(bids, caplog):
     (bids / "participants.tsv").write_text("participant_id\tage\nsub-001\t40\n")
     assert [s.site for s in cohort.read(bids)] == ["", "", ""]
     assert "participants.tsv gives no scan a site: expected a column site" in caplog.text
+
+
+def test_another_folder_in_the_derivatives_gives_the_masks_and_labels_the_centerlines(
+    bids, monkeypatch
+):
+    for name in ("T2w_label-lesion_seg", "label-L_mask", "T2w_lesion-manual"):
+        folder = bids / "derivatives" / "rater-2"
+        (folder / "sub-001" / "anat").mkdir(parents=True, exist_ok=True)
+        own = folder / "sub-001" / "anat" / f"sub-001_{name}.nii.gz"
+        own.write_bytes((bids / LABELS / "sub-001_T2w_label-lesion_seg.nii.gz").read_bytes())
+        [scan] = cohort.read(folder)
+        before = next(s for s in cohort.read(bids) if s.subject == "sub-001")
+        assert (scan.lesion_mask, scan.scan.name) == (own, before.scan.name)
+        assert scan.centerline is not None
+        assert scan.centerline.samefile(before.centerline)
+        monkeypatch.chdir(folder)
+        assert cohort.read(Path()) == [scan]
+        monkeypatch.chdir(bids)
+        shutil.rmtree(folder)
+
+
+def test_a_raw_dataset_in_a_folder_of_that_name_keeps_its_own_labels(bids, tmp_path):
+    within = tmp_path / "derivatives" / "raw"
+    shutil.copytree(bids, within)
+    assert len(cohort.read(within)) == len(cohort.read(bids))
 
 
 def test_subjects_that_differ_in_capitals_are_warned_of(bids, caplog):
