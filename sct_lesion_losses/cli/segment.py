@@ -159,13 +159,16 @@ def _segment(
 
     names = ("include", "exclude", "force")
     of_batch = {name: values.pop(name) for name in names}
-    jobs = options.cluster(values) or values["jobs"]
-    del values["jobs"]
+    cluster, jobs = options.cluster(values), values.pop("jobs")
+    if cluster and jobs > 1:
+        raise UsageError(
+            "-jobs is of this machine, and a cluster has workers of its own: leave it out"
+        )
     inference = InferenceSettings.taken_from(values)
     settings = segment.SegmentSettings(
         keep_centerline=not remove, page_entry=page is not None, inference=inference, **values
     )
-    many = batch.BatchSettings(settings, **of_batch, jobs=jobs)
+    many = batch.BatchSettings(settings, **of_batch, jobs=cluster or jobs)
     scans = batch.find(
         images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
     )

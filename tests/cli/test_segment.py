@@ -222,6 +222,7 @@ def test_options_of_a_batch_reach_it(
         (["-bids", "1", "-o", "m.nii.gz"], "-bids 1 names the mask"),
         (["-bids", "1"], "t2.nii.gz: not the name of a BIDS scan"),
         (["-scheduler", "a", "-scheduler_file", "b"], "name one cluster each"),
+        (["-scheduler", "a", "-jobs", "2"], "a cluster has workers of its own"),
         (["-include", "("], "choose among several scans"),
         (["-qc_page", "t2.nii.gz"], "expected a file name that ends in .html"),
     ],
