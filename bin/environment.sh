@@ -8,6 +8,8 @@
 
 root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd)
 venv=$root/.venv
+# The packages of another Python, a conda's or a module's, are none of this one's.
+unset PYTHONPATH PYTHONHOME
 
 environment_python() {
     for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
@@ -17,7 +19,8 @@ environment_python() {
             return
         fi
     done
-    echo "error: no Python from 3.11 to 3.13 found; install one, or set PYTHON=/path/to/python" >&2
+    echo "error: no Python from 3.11 to 3.13 found; install one, set PYTHON=/path/to/python," \
+        "or install into SCT's own Python (docs/install.md)" >&2
     return 1
 }
 
@@ -38,6 +41,11 @@ environment() {
         extra=
     done
     [ -z "$extra" ] && return 0
+    if ! [ -w "$root" ]; then
+        echo "error: $root cannot be written and is not set up for: ${*:-segmenting}; its owner" \
+            "sets it up by calling this command once" >&2
+        return 1
+    fi
     if command -v flock >/dev/null && [ -z "${ENVIRONMENT_LOCKED:-}" ]; then
         exec 9>"$root/.venv.lock" && flock 9
         ENVIRONMENT_LOCKED=1 environment "$@"

@@ -54,8 +54,13 @@ def chosen_device(values: dict[str, Any]) -> str:
     Raises
     ------
     UsageError
-        The backend is not installed, or none is.
+        The backend is not installed, or none is; or Keras is not made for this Python.
     """
+    if sys.version_info < (3, 11):
+        raise UsageError(
+            "training needs Python 3.11 to 3.13, and this is SCT's 3.10: install "
+            "'sct_lesion_losses[train]' with another Python, in an environment of its own"
+        )
     backend, device, threads = (values.pop(name) for name in ("backend", "device", "threads"))
     os.environ["KERAS_BACKEND"] = _installed(backend or os.environ.get("KERAS_BACKEND"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

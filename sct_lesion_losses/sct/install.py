@@ -18,8 +18,15 @@ HOW_TO_INSTALL = f"install it (https://spinalcordtoolbox.com), or set ${VARIABLE
 LAST_LINES = 5
 # Escape sequences: colours and cursor movements (CSI), titles (OSC), and the two-letter ones.
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-# SCT has a Python and libraries of its own; the caller's must not be mixed in.
-UNSET = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+# SCT has a Python and libraries of its own; the caller's must not be mixed in, nor the Qt that
+# `import cv2` of opencv-python names.
+UNSET = (
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "QT_QPA_PLATFORM_PLUGIN_PATH",
+    "QT_QPA_FONTDIR",
+)
 
 logger = logging.getLogger(__name__)
 

@@ -93,8 +93,9 @@ def test_a_variable_that_is_no_folder_is_said(
     [
         (r"printf '\033[1;31mred\033[0m \033]0;title\007plain\n'", "red plain\n"),
         (
-            'echo "${LD_LIBRARY_PATH-unset} ${PYTHONPATH-unset} ${PYTHONHOME-unset} $SCT_DIR"',
-            "unset unset unset {tree}\n",
+            'echo "${LD_LIBRARY_PATH-unset} ${PYTHONPATH-unset} ${PYTHONHOME-unset} '
+            '${QT_QPA_PLATFORM_PLUGIN_PATH-unset} $SCT_DIR"',
+            "unset unset unset unset {tree}\n",
         ),
         ("sct_version", "7.4\n"),
         ('read answer || echo "nobody"', "nobody\n"),
@@ -105,7 +106,7 @@ def test_a_variable_that_is_no_folder_is_said(
 def test_a_command_runs_in_scts_own_world_and_its_plain_text_is_returned(
     tree: Path, monkeypatch: pytest.MonkeyPatch, body: str, printed: str
 ) -> None:
-    for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME"):
+    for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "QT_QPA_PLATFORM_PLUGIN_PATH"):
         monkeypatch.setenv(name, "/nowhere")
     script(tree / "bin" / "sct_x", body)
     said = install.Installation(tree, tree / "bin").run(["sct_x"])
