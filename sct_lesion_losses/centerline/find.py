@@ -17,7 +17,7 @@ from sct_lesion_losses.geometry import signal as signals
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE, Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.signal import Signal
-from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images import cord_mask, nifti
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import centerline as sct_centerline
 from sct_lesion_losses.sct import install
@@ -26,8 +26,6 @@ from sct_lesion_losses.sct import lesion as sct_lesion
 logger = logging.getLogger(__name__)
 
 _MODELS = {"t1": "t1", "t2": "t2", "t2_ax": "t2", "t2s": "t2s", "dwi": "dwi"}
-CORD_MM2 = (20.0, 200.0)  # cross-section: from an atrophic cord to one with room to spare
-LINE_VOX = 4  # voxels in a slice of a centerline image
 STEEP = 1.0  # of the cord against the axial slices: 45 degrees
 _CHECKED_CONTRASTS = ("t2", "t2_ax", "t2s")  # the embedded detector knows a cord in these
 
@@ -115,7 +113,7 @@ def _searched(
     model = _MODELS[contrast]
     if method == "cnn":
         line = cnn.centerline(image, grid, sct_centerline.ctr_model(model), model, brain)
-    elif method == "viewer" or install.require().has(sct_centerline.COMMAND):
+    elif method == "viewer" or install.require(sct_centerline.REMEDY).has(sct_centerline.COMMAND):
         arguments = ["viewer"] if method == "viewer" else ["optic", "-c", model]
         drawn = sct_centerline.get(image, grid, ["-method", *arguments])
         name = f"{method} (SCT's {sct_centerline.COMMAND})"
@@ -158,7 +156,7 @@ def identity(method: str = "auto", contrast: str = "t2") -> str:
         network = sct_centerline.ctr_model(_MODELS[contrast])
         parts.append(hashlib.sha256(network).hexdigest())
     elif chosen != "embedded":
-        installation = install.require()
+        installation = install.require(sct_centerline.REMEDY)
         if chosen == "viewer" or installation.has(sct_centerline.COMMAND):
             parts += [str(installation.bin), str(installation.version)]
         else:
@@ -213,7 +211,7 @@ def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
                 logger.info("%s: its line is taken in full digits from %s", file.name, exact.name)
                 return None, finer
             logger.warning("%s: holds another line than %s and is not used", exact.name, file.name)
-        _warn_of_size(mask)
+        cord_mask.warn_of_size(mask, line=True)
     _warn_of_jumps(line, file.name)
     return mask, line
 
@@ -225,20 +223,6 @@ def _from_csv(file: Path, rpi: Grid, method: str) -> Centerline:
         raise CenterlineError(f"{file}: cannot be read as text: {error}") from error
     except CenterlineError as error:
         raise CenterlineError(f"{file}: {error}") from error
-
-
-def _warn_of_size(mask: Scan) -> None:
-    """Warn of a mask whose cross-sections are not a cord's."""
-    rpi, reorientation = mask.grid.to_rpi()
-    counts = np.count_nonzero(reorientation.apply(mask.array), axis=(0, 1))
-    usual = float(np.median(counts[counts > 0]))
-    area = usual * rpi.spacing_mm[0] * rpi.spacing_mm[1]
-    if area > CORD_MM2[1] or (usual > LINE_VOX and area < CORD_MM2[0]):
-        logger.warning(
-            "%s: %.0f mm² in the middle of its axial slices, a cord has %g to %g: is it a mask of "
-            "the cord?",
-            *(mask.path.name, area, *CORD_MM2),
-        )
 
 
 def _warn_of_jumps(line: Centerline, name: str) -> None:

@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 )
 @option("-o <file>", "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
 @option("-ofolder <folder>", "Folder of the outputs.", dest="folder", shown="the current folder")
+@option(
+    "-cord <file>",
+    "Cord mask on the grid of the p-map: lesions are cut to it, and those outside are dropped.",
+)
 @LESION_POINT
 @LESIONS
 def main(
@@ -56,6 +60,11 @@ def main(
         raise UsageError(
             "-i with a TSV writes each mask beside its p-map, at the threshold of its row: leave "
             "out -thr, -o and -ofolder"
+        )
+    if table and values["cord"] is not None:
+        raise UsageError(
+            "-cord belongs to one p-map: leave it out with a TSV; p-maps that were segmented with "
+            "-cord are cut to the cord already"
         )
     if not table and threshold is None:
         raise UsageError("-thr is missing; it is needed for a single p-map")

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
     "-i <file> [<file> ...]",
     "Scans (3-D NIfTI files), or a BIDS folder, of which all T2w scans are segmented (with -c t2s "
     "all T2star scans). Of several, those are skipped that are done already, from the same file by "
-    "the same bundle, threshold, lesion filter and centerline; two tables of them, "
+    "the same bundle, threshold, lesion filter, centerline and cord mask; two tables of them, "
     "segmented_scans.tsv and segmented_lesions.tsv, are written beside the outputs.",
     dest="images",
     mandatory=True,
@@ -99,6 +99,13 @@ logger = logging.getLogger(__name__)
     "-file_centerline <file>",
     "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
     dest="centerline_file",
+)
+@option(
+    "-cord <file>",
+    "Cord mask on the grid of the scan: lesions are cut to it, and those outside are dropped, so "
+    "that sct_analyze_lesion -s takes the mask. For several scans a folder of cord masks, named "
+    "<scan>_label-SC_seg or <scan>_seg, the BIDS folder's derivatives/labels for example; or sct, "
+    "which asks sct_deepseg spinalcord for it.",
 )
 @option("-brain {0,1}", "Whether the scan shows the brain; for -centerline cnn.", default=True)
 @options.ENGINE
@@ -165,6 +172,10 @@ def _segment(
             "-jobs is of this machine, and a cluster has workers of its own: leave it out"
         )
     inference = InferenceSettings.taken_from(values)
+    cord = values["cord"]
+    by_sct = str(cord) == segment.BY_SCT
+    in_folder = cord is not None and not by_sct and cord.is_dir()
+    values["cord"] = segment.BY_SCT if by_sct else None if in_folder else cord
     settings = segment.SegmentSettings(
         keep_centerline=not remove, page_entry=page is not None, inference=inference, **values
     )
@@ -172,6 +183,8 @@ def _segment(
     scans = batch.find(
         images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
     )
+    if in_folder:
+        scans = batch.with_cords(scans, cord)
     scans = [replace(scan, command=talk.command_line(scan.image)) for scan in scans]
     if page is not None:
         atomic.require_writable(page.parent)
@@ -195,6 +208,12 @@ def _refuse(
         raise UsageError(f"-file_centerline goes with -centerline file, not {method}")
     if several and (file is not None or method == "file"):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
+    cord = values["cord"]
+    if several and cord is not None and str(cord) != "sct" and not cord.is_dir():
+        raise UsageError(
+            f"-cord {cord}: for several scans give the folder that holds a cord mask of each, or "
+            "sct, or segment the scans one by one"
+        )
     if not several and (values["include"] or values["exclude"]):
         raise UsageError("-include and -exclude choose among several scans: leave them out")
 

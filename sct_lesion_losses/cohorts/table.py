@@ -31,7 +31,7 @@ _REQUIRED = ("scan", "lesion_mask", "subject")
 COLUMNS = (*_REQUIRED, "site", "split", "centerline")
 _CENTERLINE = ("label-centerline", "centerline")
 _LABELS = Path("derivatives") / "labels"  # of a BIDS folder
-_CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
+CORD = ("label-SC_seg", "label-SC_mask", "seg-manual")
 
 _NOT_FETCHED = (
     "is a link that leads nowhere; fetch what it stands for, by `git annex get` or `datalad get`"
@@ -218,12 +218,12 @@ def write(
 
 def cord_mask(scan: CohortScan) -> Path | None:
     """Find the cord mask of a scan, beside its lesion mask under the names of BIDS labels."""
-    return _label(scan.lesion_mask.parent, scan.name, _CORD)
+    return _label(scan.lesion_mask.parent, scan.name, CORD)
 
 
 def cord_of(dataset: Path, scan: Path) -> Path | None:
     """Find the cord mask of a raw scan of a BIDS folder in its labels."""
-    return _label(dataset / _LABELS / scan.parent.relative_to(dataset), stem(scan)[0], _CORD)
+    return _label(dataset / _LABELS / scan.parent.relative_to(dataset), stem(scan)[0], CORD)
 
 
 def read_lesions(scan: CohortScan, grid: Grid | None = None) -> Scan:
@@ -394,7 +394,7 @@ def _read_bids(folder: Path, labels: Path) -> list[CohortScan]:
         if lesion is None:
             logger.warning("%s: no lesion mask in %s, left out", image.name, labels)
             continue
-        lines = (*_CENTERLINE, *_CORD)
+        lines = (*_CENTERLINE, *CORD)
         centerline = _label(labels / place, stem(image)[0], lines)
         centerline = centerline or _label(folder / _LABELS / place, stem(image)[0], lines)
         scans.append(

@@ -14,6 +14,7 @@ from sct_lesion_losses import __version__
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.geometry.location import locate
+from sct_lesion_losses.images.cord_mask import CordMask
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import counted
 from sct_lesion_losses.report.columns import LesionRow
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # not loaded to threshold a stored p-map
 PMAP_KEYS = (
     *("Bundle", "BundleVersion", "BundleSHA256", "TunedThreshold", "TunedLesionFilter"),
     *("Centerline", "CenterlineSlices", "ScanSlices", "Engine", "ScanSHA256", "InferenceSHA256"),
+    *("CordMask", "CordMaskSHA256"),
 )
 
 
@@ -71,10 +73,12 @@ class Found:
         x, y, z = self.highest_p_mm
         return f"; highest probability {self.highest_p:.3g} at ({x:.0f}, {y:.0f}, {z:.0f}) mm"
 
-    def emptiness(self, filtered: Filtered | None) -> str:
+    def emptiness(self, filtered: Filtered | None, outside: Outside | None = None) -> str:
         """Say of an empty mask how high its p-map is, and how many lesions were dropped."""
         removed = 0 if filtered is None else filtered.removed
         dropped = f"; {counted(removed, 'lesion')} dropped by the lesion filter" if removed else ""
+        if outside is not None and outside.removed:
+            dropped = f"; {counted(outside.removed, 'lesion')} outside the cord mask{dropped}"
         return f"the mask is empty{self.peak}{dropped}"
 
     @property
@@ -92,6 +96,60 @@ class Found:
             "LesionVolumeMm3": round(self.load_mm3, 3),
             "HighestProbability": None if self.highest_p is None else round(self.highest_p, 4),
             "HighestProbabilityMm": self.highest_p_mm,
+        }
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Lesions outside a cord mask, which were cut to it.
+
+    Attributes
+    ----------
+    cord : str
+        Name of the cord mask.
+    predicted, removed, cut : int
+        Lesions before; those of them that lie wholly outside; those that reach beyond the cord.
+    removed_mm3 : float
+        Volume outside.
+    """
+
+    cord: str
+    predicted: int
+    removed: int
+    cut: int
+    removed_mm3: float
+
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_], cord: CordMask, grid: Grid) -> Outside:
+        """Count what of a mask, (X, Y, Z) bool, is outside the cord."""
+        labels = lesionwise.components(mask)
+        predicted = int(labels.max())
+        beyond = np.unique(labels[mask & ~cord.array])
+        inside = np.unique(labels[mask & cord.array])
+        return cls(
+            cord.name,
+            predicted,
+            predicted - inside.size,
+            np.intersect1d(beyond, inside).size,
+            float(np.count_nonzero(mask & ~cord.array) * grid.voxel_volume_mm3),
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Say in one line what was outside."""
+        return (
+            f"outside the cord mask {self.cord}: {self.removed} of "
+            f"{counted(self.predicted, 'predicted lesion')}, and parts of {self.cut}; "
+            f"{self.removed_mm3:.0f} mm³ were cut away"
+        )
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Entry of a sidecar."""
+        return {
+            "LesionsRemoved": self.removed,
+            "LesionsCut": self.cut,
+            "RemovedMm3": round(self.removed_mm3, 3),
         }
 
 
@@ -158,6 +216,10 @@ class Segmentation:
         Hash of the bytes of the scan's file.
     inference_sha256 : str or None
         Hash of what the p-map follows from beside the scan; None with a line from a file.
+    cord : CordMask or None
+        Mask that the p-map was cut to.
+    outside : Outside or None
+        What of the lesions lay outside it; None without one, and without a mask.
     seconds : float
         From the file of the scan to its lesions; loading the network and writing are not in it.
     """
@@ -174,6 +236,8 @@ class Segmentation:
     filtered: Filtered | None = None
     scan_sha256: str = ""
     inference_sha256: str | None = None
+    cord: CordMask | None = None
+    outside: Outside | None = None
     seconds: float = 0.0
 
     def rows(
@@ -182,7 +246,8 @@ class Segmentation:
         """Measure and locate numbered lesions of the scan, (X, Y, Z) int, in a p-map."""
         line = self.centerline.on(grid.to_rpi()[0])
         measured = lesionwise.measures(labels, pmap, grid.affine)
-        return list(map(LesionRow, measured, locate(labels, grid, line)))
+        cord = None if self.cord is None else self.cord.array
+        return list(map(LesionRow, measured, locate(labels, grid, line, cord)))
 
     @property
     def sentence(self) -> str:
@@ -190,6 +255,8 @@ class Segmentation:
         if self.found is None:
             return "p-map written, no threshold applied"
         at = "by SCT's rule" if self.threshold is None else f"at threshold {self.threshold:g}"
+        if self.outside is not None:
+            at += f", {self.outside.removed} more outside the cord mask"
         if self.filtered is not None:
             at += f", {self.filtered.removed} more removed by the filter of lesions"
         comma = "," if self.found.lesions else ""
@@ -210,11 +277,12 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
     command : str
         What was typed, base names only.
     """
-    kept = result.filtered
+    kept, outside = result.filtered, result.outside
     nothing = dict.fromkeys(Found(0, 0.0).entries)
     entries = {
         **pmap_entries(result, bundle),
         "Threshold": result.threshold,
+        "OutsideCord": outside and outside.entry,
         "LesionFilter": kept and kept.entry,
         **(nothing if result.found is None else result.found.entries),
     }
@@ -223,12 +291,13 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
 
 def pmap_entries(result: Segmentation, bundle: Bundle) -> dict[str, Any]:
     """Entries of the JSON beside a p-map: what made it, and what its masks are made with."""
-    line = result.centerline
+    line, cord = result.centerline, result.cord
     entries = (
         *(bundle.name, bundle.info.version, bundle.sha256),
         *(result.tuned_threshold, filter_entry(bundle.info.operating_point.lesions)),
         *(line.method, int(line.covered.sum()), len(line.xy), result.engine),
         *(result.scan_sha256, result.inference_sha256),
+        *((None, None) if cord is None else (cord.name, cord.sha256)),
     )
     return {
         **dict(zip(PMAP_KEYS, entries, strict=True)),

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import SctError, UsageError
-from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.nifti import Scan
-from sct_lesion_losses.sct import install
+from sct_lesion_losses.sct import install, mask
 
 COMMAND = "sct_get_centerline"
+REMEDY = "use -centerline embedded, or give the cord's course by -file_centerline <file>"
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
 WEIGHTS = 577  # 16 blocks x 4 cells x 9 bins, and the bias
 # The HOG that the weights belong to; another one would give other scores without a word.
@@ -35,7 +31,6 @@ EXPECTED = {
     "gammaCorrection": (1,),
     "signedGradient": (1,),
 }
-NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
 FIELD = re.compile(r"^\s*(\w+):\s*(\[[^\]]*\]|\S+)\s*$", re.MULTILINE)
 
 
@@ -57,7 +52,9 @@ def weights(contrast: str) -> NDArray[np.float32]:
     """
     _require_known(contrast)
     name = f"{contrast}_model.yml"
-    text = install.require().read("optic_models", name).decode("utf-8", errors="replace")
+    text = (
+        install.require(REMEDY).read("optic_models", name, REMEDY).decode("utf-8", errors="replace")
+    )
     return parse(text, f"data/optic_models/{name}")
 
 
@@ -69,7 +66,7 @@ def ctr_model(contrast: str) -> bytes:
     contrast : {"t1", "t2", "t2s", "dwi"}
     """
     _require_known(contrast)
-    return install.require().read("deepseg_sc_models", f"{contrast}_ctr.onnx")
+    return install.require(REMEDY).read("deepseg_sc_models", f"{contrast}_ctr.onnx", REMEDY)
 
 
 def parse(text: str, name: str) -> NDArray[np.float32]:
@@ -137,18 +134,4 @@ def get(image: NDArray[Any], grid: Grid, arguments: list[str]) -> Scan:
     SctError
         The command is missing, fails, or writes nothing.
     """
-    with tempfile.TemporaryDirectory(prefix="sct_lesion_losses_") as folder:
-        scan, result = Path(folder) / "scan.nii", Path(folder) / "scan_centerline.nii.gz"
-        known = image if image.dtype.name in NIFTI_TYPES else image.astype(np.float32)
-        copy = nib.Nifti1Image(known, grid.affine)
-        copy.set_sform(grid.affine, code=1)
-        copy.set_qform(grid.affine, code=1)
-        nib.save(copy, scan)
-        command = [COMMAND, "-i", scan.name, *arguments, "-o", result.name, "-v", "0"]
-        install.require().run(command, Path(folder))
-        if not result.exists():
-            raise SctError(
-                f"{COMMAND} wrote no centerline; run it by hand on the scan, then give its output "
-                f"{HOW_TO_GIVE}"
-            )
-        return nifti.read_mask(result)
+    return mask.drawn(image, grid, [COMMAND, *arguments], REMEDY, "centerline")

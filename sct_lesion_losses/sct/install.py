@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -15,7 +16,8 @@ from sct_lesion_losses.errors import SctError
 
 VARIABLE = "SCT_DIR"
 HOW_TO_INSTALL = f"install it (https://spinalcordtoolbox.com), or set ${VARIABLE} to its folder"
-LAST_LINES = 5
+LAST_LINES, MOST_LETTERS = 5, 300  # of what a failed command printed
+_TRACEBACK = "Traceback (most recent call last)"
 # Escape sequences: colours and cursor movements (CSI), titles (OSC), and the two-letter ones.
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 # SCT has a Python and libraries of its own; the caller's must not be mixed in, nor the Qt that
@@ -64,7 +66,7 @@ class Installation:
         """Tell whether one of SCT's commands is there, rather than only its models."""
         return self.bin is not None and (self.bin / command).exists()
 
-    def read(self, folder: str, name: str) -> bytes:
+    def read(self, folder: str, name: str, remedy: str = "") -> bytes:
         """Contents of a file of a data set of SCT's.
 
         Parameters
@@ -73,6 +75,8 @@ class Installation:
             Folder of the data set.
         name : str
             File in it.
+        remedy : str
+            See `run`.
 
         Raises
         ------
@@ -87,27 +91,31 @@ class Installation:
             raise SctError(
                 f"SCT has no data/{folder}/{name} ({error.strerror}); "
                 + (f"get it with: sct_download_data -d {folder}" if download else "reinstall SCT")
+                + (remedy and f", or {remedy}")
             ) from error
 
-    def run(self, command: list[str], folder: Path | None = None) -> str:
+    def run(self, command: Sequence[str], folder: Path | None = None, remedy: str = "") -> str:
         """Run one of SCT's commands and return what it printed, without colours.
 
         Parameters
         ----------
-        command : list of str
+        command : sequence of str
             Its name and its arguments; they never pass through a shell.
         folder : Path, optional
             Working directory.
+        remedy : str
+            What to do without the command, as the end of a message.
 
         Raises
         ------
         SctError
-            SCT has no such command, or the command failed; with its last lines.
+            SCT has no such command, or the command failed: what it said last, and the remedy. All
+            that it said is logged for debugging.
         """
         name, *arguments = command
         program = None if self.bin is None else shutil.which(name, path=str(self.bin))
         if program is None:
-            raise SctError(f"SCT's command {name} was not found; {HOW_TO_INSTALL}")
+            raise SctError(f"SCT's command {name} was not found; {_without(remedy)}")
         kept = {key: value for key, value in os.environ.items() if key not in UNSET}
         path = os.pathsep.join([str(self.bin), kept.get("PATH", os.defpath)])
         try:
@@ -121,14 +129,16 @@ class Installation:
                 check=False,
             )
         except (OSError, ValueError) as error:
-            raise SctError(f"SCT's command {name} cannot be run: {error}") from error
+            raise SctError(
+                f"SCT's command {name} cannot be run: {error}; {_without(remedy)}"
+            ) from error
         printed = ANSI.sub("", done.stdout.decode("utf-8", errors="replace"))
         if done.returncode != 0:
-            lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
+            logger.debug("%s", printed)
             words = [PurePath(word).name if os.sep in word else word for word in command]
             raise SctError(
-                f"SCT's command failed with exit status {done.returncode}: {shlex.join(words)}\n"
-                + "\n".join(lines[-LAST_LINES:])
+                f"SCT's command failed with exit status {done.returncode}, {shlex.join(words)}: "
+                f"{_reason(printed)}{remedy and '; '}{remedy}"
             )
         return printed
 
@@ -149,12 +159,25 @@ def find() -> Installation | None:
     return None if folder is None else Installation(above or folder.parent, folder)
 
 
-def require() -> Installation:
-    """Find SCT, or raise SctError saying how to install it."""
+def require(remedy: str = "") -> Installation:
+    """Find SCT, or raise SctError saying how to install it, or the remedy that goes without."""
     installation = find()
     if installation is None:
-        raise SctError(f"the Spinal Cord Toolbox was not found; {HOW_TO_INSTALL}")
+        raise SctError(f"the Spinal Cord Toolbox was not found; {_without(remedy)}")
     return installation
+
+
+def _reason(printed: str) -> str:
+    """Last words of a failed command: the exception where it ended by one."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    last = " ".join(lines[-1:] if _TRACEBACK in printed else lines[-LAST_LINES:])
+    if not last:
+        return "it said nothing"
+    return last if len(last) <= MOST_LETTERS else f"{last[:MOST_LETTERS]}…"
+
+
+def _without(remedy: str) -> str:
+    return f"{remedy}, or {HOW_TO_INSTALL}" if remedy else HOW_TO_INSTALL
 
 
 def _root_above(command: str) -> Path | None:

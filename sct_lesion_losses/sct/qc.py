@@ -9,12 +9,13 @@ from sct_lesion_losses.errors import OutputError, SctError
 from sct_lesion_losses.sct import install
 
 COMMAND = "sct_qc"
+REMEDY = "make a page of the masks without SCT by -qc_page page.html in place of -qc"
 
 
 def require() -> None:
     """Raise an SctError where SCT, or its command for the report, is not installed."""
-    if not install.require().has(COMMAND):
-        raise SctError(f"-qc needs SCT's command {COMMAND}; {install.HOW_TO_INSTALL}")
+    if not install.require(REMEDY).has(COMMAND):
+        raise SctError(f"-qc needs SCT's command {COMMAND}; {REMEDY}, or {install.HOW_TO_INSTALL}")
 
 
 def entry(
@@ -48,7 +49,7 @@ def entry(
     OutputError
         The folder cannot be made.
     """
-    installation = install.require()
+    installation = install.require(REMEDY)
     above = [parent.name for parent in image.absolute().parents]
     contrast, above_subject, above_dataset = [name or "unknown" for name in (*above, "", "", "")][
         :3
@@ -72,7 +73,7 @@ def entry(
         command += ["-plane", plane, "-qc", "report"]
         command += ["-qc-dataset", dataset or above_dataset]
         command += ["-qc-subject", subject or above_subject]
-        installation.run(command, folder=work)
+        installation.run(command, work, REMEDY)
 
 
 def _link(folder: Path, target: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 from sct_lesion_losses import executor, logs
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import Bundle
-from sct_lesion_losses.cohorts.table import file_hash
+from sct_lesion_losses.cohorts.table import CORD, file_hash
 from sct_lesion_losses.errors import BusyError, DataError, ImageError, UsageError, describe
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import atomic, bids, nifti, outputs
@@ -28,6 +28,7 @@ from sct_lesion_losses.workflows.segment import SegmentSettings
 
 SCANS, LESIONS = "segmented_scans.tsv", "segmented_lesions.tsv"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+_SCT_CORD = ("seg",)  # as sct_deepseg ends the names of cord masks
 PATIENCE_S = 600.0  # for a scan that another process is segmenting
 _TOLD = {  # columns of the table of scans, and the entries of a scan's JSON that they hold
     "bundle": "Bundle",
@@ -59,6 +60,8 @@ class BatchScan:
         The outputs have names of BIDS derivatives.
     command : str
         What was typed, base names only, for the sidecar.
+    cord : Path, optional
+        Its cord mask; see `with_cords`.
     """
 
     image: Path
@@ -67,10 +70,18 @@ class BatchScan:
     folder: Path
     derivative: bool = False
     command: str = ""
+    cord: Path | None = None
 
     def absolute(self) -> BatchScan:
         """Return the same with paths that hold in any working folder."""
-        return replace(self, image=self.image.absolute(), outputs=self.outputs.absolute())
+        cord = None if self.cord is None else self.cord.absolute()
+        return replace(
+            self, image=self.image.absolute(), outputs=self.outputs.absolute(), cord=cord
+        )
+
+    def own(self, settings: SegmentSettings) -> SegmentSettings:
+        """Return the settings that this scan is segmented with."""
+        return replace(settings, command=self.command, cord=self.cord or settings.cord)
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,27 @@ def find(
     return scans
 
 
+def with_cords(scans: Sequence[BatchScan], folder: Path) -> list[BatchScan]:
+    """Give every scan its cord mask of a folder, by its name as SCT and BIDS form it.
+
+    A scan that has none there gets the path where it is missing, and so fails alone.
+
+    Raises
+    ------
+    DataError
+        There is no such folder, no scan has a cord mask in it, or one has several.
+    """
+    names = {scan.image: nifti.stem(scan.image)[0] for scan in scans}
+    found = bids.find_labels(folder, names, (CORD, _SCT_CORD), [scan.image for scan in scans])
+    if not found:
+        raise DataError(
+            f"{folder}: no cord mask of {counted(len(scans), 'scan')}, the first of them "
+            f"{scans[0].name}; expected names such as {names[scans[0].image]}_{CORD[0]}.nii.gz"
+        )
+    missing = {image: folder / f"{name}_{CORD[0]}.nii.gz" for image, name in names.items()}
+    return [replace(scan, cord=(missing | found)[scan.image]) for scan in scans]
+
+
 def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
     """Refuse what no scan could do, before any of them begins.
 
@@ -206,6 +238,8 @@ def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
     owners = {os.path.realpath(scan.image): f"the scan {scan.image}" for scan in scans}
     if settings.centerline_file is not None:
         owners[os.path.realpath(settings.centerline_file)] = "the centerline file"
+    for cord in {scan.own(settings).cord for scan in scans} - {None, segment.BY_SCT}:
+        owners[os.path.realpath(str(cord))] = "a cord mask"
     for scan in scans:
         segment.require(settings, scan.outputs)
         for path in segment.written(settings, scan.outputs):
@@ -227,10 +261,11 @@ def run(
     """Segment many scans, each of them once, and write the tables of all.
 
     A scan is done already where its files are all there, made in one run from the same bytes by the
-    same network, threshold, filter of lesions and way to find the cord. One that another process is
-    segmenting comes last, and is waited for. A scan that fails is logged at once, and the others go
-    on. Two tables are written into the folder of the outputs: of the scans, and, with the setting
-    `lesions`, of their lesions; rows of other scans stay, where left out or while their masks do.
+    same network, threshold, filter of lesions, way to find the cord and cord mask. One that another
+    process is segmenting comes last, and is waited for. A scan that fails is logged at once, and
+    the others go on. Two tables are written into the folder of the outputs: of the scans, and, with
+    the setting `lesions`, of their lesions; rows of other scans stay, where left out or while their
+    masks do.
 
     Parameters
     ----------
@@ -289,6 +324,7 @@ def run(
 
 def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome | None:
     """Return what is there of a scan that was segmented in the same way; None if it was not."""
+    settings = scan.own(settings)
     if settings.qc is not None:  # its entry of SCT's report would be missing
         return None
     files = segment.written(settings, scan.outputs)
@@ -303,7 +339,11 @@ def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome 
         outcome = _read(scan, settings, SKIPPED)
     except DataError:  # the table of its lesions cannot be read
         return None
-    told, inference = outcome.told, segment.inference_sha256(bundle, settings)
+    told = outcome.told
+    try:
+        inference = segment.inference_sha256(bundle, settings)
+    except ImageError:  # of a cord mask; said where the scan is segmented
+        return None
     if inference is None or told.get("InferenceSHA256") != inference:
         return None
     if not (settings.pmap_alone or settings.sct_rule):
@@ -352,7 +392,7 @@ def _absolute(settings: BatchSettings, bundle: Bundle) -> BatchSettings:
 
 def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Outcome | None:
     """Segment a scan that no other process is at; None where one is, and no patience is left."""
-    own = replace(settings.segment, command=scan.command)
+    own = scan.own(settings.segment)
     lock = scan.outputs.mask.with_name(f".{nifti.stem(scan.outputs.mask)[0]}.lock")
     busy = (
         f"{scan.image}: another process has been segmenting it for {logs.duration(patience_s)}; "

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from sct_lesion_losses.errors import DataError, UsageError
-from sct_lesion_losses.images import atomic, nifti
+from sct_lesion_losses.images import atomic, cord_mask, nifti
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import columns, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS, LesionRow
-from sct_lesion_losses.report.sidecar import Filtered, Found
+from sct_lesion_losses.report.sidecar import Filtered, Found, Outside
+from sct_lesion_losses.thresholds.binarization import binarize
 from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def rethreshold(
     threshold: float,
     outputs: Outputs,
     *,
+    cord: Path | None = None,
     lesion_point: bool | None = None,
     lesions: bool = False,
     command: str = "",
@@ -108,6 +110,8 @@ def rethreshold(
         In (0, 1]; voxels with p >= threshold are in the mask.
     outputs : Outputs
         Existing files are replaced, each whole or not at all.
+    cord : Path, optional
+        Cord mask that lesions are cut to, see `CordMask.cut`.
     lesion_point : bool, optional
         Keep those predicted lesions only that the filter of the p-map's bundle lets through, which
         the JSON beside the p-map tells: where there is one, by default; True demands it.
@@ -122,7 +126,9 @@ def rethreshold(
         The threshold is outside (0, 1], an output would overwrite the p-map, or no filter is known
         that is demanded.
     ImageError
-        The file is no p-map.
+        The file is no p-map, or the cord mask none.
+    GeometryError
+        The cord mask is on another grid.
     DataError
         The JSON beside it cannot be read.
     """
@@ -140,15 +146,22 @@ def rethreshold(
             "-lesion_point, or segment with a bundle that sct_tune_lesion -lesion_point 1 tuned"
         )
     rule, tuned = stored or (None, 0.0)
-    mask, *lesion_counts = mask_at(scan.array, threshold, scan.grid.voxel_volume_mm3, rule)
+    values, outside = scan.array, None
+    if cord is not None:
+        known = cord_mask.read(cord, scan.grid)
+        outside = Outside.of(binarize(values, threshold), known, scan.grid)
+        values = known.cut(values)
+        told |= {"CordMask": known.name, "CordMaskSHA256": known.sha256}
+        logger.info("%s: %s", pmap.name, outside.sentence)
+    mask, *lesion_counts = mask_at(values, threshold, scan.grid.voxel_volume_mm3, rule)
     filtered = None if rule is None else Filtered(rule, tuned, *lesion_counts)
     if filtered is not None:
         logger.info("%s: %s", pmap.name, filtered.sentence)
     labels = lesionwise.components(mask)
-    found = Found.of(labels, scan.array, scan.grid)
+    found = Found.of(labels, values, scan.grid)
     doubts = [*_doubts(pmap, told, threshold, lesion_point)]
     if not found.lesions:
-        doubts.append(found.emptiness(filtered))
+        doubts.append(found.emptiness(filtered, outside))
     for doubt in doubts:
         logger.warning("%s: %s", pmap.name, doubt)
     notes = [*scan.notes, *doubts]
@@ -156,6 +169,7 @@ def rethreshold(
         "Sources": [scan.path.name],
         **{key: told[key] for key in sidecar.PMAP_KEYS if key in told},
         "Threshold": threshold,
+        "OutsideCord": outside and outside.entry,
         "LesionFilter": filtered and filtered.entry,
         **found.entries,
     }
@@ -163,7 +177,7 @@ def rethreshold(
     with atomic.together():
         if lesions:
             nifti.write(outputs.labels, labels, scan, np.uint16)
-            rows = [*map(LesionRow, lesionwise.measures(labels, scan.array, scan.grid.affine))]
+            rows = [*map(LesionRow, lesionwise.measures(labels, values, scan.grid.affine))]
             files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, rows)]
         atomic.write_json(outputs.sidecar, sidecar.of_lesions(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)

@@ -21,7 +21,8 @@ from sct_lesion_losses.cohorts.table import file_hash
 from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images import atomic, nifti
+from sct_lesion_losses.images import atomic, cord_mask, nifti
+from sct_lesion_losses.images.cord_mask import CordMask
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.images.outputs import Outputs, for_scan
 from sct_lesion_losses.inference import engine as engines
@@ -32,11 +33,15 @@ from sct_lesion_losses.report import columns, qc_page, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.sidecar import Filtered, Found, Segmentation
+from sct_lesion_losses.report.sidecar import Filtered, Found, Outside, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
+from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.sct import qc as sct_qc
 from sct_lesion_losses.thresholds import lesion_filter
+from sct_lesion_losses.thresholds.binarization import binarize
 from sct_lesion_losses.thresholds.lesion_filter import Filter
+
+BY_SCT = "sct"  # in place of a cord mask: SCT is asked for it
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,8 @@ class SegmentSettings:
         How the cord is found, and what the network is computed with.
     centerline_file : Path, optional
         Cord mask or centerline image, for the centerline method ``file``.
+    cord : Path or "sct", optional
+        Cord mask that lesions are cut to, see `CordMask.cut`; or SCT is asked for one.
     lesion_point : bool, optional
         Keep those predicted lesions only that the bundle's second operating point lets through:
         where it has one, by default; True demands that it has.
@@ -74,6 +81,7 @@ class SegmentSettings:
     threshold: float | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     centerline_file: Path | None = None
+    cord: Path | str | None = None
     lesion_point: bool | None = None
     sct_rule: bool = False
     pmap: bool = False
@@ -151,10 +159,11 @@ def segment(
     require(settings, outputs)
     bundle, network = opened(settings)
     threshold, _ = decided(bundle, settings)
-    pmap, mask, filtered, of_pmap = None, None, None, 0
+    pmap, mask, filtered, outside, of_pmap = None, None, None, None, 0
     began = time.monotonic()
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
+        cord = _cord(scan, settings)
         line = find.centerline(
             scan.array,
             scan.grid,
@@ -169,17 +178,24 @@ def segment(
             mask = sct_lesion.sct_rule(
                 scan.array, scan.grid, line, settings.inference.contrast, network
             )
+            if cord is not None:
+                outside = _outside(mask, cord, scan.grid)
+                mask = cord.cut(mask)
         else:
             pmap = predict.pmap(
                 bundle, scan.array, scan.grid, line, network=network, progress=progress
             )
             of_pmap = len(warnings)
+            if cord is not None:
+                if not settings.pmap_alone:
+                    outside = _outside(binarize(pmap, threshold), cord, scan.grid)
+                pmap = cord.cut(pmap)
             if not settings.pmap_alone:
                 mask, filtered = _mask(pmap, scan.grid, bundle, settings)
         labels = None if mask is None else lesionwise.components(mask)
         found = None if labels is None else Found.of(labels, pmap, scan.grid)
         if found is not None and not found.lesions:
-            logger.warning("%s", found.emptiness(filtered))
+            logger.warning("%s", found.emptiness(filtered, outside))
         files = written(settings, outputs)
         _warn_of_stale(outputs, files)
     result = Segmentation(
@@ -195,6 +211,8 @@ def segment(
         filtered,
         file_hash(image),
         inference_sha256(bundle, settings),
+        cord,
+        outside,
         time.monotonic() - began,
     )
     entries = sidecar.pmap_entries(result, bundle)
@@ -277,6 +295,8 @@ def require(settings: SegmentSettings, outputs: Outputs) -> None:
         style.require()
     if settings.qc is not None:
         sct_qc.require()
+    if settings.cord == BY_SCT:
+        sct_mask.cord_command(settings.inference.contrast)
     if not settings.pmap_alone:
         outputs.require_own()
 
@@ -324,6 +344,7 @@ def inference_sha256(bundle: Bundle, settings: SegmentSettings) -> str | None:
         *(bundle.pmap_sha256, settings.sct_rule, inference.precision),
         *(find.identity(inference.centerline, inference.contrast), inference.contrast),
         inference.brain,
+        *(() if settings.cord is None else (_cord_identity(settings),)),
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -344,6 +365,29 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.sidecar: not settings.pmap_alone,
     }
     return tuple(path for path, wanted in asked.items() if wanted)
+
+
+def _cord(scan: Scan, settings: SegmentSettings) -> CordMask | None:
+    """Read the cord mask that settings name, or let SCT draw it; None without one."""
+    if settings.cord is None:
+        return None
+    if settings.cord == BY_SCT:
+        return sct_mask.cord(scan.array, scan.grid, settings.inference.contrast)
+    return cord_mask.read(Path(settings.cord), scan.grid)
+
+
+def _cord_identity(settings: SegmentSettings) -> str:
+    """Hash of the cord mask's file, or what SCT draws it with."""
+    if settings.cord == BY_SCT:
+        return sct_mask.cord_identity(settings.inference.contrast)
+    return file_hash(Path(settings.cord or ""))
+
+
+def _outside(mask: npt.NDArray[np.bool_], cord: CordMask, grid: Grid) -> Outside:
+    """Count, and log, what of a mask is outside the cord."""
+    outside = Outside.of(mask, cord, grid)
+    logger.info("%s", outside.sentence)
+    return outside
 
 
 def _mask(

@@ -97,7 +97,7 @@ def test_where_scts_command_is_installed_it_draws_the_line(
     line = find.centerline(IMAGE, GRID, method, contrast="t2s")
     assert line.method == f"{name} (SCT's sct_get_centerline)"
     assert line.xy.tolist() == COURSE
-    assert said.read_text().startswith(f"-i scan.nii {arguments} -o ")
+    assert said.read_text().startswith(f"{arguments} -i scan.nii -o ")
 
 
 def test_a_command_that_writes_nothing_is_an_error(
@@ -115,7 +115,11 @@ def test_a_command_that_writes_nothing_is_an_error(
         ("no_sct", "cnn", "SCT_DIR"),
         ("no_sct", "viewer", "SCT_DIR"),
         pytest.param(
-            *("models_only", "viewer", "sct_get_centerline was not found; install it"),
+            *(
+                "models_only",
+                "viewer",
+                "sct_get_centerline was not found; use -centerline embedded",
+            ),
             marks=pytest.mark.sct,
         ),
     ],

@@ -37,6 +37,7 @@ WRONG = {
         "-i a.nii -centerline svm -file_centerline c.nii": "not svm",
         "-i a.nii b.nii -file_centerline c.nii": "belongs to one scan",
         "-i . -file_centerline c.nii": "belongs to one scan",
+        "-i a.nii b.nii -cord c.nii": "the folder that holds a cord mask of each",
         "-i a.nii -centerline optic": "is not one of",
         "-i a.nii -precision float16": "is not one of",
         # Outputs that meet: masks, sidecars of two masks, an output and an input.
@@ -47,7 +48,8 @@ WRONG = {
     },
     segment.main_tversky: {"-i t2.nii.gz -bundle sct": "no such option: -bundle"},
     rethreshold.main: {
-        f"-i p.nii -thr {wrong}": "-thr" for wrong in ("0", "-0.1", "1.01", "nan", "x")
+        **{f"-i p.nii -thr {wrong}": "-thr" for wrong in ("0", "-0.1", "1.01", "nan", "x")},
+        "-i t.tsv -cord c.nii": "-cord belongs to one p-map",
     },
     simulate.main: {
         "-ofolder x -n 0": "-n",

@@ -71,9 +71,11 @@ def test_missing_weights_say_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCT_DIR", str(tmp_path))
-    with pytest.raises(SctError, match=r"optic_models/t2_model\.yml .*reinstall SCT"):
+    with pytest.raises(
+        SctError, match=r"optic_models/t2_model\.yml .*reinstall SCT, or use -centerline embedded"
+    ):
         centerline.weights("t2")
-    with pytest.raises(SctError, match="sct_download_data -d deepseg_sc_models"):
+    with pytest.raises(SctError, match="deepseg_sc_models, or use -centerline embedded"):
         centerline.ctr_model("t2")
 
 

@@ -122,14 +122,42 @@ def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> Non
     assert not marker.exists()
 
 
-def test_a_failed_command_is_named_with_its_last_lines(tree: Path) -> None:
-    body = r"for k in 1 2 3 4 5 6; do echo line $k; done; printf '\033[31mNo cord\033[0m\n' >&2; "
-    script(tree / "bin" / "sct_fail", body + "exit 3")
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["1", "2", "3", "4", "5", "", r"\033[31mNo cord\033[0m"], "2 3 4 5 No cord"),
+        (
+            ["Traceback (most recent call last):", "  File x", "OSError: no isct"],
+            "OSError: no isct",
+        ),
+        (["x" * 400], f"{'x' * 300}…"),
+        ([], "it said nothing"),
+    ],
+    ids=["lines", "traceback", "long", "silent"],
+)
+def test_a_failed_command_is_named_with_what_it_said_last_and_what_to_do_instead(
+    tree: Path, lines: list[str], said: str
+) -> None:
+    body = "".join(f"printf '{line}\\n' >&2\n" for line in lines)
+    script(tree / "bin" / "sct_fail", f"{body}exit 3")
+    sct = install.Installation(tree, tree / "bin")
     with pytest.raises(SctError) as caught:
-        install.Installation(tree, tree / "bin").run(["sct_fail", "-i", "/home/jane/t2.nii.gz"])
-    first, *rest = str(caught.value).splitlines()
-    assert first == "SCT's command failed with exit status 3: sct_fail -i t2.nii.gz"
-    assert rest == ["line 3", "line 4", "line 5", "line 6", "No cord"]
+        sct.run(["sct_fail", "-i", "/home/jane/t2.nii.gz"], remedy="use that")
+    assert str(caught.value) == (
+        f"SCT's command failed with exit status 3, sct_fail -i t2.nii.gz: {said}; use that"
+    )
+
+
+def test_the_remedy_is_named_without_sct_without_its_command_and_its_models(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SctError, match=r"was not found; use that, or install it"):
+        install.require("use that")
+    sct = install.Installation(tree, tree / "bin")
+    with pytest.raises(SctError, match=r"sct_x was not found; use that, or install it"):
+        sct.run(["sct_x"], remedy="use that")
+    with pytest.raises(SctError, match="reinstall SCT, or use that"):
+        sct.read("optic_models", "t2_model.yml", "use that")
 
 
 def test_a_command_that_is_no_program_is_an_error(tree: Path) -> None:

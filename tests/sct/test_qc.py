@@ -69,5 +69,9 @@ def test_a_failed_report_and_a_folder_that_cannot_be_made_are_errors(
     with pytest.raises(OutputError, match="use another -qc"):
         qc.entry(*files, plane="axial", folder=tmp_path / "file" / "qc")
     (fake_sct / "bin" / "sct_qc").write_text("#!/bin/sh\necho broken image\nexit 1\n")
-    with pytest.raises(SctError, match=r"sct_qc -i t2\.nii\.gz.*(?s:.*)broken image"):
+    said = r"sct_qc -i t2\.nii\.gz.*broken image; make a page .* by -qc_page page\.html"
+    with pytest.raises(SctError, match=said):
         qc.entry(*files, plane="axial", folder=tmp_path / "qc")
+    (fake_sct / "bin" / "sct_qc").unlink()
+    with pytest.raises(SctError, match=r"by -qc_page page\.html in place of -qc, or install it"):
+        qc.require()

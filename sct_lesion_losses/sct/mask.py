@@ -1,0 +1,109 @@
+"""Masks that SCT's commands draw on a scan in memory, that of the cord among them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_lesion_losses.errors import SctError
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images.cord_mask import CordMask
+from sct_lesion_losses.images.nifti import Scan
+from sct_lesion_losses.sct import install
+
+NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
+# SCT 7 names the cord's model as a task; sct_deepseg_sc is its command of before.
+CORD, OLDER_CORD = ("sct_deepseg", "spinalcord"), ("sct_deepseg_sc",)
+_TASKS_SINCE = 7
+CORD_REMEDY = "give a mask of the cord with -cord <file>"
+
+
+def drawn(
+    image: NDArray[Any], grid: Grid, command: Sequence[str], remedy: str, name: str = "mask"
+) -> Scan:
+    """Run a command on a copy of the scan as it was read and repaired; read the mask it writes.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Scan on its own axes.
+    grid : Grid
+        Its grid.
+    command : sequence of str
+        The command and its options, those of input and output left out.
+    remedy : str
+        What to do where it fails; see `Installation.run`.
+    name : str
+        What it draws, in the name of its output.
+
+    Raises
+    ------
+    SctError
+        The command is missing, fails, or writes nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="sct_lesion_losses_") as folder:
+        scan, result = Path(folder) / "scan.nii", Path(folder) / f"scan_{name}.nii.gz"
+        known = image if image.dtype.name in NIFTI_TYPES else image.astype(np.float32)
+        copy = nib.Nifti1Image(known, grid.affine)
+        copy.set_sform(grid.affine, code=1)
+        copy.set_qform(grid.affine, code=1)
+        nib.save(copy, scan)
+        called = [*command, "-i", scan.name, "-o", result.name, "-v", "0"]
+        install.require(remedy).run(called, Path(folder), remedy)
+        if not result.exists():
+            raise SctError(f"SCT's command {command[0]} wrote no {name}; {remedy}")
+        return nifti.read_mask(result)
+
+
+def cord_command(contrast: str) -> list[str]:
+    """Command of this SCT that segments the cord.
+
+    Parameters
+    ----------
+    contrast : {"t2", "t2_ax", "t2s"}
+
+    Raises
+    ------
+    SctError
+        SCT, or its command, is missing.
+    """
+    found = install.require(CORD_REMEDY)
+    major = (found.version or "").partition(".")[0]
+    older = major.isdigit() and int(major) < _TASKS_SINCE
+    command = [*OLDER_CORD, "-c", contrast.partition("_")[0]] if older else [*CORD]
+    if not found.has(command[0]):
+        raise SctError(f"SCT's command {command[0]} was not found; {CORD_REMEDY}")
+    return command
+
+
+def cord(image: NDArray[Any], grid: Grid, contrast: str) -> CordMask:
+    """Segment the cord by SCT: `sct_deepseg spinalcord`, before SCT 7 `sct_deepseg_sc`.
+
+    Raises
+    ------
+    SctError
+        See `drawn`.
+    ImageError
+        SCT finds no cord.
+    """
+    command = cord_command(contrast)
+    return CordMask.of(drawn(image, grid, command, CORD_REMEDY, "cord"), " ".join(command))
+
+
+def cord_identity(contrast: str) -> str:
+    """Identify the command and the SCT that segment a cord.
+
+    Raises
+    ------
+    SctError
+        SCT, or its command, is missing.
+    """
+    found = install.require(CORD_REMEDY)
+    return " ".join([*cord_command(contrast), str(found.bin), str(found.version)])

@@ -1,0 +1,241 @@
+"""Lesions cut to a cord mask: the mask, what is told of it, and the scans of a batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sct_lesion_losses import phantom
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.cli import segment as command
+from sct_lesion_losses.errors import DataError, SctError
+from sct_lesion_losses.images import outputs
+from sct_lesion_losses.images.outputs import Outputs
+from sct_lesion_losses.phantom.dataset import write_nifti
+from sct_lesion_losses.report.sidecar import Segmentation
+from sct_lesion_losses.workflows import batch, segment
+from sct_lesion_losses.workflows.batch import DONE, FAILED, SKIPPED, BatchSettings
+from sct_lesion_losses.workflows.rethreshold import rethreshold
+from sct_lesion_losses.workflows.segment import SegmentSettings
+
+EDGES = ndimage.generate_binary_structure(3, 2)
+CUT = SegmentSettings(
+    "bce", 0.05, lesion_point=False, lesions=True, pmap=True, cord=Path("cord.nii.gz")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated scan, and the right half of its cord, cut off at two thirds."""
+    place = tmp_path_factory.mktemp("scan")
+    made = phantom.make_scan(4, lesions=True, preset="tiny")
+    write_nifti(place / "t2.nii.gz", made.image, made.grid)
+    rpi, turn = made.grid.to_rpi()
+    cord = turn.apply(made.cord).copy()
+    cord[round(np.argwhere(cord)[:, 0].mean()) :] = 0
+    cord[:, :, 2 * rpi.shape[2] // 3 :] = 0
+    write_nifti(place / "cord.nii.gz", turn.undo(cord), made.grid)
+    return place
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Segmentation:
+    """The scan segmented without the cord mask."""
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=folder / "whole")
+    return segment.segment(folder / "t2.nii.gz", replace(CUT, cord=None), names)
+
+
+def read(file: Path) -> np.ndarray:
+    return np.asarray(nib.load(file).dataobj)
+
+
+def rows(names: Outputs) -> list[dict[str, str]]:
+    """Lesion table of a scan."""
+    with names.table.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
+    folder: Path, whole: Segmentation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cord = read(folder / "cord.nii.gz") > 0
+    assert whole.pmap is not None
+    every = whole.pmap >= np.float32(0.05)
+    parts, count = ndimage.label(every, EDGES)
+    sides = [{bool(side) for side in cord[parts == k]} for k in range(1, count + 1)]
+    removed, cut = sides.count({False}), sides.count({False, True})
+    assert removed > 0
+    assert cut > 0
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
+    result = segment.segment(folder / "t2.nii.gz", replace(CUT, cord=folder / "cord.nii.gz"), names)
+    np.testing.assert_array_equal(read(names.mask) > 0, every & cord)
+    np.testing.assert_array_equal(read(names.pmap), np.where(cord, whole.pmap, 0))
+    told = json.loads(names.sidecar.read_text())
+    voxel_mm3 = float(abs(np.linalg.det(nib.load(names.mask).affine)))
+    outside_mm3 = np.count_nonzero(every & ~cord) * voxel_mm3
+    assert told["OutsideCord"] == {
+        "LesionsRemoved": removed,
+        "LesionsCut": cut,
+        "RemovedMm3": pytest.approx(outside_mm3, abs=1e-3),
+    }
+    assert told["LesionCount"] == ndimage.label(every & cord, EDGES)[1]
+    assert len(rows(names)) == told["LesionCount"] == read(names.labels).max()
+    volume_mm3 = sum(float(row["volume_mm3"]) for row in rows(names))
+    assert all(0 < float(row["cord_share"]) <= 1 for row in rows(names))
+    assert volume_mm3 == pytest.approx(np.count_nonzero(every & cord) * voxel_mm3, rel=1e-3)
+    assert result.cord is not None
+    for file in (names.sidecar, names.pmap_sidecar):
+        entries = json.loads(file.read_text())
+        assert (entries["CordMask"], entries["CordMaskSHA256"]) == (
+            "cord.nii.gz",
+            result.cord.sha256,
+        )
+    said = f"outside the cord mask cord.nii.gz: {removed} of {count} predicted lesions, and parts"
+    assert said in caplog.text
+    assert f"{removed} more outside the cord mask" in result.sentence
+
+
+def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(
+    folder: Path, whole: Segmentation, tmp_path: Path
+) -> None:
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path / "cut")
+    segment.segment(folder / "t2.nii.gz", replace(CUT, cord=folder / "cord.nii.gz"), names)
+    told = json.loads(names.sidecar.read_text())
+    again = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path / "again")
+    pmap = next(path for path in whole.written if path.name.endswith("_pmap.nii.gz"))
+    rethreshold(pmap, 0.05, again, cord=folder / "cord.nii.gz", lesion_point=False, lesions=True)
+    same = ("CordMask", "CordMaskSHA256", "OutsideCord", "LesionCount", "LesionVolumeMm3")
+    described = json.loads(again.sidecar.read_text())
+    assert {key: described[key] for key in same} == {key: told[key] for key in same}
+    np.testing.assert_array_equal(read(again.mask), read(names.mask))
+    known = ("lesion", "volume_mm3", "highest_p")
+    kept = [[{key: row[key] for key in known} for row in rows(each)] for each in (again, names)]
+    assert kept[0] == kept[1]
+    # One that was cut already tells of the cord it was cut to.
+    rethreshold(names.pmap, 0.05, again, lesion_point=False)
+    np.testing.assert_array_equal(read(again.mask), read(names.mask))
+    assert json.loads(again.sidecar.read_text())["CordMaskSHA256"] == told["CordMaskSHA256"]
+
+
+def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(
+    folder: Path, tmp_path: Path, whole: Segmentation
+) -> None:
+    assert whole.pmap is not None
+    every, cord = whole.pmap >= np.float32(0.05), read(folder / "cord.nii.gz") > 0
+    lesions, parts = ndimage.label(every, EDGES)[0], ndimage.label(every & cord, EDGES)[0]
+    voxel_mm3 = float(abs(np.linalg.det(nib.load(folder / "t2.nii.gz").affine)))
+    # The smallest part has too little volume inside the cord; its lesion has enough in all.
+    sizes = np.bincount(parts.ravel())[1:]
+    smallest = parts == 1 + np.argmin(sizes)
+    least = (sizes.min() + 0.5) * voxel_mm3
+    assert np.count_nonzero(lesions == lesions[smallest][0]) * voxel_mm3 > least
+    shipped = store.load("bce")
+    froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
+    rule = {"peak": 0.05, "volume_mm3": least, "preset": "paper", "froc": froc}
+    point = {
+        **shipped.info.operating_point.model_dump(),
+        "threshold": 0.05,
+        "lesions": {**rule, "f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3},
+    }
+    info = type(shipped.info).model_validate(
+        {**shipped.info.model_dump(), "name": "large", "operating_point": point}
+    )
+    store.save(tmp_path / "large", info, shipped.network, shipped.weights, "# large\n")
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
+    settings = replace(CUT, bundle=str(tmp_path / "large"), threshold=None, lesion_point=None)
+    segment.segment(folder / "t2.nii.gz", replace(settings, cord=folder / "cord.nii.gz"), names)
+    np.testing.assert_array_equal(read(names.mask) > 0, every & cord & ~smallest)
+    assert json.loads(names.sidecar.read_text())["LesionFilter"]["LesionsRemoved"] == 1
+
+
+def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_another(
+    folder: Path, tmp_path: Path
+) -> None:
+    data, labels = tmp_path / "data", tmp_path / "data" / "derivatives" / "labels"
+    scans = [data / f"sub-0{k}" / "anat" / f"sub-0{k}_T2w.nii.gz" for k in (1, 2, 3)]
+    for scan in scans:
+        scan.parent.mkdir(parents=True)
+        scan.write_bytes((folder / "t2.nii.gz").read_bytes())
+        (labels / scan.relative_to(data).parent).mkdir(parents=True)
+    cords = [
+        labels / "sub-01" / "anat" / "sub-01_T2w_label-SC_seg.nii.gz",
+        labels / "sub-02" / "anat" / "sub-02_label-SC_seg.nii.gz",
+    ]
+    found = batch.find([data])
+    with pytest.raises(DataError, match=r"no cord mask of 3 scans.*_T2w_label-SC_seg\.nii\.gz"):
+        batch.with_cords(found, labels)
+    for cord in cords:
+        cord.write_bytes((folder / "cord.nii.gz").read_bytes())
+    settings = BatchSettings(replace(CUT, cord=None, pmap=False))
+    given = batch.with_cords(found, labels)
+    outcomes, _ = batch.run(given, settings)
+    assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, FAILED]
+    missing = outcomes[given[2]].error
+    assert "sub-03_T2w_label-SC_seg.nii.gz" in missing
+    image = nib.load(cords[0])
+    larger = nib.Nifti1Image(ndimage.binary_dilation(image.dataobj).astype(np.uint8), image.affine)
+    nib.save(larger, cords[0])
+    outcomes, _ = batch.run(given, settings)
+    assert [outcome.status for outcome in outcomes.values()] == [DONE, SKIPPED, FAILED]
+    outcomes, _ = batch.run(found, settings)  # without cord masks
+    assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, DONE]
+
+
+def test_a_mask_never_overwrites_its_cord_mask(folder: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "t2_lesionseg.nii.gz"
+    mask.write_bytes((folder / "cord.nii.gz").read_bytes())
+    args = ["-i", str(folder / "t2.nii.gz"), "-ofolder", str(tmp_path), "-cord", str(mask)]
+    assert command.main(args) == 2
+    assert mask.read_bytes() == (folder / "cord.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("version", "called"),
+    [("7.4", "sct_deepseg spinalcord -i"), ("6.5", "sct_deepseg_sc -c t2 -i")],
+)
+def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, called: str
+) -> None:
+    root = tmp_path / "sct"
+    tool = f"""#!/bin/sh
+printf '%s ' "$(basename "$0")" "$@" > {root}/called
+while [ "$1" != -o ]; do shift; done
+cp {folder}/cord.nii.gz "$2"
+"""
+    for name in ("sct_version", "sct_deepseg", "sct_deepseg_sc"):
+        (root / "bin").mkdir(parents=True, exist_ok=True)
+        (root / "bin" / name).write_text(tool)
+        (root / "bin" / name).chmod(0o755)
+    (root / "spinalcordtoolbox").mkdir()
+    (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+    monkeypatch.setenv("SCT_DIR", str(root))
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
+    settings = replace(CUT, cord="sct")
+    segment.segment(folder / "t2.nii.gz", settings, names)
+    assert (root / "called").read_text().startswith(called)
+    told = json.loads(names.sidecar.read_text())
+    assert told["CordMask"] == called.removesuffix(" -i")
+    assert told["OutsideCord"]["LesionsRemoved"] > 0
+    bundle, _ = segment.opened(settings)
+    before = segment.inference_sha256(bundle, settings)
+    (root / "spinalcordtoolbox" / "version.txt").write_text(f"{version}.1")
+    assert segment.inference_sha256(bundle, settings) != before
+
+
+def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SCT_DIR", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
+    with pytest.raises(SctError, match="was not found; give a mask of the cord with -cord <file>"):
+        segment.segment(folder / "t2.nii.gz", replace(CUT, cord="sct"), names)
+    assert not list(tmp_path.iterdir())
