@@ -131,6 +131,31 @@ def _searched(
     return line
 
 
+def drawn_cord(file: Path | None, grid: Grid) -> npt.NDArray[np.bool_] | None:
+    """Cord mask in a file for ``file``, stored as a scan is; None where it holds a line.
+
+    Parameters
+    ----------
+    file : Path or None
+        One that `centerline` takes.
+    grid : Grid
+        Grid of the scan.
+
+    Raises
+    ------
+    ImageError
+        The file is an image and cannot be read.
+    """
+    if file is None or file.suffix.lower() == ".csv":
+        return None
+    mask = nifti.read_mask(file)
+    upright = mask.grid.to_rpi()[1].apply(mask.array)
+    counts = np.count_nonzero(upright, axis=(0, 1))
+    if np.median(counts[counts > 0]) <= cord_mask.LINE_VOX:
+        return None
+    return grid.to_rpi()[1].undo(upright)
+
+
 def identity(method: str = "auto", contrast: str = "t2") -> str:
     """Identify how a method finds the cord: its weights, its version, and the detector's.
 

@@ -157,7 +157,9 @@ _LESIONS = (
     "Also write a table of the lesions (TSV) and a mask in which they are numbered.",
 )
 LESIONS = option(*_LESIONS)
-LESIONS_OF_MANY = option(*_LESIONS, shown="1 for several scans, unless with -thr 0; else 0")
+LESIONS_OF_MANY = option(
+    *_LESIONS, shown="1 for several scans or with -levels, unless with -thr 0; else 0"
+)
 LESION_POINT = option(
     "-lesion_point {0,1}",
     "Drop the predicted lesions whose highest probability or volume is below what the bundle was "

@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
     "-i <file> [<file> ...]",
     "Scans (3-D NIfTI files), or a BIDS folder, of which all T2w scans are segmented (with -c t2s "
     "all T2star scans). Of several, those are skipped that are done already, from the same file by "
-    "the same bundle, threshold, lesion filter, centerline and cord mask; two tables of them, "
-    "segmented_scans.tsv and segmented_lesions.tsv, are written beside the outputs.",
+    "the same bundle, threshold, lesion filter, centerline, cord mask and levels; two tables of "
+    "them, segmented_scans.tsv and segmented_lesions.tsv, are written beside the outputs.",
     dest="images",
     mandatory=True,
 )
@@ -107,6 +107,13 @@ logger = logging.getLogger(__name__)
     "<scan>_label-SC_seg or <scan>_seg, the BIDS folder's derivatives/labels for example; or sct, "
     "which asks sct_deepseg spinalcord for it.",
 )
+@option(
+    "-levels <file>",
+    "Labels on the grid of the scan by which the table of lesions tells their vertebral levels: "
+    "the toolbox's labelled segmentation (t2_seg_labeled) or disc labels (t2_labels-disc); single "
+    "voxels are taken as discs. For several scans a folder of such files, named as the scans, the "
+    "BIDS folder's derivatives/labels for example.",
+)
 @option("-brain {0,1}", "Whether the scan shows the brain; for -centerline cnn.", default=True)
 @options.ENGINE
 @options.PRECISION
@@ -158,7 +165,8 @@ def _segment(
     _refuse(several, out, derivatives, values)
     page = values.pop("qc_page")
     if values["lesions"] is None:
-        values["lesions"] = several and values["threshold"] != 0 and not values.get("sct_rule")
+        asked = several or values["levels"] is not None
+        values["lesions"] = asked and values["threshold"] != 0 and not values.get("sct_rule")
     # From here on the arguments are good: the heavy libraries are loaded.
     from sct_lesion_losses.images import atomic
     from sct_lesion_losses.inference.predict import InferenceSettings
@@ -172,10 +180,9 @@ def _segment(
             "-jobs is of this machine, and a cluster has workers of its own: leave it out"
         )
     inference = InferenceSettings.taken_from(values)
-    cord = values["cord"]
-    by_sct = str(cord) == segment.BY_SCT
-    in_folder = cord is not None and not by_sct and cord.is_dir()
-    values["cord"] = segment.BY_SCT if by_sct else None if in_folder else cord
+    if str(values["cord"]) == segment.BY_SCT:
+        values["cord"] = segment.BY_SCT
+    folders = {name: values.pop(name) for name in batch.LABELS if _is_folder(values[name])}
     settings = segment.SegmentSettings(
         keep_centerline=not remove, page_entry=page is not None, inference=inference, **values
     )
@@ -183,8 +190,8 @@ def _segment(
     scans = batch.find(
         images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
     )
-    if in_folder:
-        scans = batch.with_cords(scans, cord)
+    for name, labels in folders.items():
+        scans = batch.with_labels(scans, name, labels)
     scans = [replace(scan, command=talk.command_line(scan.image)) for scan in scans]
     if page is not None:
         atomic.require_writable(page.parent)
@@ -208,14 +215,23 @@ def _refuse(
         raise UsageError(f"-file_centerline goes with -centerline file, not {method}")
     if several and (file is not None or method == "file"):
         raise UsageError("-file_centerline belongs to one scan: segment the scans one by one")
-    cord = values["cord"]
+    cord, levels = values["cord"], values["levels"]
     if several and cord is not None and str(cord) != "sct" and not cord.is_dir():
         raise UsageError(
             f"-cord {cord}: for several scans give the folder that holds a cord mask of each, or "
             "sct, or segment the scans one by one"
         )
+    if several and levels is not None and not levels.is_dir():
+        raise UsageError(
+            f"-levels {levels}: for several scans give the folder that holds the labels of each, "
+            "or segment the scans one by one"
+        )
     if not several and (values["include"] or values["exclude"]):
         raise UsageError("-include and -exclude choose among several scans: leave them out")
+
+
+def _is_folder(given: Path | str | None) -> bool:
+    return isinstance(given, Path) and given.is_dir()
 
 
 def _segment_one(scan: BatchScan, settings: SegmentSettings, page: Path | None) -> int:

@@ -91,7 +91,7 @@ class Location:
 
 
 @dataclass(frozen=True, eq=False)
-class _Course:
+class Course:
     """Smoothed centerline, from below, in world space.
 
     Attributes
@@ -116,7 +116,7 @@ class _Course:
     from_top_mm: Floats
 
     @classmethod
-    def of(cls, line: Centerline) -> _Course:
+    def of(cls, line: Centerline) -> Course:
         """Smooth a line; between known slices it is interpolated."""
         whole = line.filled()
         z = np.flatnonzero(whole.covered)
@@ -188,7 +188,7 @@ def locate(
     """
     rpi, reorientation = grid.to_rpi()
     _require_same(labels, rpi, line, cord, levels)
-    course, upright = _Course.of(line), reorientation.apply(labels)
+    course, upright = Course.of(line), reorientation.apply(labels)
     mask = None if cord is None else reorientation.apply(cord)
     area_mm2 = rpi.spacing_mm[0] * rpi.spacing_mm[1]
     # Extent of a voxel across the cord, so that one on the line lies on both of its sides.

@@ -24,6 +24,12 @@ LESION_MASKS = (
     "lesion_seg",
 )
 LESION_PMAPS = ("label-L_probseg", "lesionseg_pmap", "lesion_pmap", "lesion_softseg")
+# The same of labels of vertebral levels along the cord, and of discs.
+LEVELS = ("seg_labeled", "label-SC_seg_labeled", "seg-manual_labeled")
+DISCS = (
+    *("labels-disc", "labels-disc-manual", "label-discs_dlabel", "label-disc"),
+    *("seg_labeled_discs", "label-SC_seg_labeled_discs"),
+)
 # Of files that may show something else: taken where no scan has one of the names above.
 PLAIN_MASKS, PLAIN_PMAPS = ("seg", "mask", ""), ("pmap", "probseg", "softseg", "prob", "")
 SUFFIXES = {"t2": ("T2w",), "t2_ax": ("T2w",), "t2s": ("T2star", "T2starw")}  # of SCT's contrasts

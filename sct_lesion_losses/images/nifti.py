@@ -176,6 +176,37 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     return scan
 
 
+def read_labels(path: Path, like: Grid | None = None) -> Scan:
+    """Read labels: whole numbers from 0.
+
+    Parameters
+    ----------
+    path : Path
+    like : Grid, optional
+        Grid of the image that the labels belong to.
+
+    Returns
+    -------
+    Scan
+        With an int32 array.
+
+    Raises
+    ------
+    ImageError
+        The file is missing or damaged, or holds other values.
+    GeometryError
+        The labels are on another grid than the image.
+    """
+    scan = _load(path)
+    array = np.clip(np.rint(scan.array), 0, np.iinfo(np.int16).max)
+    if not (np.abs(scan.array - array) <= MASK_ROUNDING).all():  # also refuses NaN
+        raise ImageError(f"{path}: holds {_values_seen(scan.array)}, expected whole numbers from 0")
+    scan = _said(scan, array.astype(np.int32))
+    if like is not None:
+        _check_grid(scan, like)
+    return scan
+
+
 def read_pmap(path: Path, like: Grid | None = None) -> Scan:
     """Read a p-map: floating-point probabilities in [0, 1].
 

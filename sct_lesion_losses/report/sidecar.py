@@ -153,6 +153,23 @@ class Outside:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Vertebral levels of a scan.
+
+    Attributes
+    ----------
+    along : (Z,) int
+        At the centerline's point in each axial slice; see `geometry.levels.along`.
+    name, sha256 : str
+        Base name of the file of labels, and hash of its bytes.
+    """
+
+    along: npt.NDArray[np.int64]
+    name: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Filtered:
     """The filter of predicted lesions, and how many it removed.
@@ -220,6 +237,10 @@ class Segmentation:
         Mask that the p-map was cut to.
     outside : Outside or None
         What of the lesions lay outside it; None without one, and without a mask.
+    sections : (X, Y, Z) bool, or None
+        Cord that shares of its area are told of: `cord`, or that of the centerline's file.
+    levels : Levels or None
+        Vertebral levels, where labels of them were given.
     seconds : float
         From the file of the scan to its lesions; loading the network and writing are not in it.
     """
@@ -238,6 +259,8 @@ class Segmentation:
     inference_sha256: str | None = None
     cord: CordMask | None = None
     outside: Outside | None = None
+    sections: npt.NDArray[np.bool_] | None = None
+    levels: Levels | None = None
     seconds: float = 0.0
 
     def rows(
@@ -246,8 +269,8 @@ class Segmentation:
         """Measure and locate numbered lesions of the scan, (X, Y, Z) int, in a p-map."""
         line = self.centerline.on(grid.to_rpi()[0])
         measured = lesionwise.measures(labels, pmap, grid.affine)
-        cord = None if self.cord is None else self.cord.array
-        return list(map(LesionRow, measured, locate(labels, grid, line, cord)))
+        levels = None if self.levels is None else self.levels.along
+        return list(map(LesionRow, measured, locate(labels, grid, line, self.sections, levels)))
 
     @property
     def sentence(self) -> str:
@@ -283,6 +306,8 @@ def sidecar(result: Segmentation, bundle: Bundle, command: str) -> dict[str, Any
         **pmap_entries(result, bundle),
         "Threshold": result.threshold,
         "OutsideCord": outside and outside.entry,
+        "Levels": None if result.levels is None else result.levels.name,
+        "LevelsSHA256": None if result.levels is None else result.levels.sha256,
         "LesionFilter": kept and kept.entry,
         **(nothing if result.found is None else result.found.entries),
     }

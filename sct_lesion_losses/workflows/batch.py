@@ -28,7 +28,10 @@ from sct_lesion_losses.workflows.segment import SegmentSettings
 
 SCANS, LESIONS = "segmented_scans.tsv", "segmented_lesions.tsv"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
-_SCT_CORD = ("seg",)  # as sct_deepseg ends the names of cord masks
+LABELS = {  # of the scans of a batch: what they are, and the endings of their names
+    "cord": ("cord mask", (CORD, ("seg",))),
+    "levels": ("labels of vertebral levels", (bids.LEVELS, bids.DISCS)),
+}
 PATIENCE_S = 600.0  # for a scan that another process is segmenting
 _TOLD = {  # columns of the table of scans, and the entries of a scan's JSON that they hold
     "bundle": "Bundle",
@@ -60,8 +63,8 @@ class BatchScan:
         The outputs have names of BIDS derivatives.
     command : str
         What was typed, base names only, for the sidecar.
-    cord : Path, optional
-        Its cord mask; see `with_cords`.
+    cord, levels : Path, optional
+        Its cord mask, and its labels of vertebral levels; see `with_labels`.
     """
 
     image: Path
@@ -71,17 +74,19 @@ class BatchScan:
     derivative: bool = False
     command: str = ""
     cord: Path | None = None
+    levels: Path | None = None
 
     def absolute(self) -> BatchScan:
         """Return the same with paths that hold in any working folder."""
-        cord = None if self.cord is None else self.cord.absolute()
-        return replace(
-            self, image=self.image.absolute(), outputs=self.outputs.absolute(), cord=cord
-        )
+        own: dict[str, Any] = {name: getattr(self, name) for name in LABELS}
+        labels = {name: path and path.absolute() for name, path in own.items()}
+        image, outputs = self.image.absolute(), self.outputs.absolute()
+        return replace(self, image=image, outputs=outputs, **labels)
 
     def own(self, settings: SegmentSettings) -> SegmentSettings:
         """Return the settings that this scan is segmented with."""
-        return replace(settings, command=self.command, cord=self.cord or settings.cord)
+        own = {name: getattr(self, name) or getattr(settings, name) for name in LABELS}
+        return replace(settings, command=self.command, **own)
 
 
 @dataclass(frozen=True)
@@ -202,25 +207,36 @@ def find(
     return scans
 
 
-def with_cords(scans: Sequence[BatchScan], folder: Path) -> list[BatchScan]:
-    """Give every scan its cord mask of a folder, by its name as SCT and BIDS form it.
+def with_labels(scans: Sequence[BatchScan], name: str, folder: Path) -> list[BatchScan]:
+    """Give every scan its file of a folder, by its name as SCT and BIDS form it.
 
     A scan that has none there gets the path where it is missing, and so fails alone.
+
+    Parameters
+    ----------
+    scans : sequence of BatchScan
+    name : {"cord", "levels"}
+        A key of `LABELS`.
+    folder : Path
 
     Raises
     ------
     DataError
-        There is no such folder, no scan has a cord mask in it, or one has several.
+        There is no such folder, no scan has a file in it, or one has several.
     """
+    what, endings = LABELS[name]
     names = {scan.image: nifti.stem(scan.image)[0] for scan in scans}
-    found = bids.find_labels(folder, names, (CORD, _SCT_CORD), [scan.image for scan in scans])
+    found = bids.find_labels(folder, names, endings, [scan.image for scan in scans])
+    expected = {image: f"{stem}_{endings[0][0]}.nii.gz" for image, stem in names.items()}
     if not found:
         raise DataError(
-            f"{folder}: no cord mask of {counted(len(scans), 'scan')}, the first of them "
-            f"{scans[0].name}; expected names such as {names[scans[0].image]}_{CORD[0]}.nii.gz"
+            f"{folder}: no {what} of {counted(len(scans), 'scan')}, the first of them "
+            f"{scans[0].name}; expected names such as {expected[scans[0].image]}"
         )
-    missing = {image: folder / f"{name}_{CORD[0]}.nii.gz" for image, name in names.items()}
-    return [replace(scan, cord=(missing | found)[scan.image]) for scan in scans]
+    own: dict[Path, dict[str, Any]] = {
+        image: {name: found.get(image, folder / missing)} for image, missing in expected.items()
+    }
+    return [replace(scan, **own[scan.image]) for scan in scans]
 
 
 def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
@@ -238,8 +254,9 @@ def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
     owners = {os.path.realpath(scan.image): f"the scan {scan.image}" for scan in scans}
     if settings.centerline_file is not None:
         owners[os.path.realpath(settings.centerline_file)] = "the centerline file"
-    for cord in {scan.own(settings).cord for scan in scans} - {None, segment.BY_SCT}:
-        owners[os.path.realpath(str(cord))] = "a cord mask"
+    for own in (scan.own(settings) for scan in scans):
+        for given in {own.cord, own.levels} - {None, segment.BY_SCT}:
+            owners[os.path.realpath(str(given))] = "the labels of a scan"
     for scan in scans:
         segment.require(settings, scan.outputs)
         for path in segment.written(settings, scan.outputs):
@@ -261,11 +278,11 @@ def run(
     """Segment many scans, each of them once, and write the tables of all.
 
     A scan is done already where its files are all there, made in one run from the same bytes by the
-    same network, threshold, filter of lesions, way to find the cord and cord mask. One that another
-    process is segmenting comes last, and is waited for. A scan that fails is logged at once, and
-    the others go on. Two tables are written into the folder of the outputs: of the scans, and, with
-    the setting `lesions`, of their lesions; rows of other scans stay, where left out or while their
-    masks do.
+    same network, threshold, filter of lesions, way to find the cord, cord mask and vertebral
+    levels. One that another process is segmenting comes last, and is waited for. A scan that fails
+    is logged at once, and the others go on. Two tables are written into the folder of the outputs:
+    of the scans, and, with the setting `lesions`, of their lesions; rows of other scans stay, where
+    left out or while their masks do.
 
     Parameters
     ----------
@@ -342,9 +359,12 @@ def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome 
     told = outcome.told
     try:
         inference = segment.inference_sha256(bundle, settings)
-    except ImageError:  # of a cord mask; said where the scan is segmented
+        levels = None if settings.levels is None else file_hash(settings.levels)
+    except ImageError:  # of a cord mask or of labels; said where the scan is segmented
         return None
     if inference is None or told.get("InferenceSHA256") != inference:
+        return None
+    if told.get("LevelsSHA256") != levels:
         return None
     if not (settings.pmap_alone or settings.sct_rule):
         threshold, rule = segment.decided(bundle, settings)

@@ -18,9 +18,11 @@ from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts.table import file_hash
-from sct_lesion_losses.errors import UsageError
+from sct_lesion_losses.errors import GeometryError, UsageError
+from sct_lesion_losses.geometry import levels
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.geometry.location import VERTEBRAE
 from sct_lesion_losses.images import atomic, cord_mask, nifti
 from sct_lesion_losses.images.cord_mask import CordMask
 from sct_lesion_losses.images.nifti import Scan
@@ -33,7 +35,7 @@ from sct_lesion_losses.report import columns, qc_page, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.sidecar import Filtered, Found, Outside, Segmentation
+from sct_lesion_losses.report.sidecar import Filtered, Found, Levels, Outside, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.sct import qc as sct_qc
@@ -62,6 +64,8 @@ class SegmentSettings:
         Cord mask or centerline image, for the centerline method ``file``.
     cord : Path or "sct", optional
         Cord mask that lesions are cut to, see `CordMask.cut`; or SCT is asked for one.
+    levels : Path, optional
+        Labels of vertebral levels or discs, for the lesion table; see `geometry.levels.along`.
     lesion_point : bool, optional
         Keep those predicted lesions only that the bundle's second operating point lets through:
         where it has one, by default; True demands that it has.
@@ -82,6 +86,7 @@ class SegmentSettings:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     centerline_file: Path | None = None
     cord: Path | str | None = None
+    levels: Path | None = None
     lesion_point: bool | None = None
     sct_rule: bool = False
     pmap: bool = False
@@ -118,6 +123,11 @@ class SegmentSettings:
             raise UsageError(
                 "-thr 0 writes the p-map alone: leave out -lesions, -lesion_point and -qc, or give "
                 "a threshold"
+            )
+        if self.levels is not None and not (self.lesions or self.page_entry):
+            raise UsageError(
+                "-levels is for the table of lesions: leave out -lesions 0, -thr 0 and "
+                "-sct_rule, or leave it out"
             )
         if self.inference.centerline == "file" and self.centerline_file is None:
             raise UsageError("-centerline file needs the file: add -file_centerline <file>")
@@ -174,6 +184,7 @@ def segment(
             as_sct=settings.bundle == "sct",
         )
         logger.info("centerline by %s; %s", line.method, find.coverage(line))
+        known = _levels(scan, line, settings)
         if settings.sct_rule:
             mask = sct_lesion.sct_rule(
                 scan.array, scan.grid, line, settings.inference.contrast, network
@@ -213,6 +224,8 @@ def segment(
         inference_sha256(bundle, settings),
         cord,
         outside,
+        find.drawn_cord(settings.centerline_file, scan.grid) if cord is None else cord.array,
+        known,
         time.monotonic() - began,
     )
     entries = sidecar.pmap_entries(result, bundle)
@@ -381,6 +394,22 @@ def _cord_identity(settings: SegmentSettings) -> str:
     if settings.cord == BY_SCT:
         return sct_mask.cord_identity(settings.inference.contrast)
     return file_hash(Path(settings.cord or ""))
+
+
+def _levels(scan: Scan, line: Centerline, settings: SegmentSettings) -> Levels | None:
+    """Read the vertebral levels along a line from the labels that settings name."""
+    file = settings.levels
+    if file is None:
+        return None
+    labels = nifti.read_labels(file, scan.grid)
+    rpi, reorientation = scan.grid.to_rpi()
+    try:
+        known = levels.along(reorientation.apply(labels.array), line.on(rpi))
+    except GeometryError as error:
+        raise GeometryError(f"{file}: {error}") from error
+    names = [VERTEBRAE[level - 1] for level in np.unique(known[known > 0])]
+    logger.info("vertebral levels by %s: %s", file.name, ", ".join(names))
+    return Levels(known, file.name, file_hash(file))
 
 
 def _outside(mask: npt.NDArray[np.bool_], cord: CordMask, grid: Grid) -> Outside:

@@ -38,6 +38,9 @@ WRONG = {
         "-i a.nii b.nii -file_centerline c.nii": "belongs to one scan",
         "-i . -file_centerline c.nii": "belongs to one scan",
         "-i a.nii b.nii -cord c.nii": "the folder that holds a cord mask of each",
+        "-i a.nii b.nii -levels l.nii": "give the folder that holds the labels of each",
+        "-i a.nii -levels l.nii -thr 0": "-levels is for the table of lesions",
+        "-i a.nii -levels l.nii -lesions 0": "-levels is for the table of lesions",
         "-i a.nii -centerline optic": "is not one of",
         "-i a.nii -precision float16": "is not one of",
         # Outputs that meet: masks, sidecars of two masks, an output and an input.

@@ -182,6 +182,30 @@ def test_a_mask_may_be_empty_or_full(tmp_path: Path) -> None:
     assert nifti.read_mask(save(tmp_path / "f.nii", np.ones((4, 5, 6), "u1"))).array.all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_labels_are_read_as_whole_numbers(dtype: str, tmp_path: Path) -> None:
+    array = np.zeros((4, 5, 6), dtype)
+    array[1, 2, 3], array[0, 0, 0] = 5, 50
+    labels = nifti.read_labels(save(tmp_path / "l.nii.gz", array)).array
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, array)
+
+
+@pytest.mark.parametrize("value", [2.5, -1.0, 1e9, np.nan])
+def test_labels_that_are_no_whole_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    array = np.zeros((4, 5, 6), "f4")
+    array[1, 2, 3] = value
+    with pytest.raises(ImageError, match="expected whole numbers from 0"):
+        nifti.read_labels(save(tmp_path / "l.nii.gz", array))
+
+
+def test_labels_on_another_grid_than_their_image_are_refused(tmp_path: Path) -> None:
+    image = nifti.read(save(tmp_path / "i.nii", voxels())).grid
+    path = save(tmp_path / "l.nii", voxels((4, 5, 7)))
+    with pytest.raises(GeometryError, match=r"l\.nii: shape \(4, 5, 7\) on an image of shape"):
+        nifti.read_labels(path, like=image)
+
+
 def test_a_pmap_is_read_as_it_was_written(tmp_path: Path) -> None:
     scan = nifti.read(save(tmp_path / "a.nii", voxels()))
     pmap = np.linspace(0, 1, 120, dtype=np.float32).reshape(4, 5, 6)

@@ -171,11 +171,11 @@ def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_anot
     ]
     found = batch.find([data])
     with pytest.raises(DataError, match=r"no cord mask of 3 scans.*_T2w_label-SC_seg\.nii\.gz"):
-        batch.with_cords(found, labels)
+        batch.with_labels(found, "cord", labels)
     for cord in cords:
         cord.write_bytes((folder / "cord.nii.gz").read_bytes())
     settings = BatchSettings(replace(CUT, cord=None, pmap=False))
-    given = batch.with_cords(found, labels)
+    given = batch.with_labels(found, "cord", labels)
     outcomes, _ = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, FAILED]
     missing = outcomes[given[2]].error
