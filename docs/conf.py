@@ -15,11 +15,15 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 
 project = SETUP["metadata"]["name"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 exclude_patterns = ["study/table*.md"]
 html_theme = "furo"
 html_title = project
+html_show_copyright = False
+html_static_path, html_css_files = ["_static"], ["site.css"]
 myst_heading_anchors = 4
+numpydoc_show_class_members = False
+default_role = "code"  # numpydoc's single backticks
 autodoc_typehints = "none"  # the docstrings have them, with shapes
 nitpick_ignore_regex = [("py:.*", ".*")]  # there, types are prose
 
