@@ -31,7 +31,7 @@ INPUTS = {
     "thresholds.tsv": f"printf 'pmap\\tthreshold\\n{PMAP}\\t0.3\\n' >thresholds.tsv",
     "BIDS_FOLDER": "sct_simulate_lesion -preset tiny -n 3 -seed 9 -ofolder BIDS_FOLDER",
     "local": "sct_simulate_lesion -preset tiny -n 5 -seed 8 -ofolder local",
-    "healthy": "sct_simulate_lesion -preset tiny -n 6 -seed 11 -ofolder people; mkdir healthy\n"
+    "healthy": "sct_simulate_lesion -preset tiny -n 4 -seed 7 -ofolder people; mkdir healthy\n"
     f"for scan in people/sub-*/anat/*_T2w.nii.gz; do {LESION_FREE}; done",
     "HEALTHY_BIDS": "sct_simulate_lesion -preset tiny -n 1 -seed 7 -ofolder HEALTHY_BIDS",
     "lst_masks": "mkdir lst_masks\n"
@@ -93,6 +93,8 @@ def test_a_block_is_run_or_says_why_not(page: str) -> None:
     assert {language for _, language, _ in found} <= {*RUN, *GENERATED}
     assert text.count("<!-- not run") == sum(bool(reason) for reason, _, _ in found)
     assert text.count("```") == 2 * len(found)
+    lines = [line for _, language, block in found if language in RUN for line in block.split("\n")]
+    assert max(map(len, lines), default=0) <= 96, "wider than the column of the site"
 
 
 @pytest.mark.slow
