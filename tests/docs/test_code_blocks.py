@@ -28,6 +28,7 @@ PMAP = "BIDS_FOLDER/derivatives/sct_lesion_losses/sub-002/anat/sub-002_label-L_p
 INPUTS = {
     "t2.nii.gz": f"cp '{DATA}/t2_fake_lesion.nii.gz' t2.nii.gz",
     "t2_manual.nii.gz": f"cp '{DATA}/t2_fake_lesion_lesion_seg.nii.gz' t2_manual.nii.gz",
+    "t2_seg.nii.gz": f"cp '{DATA}/t2_fake_lesion_sc_seg.nii.gz' t2_seg.nii.gz",
     "thresholds.tsv": f"printf 'pmap\\tthreshold\\n{PMAP}\\t0.3\\n' >thresholds.tsv",
     "BIDS_FOLDER": "sct_simulate_lesion -preset tiny -n 3 -seed 9 -ofolder BIDS_FOLDER",
     "local": "sct_simulate_lesion -preset tiny -n 5 -seed 8 -ofolder local",
