@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sct_lesion_losses.workflows.segment import SegmentSettings
 
 SHOWN = 5  # scans in the closing lines
+QC_PAGE = "sct_lesion_losses.html"
+
 logger = logging.getLogger(__name__)
 
 
@@ -126,7 +128,11 @@ logger = logging.getLogger(__name__)
     "outlined mask, redrawn in the browser at any threshold, the lesions, warnings, and marks by "
     "keyboard (pass, fail, another threshold), which it exports.",
 )
-@option("-qc <folder>", "Add an entry to the toolbox's QC report in this folder.")
+@option(
+    "-qc <folder>",
+    "Add an entry to the toolbox's QC report in this folder; without the toolbox, write the page "
+    f"of -qc_page into it, as {QC_PAGE}.",
+)
 @option("-qc-dataset <str>", "Dataset named in the QC report.")
 @option("-qc-subject <str>", "Subject named in the QC report.")
 @option("-qc-plane {axial,sagittal}", "Plane of the QC report's images.", default="axial")
@@ -163,7 +169,7 @@ def _segment(
     """Segment the scans; return 1 where one of several failed."""
     several = len(images) > 1 or images[0].is_dir()
     _refuse(several, out, derivatives, values)
-    page = values.pop("qc_page")
+    page = _page(values)
     if values["lesions"] is None:
         asked = several or values["levels"] is not None
         values["lesions"] = asked and values["threshold"] != 0 and not values.get("sct_rule")
@@ -198,6 +204,19 @@ def _segment(
     if several:
         return _segment_many(scans, many, page)
     return _segment_one(scans[0], settings, page)
+
+
+def _page(values: dict[str, Any]) -> Path | None:
+    """Take the page to write out of values: without SCT's `sct_qc`, that of -qc, too."""
+    from sct_lesion_losses.sct import qc
+
+    page: Path | None = values.pop("qc_page")
+    if values["qc"] is None or qc.installed():
+        return page
+    page = page or values["qc"] / QC_PAGE
+    logger.warning("SCT's %s was not found: the page %s takes its report's place", qc.COMMAND, page)
+    values["qc"] = None
+    return page
 
 
 def _refuse(

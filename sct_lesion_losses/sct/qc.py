@@ -12,6 +12,12 @@ COMMAND = "sct_qc"
 REMEDY = "make a page of the masks without SCT by -qc_page page.html in place of -qc"
 
 
+def installed() -> bool:
+    """Tell whether SCT's command for the report is there."""
+    found = install.find()
+    return found is not None and found.has(COMMAND)
+
+
 def require() -> None:
     """Raise an SctError where SCT, or its command for the report, is not installed."""
     if not install.require(REMEDY).has(COMMAND):

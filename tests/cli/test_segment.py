@@ -70,7 +70,15 @@ def test_without_options_the_settings_are_the_defaults(runs: Runs) -> None:
         assert runs[-1][1] == expected
 
 
-def test_every_option_reaches_the_settings(runs: Runs) -> None:
+def test_every_option_reaches_the_settings(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "sct" / "bin" / "sct_qc"
+    program.parent.mkdir(parents=True)
+    for name in ("sct_qc", "sct_version"):
+        program.with_name(name).write_text("#!/bin/sh\n")
+        program.with_name(name).chmod(0o755)
+    monkeypatch.setenv("SCT_DIR", str(tmp_path / "sct"))
     args = (
         "-i /data/t2.nii.gz -o m.nii.gz -ofolder /out -bundle sct -c t2_ax -thr 0.3 -pmap 1 "
         "-lesions 1 -figure 1 -centerline file -file_centerline /data/c.nii.gz -brain 0 "

@@ -275,6 +275,21 @@ def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path,
     assert page.read_text() == first  # warnings, numbers and pictures of the first run
 
 
+@pytest.mark.slow
+def test_without_sct_the_page_takes_the_place_of_its_report(
+    tmp_path, monkeypatch, capsys, caplog
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = phantom.make_scan(4, lesions=True, preset="tiny")
+    write_nifti(tmp_path / "t2.nii.gz", made.image, made.grid)
+    assert segment(["-i", "t2.nii.gz", "-qc", "reports/qc", "-v", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "reports/qc/sct_lesion_losses.html"
+    assert "sct_qc was not found: the page reports/qc/sct_lesion_losses.html" in caplog.text
+    assert "t2.nii.gz" in (tmp_path / "reports" / "qc" / "sct_lesion_losses.html").read_text()
+    assert segment(["-i", "t2.nii.gz", "-qc", "qc", "-qc_page", "mine.html", "-v", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "mine.html"
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as one:
