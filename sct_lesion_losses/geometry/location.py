@@ -190,6 +190,7 @@ def locate(
     _require_same(labels, rpi, line, cord, levels)
     course, upright = Course.of(line), reorientation.apply(labels)
     mask = None if cord is None else reorientation.apply(cord)
+    areas_vox = None if mask is None else np.count_nonzero(mask, axis=(0, 1))
     area_mm2 = rpi.spacing_mm[0] * rpi.spacing_mm[1]
     # Extent of a voxel across the cord, so that one on the line lies on both of its sides.
     reach = [np.abs(axes @ rpi.affine[:3, :3]).sum(axis=1) for axes in (course.right, course.front)]
@@ -206,6 +207,9 @@ def locate(
         steps = course.steps_mm[course.within(slices)]
         areas = counts * area_mm2 * rpi.spacing_mm[2] / steps
         middle = int(np.argmin(np.abs(course.from_top_mm - from_top)))
+        share = None
+        if mask is not None and areas_vox is not None:
+            share = _share(np.count_nonzero(inside & mask[box], axis=(0, 1)), areas_vox[box[2]])
         known = np.array([]) if levels is None else levels[course.z[at]]
         known, level = known[known > 0], 0 if levels is None else int(levels[course.z[middle]])
         found.append(
@@ -217,7 +221,7 @@ def locate(
                 front_mm=float(front.mean()),
                 side=_called(right / reach[0][at], "left", "both", "right"),
                 depth=_called(front / reach[1][at], "posterior", "central", "anterior"),
-                cord_share=None if mask is None else _share(inside, mask[box], mask[:, :, slices]),
+                cord_share=share,
                 level=level or None,
                 levels=(int(known.min()), int(known.max())) if known.size else (),
             )
@@ -232,14 +236,10 @@ def _called(offsets: Floats, below: str, between: str, above: str) -> str:
 
 
 def _share(
-    lesion: npt.NDArray[np.bool_], cord: npt.NDArray[np.bool_], sections: npt.NDArray[np.bool_]
+    damaged: npt.NDArray[np.integer[Any]], areas: npt.NDArray[np.integer[Any]]
 ) -> float | None:
-    """Largest share of the cord's sections, (X, Y, S), that is lesion; None without any section."""
-    areas = np.count_nonzero(sections, axis=(0, 1))
-    if not areas.any():
-        return None
-    damaged = np.count_nonzero(lesion & cord, axis=(0, 1))[lesion.any(axis=(0, 1))]
-    return float((damaged / np.maximum(areas, 1)).max())
+    """Largest share of the cord's areas in slices that is lesion; None without any cord."""
+    return float((damaged / np.maximum(areas, 1)).max()) if areas.any() else None
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

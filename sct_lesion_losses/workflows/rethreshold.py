@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.errors import CenterlineError, DataError, UsageError
+from sct_lesion_losses.geometry.centerline import Centerline
+from sct_lesion_losses.geometry.location import Location, locate
 from sct_lesion_losses.images import atomic, cord_mask, nifti
+from sct_lesion_losses.images.cord_mask import CordMask
+from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import columns, sidecar
@@ -130,7 +135,7 @@ def rethreshold(
     GeometryError
         The cord mask is on another grid.
     DataError
-        The JSON beside it cannot be read.
+        The JSON or the centerline beside it cannot be read.
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"-thr is {threshold:g}, expected a number in (0, 1]")
@@ -146,7 +151,7 @@ def rethreshold(
             "-lesion_point, or segment with a bundle that sct_tune_lesion -lesion_point 1 tuned"
         )
     rule, tuned = stored or (None, 0.0)
-    values, outside = scan.array, None
+    values, outside, known = scan.array, None, None
     if cord is not None:
         known = cord_mask.read(cord, scan.grid)
         outside = Outside.of(binarize(values, threshold), known, scan.grid)
@@ -177,11 +182,35 @@ def rethreshold(
     with atomic.together():
         if lesions:
             nifti.write(outputs.labels, labels, scan, np.uint16)
-            rows = [*map(LesionRow, lesionwise.measures(labels, values, scan.grid.affine))]
-            files += [outputs.labels, *columns.write(outputs.table, PREDICTED_LESIONS, rows)]
+            rows = lesionwise.measures(labels, values, scan.grid.affine)
+            places = _places(labels, scan, told, known)
+            table = columns.write(outputs.table, PREDICTED_LESIONS, [*map(LesionRow, rows, places)])
+            files += [outputs.labels, *table]
         atomic.write_json(outputs.sidecar, sidecar.of_lesions(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)
+
+
+def _places(
+    labels: npt.NDArray[np.int32], pmap: Scan, told: Mapping[str, Any], cord: CordMask | None
+) -> list[Location]:
+    """Locate lesions by the centerline that the run of a p-map left beside it, or by a cord mask.
+
+    Where there is neither, nothing is known.
+    """
+    rpi, reorientation = pmap.grid.to_rpi()
+    names = [Path(str(name)).name for name in told.get("Files") or ()]
+    files = [pmap.path.with_name(name) for name in names if name.endswith("centerline.csv")]
+    if files and files[0].is_file():
+        try:
+            line = Centerline.from_csv(files[0].read_text(encoding="utf-8"), rpi)
+        except (OSError, UnicodeDecodeError, CenterlineError) as error:
+            raise _unreadable(files[0], error, "restore or remove it") from error
+    elif cord is not None:
+        line = Centerline.from_mask(reorientation.apply(cord.array), rpi)
+    else:
+        return [Location()] * int(labels.max())
+    return locate(labels, pmap.grid, line, None if cord is None else cord.array)
 
 
 def _told(pmap: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sct_lesion_losses.images import outputs
 from sct_lesion_losses.phantom.dataset import centerline_mask, write_nifti
 from sct_lesion_losses.workflows import batch, segment
 from sct_lesion_losses.workflows.batch import DONE, FAILED, SKIPPED, BatchSettings
+from sct_lesion_losses.workflows.rethreshold import rethreshold
 from sct_lesion_losses.workflows.segment import SegmentSettings
 
 TABLE = SegmentSettings("bce", 0.05, lesion_point=False, lesions=True)
@@ -93,6 +94,30 @@ def test_the_cord_of_the_centerline_s_file_is_what_shares_are_told_of(
     assert any(float(row["cord_share"]) > 0 for row in rows)
     rows, _ = run(folder, tmp_path, centerline_file=folder / "line.nii.gz")
     assert {row["cord_share"] for row in rows} == {"n/a"}
+
+
+def test_a_stored_pmap_s_lesions_are_located_by_the_centerline_beside_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    made, _ = run(folder, tmp_path, levels=folder / "labels.nii.gz", pmap=True)
+    pmap = tmp_path / "t2_lesionseg_pmap.nii.gz"
+    names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path / "again")
+
+    def again(**settings: object) -> list[dict[str, str]]:
+        rethreshold(pmap, 0.05, names, lesion_point=False, lesions=True, **settings)
+        with names.table.open(newline="") as stream:
+            return list(csv.DictReader(stream, delimiter="\t"))
+
+    assert {row["side"] for row in again()} == {"n/a"}
+    by_cord = again(cord=folder / "cord.nii.gz")
+    assert {row["side"] for row in by_cord} <= {"left", "right", "both"}
+    assert all(float(row["cord_share"]) > 0 for row in by_cord)
+    run(folder, tmp_path, pmap=True, keep_centerline=True)
+    unknown = dict.fromkeys(("level", "levels"), "n/a")
+    assert again() == [{**row, **unknown} for row in made]
+    (tmp_path / "t2_lesionseg_centerline.csv").write_text("1,2\n")
+    with pytest.raises(DataError, match=r"t2_lesionseg_centerline\.csv: .*row 1"):
+        again()
 
 
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(
