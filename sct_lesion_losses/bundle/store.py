@@ -65,7 +65,8 @@ def publish(folder: Path, files: Files, *, overwrite: bool = False) -> None:
                 _settle(folder, new)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot write this bundle ({error.strerror or error}); nothing was changed"
+            f"{folder}: cannot write this bundle ({error.strerror or error}), and nothing was "
+            "changed; choose another folder with -ofolder"
         ) from error
 
 
