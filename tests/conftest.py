@@ -24,6 +24,7 @@ if BACKENDS:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SCT_DIR = os.environ.get("SCT_DIR", "")  # before a test sets it
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,18 @@ def shared() -> Path:
 def sct_dir(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point SCT_DIR at SCT's model files, without SCT's commands."""
     folder = shared / "data" / "sct"
+    if not folder.is_dir():
+        pytest.skip("no model files of SCT in data/sct of the shared folder")
     monkeypatch.setenv("SCT_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sct_checkout() -> Path:
+    """Folder of a real SCT with its commands; the test is skipped where SCT_DIR names none."""
+    folder = Path(SCT_DIR)
+    if not SCT_DIR or not (folder / "bin" / "sct_version").exists():
+        pytest.skip("SCT_DIR names no SCT with commands in its bin; see docs/contributing.md")
     return folder
 
 

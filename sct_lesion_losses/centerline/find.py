@@ -89,7 +89,7 @@ def centerline(
     signal = Signal.of(upright, rpi)
     mask = None
     if chosen == "file" and file is not None:
-        mask, drawn = _from_file(file, rpi)
+        mask, drawn = _from_file(file, grid)
         line = _bridged(signal.crop_line(drawn), file.name, as_sct and mask is not None)
     elif signal.is_whole:
         line = _searched(image, grid, chosen, contrast, brain)
@@ -218,20 +218,20 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
     return "embedded"
 
 
-def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
+def _from_file(file: Path, grid: Grid) -> tuple[Scan | None, Centerline]:
     """Line of a cord mask, a centerline image, or SCT's CSV; and the image where it is one's.
 
     A CSV of the same name beside a centerline image holds the line that the image was rounded from.
     """
-    name, mask = f"file ({file.name})", None
+    name, mask, rpi = f"file ({file.name})", None, grid.to_rpi()[0]
     if file.suffix.lower() == ".csv":
-        line = _from_csv(file, rpi, name)
+        line = _from_csv(file, grid, name)
     else:
         mask = nifti.read_mask(file)
         line = _drawn(mask, rpi, name)
         exact = file.with_name(f"{nifti.stem(file)[0]}.csv")
         if mask.array.sum() == line.covered.sum() and exact.is_file():
-            finer = _from_csv(exact, rpi, f"file ({exact.name})")
+            finer = _from_csv(exact, grid, f"file ({exact.name})")
             if np.array_equal(np.rint(finer.xy), line.xy, equal_nan=True):
                 logger.info("%s: its line is taken in full digits from %s", file.name, exact.name)
                 return None, finer
@@ -241,9 +241,9 @@ def _from_file(file: Path, rpi: Grid) -> tuple[Scan | None, Centerline]:
     return mask, line
 
 
-def _from_csv(file: Path, rpi: Grid, method: str) -> Centerline:
+def _from_csv(file: Path, grid: Grid, method: str) -> Centerline:
     try:
-        return Centerline.from_csv(file.read_text(encoding="utf-8-sig"), rpi, method)
+        return Centerline.from_csv(file.read_text(encoding="utf-8-sig"), grid, method)
     except (OSError, UnicodeDecodeError) as error:
         raise CenterlineError(f"{file}: cannot be read as text: {error}") from error
     except CenterlineError as error:

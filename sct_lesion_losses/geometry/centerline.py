@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.errors import CenterlineError, GeometryError
-from sct_lesion_losses.geometry.grid import Grid, axis_mapping
+from sct_lesion_losses.geometry.grid import Grid, Reorientation, axis_mapping
 
 # Said where none is found: to train, tune and evaluate, centerlines are part of the cohort.
 HOW_TO_GIVE = (
@@ -82,9 +82,10 @@ class Centerline:
         Parameters
         ----------
         text : str
-            One row a slice: x, y, z in voxels of the image in RPI, z a whole number.
+            One row an axial slice: voxel coordinates in the image as it is stored, the one along
+            the cord a whole number.
         grid : Grid
-            RPI grid of the image.
+            Of the image as it is stored.
         method : str
 
         Raises
@@ -92,30 +93,44 @@ class Centerline:
         CenterlineError
             A row is something else, or lies outside the image.
         """
-        xy = np.full((grid.shape[2], 2), np.nan)
+        rpi, turn = grid.to_rpi()
+        xy = np.full((rpi.shape[2], 2), np.nan)
         for number, row in enumerate(text.split("\n"), start=1):
             if not row.strip():
                 continue
             try:
-                x, y, z = (float(word) for word in row.split(","))
-                inside = min(x, y) >= -0.5 and x <= grid.shape[0] and y <= grid.shape[1]
-                good = inside and z == int(z) and 0 <= z < grid.shape[2] and np.isnan(xy[int(z), 0])
+                i, j, k = (float(word) for word in row.split(","))
+                x, y, z = _turned((i, j, k), rpi, turn)
+                inside = min(x, y) >= -0.5 and x <= rpi.shape[0] and y <= rpi.shape[1]
+                good = inside and z == int(z) and 0 <= z < rpi.shape[2] and np.isnan(xy[int(z), 0])
             except (ValueError, OverflowError):
                 good = False
             if not good:
                 raise CenterlineError(
-                    f"row {number} is {row.strip()[:80]!r}, expected x,y,z: one point inside the "
-                    f"image of {' × '.join(map(str, grid.shape))} voxels in RPI for each slice z"
+                    f"row {number} is {row.strip()[:80]!r}, expected voxel coordinates in a stored "
+                    f"image of {' × '.join(map(str, grid.shape))} voxels: one point inside it for "
+                    "each axial slice"
                 )
             xy[int(z)] = x, y
-        return cls(grid, xy, method)
+        return cls(rpi, xy, method)
 
-    def to_csv(self) -> str:
-        """Rows of x, y, z in voxels of the image in RPI, as `sct_get_centerline` writes them.
+    def to_csv(self, grid: Grid) -> str:
+        """Rows of voxel coordinates in an image as it is stored, as by `sct_get_centerline`.
 
         In full digits, so that the file given back makes the same mask.
+
+        Parameters
+        ----------
+        grid : Grid
+            Of the image as it is stored; turned to RPI it is the line's.
         """
-        rows = ((*self.xy[z], z) for z in np.flatnonzero(self.covered))
+        _, turn = grid.to_rpi()
+        z = np.flatnonzero(self.covered)
+        rows = np.empty((len(z), 3))
+        for axis, flip, size, along in zip(
+            turn.axes, turn.flips, self.grid.shape, (*self.xy[z].T, z), strict=True
+        ):
+            rows[:, axis] = size - 1 - along if flip else along
         return "".join(",".join(f"{value:.18e}" for value in row) + "\n" for row in rows)
 
     @property
@@ -165,3 +180,14 @@ class Centerline:
         """Interpolate between the known slices, (N, 2), and hold the line beyond them."""
         known = np.flatnonzero(self.covered)
         return np.column_stack([np.interp(z, known, self.xy[known, k]) for k in range(2)])
+
+
+def _turned(
+    stored: tuple[float, float, float], rpi: Grid, turn: Reorientation
+) -> tuple[float, float, float]:
+    """Voxel coordinates in RPI of those in the stored image."""
+    x, y, z = (
+        size - 1 - stored[axis] if flip else stored[axis]
+        for axis, flip, size in zip(turn.axes, turn.flips, rpi.shape, strict=True)
+    )
+    return x, y, z

@@ -467,7 +467,7 @@ def _write(
         if outputs.centerline in result.written:
             nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
         if outputs.points in result.written:
-            atomic.write_text(outputs.points, line.to_csv())
+            atomic.write_text(outputs.points, line.to_csv(scan.grid))
         if outputs.table in result.written and labels is not None and pmap is not None:
             nifti.write(outputs.labels, labels, scan, np.uint16)
             rows = result.rows(labels, pmap, scan.grid)

@@ -64,13 +64,27 @@ def test_a_csv_gives_the_same_line_to_the_last_bit() -> None:
     xy = np.random.default_rng(0).uniform(0, 9, (6, 2))
     xy[[0, 4]] = np.nan
     line = Centerline(rpi_grid(), xy)
-    rows = line.to_csv().splitlines()
+    rows = line.to_csv(rpi_grid()).splitlines()
     assert len(rows) == 4
     assert [float(word) for word in rows[0].split(",")] == [*xy[1], 1]
-    np.testing.assert_array_equal(Centerline.from_csv(line.to_csv(), rpi_grid()).xy, xy)
+    np.testing.assert_array_equal(Centerline.from_csv(line.to_csv(rpi_grid()), rpi_grid()).xy, xy)
+
+
+def test_a_csv_is_in_the_axes_of_the_stored_image() -> None:
+    # Axes from front to back (9 voxels), from head to foot (6), from left to right (10).
+    stored = Grid((9, 6, 10), affine_of((1, 2, 0), (-1, -1, 1), (0.5, 2, 0.5)))
+    rpi, _ = stored.to_rpi()
+    assert rpi.shape == (10, 9, 6)
+    line = Centerline.from_csv("1.5,0,2.25\n1,5,3\n", stored)
+    # To the left: 9 - 2.25; to the front: 8 - 1.5; upwards: 5 - 0.
+    np.testing.assert_array_equal(line.xy[[5, 0]], [[6.75, 6.5], [6, 7]])
+    world = line.grid.to_world([*line.xy[5], 5])
+    np.testing.assert_allclose(world, stored.to_world([1.5, 0, 2.25]))
+    rows = [[float(word) for word in row.split(",")] for row in line.to_csv(stored).splitlines()]
+    assert rows == [[1, 5, 3], [1.5, 0, 2.25]]
 
 
 @pytest.mark.parametrize("row", ["x,y,z", "1,2", "1,2,3.5", "1,2,6", "40,2,1", "nan,2,1", "1,1,0"])
 def test_a_row_that_is_no_point_of_the_image_is_named(row: str) -> None:
-    with pytest.raises(CenterlineError, match=r"row 2 is .* expected x,y,z"):
+    with pytest.raises(CenterlineError, match=r"row 2 is .* voxel coordinates"):
         Centerline.from_csv(f"1,1,0\n{row}\n", rpi_grid())
