@@ -203,7 +203,7 @@ def _places(
     files = [pmap.path.with_name(name) for name in names if name.endswith("centerline.csv")]
     if files and files[0].is_file():
         try:
-            line = Centerline.from_csv(files[0].read_text(encoding="utf-8"), rpi)
+            line = Centerline.from_csv(files[0].read_text(encoding="utf-8"), pmap.grid)
         except (OSError, UnicodeDecodeError, CenterlineError) as error:
             raise _unreadable(files[0], error, "restore or remove it") from error
     elif cord is not None:

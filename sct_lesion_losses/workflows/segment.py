@@ -126,8 +126,8 @@ class SegmentSettings:
             )
         if self.levels is not None and not (self.lesions or self.page_entry):
             raise UsageError(
-                "-levels is for the table of lesions: leave out -lesions 0, -thr 0 and "
-                "-sct_rule, or leave it out"
+                "-levels is for the table of lesions: add -lesions 1, which goes with neither "
+                "-thr 0 nor -sct_rule 1, or leave it out"
             )
         if self.inference.centerline == "file" and self.centerline_file is None:
             raise UsageError("-centerline file needs the file: add -file_centerline <file>")

@@ -360,6 +360,20 @@ def test_what_cannot_be_a_cord_is_warned_of(
     assert (said in caplog.text) if said else caplog.messages == []
 
 
+def test_a_cord_mask_is_given_on_the_axes_of_the_scan_and_a_line_is_none(tmp_path: Path) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[8:12, 4:9, 1:5] = 1
+    mask[8, 4, 1] = 0
+    turned = nib.Nifti1Image(mask, LAS).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nib.save(turned, tmp_path / "cord.nii.gz")
+    found = find.drawn_cord(tmp_path / "cord.nii.gz", GRID)
+    assert found is not None
+    np.testing.assert_array_equal(found, mask > 0)
+    assert find.drawn_cord(save(tmp_path / "line.nii.gz", line_mask(range(6))), GRID) is None
+    assert find.drawn_cord(tmp_path / "line.csv", GRID) is None
+    assert find.drawn_cord(None, GRID) is None
+
+
 def test_coverage_is_said_in_slices_and_mm() -> None:
     line = Centerline(Grid((4, 4, 3), np.diag([-1, 1, 2.5, 1])), [[1, 1], [1, 1], [np.nan] * 2])
     assert find.coverage(line) == "it covers 2 of 3 axial slices, 5 mm"

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -69,16 +70,17 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Scan:
     return Scan(seg, tmp_path_factory.mktemp("analyze"))
 
 
-def sct(name: str, *arguments: str, folder: Path) -> None:
-    """Run a command of the SCT that SCT_DIR names; the test is skipped without it."""
-    command = Path(os.environ.get("SCT_DIR", "/nowhere")) / "bin" / name
-    if not command.exists():
-        pytest.skip(f"SCT_DIR names no SCT with {name}")
-    kept = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
-    done = subprocess.run(
-        [str(command), *arguments], cwd=folder, env=kept, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture
+def sct(sct_checkout: Path, scan: Scan) -> Callable[..., None]:
+    """Run a command of a real SCT in the folder of the scan."""
+
+    def run(name: str, *arguments: str) -> None:
+        kept = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+        words = [str(sct_checkout / "bin" / name), *arguments]
+        done = subprocess.run(words, cwd=scan.folder, env=kept, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 def sheets(file: Path) -> dict[str, list[dict[str, str]]]:
@@ -113,9 +115,11 @@ def numbers(scan: Scan) -> list[int]:
     return [int(one[0]) for one in found]
 
 
-def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(scan: Scan) -> None:
+def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(
+    scan: Scan, sct: Callable[..., None]
+) -> None:
     arguments = ["-m", "lesions.nii.gz", "-s", "cord.nii.gz", "-ofolder", "out"]
-    sct("sct_analyze_lesion", *arguments, folder=scan.folder)
+    sct("sct_analyze_lesion", *arguments)
     rows = sheets(scan.folder / "out" / "lesions_analysis.xlsx")["measures"]
     theirs = {int(float(row["label"])): row for row in rows}
     for number, own in zip(numbers(scan), scan.located(), strict=True):
@@ -126,10 +130,12 @@ def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(scan: Sc
         assert own.diameter_mm == pytest.approx(told["max_equivalent_diameter [mm]"], rel=0.01)
 
 
-def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(scan: Scan) -> None:
+def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(
+    scan: Scan, sct: Callable[..., None]
+) -> None:
     (scan.folder / "levels").mkdir(exist_ok=True)
     arguments = ["-i", "cord.nii.gz", "-s", "cord.nii.gz", "-c", "t2", "-discfile", "discs.nii.gz"]
-    sct("sct_label_vertebrae", *arguments, "-ofolder", "levels", folder=scan.folder)
+    sct("sct_label_vertebrae", *arguments, "-ofolder", "levels")
     labelled = nib.load(scan.folder / "levels" / "cord_labeled.nii.gz")
     theirs = scan.turn.apply(np.asarray(labelled.dataobj).astype(int))
     discs = np.asarray(nib.load(scan.folder / "discs.nii.gz").dataobj).astype(int)
@@ -143,7 +149,7 @@ def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(scan: Sc
     scan.save("f/template/PAM50_levels", np.asarray(labelled.dataobj))
     scan.save("f/atlas/PAM50_atlas_00", np.ones(scan.grid.shape))
     arguments = ["-m", "lesions.nii.gz", "-s", "cord.nii.gz", "-ofolder", "out", "-f", "f"]
-    sct("sct_analyze_lesion", *arguments, folder=scan.folder)
+    sct("sct_analyze_lesion", *arguments)
     book = sheets(scan.folder / "out" / "lesions_analysis.xlsx")
     for number, own in zip(numbers(scan), scan.located(by_levels), strict=True):
         rows = book[f"lesion#{number}_distribution"]
