@@ -81,7 +81,7 @@ def read(file: Path, grid: Grid) -> CordMask:
     GeometryError
         It is on another grid.
     """
-    mask = nifti.read_mask(file, like=grid)
+    mask = nifti.read_mask(file, like=grid, as_255=False)
     cord = CordMask.of(mask, file.name)
     warn_of_size(mask)
     return cord

@@ -139,7 +139,7 @@ def read(path: Path) -> Scan:
     return _said(scan, array, *repaired)
 
 
-def read_mask(path: Path, like: Grid | None = None) -> Scan:
+def read_mask(path: Path, like: Grid | None = None, *, as_255: bool = True) -> Scan:
     """Read a mask: {0, 1}, or {0, 255} as image editors write it.
 
     Parameters
@@ -147,6 +147,8 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     path : Path
     like : Grid, optional
         Grid of the image that the mask belongs to.
+    as_255 : bool
+        Take {0, 255}; SCT's commands do not.
 
     Returns
     -------
@@ -162,7 +164,7 @@ def read_mask(path: Path, like: Grid | None = None) -> Scan:
     """
     scan = _load(path)
     array = scan.array
-    top = 255 if abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
+    top = 255 if as_255 and abs(float(array.max()) - 255) <= MASK_ROUNDING else 1
     mask = np.abs(array - np.float64(top)) <= MASK_ROUNDING
     if not (np.abs(array[~mask]) <= MASK_ROUNDING).all():
         raise ImageError(

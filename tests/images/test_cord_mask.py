@@ -43,9 +43,10 @@ def test_what_is_outside_is_zero_and_what_is_inside_as_it_was(
         (block()[:5], Grid((5, 6, 6), GRID.affine), GeometryError, "sct_register_multimodal"),
         (block() * np.arange(6, dtype=np.uint8), GRID, ImageError, "expected a mask of 0 and 1"),
         (block() * np.float32(0.4), GRID, ImageError, "the values 0.4"),
+        (block(5) * np.uint8(255), GRID, ImageError, "the values 0, 255, expected"),
         (block(0), GRID, ImageError, "the cord mask is empty"),
     ],
-    ids=["elsewhere", "orientation", "shape", "levels", "soft", "empty"],
+    ids=["elsewhere", "orientation", "shape", "levels", "soft", "255", "empty"],
 )
 def test_another_grid_other_values_and_nothing_at_all_are_refused_with_the_name_and_what_to_do(
     tmp_path: Path, mask: np.ndarray, grid: Grid, error: type[LesionError], said: str
