@@ -197,7 +197,9 @@ def _segment(
         images, out=out, folder=folder, contrast=inference.contrast, derivatives=derivatives
     )
     for name, labels in folders.items():
-        scans = batch.with_labels(scans, name, labels)
+        taken = [scan for scan in scans if many.takes(scan)]
+        own = dict(zip(taken, batch.with_labels(taken, name, labels), strict=True)) if taken else {}
+        scans = [own.get(scan, scan) for scan in scans]
     scans = [replace(scan, command=talk.command_line(scan.image)) for scan in scans]
     if page is not None:
         atomic.require_writable(page.parent)
@@ -211,7 +213,7 @@ def _page(values: dict[str, Any]) -> Path | None:
     from sct_lesion_losses.sct import qc
 
     page: Path | None = values.pop("qc_page")
-    if values["qc"] is None or qc.installed():
+    if values["qc"] is None or values["threshold"] == 0 or qc.installed():
         return page
     page = page or values["qc"] / QC_PAGE
     logger.warning("SCT's %s was not found: the page %s takes its report's place", qc.COMMAND, page)

@@ -144,6 +144,8 @@ def read_several(data: Sequence[Path]) -> list[list[CohortScan]]:
     several, known, seen = [], set[str](), set[Path]()
     for path, scans in zip(data, given, strict=True):
         name = path.absolute().name if path.is_dir() else path.stem
+        if path.is_dir() and path.absolute().parent.name == _LABELS.parent.name:
+            name = f"{path.absolute().parents[1].name}_{name}"
         own = [
             scan if scan.cohort else replace(scan, subject=f"{name}/{scan.subject}", cohort=name)
             for scan in scans

@@ -13,13 +13,11 @@ from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.location import VERTEBRAE, Course
 
-Levels = npt.NDArray[np.int64]
-
 OTHER_LABELS = (49, 50, 60)  # pontomedullary groove and junction, tip of the cord: not levels
 DISC_VOX = 3  # largest extent of a disc's label; a level of a segmentation is that of a vertebra
 
 
-def along(labels: npt.NDArray[np.integer[Any]], line: Centerline) -> Levels:
+def along(labels: npt.NDArray[np.integer[Any]], line: Centerline) -> npt.NDArray[np.int64]:
     """Vertebral level at the point of a centerline in each axial slice.
 
     In a labelled segmentation (SCT's ``…_seg_labeled``) it is the commonest label of the slice. Of
@@ -70,12 +68,19 @@ def along(labels: npt.NDArray[np.integer[Any]], line: Centerline) -> Levels:
     for z in np.flatnonzero(wanted.any(axis=(0, 1))):
         section = wanted[:, :, z]
         found[z] = np.bincount(section[section > 0]).argmax()
+    if len(names) > 1 and not np.any(
+        (found[1:] != found[:-1]) & (found[1:] > 0) & (found[:-1] > 0)
+    ):
+        raise GeometryError(
+            "holds levels of which no two adjoin, as discs that are drawn large do; expected a "
+            "label for every part of the cord, or one voxel for each disc"
+        )
     return found
 
 
 def _between_discs(
     labels: npt.NDArray[np.integer[Any]], names: list[int], line: Centerline
-) -> Levels:
+) -> npt.NDArray[np.int64]:
     """Levels from each disc down to the next one, that one's point without."""
     course = Course.of(line)
     centres = line.grid.to_world(ndimage.center_of_mass(labels > 0, labels, names))

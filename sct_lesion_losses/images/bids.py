@@ -27,7 +27,7 @@ LESION_PMAPS = ("label-L_probseg", "lesionseg_pmap", "lesion_pmap", "lesion_soft
 # The same of labels of vertebral levels along the cord, and of discs.
 LEVELS = ("seg_labeled", "label-SC_seg_labeled", "seg-manual_labeled")
 DISCS = (
-    *("labels-disc", "labels-disc-manual", "label-discs_dlabel", "label-disc"),
+    *("labels-disc-manual", "labels-disc", "label-discs_dlabel", "label-disc"),
     *("seg_labeled_discs", "label-SC_seg_labeled_discs"),
 )
 # Of files that may show something else: taken where no scan has one of the names above.
@@ -86,6 +86,8 @@ def find_labels(
     names: Mapping[Path, str],
     endings: Sequence[Sequence[str]],
     besides: Collection[Path] = (),
+    *,
+    preferred: bool = False,
 ) -> dict[Path, Path]:
     """Find the label of each scan by its name, anywhere under a folder.
 
@@ -100,6 +102,8 @@ def find_labels(
         that a cord mask is not taken for the lesion mask that one scan of many lacks.
     besides : collection of Path
         Files that are no labels, such as the scans themselves.
+    preferred : bool
+        Take of each scan by itself the label of the first ending that it has one of.
 
     Returns
     -------
@@ -121,12 +125,12 @@ def find_labels(
             for led in {stem, "_".join((*parts[:-1], stem))}:
                 by_stem.setdefault(led, []).append(path)
     found: dict[Path, list[Path]] = {}
-    for group in endings:
+    for group in [[one] for own in endings for one in own] if preferred else endings:
         for scan, name in names.items():
             own = [path for stem in label_stems(name, group) for path in by_stem.get(stem, ())]
             if own:
-                found[scan] = own
-        if found:
+                found.setdefault(scan, own)
+        if found and not preferred:
             break
     several = {names[scan]: own for scan, own in found.items() if len(own) > 1}
     if several:

@@ -285,6 +285,8 @@ SEGMENTED_SCANS = (
     _entry("lesions", "Number of lesions"),
     _entry("volume_mm3", "Their volume", "mm^3"),
     _entry("highest_p", "Highest probability anywhere"),
+    _entry("outside_lesions", "Lesions dropped for lying outside the cord mask of -cord"),
+    _entry("outside_mm3", "Volume that the cord mask cut away", "mm^3"),
     _entry("seconds", "Time that it took, loading the model and writing files aside", "s"),
     _entry("warnings", "Everything that was warned of"),
     _entry("error", "Why it failed"),

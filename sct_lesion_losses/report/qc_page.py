@@ -112,6 +112,7 @@ def entry(scan: Scan, result: Segmentation, bundle: Bundle, outputs: Outputs) ->
         "filtered": rule is not None,
         "curve": None if pmap is None else curve(pmap, scan.grid.voxel_volume_mm3, rule),
         "centerline": result.centerline.method,
+        "outside": None if result.outside is None else result.outside.sentence,
         "warnings": list(result.warnings),
         "mask": None if result.mask is None else outputs.mask.name,
         "pmap": None if pmap is None else outputs.pmap.name,

@@ -210,7 +210,8 @@ def find(
 def with_labels(scans: Sequence[BatchScan], name: str, folder: Path) -> list[BatchScan]:
     """Give every scan its file of a folder, by its name as SCT and BIDS form it.
 
-    A scan that has none there gets the path where it is missing, and so fails alone.
+    Of several files of a scan the first of `LABELS` is taken. A scan that has none there gets the
+    path where it is missing, and so fails alone.
 
     Parameters
     ----------
@@ -222,11 +223,12 @@ def with_labels(scans: Sequence[BatchScan], name: str, folder: Path) -> list[Bat
     Raises
     ------
     DataError
-        There is no such folder, no scan has a file in it, or one has several.
+        There is no such folder, no scan has a file in it, or one has several of one name.
     """
     what, endings = LABELS[name]
     names = {scan.image: nifti.stem(scan.image)[0] for scan in scans}
-    found = bids.find_labels(folder, names, endings, [scan.image for scan in scans])
+    images = [scan.image for scan in scans]
+    found = bids.find_labels(folder, names, endings, images, preferred=True)
     expected = {image: f"{stem}_{endings[0][0]}.nii.gz" for image, stem in names.items()}
     if not found:
         raise DataError(
@@ -496,11 +498,14 @@ def _write_tables(
 def _row(scan: BatchScan, outcome: Outcome, settings: SegmentSettings) -> dict[str, Any]:
     """Row of a scan in the table."""
     main = segment.written(settings, scan.outputs)[0]
+    outside = outcome.told.get("OutsideCord") or {}
     return {
         "scan": scan.name,
         "status": outcome.status,
         "mask": None if outcome.error else Path(os.path.relpath(main, scan.folder)).as_posix(),
         **{name: outcome.told.get(entry) for name, entry in _TOLD.items()},
+        "outside_lesions": outside.get("LesionsRemoved"),
+        "outside_mm3": outside.get("RemovedMm3"),
         "warnings": "; ".join(outcome.told.get("Warnings", ())),
         "error": outcome.error,
     }

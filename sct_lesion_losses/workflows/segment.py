@@ -124,7 +124,7 @@ class SegmentSettings:
                 "-thr 0 writes the p-map alone: leave out -lesions, -lesion_point and -qc, or give "
                 "a threshold"
             )
-        if self.levels is not None and not (self.lesions or self.page_entry):
+        if self.levels is not None and (self.pmap_alone or not (self.lesions or self.page_entry)):
             raise UsageError(
                 "-levels is for the table of lesions: add -lesions 1, which goes with neither "
                 "-thr 0 nor -sct_rule 1, or leave it out"

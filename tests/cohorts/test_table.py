@@ -252,6 +252,15 @@ def test_several_cohorts_have_names_and_their_subjects_with_them(bids, tmp_path)
     assert [{scan.cohort for scan in own} for own in more] == [{bids.name, "other"}, {"third"}]
 
 
+def test_cohorts_of_other_derivatives_are_named_by_their_datasets(bids, tmp_path):
+    data = write_cohort(tmp_path / "other", subjects=1)
+    for one in (bids, data):
+        shutil.copytree(one / "derivatives" / "labels", one / "derivatives" / "rater")
+    given = [one / "derivatives" / "rater" for one in (bids, data)]
+    first, second = cohort.read_several(given)
+    assert {scan.cohort for scan in (*first, *second)} == {f"{bids.name}_rater", "other_rater"}
+
+
 def test_cohorts_that_cannot_be_told_apart_are_refused(bids, tmp_path):
     data = write_cohort(tmp_path / bids.name, subjects=1)
     with pytest.raises(DataError, match=f"two cohorts are named {bids.name}; rename"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from geometry import affine_of
+from scipy import ndimage
 
 from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
@@ -77,6 +78,10 @@ def section(label: int) -> np.ndarray:
         (section(1), "as a cord mask does"),
         (section(63), "the label 63, expected SCT's numbers"),
         (discs(d3=(7, 10), d4=(7, 14)), "disc 4 above disc 3"),
+        (
+            ndimage.grey_dilation(discs(d3=(7, 20), d4=(7, 12), d5=(7, 4)), 5),
+            "no two adjoin, as discs that are drawn large do",
+        ),
         (discs(d3=(7, 14)), "the discs 3 and no two neighbours"),
         (discs(d3=(7, 14), d9=(7, 4)), "the discs 3, 9 and no two neighbours"),
         (discs(d3=(7, 20), d4=(7, 14), d5=(7, 8)) + discs(d3=(7, 2)), "disc 3 in several places"),

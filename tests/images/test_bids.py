@@ -92,6 +92,19 @@ def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path: Path) -> N
         bids.find_labels(tmp_path / "none", {}, groups)
 
 
+def test_where_one_is_preferred_each_scan_has_its_own_first_one(tmp_path: Path) -> None:
+    names = {Path(f"sub-0{k}_T2w.nii"): f"sub-0{k}_T2w" for k in (1, 2, 3)}
+    kinds = ("T2w_seg_labeled", "T2w_labels-disc", "T2w_labels-disc-manual")
+    held = [f"sub-01_{kinds[0]}", *(f"sub-02_{kind}" for kind in kinds[1:]), f"sub-03_{kinds[2]}"]
+    dataset(tmp_path, *(f"{name}.nii.gz" for name in held))
+    found = bids.find_labels(tmp_path, names, (bids.LEVELS, bids.DISCS), preferred=True)
+    wanted = (held[0], held[2], held[3])
+    assert [path.name for path in found.values()] == [f"{name}.nii.gz" for name in wanted]
+    dataset(tmp_path / "more", f"{held[2]}.nii.gz")
+    with pytest.raises(DataError, match="several files for 1 of 3 scans"):
+        bids.find_labels(tmp_path, names, (bids.LEVELS, bids.DISCS), preferred=True)
+
+
 def test_masks_in_linked_folders_are_found_once(tmp_path: Path) -> None:
     kept = dataset(tmp_path / "kept", "sub-01/anat/sub-01_lesionseg.nii.gz", ".old/x.nii")
     folder = dataset(tmp_path / "masks", "sub-02/sub-02_lesionseg.nii.gz")

@@ -465,8 +465,11 @@ def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys) -> N
     table = page.downloaded("thresholds.tsv")
     pmap = "sub-10_T2w_lesionseg_pmap.nii.gz"
     assert table == f"scan\tpmap\tthreshold\tlesion_point\nsub-10_T2w.nii.gz\t{pmap}\t0.25\t0\n"
-    said = page.value("document.getElementById('kept').textContent")
-    assert "sct_rethreshold_lesion -i thresholds.tsv" in said
+    said = "document.getElementById('saved').textContent"
+    assert page.value(said).endswith("sct_rethreshold_lesion -i thresholds.tsv.")
+    page.value("scans[at].stored = false; document.getElementById('save-thresholds').click()")
+    assert "Left out: 1 without a kept p-map" in page.value(said)
+    assert page.value("thresholds()").count("\n") == 1
     (files[0].parent / "thresholds.tsv").write_text(table)
     assert rethreshold(["-i", str(files[0].parent / "thresholds.tsv"), "-v", "0"]) == 0
     mask = nifti.read(files[0].parent / "sub-10_T2w_lesionseg_thr0.25.nii.gz").array

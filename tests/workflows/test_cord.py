@@ -19,6 +19,7 @@ from sct_lesion_losses.errors import DataError, SctError
 from sct_lesion_losses.images import outputs
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.phantom.dataset import write_nifti
+from sct_lesion_losses.report import columns
 from sct_lesion_losses.report.sidecar import Segmentation
 from sct_lesion_losses.workflows import batch, segment
 from sct_lesion_losses.workflows.batch import DONE, FAILED, SKIPPED, BatchSettings
@@ -176,8 +177,13 @@ def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_anot
         cord.write_bytes((folder / "cord.nii.gz").read_bytes())
     settings = BatchSettings(replace(CUT, cord=None, pmap=False))
     given = batch.with_labels(found, "cord", labels)
-    outcomes, _ = batch.run(given, settings)
+    outcomes, tables = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, FAILED]
+    first, *_, last = columns.read(tables[0])
+    cut = json.loads(given[0].outputs.sidecar.read_text())["OutsideCord"]
+    assert float(first["outside_mm3"]) == cut["RemovedMm3"] > 0
+    assert int(first["outside_lesions"]) == cut["LesionsRemoved"]
+    assert last["outside_mm3"] == "n/a"
     missing = outcomes[given[2]].error
     assert "sub-03_T2w_label-SC_seg.nii.gz" in missing
     image = nib.load(cords[0])

@@ -164,3 +164,27 @@ def test_levels_alone_ask_for_the_table(folder: Path, tmp_path: Path) -> None:
     args = ["-i", image, "-levels", levels, "-ofolder", str(tmp_path), "-bundle", "bce", "-v", "0"]
     assert command.main(args) == 0
     assert "level\tlevels" in (tmp_path / "t2_lesionseg_lesions.tsv").read_text()
+
+
+def test_levels_are_refused_where_no_lesion_is_marked(folder: Path, tmp_path: Path) -> None:
+    args = ["-i", str(folder / "t2.nii.gz"), "-levels", str(folder / "labels.nii.gz"), "-thr", "0"]
+    args += ["-qc_page", str(tmp_path / "p.html"), "-ofolder", str(tmp_path)]
+    assert command.main(args) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_that_a_pattern_leaves_out_needs_no_labels(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for k in (1, 2):
+        scan = data / f"sub-0{k}" / "anat" / f"sub-0{k}_T2w.nii.gz"
+        scan.parent.mkdir(parents=True)
+        scan.write_bytes((folder / "t2.nii.gz").read_bytes())
+    labels = tmp_path / "labels"
+    for name in ("a", "b"):  # two of the second scan
+        (labels / name).mkdir(parents=True)
+        own = labels / name / "sub-02_T2w_seg_labeled.nii.gz"
+        own.write_bytes((folder / "labels.nii.gz").read_bytes())
+    (labels / "sub-01_seg_labeled.nii.gz").write_bytes((folder / "labels.nii.gz").read_bytes())
+    args = ["-i", str(data), "-levels", str(labels), "-ofolder", str(tmp_path / "o"), "-v", "0"]
+    assert command.main([*args, "-include", "sub-02", "-bundle", "bce"]) == 1
+    assert command.main([*args, "-exclude", "sub-02", "-bundle", "bce"]) == 0
