@@ -18,8 +18,9 @@ class Outputs:
 
     Attributes
     ----------
-    mask, pmap, labels, centerline : Path
-        Images on the scan's grid: lesion mask, lesion probability, numbered lesions, centerline.
+    mask, pmap, labels, centerline, cord : Path
+        Images on the scan's grid: lesion mask, lesion probability, numbered lesions, centerline,
+        and the cord mask where SCT was asked for it.
     points : Path
         The centerline in full digits, as SCT's CSV.
     sidecar, pmap_sidecar : Path
@@ -39,6 +40,7 @@ class Outputs:
     columns: Path
     centerline: Path
     points: Path
+    cord: Path
     figure: Path
     page_entry: Path
 
@@ -57,6 +59,7 @@ class Outputs:
             columns=folder / f"{stem}_lesions.json",
             centerline=folder / f"{stem}_centerline{extension}",
             points=folder / f"{stem}_centerline.csv",
+            cord=folder / f"{stem}_cord{extension}",
             figure=folder / f"{stem}.png",
             page_entry=folder / f"{stem}_page.json",
         )
@@ -122,7 +125,7 @@ def for_bids_scan(image: Path, folder: Path) -> Outputs:
     """Names of the outputs of a scan with a BIDS name, as derivatives in a folder.
 
     The lesion label is BIDS' ``L``: ``…_label-L_mask``, ``…_label-L_probseg``,
-    ``…_label-L_dseg``.
+    ``…_label-L_dseg``; the cord's ``SC``: ``…_label-SC_mask``.
     """
     name = bids.derivative_name(image, "label-L_mask")
     mask = folder / name
@@ -136,4 +139,5 @@ def for_bids_scan(image: Path, folder: Path) -> Outputs:
         labels=mask.with_name(bids.derivative_name(image, "label-L_dseg")),
         centerline=centerline,
         points=centerline.with_name(f"{nifti.stem(centerline)[0]}.csv"),
+        cord=mask.with_name(bids.derivative_name(image, "label-SC_mask")),
     )

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_lesion_losses.errors import SctError, UsageError
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import install, mask
 
 COMMAND = "sct_get_centerline"
-REMEDY = "use -centerline embedded, or give the cord's course by -file_centerline <file>"
+REMEDY = f"use -centerline embedded, or give the cord's course {HOW_TO_GIVE}"
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
 WEIGHTS = 577  # 16 blocks x 4 cells x 9 bins, and the bias
 # The HOG that the weights belong to; another one would give other scores without a word.

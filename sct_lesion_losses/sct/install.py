@@ -168,12 +168,15 @@ def require(remedy: str = "") -> Installation:
 
 
 def _reason(printed: str) -> str:
-    """Last words of a failed command: the exception where it ended by one."""
+    """Last words of a failed command: the beginning of the exception where it ended by one."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    last = " ".join(lines[-1:] if _TRACEBACK in printed else lines[-LAST_LINES:])
+    raised = _TRACEBACK in printed
+    last = " ".join(lines[-1:] if raised else lines[-LAST_LINES:])
     if not last:
         return "it said nothing"
-    return last if len(last) <= MOST_LETTERS else f"{last[:MOST_LETTERS]}…"
+    if len(last) <= MOST_LETTERS:
+        return last
+    return f"{last[:MOST_LETTERS]}…" if raised else f"…{last[-MOST_LETTERS:]}"
 
 
 def _without(remedy: str) -> str:

@@ -89,12 +89,19 @@ def cord(image: NDArray[Any], grid: Grid, contrast: str) -> CordMask:
     Raises
     ------
     SctError
-        See `drawn`.
+        See `drawn`; or the mask is on another grid.
     ImageError
         SCT finds no cord.
     """
     command = cord_command(contrast)
-    return CordMask.of(drawn(image, grid, command, CORD_REMEDY, "cord"), " ".join(command))
+    name, mask = " ".join(command), drawn(image, grid, command, CORD_REMEDY, "cord")
+    if not mask.grid.matches(grid, tolerance_mm=min(grid.spacing_mm) / 10):
+        raise SctError(
+            f"SCT's command {name} drew the cord on another grid (shape {mask.grid.shape}, "
+            f"orientation {mask.grid.orientation}) than the scan's ({grid.shape}, "
+            f"{grid.orientation}); {CORD_REMEDY}"
+        )
+    return CordMask.of(mask, name)
 
 
 def cord_identity(contrast: str) -> str:

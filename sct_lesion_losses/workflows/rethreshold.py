@@ -116,7 +116,8 @@ def rethreshold(
     outputs : Outputs
         Existing files are replaced, each whole or not at all.
     cord : Path, optional
-        Cord mask that lesions are cut to, see `CordMask.cut`.
+        Cord mask that lesions are cut to, see `CordMask.cut`; a p-map that is cut already takes no
+        other one.
     lesion_point : bool, optional
         Keep those predicted lesions only that the filter of the p-map's bundle lets through, which
         the JSON beside the p-map tells: where there is one, by default; True demands it.
@@ -128,8 +129,8 @@ def rethreshold(
     Raises
     ------
     UsageError
-        The threshold is outside (0, 1], an output would overwrite the p-map, or no filter is known
-        that is demanded.
+        The threshold is outside (0, 1], an output would overwrite an input, the p-map is cut to
+        another cord mask, or no filter is known that is demanded.
     ImageError
         The file is no p-map, or the cord mask none.
     GeometryError
@@ -139,8 +140,7 @@ def rethreshold(
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"-thr is {threshold:g}, expected a number in (0, 1]")
-    if pmap.resolve() in {outputs.mask.resolve(), outputs.labels.resolve()}:
-        raise UsageError(f"{pmap}: the p-map would be overwritten; choose another name with -o")
+    _require_apart(pmap, cord, outputs)
     outputs.require_own()
     scan = nifti.read_pmap(pmap)
     told = _told(pmap)
@@ -151,12 +151,13 @@ def rethreshold(
             "-lesion_point, or segment with a bundle that sct_tune_lesion -lesion_point 1 tuned"
         )
     rule, tuned = stored or (None, 0.0)
+    doubts = [*_doubts(pmap, told, threshold, lesion_point)]
     values, outside, known = scan.array, None, None
     if cord is not None:
         known = cord_mask.read(cord, scan.grid)
+        told = _of_cord(told, known, pmap)
         outside = Outside.of(binarize(values, threshold), known, scan.grid)
         values = known.cut(values)
-        told |= {"CordMask": known.name, "CordMaskSHA256": known.sha256}
         logger.info("%s: %s", pmap.name, outside.sentence)
     mask, *lesion_counts = mask_at(values, threshold, scan.grid.voxel_volume_mm3, rule)
     filtered = None if rule is None else Filtered(rule, tuned, *lesion_counts)
@@ -164,7 +165,6 @@ def rethreshold(
         logger.info("%s: %s", pmap.name, filtered.sentence)
     labels = lesionwise.components(mask)
     found = Found.of(labels, values, scan.grid)
-    doubts = [*_doubts(pmap, told, threshold, lesion_point)]
     if not found.lesions:
         doubts.append(found.emptiness(filtered, outside))
     for doubt in doubts:
@@ -189,6 +189,30 @@ def rethreshold(
         atomic.write_json(outputs.sidecar, sidecar.of_lesions(command, entries, notes))
         nifti.write(outputs.mask, mask, scan, np.uint8)
     return Rethresholded((*files, outputs.sidecar), found)
+
+
+def _require_apart(pmap: Path, cord: Path | None, outputs: Outputs) -> None:
+    """Refuse outputs that would overwrite an input."""
+    inputs = {"p-map": pmap, "p-map's JSON": _beside(pmap), "cord mask": cord}
+    names = (outputs.mask, outputs.labels, outputs.table, outputs.columns, outputs.sidecar)
+    made = {path.resolve() for path in names}
+    for what, file in inputs.items():
+        if file is not None and file.resolve() in made:
+            raise UsageError(
+                f"{file}: the {what} would be overwritten; choose another name with -o"
+            )
+
+
+def _of_cord(told: Mapping[str, Any], cord: CordMask, pmap: Path) -> dict[str, Any]:
+    """Entries of a p-map that is cut to a cord mask: no run of segmenting made it as it is then."""
+    before = told.get("CordMask")
+    if before is not None and told.get("CordMaskSHA256") != cord.sha256:
+        raise UsageError(
+            f"{pmap}: is cut to the cord mask {before} already, what is outside it is lost; leave "
+            f"out -cord, or segment the scan with -cord {cord.name}"
+        )
+    own = {"CordMask": cord.name, "CordMaskSHA256": cord.sha256}
+    return {key: value for key, value in told.items() if key != "InferenceSHA256"} | own
 
 
 def _places(

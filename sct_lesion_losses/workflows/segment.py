@@ -63,7 +63,8 @@ class SegmentSettings:
     centerline_file : Path, optional
         Cord mask or centerline image, for the centerline method ``file``.
     cord : Path or "sct", optional
-        Cord mask that lesions are cut to, see `CordMask.cut`; or SCT is asked for one.
+        Cord mask that lesions are cut to, see `CordMask.cut`; or SCT is asked for one, which is
+        written beside the mask.
     levels : Path, optional
         Labels of vertebral levels or discs, for the lesion table; see `geometry.levels.along`.
     lesion_point : bool, optional
@@ -208,7 +209,7 @@ def segment(
         if found is not None and not found.lesions:
             logger.warning("%s", found.emptiness(filtered, outside))
         files = written(settings, outputs)
-        _warn_of_stale(outputs, files)
+        _warn_of_stale(settings, outputs, files)
     result = Segmentation(
         files,
         mask,
@@ -372,6 +373,7 @@ def written(settings: SegmentSettings, outputs: Outputs) -> tuple[Path, ...]:
         outputs.columns: settings.lesions,
         outputs.centerline: settings.keep_centerline or settings.qc is not None,
         outputs.points: settings.keep_centerline,
+        outputs.cord: settings.cord == BY_SCT,
         outputs.figure: settings.figure,
         outputs.page_entry: settings.page_entry,
         outputs.pmap_sidecar: settings.pmap or settings.pmap_alone,
@@ -440,9 +442,11 @@ def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
         logger.info("threshold %g, published (%s)", threshold, source)
 
 
-def _warn_of_stale(outputs: Outputs, files: tuple[Path, ...]) -> None:
+def _warn_of_stale(settings: SegmentSettings, outputs: Outputs, files: tuple[Path, ...]) -> None:
     """Warn of files of an earlier run that stay beside the new ones and do not belong to them."""
-    stale = [path.name for path in astuple(outputs) if path not in files and path.exists()]
+    given = {Path(file).resolve() for file in (settings.cord, settings.centerline_file) if file}
+    others = [path for path in astuple(outputs) if path not in files and path.exists()]
+    stale = [path.name for path in others if path.resolve() not in given]
     if stale:
         logger.warning(
             "%s: from an earlier run, not of this one; remove what you do not need",
@@ -468,6 +472,8 @@ def _write(
             nifti.write(outputs.centerline, _drawn(line, scan.grid), scan, np.uint8)
         if outputs.points in result.written:
             atomic.write_text(outputs.points, line.to_csv(scan.grid))
+        if outputs.cord in result.written and result.cord is not None:
+            nifti.write(outputs.cord, result.cord.array, scan, np.uint8)
         if outputs.table in result.written and labels is not None and pmap is not None:
             nifti.write(outputs.labels, labels, scan, np.uint16)
             rows = result.rows(labels, pmap, scan.grid)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.cli.rethreshold import main
+from sct_lesion_losses.geometry.grid import Grid
+from sct_lesion_losses.images import cord_mask
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 
@@ -131,8 +133,9 @@ def test_a_filter_that_is_not_known_of_is_a_warning_unless_none_is_asked_for(
 ) -> None:
     if beside is not None:
         Path("t2_lesionseg_pmap.json").write_text(beside)
-    [warning] = described()["Warnings"]
-    assert said in warning
+    for options in ([], ["-cord", cord("cord.nii.gz", 6)]):
+        [warning] = [text for text in described(*options)["Warnings"] if "filter" in text]
+        assert said in warning
     assert described("-lesion_point", "0")["Warnings"] == []
     told(None)
     assert described()["Warnings"] == []
@@ -191,6 +194,62 @@ def test_the_pmap_is_never_overwritten(pmap: np.ndarray) -> None:
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]
     assert main([*args, "-o", "t2_lesionseg_pmap.nii.gz"]) == 2
     assert Path("t2_lesionseg_pmap.nii.gz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("pmap_name", "cord_name", "out"),
+    [
+        ("t2_lesionseg_pmap.nii.gz", "t2_seg.nii.gz", "t2_seg.nii.gz"),
+        ("t2_lesionseg_pmap.nii.gz", "t2_seg_labels.nii.gz", "t2_seg.nii.gz"),
+        ("t2_lesions.nii.gz", "cord.nii.gz", "t2.nii.gz"),  # t2_lesions.json is of the p-map
+    ],
+    ids=["mask", "labels", "JSON"],
+)
+def test_neither_the_cord_mask_nor_the_json_of_the_pmap_is_overwritten(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], pmap_name: str, cord_name: str, out: str
+) -> None:
+    told(None)
+    Path("t2_lesionseg_pmap.nii.gz").rename(pmap_name)
+    Path("t2_lesionseg_pmap.json").rename(pmap_name.replace(".nii.gz", ".json"))
+    nib.Nifti1Image(np.ones((6, 6, 6), np.uint8), AFFINE).to_filename(cord_name)
+    before = {file: file.read_bytes() for file in Path().iterdir()}
+    args = ["-i", pmap_name, "-thr", "0.5", "-cord", cord_name, "-o", out, "-lesions", "1"]
+    assert main(args) == 2
+    assert "would be overwritten; choose another name with -o" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in Path().iterdir()} == before
+
+
+def cord(name: str, last: int) -> str:
+    """Write a cord mask of the slices up to `last`."""
+    mask = np.zeros((6, 6, 6), np.uint8)
+    mask[:, :, :last] = 1
+    nib.Nifti1Image(mask, AFFINE).to_filename(name)
+    return name
+
+
+def test_a_pmap_that_is_cut_takes_no_other_cord_mask(
+    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = cord_mask.read(Path(cord("narrow.nii.gz", 3)), Grid((6, 6, 6), AFFINE))
+    cut = {"CordMask": narrow.name, "CordMaskSHA256": narrow.sha256, "TunedLesionFilter": None}
+    Path("t2_lesionseg_pmap.json").write_text(json.dumps(cut))
+    args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.1", "-o", "m.nii"]
+    assert main([*args, "-cord", cord("wide.nii.gz", 6)]) == 2
+    said = "is cut to the cord mask narrow.nii.gz already, what is outside it is lost; leave out"
+    assert said in capsys.readouterr().err
+    assert not Path("m.nii").exists()
+    assert (
+        described("-cord", narrow.name)["CordMask"] == "narrow.nii.gz"
+    )  # the same changes nothing
+
+
+def test_the_hash_of_a_run_is_not_that_of_a_mask_that_was_cut_afterwards(pmap: np.ndarray) -> None:
+    entries = {"InferenceSHA256": "cd34", "ScanSHA256": "ef56", "TunedLesionFilter": None}
+    Path("t2_lesionseg_pmap.json").write_text(json.dumps(entries))
+    assert described()["InferenceSHA256"] == "cd34"
+    made = described("-cord", cord("cord.nii.gz", 4))
+    assert (made["CordMask"], made["ScanSHA256"]) == ("cord.nii.gz", "ef56")
+    assert "InferenceSHA256" not in made
 
 
 def test_bids_probability_maps_give_a_name_of_their_own(pmap: np.ndarray) -> None:

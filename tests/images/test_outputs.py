@@ -14,6 +14,7 @@ def test_names_follow_sct_and_keep_the_extension_of_the_scan() -> None:
     assert names.sidecar == Path("out/t2_lesionseg.json")
     assert names.pmap == Path("out/t2_lesionseg_pmap.nii")
     assert names.table == Path("out/t2_lesionseg_lesions.tsv")
+    assert names.cord == Path("out/t2_lesionseg_cord.nii")
 
 
 def test_everything_lies_beside_a_mask_of_ones_own_name() -> None:
@@ -40,6 +41,7 @@ def test_bids_names_use_the_reserved_lesion_label() -> None:
     assert names.mask == folder / "sub-01_ses-02_acq-sag_label-L_mask.nii.gz"
     assert names.pmap == folder / "sub-01_ses-02_acq-sag_label-L_probseg.nii.gz"
     assert names.labels == folder / "sub-01_ses-02_acq-sag_label-L_dseg.nii.gz"
+    assert names.cord == folder / "sub-01_ses-02_acq-sag_label-SC_mask.nii.gz"
 
 
 @pytest.mark.parametrize(("old", "new"), [(".nii", ".nii.gz"), (".nii.gz", ".nii")])

@@ -130,10 +130,17 @@ def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> Non
             ["Traceback (most recent call last):", "  File x", "OSError: no isct"],
             "OSError: no isct",
         ),
-        (["x" * 400], f"{'x' * 300}…"),
+        (
+            ["usage: sct_x", "x" * 400, "sct_x: error: no -i"],
+            f"…{'x' * 280} sct_x: error: no -i",
+        ),
+        (
+            ["Traceback (most recent call last):", f"OSError: {'x' * 400}"],
+            f"OSError: {'x' * 291}…",
+        ),
         ([], "it said nothing"),
     ],
-    ids=["lines", "traceback", "long", "silent"],
+    ids=["lines", "traceback", "long", "long traceback", "silent"],
 )
 def test_a_failed_command_is_named_with_what_it_said_last_and_what_to_do_instead(
     tree: Path, lines: list[str], said: str

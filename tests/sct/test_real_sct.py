@@ -22,6 +22,7 @@ from scipy import ndimage
 from sct_lesion_losses import phantom
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cli import segment as command
+from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import cord_mask, nifti
 from sct_lesion_losses.metrics import lesionwise
@@ -108,9 +109,7 @@ def test_a_missing_binary_ends_in_a_sentence_that_names_the_embedded_detector(
     assert command.main([*args, "-centerline", "svm"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert SPINE_DETECT in said
-    assert said.endswith(
-        "; use -centerline embedded, or give the cord's course by -file_centerline <file>"
-    )
+    assert said.endswith(f"; use -centerline embedded, or give the cord's course {HOW_TO_GIVE}")
     assert not list((packaged / "out").glob("*"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.errors import DataError, SctError
-from sct_lesion_losses.images import outputs
+from sct_lesion_losses.images import nifti, outputs
 from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.report import columns
 from sct_lesion_losses.report.sidecar import Segmentation
+from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.workflows import batch, segment
 from sct_lesion_losses.workflows.batch import DONE, FAILED, SKIPPED, BatchSettings
 from sct_lesion_losses.workflows.rethreshold import rethreshold
@@ -203,18 +205,12 @@ def test_a_mask_never_overwrites_its_cord_mask(folder: Path, tmp_path: Path) -> 
     assert mask.read_bytes() == (folder / "cord.nii.gz").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("version", "called"),
-    [("7.4", "sct_deepseg spinalcord -i"), ("6.5", "sct_deepseg_sc -c t2 -i")],
-)
-def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, called: str
-) -> None:
-    root = tmp_path / "sct"
+def fake_sct(root: Path, cord: Path, version: str = "7.4") -> Path:
+    """Make an SCT whose commands for the cord give a file."""
     tool = f"""#!/bin/sh
 printf '%s ' "$(basename "$0")" "$@" > {root}/called
 while [ "$1" != -o ]; do shift; done
-cp {folder}/cord.nii.gz "$2"
+cp {cord} "$2"
 """
     for name in ("sct_version", "sct_deepseg", "sct_deepseg_sc"):
         (root / "bin").mkdir(parents=True, exist_ok=True)
@@ -222,6 +218,17 @@ cp {folder}/cord.nii.gz "$2"
         (root / "bin" / name).chmod(0o755)
     (root / "spinalcordtoolbox").mkdir()
     (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("version", "called"),
+    [("7.4", "sct_deepseg spinalcord -i"), ("6.5", "sct_deepseg_sc -c t2 -i")],
+)
+def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, called: str
+) -> None:
+    root = fake_sct(tmp_path / "sct", folder / "cord.nii.gz", version)
     monkeypatch.setenv("SCT_DIR", str(root))
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
     settings = replace(CUT, cord="sct")
@@ -234,6 +241,50 @@ cp {folder}/cord.nii.gz "$2"
     before = segment.inference_sha256(bundle, settings)
     (root / "spinalcordtoolbox" / "version.txt").write_text(f"{version}.1")
     assert segment.inference_sha256(bundle, settings) != before
+
+
+def test_the_cord_that_sct_drew_is_kept_for_other_commands_and_expected_by_a_batch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", folder / "cord.nii.gz")))
+    found = batch.find([folder / "t2.nii.gz"], folder=tmp_path / "out")
+    settings = BatchSettings(replace(CUT, cord="sct"))
+    assert [one.status for one in batch.run(found, settings)[0].values()] == [DONE]
+    names = found[0].outputs
+    np.testing.assert_array_equal(read(names.cord), read(folder / "cord.nii.gz"))
+    assert read(names.cord).dtype == np.uint8
+    assert names.cord.name in json.loads(names.sidecar.read_text())["Files"]
+    assert [one.status for one in batch.run(found, settings)[0].values()] == [SKIPPED]
+    names.cord.unlink()
+    assert [one.status for one in batch.run(found, settings)[0].values()] == [DONE]
+    mask = read(names.mask)
+    rethreshold(names.pmap, 0.05, names, cord=names.cord, lesion_point=False)
+    np.testing.assert_array_equal(read(names.mask), mask)
+    caplog.clear()
+    segment.segment(folder / "t2.nii.gz", replace(CUT, cord=names.cord), names)
+    assert "from an earlier run" not in caplog.text  # it is of this run: given
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (lambda image: image.slicer[:-1], r"another grid \(shape .*-cord <file>"),
+        (lambda image: image.slicer[::-1], r"another grid .*orientation .*-cord <file>"),
+    ],
+    ids=["shape", "orientation"],
+)
+def test_a_cord_that_sct_draws_on_another_grid_is_refused(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    turn: Callable[[nib.Nifti1Image], nib.Nifti1Image],
+    said: str,
+) -> None:
+    nib.save(turn(nib.load(folder / "cord.nii.gz")), tmp_path / "turned.nii.gz")
+    monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", tmp_path / "turned.nii.gz")))
+    scan = nifti.read(folder / "t2.nii.gz")
+    with pytest.raises(SctError, match=said):
+        sct_mask.cord(scan.array, scan.grid, "t2")
 
 
 def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(
