@@ -36,7 +36,7 @@ def centerline(
     method: str = "auto",
     *,
     contrast: str = "t2",
-    file: Path | None = None,
+    file: Path | Scan | None = None,
     brain: bool = True,
     as_sct: bool = False,
 ) -> Centerline:
@@ -55,8 +55,9 @@ def centerline(
         One of `centerline.METHODS`.
     contrast : {"t1", "t2", "t2_ax", "t2s", "dwi"}
         Contrast of the scan, for SCT's weights.
-    file : Path, optional
-        Cord mask, centerline image or SCT's CSV for ``file``; with ``auto`` it means ``file``.
+    file : Path or Scan, optional
+        Cord mask, centerline image, read or not, or SCT's CSV for ``file``; with ``auto`` it means
+        ``file``.
     brain : bool
         Whether the scan may show the brain, for ``cnn``.
     as_sct : bool
@@ -89,8 +90,9 @@ def centerline(
     signal = Signal.of(upright, rpi)
     mask = None
     if chosen == "file" and file is not None:
-        mask, drawn = _from_file(file, grid)
-        line = _bridged(signal.crop_line(drawn), file.name, as_sct and mask is not None)
+        mask, drawn = from_file(file, grid)
+        name = (file.path if isinstance(file, Scan) else file).name
+        line = _bridged(signal.crop_line(drawn), name, as_sct and mask is not None)
     elif signal.is_whole:
         line = _searched(image, grid, chosen, contrast, brain)
     else:
@@ -131,29 +133,29 @@ def _searched(
     return line
 
 
-def drawn_cord(file: Path | None, grid: Grid) -> npt.NDArray[np.bool_] | None:
-    """Cord mask in a file for ``file``, stored as a scan is; None where it holds a line.
-
-    Parameters
-    ----------
-    file : Path or None
-        One that `centerline` takes.
-    grid : Grid
-        Grid of the scan.
+def read(file: Path) -> Path | Scan:
+    """Read an image for `centerline` and `drawn_cord` once; a CSV stays a path.
 
     Raises
     ------
     ImageError
-        The file is an image and cannot be read.
+        It is neither.
     """
-    if file is None or file.suffix.lower() == ".csv":
+    return file if file.suffix.lower() == ".csv" else nifti.read_mask(file)
+
+
+def drawn_cord(given: Path | Scan | None, grid: Grid) -> npt.NDArray[np.bool_] | None:
+    """Cord mask in what `read` returned, stored as a scan is; None where it is a line.
+
+    Parameters
+    ----------
+    given : Path, Scan or None
+    grid : Grid
+        Grid of the scan.
+    """
+    if not isinstance(given, Scan) or cord_mask.section_vox(given) <= cord_mask.LINE_VOX:
         return None
-    mask = nifti.read_mask(file)
-    upright = mask.grid.to_rpi()[1].apply(mask.array)
-    counts = np.count_nonzero(upright, axis=(0, 1))
-    if np.median(counts[counts > 0]) <= cord_mask.LINE_VOX:
-        return None
-    return grid.to_rpi()[1].undo(upright)
+    return grid.to_rpi()[1].undo(given.grid.to_rpi()[1].apply(given.array))
 
 
 def identity(method: str = "auto", contrast: str = "t2") -> str:
@@ -198,7 +200,7 @@ def coverage(line: Centerline) -> str:
     )
 
 
-def _chosen(method: str, contrast: str, file: Path | None) -> str:
+def _chosen(method: str, contrast: str, file: Path | Scan | None) -> str:
     """Check the arguments; the method that `auto` stands for."""
     if method not in METHODS:
         raise UsageError(f"-centerline {method}: expected one of {', '.join(METHODS)}")
@@ -218,16 +220,24 @@ def _chosen(method: str, contrast: str, file: Path | None) -> str:
     return "embedded"
 
 
-def _from_file(file: Path, grid: Grid) -> tuple[Scan | None, Centerline]:
+def from_file(given: Path | Scan, grid: Grid) -> tuple[Scan | None, Centerline]:
     """Line of a cord mask, a centerline image, or SCT's CSV; and the image where it is one's.
 
     A CSV of the same name beside a centerline image holds the line that the image was rounded from.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read as a mask.
+    CenterlineError, GeometryError
+        It does not fit the scan, whose grid is `grid`.
     """
+    file = given.path if isinstance(given, Scan) else given
     name, mask, rpi = f"file ({file.name})", None, grid.to_rpi()[0]
     if file.suffix.lower() == ".csv":
-        line = _from_csv(file, grid, name)
+        line = _from_csv_alone(file, grid, name)
     else:
-        mask = nifti.read_mask(file)
+        mask = given if isinstance(given, Scan) else nifti.read_mask(file)
         line = _drawn(mask, rpi, name)
         exact = file.with_name(f"{nifti.stem(file)[0]}.csv")
         if mask.array.sum() == line.covered.sum() and exact.is_file():
@@ -248,6 +258,36 @@ def _from_csv(file: Path, grid: Grid, method: str) -> Centerline:
         raise CenterlineError(f"{file}: cannot be read as text: {error}") from error
     except CenterlineError as error:
         raise CenterlineError(f"{file}: {error}") from error
+
+
+def _from_csv_alone(file: Path, grid: Grid, method: str) -> Centerline:
+    """Line of a CSV without its image, in whose axes the voxels may be those of older SCT.
+
+    SCT 7 writes voxels of the stored image, SCT before it those of the image turned to RPI
+    (spinalcordtoolbox/spinalcordtoolbox, pull request 4622).
+    """
+    if grid.orientation == "RPI":
+        return _from_csv(file, grid, method)
+    try:
+        older = _from_csv(file, grid.to_rpi()[0], method)
+    except CenterlineError:
+        return _from_csv(file, grid, method)
+    try:
+        line = _from_csv(file, grid, method)
+    except CenterlineError:
+        logger.warning(
+            "%s: its voxels fit the scan (%s) only when it is turned to RPI, as SCT before 7.0 "
+            "wrote them, and are taken so; does the line follow the cord? Its image would tell",
+            *(file.name, grid.orientation),
+        )
+        return older
+    if not np.array_equal(line.xy, older.xy, equal_nan=True):
+        logger.warning(
+            "%s: its voxels are taken as those of the scan as it is stored (%s), as SCT 7.0 and "
+            "newer write them; does the line follow the cord? Its image would tell",
+            *(file.name, grid.orientation),
+        )
+    return line
 
 
 def _warn_of_jumps(line: Centerline, name: str) -> None:

@@ -87,11 +87,15 @@ def read(file: Path, grid: Grid) -> CordMask:
     return cord
 
 
+def section_vox(mask: Scan) -> float:
+    """Count the voxels of a mask in an axial slice: the median of those that it reaches."""
+    counts = np.count_nonzero(mask.grid.to_rpi()[1].apply(mask.array), axis=(0, 1))
+    return float(np.median(counts[counts > 0]))
+
+
 def warn_of_size(mask: Scan, line: bool = False) -> None:
     """Warn of a mask whose cross-sections are not a cord's, nor a line's where it may be one."""
-    rpi, reorientation = mask.grid.to_rpi()
-    counts = np.count_nonzero(reorientation.apply(mask.array), axis=(0, 1))
-    usual = float(np.median(counts[counts > 0]))
+    rpi, usual = mask.grid.to_rpi()[0], section_vox(mask)
     area = usual * rpi.spacing_mm[0] * rpi.spacing_mm[1]
     small = area < CORD_MM2[0] and not (line and usual <= LINE_VOX)
     if area > CORD_MM2[1] or small:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # not loaded to threshold a stored p-map
     from sct_lesion_losses.bundle.store import Bundle
     from sct_lesion_losses.thresholds.lesion_filter import Filter
 
+
+logger = logging.getLogger(__name__)
 
 PMAP_KEYS = (
     *("Bundle", "BundleVersion", "BundleSHA256", "TunedThreshold", "TunedLesionFilter"),
@@ -151,6 +154,26 @@ class Outside:
             "LesionsCut": self.cut,
             "RemovedMm3": round(self.removed_mm3, 3),
         }
+
+
+def cut_to_cord(
+    values: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, cord: CordMask, grid: Grid
+) -> tuple[npt.NDArray[Any], Outside | None]:
+    """Cut a p-map or mask to the cord; count, and log, what of its mask is outside.
+
+    Parameters
+    ----------
+    values : (X, Y, Z)
+        What is cut; see `CordMask.cut`.
+    mask : (X, Y, Z) bool, or None
+        Lesions before; None where no threshold is applied, so that none are counted.
+    cord : CordMask
+    grid : Grid
+    """
+    outside = None if mask is None else Outside.of(mask, cord, grid)
+    if outside is not None:
+        logger.info("%s", outside.sentence)
+    return cord.cut(values), outside
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sct_lesion_losses.errors import CenterlineError, DataError, UsageError
+from sct_lesion_losses import logs
+from sct_lesion_losses.errors import (
+    CenterlineError,
+    DataError,
+    GeometryError,
+    ImageError,
+    UsageError,
+)
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.location import Location, locate
 from sct_lesion_losses.images import atomic, cord_mask, nifti
@@ -23,7 +30,7 @@ from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.report import columns, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS, LesionRow
-from sct_lesion_losses.report.sidecar import Filtered, Found, Outside
+from sct_lesion_losses.report.sidecar import Filtered, Found
 from sct_lesion_losses.thresholds.binarization import binarize
 from sct_lesion_losses.thresholds.lesion_filter import Filter, mask_at
 
@@ -32,6 +39,7 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("pmap", "threshold")  # of a table of thresholds
 _POINT, _POINTS = "lesion_point", {"": None, "0": False, "1": True}  # a third one, if any
 _MAP_ENDINGS = ("_pmap", "_probseg")
+_LINES = ("centerline.nii.gz", "centerline.nii", "centerline.csv")  # as in `Outputs`
 _FILTER, _TUNED = "TunedLesionFilter", "TunedThreshold"
 
 
@@ -156,9 +164,9 @@ def rethreshold(
     if cord is not None:
         known = cord_mask.read(cord, scan.grid)
         told = _of_cord(told, known, pmap)
-        outside = Outside.of(binarize(values, threshold), known, scan.grid)
-        values = known.cut(values)
-        logger.info("%s: %s", pmap.name, outside.sentence)
+        with logs.about(pmap):
+            whole = binarize(values, threshold)
+            values, outside = sidecar.cut_to_cord(values, whole, known, scan.grid)
     mask, *lesion_counts = mask_at(values, threshold, scan.grid.voxel_volume_mm3, rule)
     filtered = None if rule is None else Filtered(rule, tuned, *lesion_counts)
     if filtered is not None:
@@ -220,15 +228,18 @@ def _places(
 ) -> list[Location]:
     """Locate lesions by the centerline that the run of a p-map left beside it, or by a cord mask.
 
-    Where there is neither, nothing is known.
+    The image of the centerline comes before its CSV. Where there is neither, nothing is known.
     """
     rpi, reorientation = pmap.grid.to_rpi()
-    names = [Path(str(name)).name for name in told.get("Files") or ()]
-    files = [pmap.path.with_name(name) for name in names if name.endswith("centerline.csv")]
-    if files and files[0].is_file():
+    names = [Path(str(name)).name for name in told.get("Files") or ()][1:]  # the first is the mask
+    lines = [pmap.path.with_name(name) for name in names if name.lower().endswith(_LINES)]
+    if files := [file for file in lines if file.is_file()]:
+        from sct_lesion_losses.centerline import find  # with the networks, for a table only
+
         try:
-            line = Centerline.from_csv(files[0].read_text(encoding="utf-8"), pmap.grid)
-        except (OSError, UnicodeDecodeError, CenterlineError) as error:
+            with logs.about(pmap.path):
+                _, line = find.from_file(files[0], pmap.grid)
+        except (ImageError, GeometryError, CenterlineError) as error:
             raise _unreadable(files[0], error, "restore or remove it") from error
     elif cord is not None:
         line = Centerline.from_mask(reorientation.apply(cord.array), rpi)

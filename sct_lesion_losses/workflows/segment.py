@@ -35,7 +35,7 @@ from sct_lesion_losses.report import columns, qc_page, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.sidecar import Filtered, Found, Levels, Outside, Segmentation
+from sct_lesion_losses.report.sidecar import Filtered, Found, Levels, Segmentation
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.sct import qc as sct_qc
@@ -175,12 +175,13 @@ def segment(
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
         cord = _cord(scan, settings)
+        given = settings.centerline_file and find.read(settings.centerline_file)
         line = find.centerline(
             scan.array,
             scan.grid,
             settings.inference.centerline,
             contrast=settings.inference.contrast,
-            file=settings.centerline_file,
+            file=given,
             brain=settings.inference.brain,
             as_sct=settings.bundle == "sct",
         )
@@ -191,17 +192,15 @@ def segment(
                 scan.array, scan.grid, line, settings.inference.contrast, network
             )
             if cord is not None:
-                outside = _outside(mask, cord, scan.grid)
-                mask = cord.cut(mask)
+                mask, outside = sidecar.cut_to_cord(mask, mask, cord, scan.grid)
         else:
             pmap = predict.pmap(
                 bundle, scan.array, scan.grid, line, network=network, progress=progress
             )
             of_pmap = len(warnings)
             if cord is not None:
-                if not settings.pmap_alone:
-                    outside = _outside(binarize(pmap, threshold), cord, scan.grid)
-                pmap = cord.cut(pmap)
+                whole = None if settings.pmap_alone else binarize(pmap, threshold)
+                pmap, outside = sidecar.cut_to_cord(pmap, whole, cord, scan.grid)
             if not settings.pmap_alone:
                 mask, filtered = _mask(pmap, scan.grid, bundle, settings)
         labels = None if mask is None else lesionwise.components(mask)
@@ -225,7 +224,7 @@ def segment(
         inference_sha256(bundle, settings),
         cord,
         outside,
-        find.drawn_cord(settings.centerline_file, scan.grid) if cord is None else cord.array,
+        find.drawn_cord(given, scan.grid) if cord is None else cord.array,
         known,
         time.monotonic() - began,
     )
@@ -412,13 +411,6 @@ def _levels(scan: Scan, line: Centerline, settings: SegmentSettings) -> Levels |
     names = [VERTEBRAE[level - 1] for level in np.unique(known[known > 0])]
     logger.info("vertebral levels by %s: %s", file.name, ", ".join(names))
     return Levels(known, file.name, file_hash(file))
-
-
-def _outside(mask: npt.NDArray[np.bool_], cord: CordMask, grid: Grid) -> Outside:
-    """Count, and log, what of a mask is outside the cord."""
-    outside = Outside.of(mask, cord, grid)
-    logger.info("%s", outside.sentence)
-    return outside
 
 
 def _mask(

@@ -227,6 +227,35 @@ def test_a_csv_gives_the_line_in_full_digits_by_itself_or_beside_its_image(
     assert caplog.messages == []
 
 
+# Stored with x mirrored, so that both readings lie inside; and with z first, so that one does.
+MIRRORED = Grid(SHAPE, np.diag([1.0, 1.0, 1.0, 1.0]))
+Z_FIRST = Grid((6, 20, 22), np.array([[0, -1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize(
+    ("grid", "points", "expected", "said"),
+    [
+        (MIRRORED, WAVE, [19, 0] - WAVE[:, :2] * [1, -1], "as it is stored (LPI), as SCT 7.0 and"),
+        (Z_FIRST, WAVE, WAVE[:, :2], "only when it is turned to RPI, as SCT before 7.0"),
+        (Z_FIRST, WAVE[:, [2, 0, 1]], WAVE[:, :2], None),
+        (MIRRORED, np.array([[9.5, 5, 0]]), np.array([[9.5, 5]]), None),  # in the middle
+    ],
+    ids=["both fit", "only the older", "only the newer", "both are one"],
+)
+def test_a_csv_alone_whose_axes_are_not_certain_is_said_with_how_it_is_read(
+    grid: Grid,
+    points: np.ndarray,
+    expected: np.ndarray,
+    said: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = np.random.default_rng(0).normal(size=grid.shape)
+    line = find.centerline(image, grid, file=csv_of(tmp_path / "line.csv", points))
+    np.testing.assert_allclose(line.xy[: len(expected)], expected)
+    assert [said in text for text in caplog.messages] == ([] if said is None else [True])
+
+
 def test_a_csv_of_another_line_beside_an_image_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -366,11 +395,12 @@ def test_a_cord_mask_is_given_on_the_axes_of_the_scan_and_a_line_is_none(tmp_pat
     mask[8, 4, 1] = 0
     turned = nib.Nifti1Image(mask, LAS).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
     nib.save(turned, tmp_path / "cord.nii.gz")
-    found = find.drawn_cord(tmp_path / "cord.nii.gz", GRID)
+    found = find.drawn_cord(find.read(tmp_path / "cord.nii.gz"), GRID)
     assert found is not None
     np.testing.assert_array_equal(found, mask > 0)
-    assert find.drawn_cord(save(tmp_path / "line.nii.gz", line_mask(range(6))), GRID) is None
-    assert find.drawn_cord(tmp_path / "line.csv", GRID) is None
+    line = save(tmp_path / "line.nii.gz", line_mask(range(6)))
+    assert find.drawn_cord(find.read(line), GRID) is None
+    assert find.drawn_cord(find.read(tmp_path / "line.csv"), GRID) is None
     assert find.drawn_cord(None, GRID) is None
 
 

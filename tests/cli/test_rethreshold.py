@@ -252,6 +252,38 @@ def test_the_hash_of_a_run_is_not_that_of_a_mask_that_was_cut_afterwards(pmap: n
     assert "InferenceSHA256" not in made
 
 
+def test_lesions_are_placed_by_the_image_of_the_centerline_before_its_csv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stored, size = np.diag([1.0, 1.0, 2.0, 1.0]), (20, 20, 8)  # x to the patient's right
+    values, line = np.zeros((2, *size), np.float32)
+    values[10, 9:12, 3:5] = 0.8
+    line[14, 10] = 1  # the lesion is to its left
+    nib.Nifti1Image(values, stored).to_filename("t2_lesionseg_pmap.nii.gz")
+    image, table = "t2_lesionseg_centerline.nii.gz", "t2_lesionseg_centerline.csv"
+    nib.Nifti1Image(line.astype(np.uint8), stored).to_filename(image)
+    # In RPI, as earlier versions wrote it: x is 19 - 14.
+    np.savetxt(table, [(5, 10, z) for z in range(8)], delimiter=",")
+    run = {"Files": ["t2_lesionseg.nii.gz", image, table], "TunedLesionFilter": None}
+    Path("t2_lesionseg_pmap.json").write_text(json.dumps(run))
+
+    def side() -> str:
+        args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5", "-o", "m.nii", "-lesions", "1"]
+        assert main(args) == 0
+        names, row = (text.split("\t") for text in Path("m_lesions.tsv").read_text().splitlines())
+        return dict(zip(names, row, strict=True))["side"]
+
+    assert side() == "left"
+    assert f"{table}: holds another line than {image} and is not used" in capsys.readouterr().err
+    Path(image).rename("kept.nii.gz")
+    assert side() == "right"  # as of SCT 7, and said
+    assert "as SCT 7.0 and newer write them" in capsys.readouterr().err
+    Path("kept.nii.gz").rename(image)
+    Path(table).unlink()
+    assert side() == "left"
+
+
 def test_bids_probability_maps_give_a_name_of_their_own(pmap: np.ndarray) -> None:
     Path("t2_lesionseg_pmap.nii.gz").rename("sub-01_label-L_probseg.nii.gz")
     assert main(["-i", "sub-01_label-L_probseg.nii.gz", "-thr", "0.5"]) == 0

@@ -120,6 +120,18 @@ def test_a_stored_pmap_s_lesions_are_located_by_the_centerline_beside_it(
         again()
 
 
+def test_a_cord_mask_for_the_centerline_is_read_once_and_told_of_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = nib.load(folder / "cord.nii.gz")
+    white = nib.Nifti1Image(np.asarray(image.dataobj) * np.uint8(255), image.affine)
+    nib.save(white, tmp_path / "cord.nii.gz")
+    rows, told = run(folder, tmp_path / "out", centerline_file=tmp_path / "cord.nii.gz")
+    said = "cord.nii.gz: the mask is 0 and 255: 255 is taken as 1"
+    assert caplog.messages.count(said) == told["Warnings"].count(said) == 1
+    assert all(float(row["cord_share"]) > 0 for row in rows)
+
+
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(
     folder: Path, tmp_path: Path
 ) -> None:
