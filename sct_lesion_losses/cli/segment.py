@@ -99,7 +99,8 @@ logger = logging.getLogger(__name__)
 @options.CENTERLINE
 @option(
     "-file_centerline <file>",
-    "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline.",
+    "Centerline or cord mask on the grid of the scan, or the CSV of sct_get_centerline "
+    "(SCT 7 and newer).",
     dest="centerline_file",
 )
 @option(
