@@ -174,6 +174,7 @@ def segment(
     began = time.monotonic()
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
+        _warn_of_contrast(bundle, settings)
         cord = _cord(scan, settings)
         given = settings.centerline_file and find.read(settings.centerline_file)
         line = find.centerline(
@@ -424,6 +425,15 @@ def _mask(
         logger.info("%s", filtered.sentence)
     _warn_of_threshold(bundle, threshold)
     return mask, filtered
+
+
+def _warn_of_contrast(bundle: Bundle, settings: SegmentSettings) -> None:
+    """Warn of a contrast that bundles are not trained on; SCT's model has one for each."""
+    if settings.inference.contrast == "t2s" and settings.bundle != "sct":
+        logger.warning(
+            "the bundle %r is for T2w scans, not to be trusted on T2*w ones; use -bundle sct",
+            bundle.name,
+        )
 
 
 def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:

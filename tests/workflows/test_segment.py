@@ -79,6 +79,17 @@ def test_a_threshold_that_is_not_the_tuned_one_is_said(scan, tmp_path, caplog):
     assert any("0.123" in text for text in told["Warnings"])
 
 
+@pytest.mark.parametrize(("contrast", "doubted"), [("t2", 0), ("t2_ax", 0), ("t2s", 1)])
+def test_a_contrast_that_the_bundle_is_not_for_is_said(contrast, doubted, scan, tmp_path):
+    inference = InferenceSettings(centerline="embedded", contrast=contrast)
+    settings = segment.SegmentSettings(inference=inference, pmap=True)
+    result = segment.segment(scan, settings, outputs.for_scan(scan, folder=tmp_path))
+    assert sum("not to be trusted on T2*w" in text for text in result.warnings) == doubted
+    for file in ("t2_lesionseg.json", "t2_lesionseg_pmap.json"):
+        told = json.loads((tmp_path / file).read_text())["Warnings"]
+        assert sum("'default' is for T2w scans" in text for text in told) == doubted
+
+
 def test_the_entry_of_the_page_needs_no_file_of_the_pmap(scan, tmp_path):
     told = run(scan, tmp_path, page_entry=True)
     entry = json.loads((tmp_path / "t2_lesionseg_page.json").read_text())
