@@ -38,7 +38,12 @@ logger = logging.getLogger(__name__)
     dest="threshold",
     shown="that of the TSV",
 )
-@option("-o <file>", "Name of the mask.", dest="out", shown="<p-map>_thr<threshold>.<extension>")
+@option(
+    "-o <file>",
+    "Name of the mask.",
+    dest="out",
+    shown="the p-map's name without _pmap, with _thr<threshold>",
+)
 @option("-ofolder <folder>", "Folder of the outputs.", dest="folder", shown="the current folder")
 @option(
     "-cord <file>",
