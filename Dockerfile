@@ -1,5 +1,5 @@
 # Every command, for CPUs:   docker build -t sct_lesion_losses .
-# with NVIDIA GPUs as well:  docker build -t sct_lesion_losses:gpu --build-arg EXTRAS=train,gpu,cluster .
+# training on NVIDIA GPUs:   docker build -t sct_lesion_losses:gpu --build-arg EXTRAS=train,gpu,cluster .
 # segmenting alone, small:   docker build -t sct_lesion_losses:small --build-arg EXTRAS=report,fast .
 FROM python:3.12-slim-bookworm
 ARG EXTRAS=train,cluster,fast

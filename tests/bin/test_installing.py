@@ -242,6 +242,8 @@ def steps(path: Path) -> dict[str, str]:
             found["base"] = match[1] or match[2]
         elif match := re.match(r"(?:ARG )?EXTRAS=(.+)", line):
             found["extras"] = match[1]
+        elif match := re.match(r"(?:ENV|export) (.+)", line):
+            found["environment"] = match[1]
         elif match := re.match(r"COPY (.+) /src/|(\S+) /src/", line):
             found["copies"] += f"{match[1] or match[2]} "
         elif match := re.match(r"(?:RUN )?(pip install .+?\])", line):

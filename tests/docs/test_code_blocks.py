@@ -17,9 +17,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "testing_data"
-PAGES = {page.stem: page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+DOCS = ROOT / "docs"
+PAGES = {"README": ROOT / "README.md"} | {
+    page.relative_to(DOCS).with_suffix("").as_posix(): page for page in sorted(DOCS.rglob("*.md"))
+}
 BLOCK = re.compile(r"^(<!-- not run: \w[^\n]*-->\n)?```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RUN, GENERATED = ("sh", "python"), ("{toctree}", "{eval-rst}")
+RUN, NOT_RUN = ("sh", "python"), ("text", "{toctree}", "{eval-rst}")
 
 AFTER = {"bundles": "train", "tune": "train", "evaluate": "train"}  # where a page goes on
 # How what a page takes for granted is made: by its name there.
@@ -29,8 +32,13 @@ INPUTS = {
     "t2.nii.gz": f"cp '{DATA}/t2_fake_lesion.nii.gz' t2.nii.gz",
     "t2_manual.nii.gz": f"cp '{DATA}/t2_fake_lesion_lesion_seg.nii.gz' t2_manual.nii.gz",
     "t2_seg.nii.gz": f"cp '{DATA}/t2_fake_lesion_sc_seg.nii.gz' t2_seg.nii.gz",
-    "thresholds.tsv": f"printf 'pmap\\tthreshold\\n{PMAP}\\t0.3\\n' >thresholds.tsv",
+    "thresholds.tsv": "printf 'scan\\tpmap\\tthreshold\\tlesion_point\\n"
+    f"sub-002_T2w.nii.gz\\t{PMAP}\\t0.3\\t1\\n' >thresholds.tsv",
     "BIDS_FOLDER": "sct_simulate_lesion -preset tiny -n 3 -seed 9 -ofolder BIDS_FOLDER",
+    "BIDS_FOLDER/derivatives/sct_lesion_losses": "sct_deepseg_lesion_tuned -i BIDS_FOLDER",
+    "BIDS_FOLDER/derivatives/OLD_TOOL": "sct_deepseg_lesion_tuned -i BIDS_FOLDER -bundle dice "
+    "-bids 1 -ofolder BIDS_FOLDER/derivatives/OLD_TOOL",
+    "bin": f"ln -s '{ROOT}/bin' bin",
     "local": "sct_simulate_lesion -preset tiny -n 5 -seed 8 -ofolder local",
     "healthy": "sct_simulate_lesion -preset tiny -n 4 -seed 7 -ofolder people; mkdir healthy\n"
     f"for scan in people/sub-*/anat/*_T2w.nii.gz; do {LESION_FREE}; done",
@@ -45,7 +53,9 @@ INPUTS = {
 def run(block: str, language: str, folder: Path) -> None:
     """Run a block in a folder, as somebody who has installed the package and not SCT."""
     home = folder.parent / "home"
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    others = os.environ["PATH"].split(os.pathsep)
+    without_sct = [found for found in others if not Path(found, "sct_version").exists()]
+    path = os.pathsep.join((str(Path(sys.executable).parent), *without_sct))
     env = os.environ | {"HOME": str(home), "PATH": path}
     env.pop("SCT_DIR", None)
     program = {"sh": ["sh", "-eux", "-c"], "python": [sys.executable, "-c"]}[language]
@@ -91,7 +101,7 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_block_is_run_or_says_why_not(page: str) -> None:
     found, text = blocks(page), PAGES[page].read_text()
-    assert {language for _, language, _ in found} <= {*RUN, *GENERATED}
+    assert {language for _, language, _ in found} <= {*RUN, *NOT_RUN}
     marked = re.findall("^<!-- not run", text, re.MULTILINE)
     assert len(marked) == sum(bool(reason) for reason, _, _ in found)
     assert text.count("```") == 2 * len(found)
@@ -106,3 +116,15 @@ def test_a_block_is_run_or_says_why_not(page: str) -> None:
 )
 def test_a_page_runs_as_written(page: str, followed: Callable[[str], Path]) -> None:
     assert any(followed(page).iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["first_steps", "segment"])
+def test_files_that_a_page_names_are_there(page: str, followed: Callable[[str], Path]) -> None:
+    named: dict[bool, set[str]] = {True: set(), False: set()}
+    for line in PAGES[page].read_text().splitlines():
+        asked_for = any(option in line for option in ("-r 0", "-qc_page", "-cord sct"))
+        named[asked_for] |= set(re.findall(r"`(t2_lesionseg[\w.]*)`", line))
+    there = {path.name for path in followed(page).rglob("t2_lesionseg*")}
+    assert len(named[False] - named[True]) > 4
+    assert named[False] - named[True] <= there

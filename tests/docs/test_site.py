@@ -59,10 +59,10 @@ def test_every_option_named_is_one_of_a_command(page: Path) -> None:
     fragments = re.findall(r"(?s)^```sh\n(.*?)^```|`([^`\n]+)`", page.read_text(), re.M)
     lines = [line for pair in fragments for line in "".join(pair).replace("\\\n", "").splitlines()]
     for line in lines:
-        called, *given = line.split("#")[0].split() or [""]
-        if called in HELP:
-            unknown = options(" ".join(given)) - options(HELP[called])
+        before, *called = re.split(r"(?<![\w/.-])(sct_\w+)", line.split("#")[0])
+        for name, given in zip(called[::2], called[1::2], strict=True):
+            unknown = options(given) - options(HELP.get(name, given))
             assert not unknown, f"{line}: {unknown}"
-        elif called.startswith("-"):
+        if before.startswith("-"):
             unknown = options(line) - options(" ".join(HELP.values()))
             assert not unknown, f"{line}: {unknown}"
