@@ -55,7 +55,8 @@ class Browser:
     def _connect(self, websocket: Any, profile: Path, size: tuple[int, int]) -> None:
         port = _waited(lambda: (profile / "DevToolsActivePort").read_text().split("\n")[0])
         self.requests: list[str] = []  # addresses that the page asked for
-        self.errors: list[str] = []  # exceptions that nothing caught
+        self.errors: list[str] = []  # exceptions that nothing caught, of the page that is open
+        self.address = ""
 
         async def connected() -> Any:
             client = pytest.importorskip("tornado.httpclient").AsyncHTTPClient()
@@ -103,11 +104,15 @@ class Browser:
         if message["method"] == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
         if message["method"] == "Runtime.exceptionThrown":
-            self.errors.append(json.dumps(message["params"]["exceptionDetails"]))
+            thrown = message["params"]["exceptionDetails"]
+            # What a page was reading when it was left ends in an error that nobody sees.
+            if thrown.get("url", self.address) == self.address:
+                self.errors.append(json.dumps(thrown))
 
     def open(self, page: Path) -> None:
         """Open a file."""
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.address = page.resolve().as_uri()
+        self.call("Page.navigate", url=self.address)
 
     def value(self, expression: str) -> Any:
         """Evaluate JavaScript, promises awaited."""

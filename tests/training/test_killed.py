@@ -32,7 +32,7 @@ def cohort(tmp_path_factory) -> Path:
 
 
 def start(
-    backend: str, cohort: Path, folder: Path, *more: str, epochs: int = 4
+    backend: str, cohort: Path, folder: Path, *more: str, epochs: int = 7
 ) -> subprocess.Popen[str]:
     """Start the command; what it logs can be read from its stderr."""
     if find_spec(backend) is None:
@@ -73,13 +73,15 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_weights_to_the_b
     chance = random.Random(seed)
     _, errors = (whole := start(backend, cohort, tmp_path / "whole")).communicate()
     assert whole.returncode == 0, errors
+    with (tmp_path / "whole.training" / LOG).open() as stream:
+        epoch_s = min(float(row["seconds"]) for row in csv.DictReader(stream))
     folder = tmp_path / "parts"
     for kill in range(3):
         training = start(backend, cohort, folder, "-resume", "1")
         wait_for(training, "patches a step: 2")
         if chance.random() < 0.7:
             wait_for(training, "epoch ")
-        time.sleep(chance.uniform(0, 1))
+        time.sleep(chance.uniform(0, epoch_s))  # three of these, and no last epoch
         training.send_signal(signal.SIGKILL)
         training.communicate()
         assert not (folder / "bundle.json").exists(), f"seed {seed}, kill {kill}"
