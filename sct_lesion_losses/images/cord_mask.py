@@ -84,6 +84,13 @@ def read(file: Path, grid: Grid) -> CordMask:
     mask = nifti.read_mask(file, like=grid, as_255=False)
     cord = CordMask.of(mask, file.name)
     warn_of_size(mask)
+    reached = np.flatnonzero(mask.grid.to_rpi()[1].apply(mask.array).any(axis=(0, 1)))
+    if gaps := int(np.ptp(reached)) + 1 - len(reached):
+        logger.warning(
+            "%s: empty in %d axial slices between others, where lesions are cut in two or dropped; "
+            "fill the cord mask",
+            *(mask.path.name, gaps),
+        )
     return cord
 
 

@@ -63,3 +63,13 @@ def test_a_mask_too_thin_for_a_cord_such_as_a_centerline_is_warned_of(
     write_nifti(tmp_path / "cord.nii.gz", block(side), GRID)  # 1, 16 and 25 mm² a slice
     cord_mask.read(tmp_path / "cord.nii.gz", GRID)
     assert ("is it a mask of the cord?" in caplog.text) is warned
+
+
+def test_a_mask_that_misses_slices_of_the_cord_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = block()
+    mask[:, :, [0, 2, 3]] = 0
+    write_nifti(tmp_path / "gaps.nii.gz", mask, GRID)
+    cord_mask.read(tmp_path / "gaps.nii.gz", GRID)
+    assert "gaps.nii.gz: empty in 2 axial slices between others" in caplog.text
