@@ -8,6 +8,7 @@ them, however it ends; a task that is stopped can still remove what it has begun
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -251,7 +252,30 @@ def _cluster(scheduler: str | Path) -> Iterator[futures.Executor]:
                 "workers of this cluster do several tasks in one process, and a task needs a "
                 "process of its own: start them with dask worker --nthreads 1"
             )
-        yield client.get_executor(pure=False)
+        yield _ClusterExecutor(client)
+
+
+class _ClusterExecutor(futures.Executor):
+    """Tasks on a cluster as futures of `concurrent.futures`.
+
+    The executor that distributed has of its own takes a result for an error where another worker is
+    lost between its coming and the look at its state.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
+        task = self._client.submit(function, *args, **kwargs, pure=False)
+
+        async def outcome() -> Any:
+            try:
+                return await task
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+
+        return asyncio.run_coroutine_threadsafe(outcome(), self._client.loop.asyncio_loop)
 
 
 # What follows runs in the workers. A handler of signals can only be told by globals where it comes.
