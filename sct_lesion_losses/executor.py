@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import active_children, current_process, get_context
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from sct_lesion_losses import logs
 from sct_lesion_losses.errors import UsageError, WorkerError
@@ -136,15 +136,21 @@ def _one_by_one(
 def _by_workers(
     function: Callable[[Task], Result], tasks: Sequence[Task], first_error_ends: bool, jobs: Jobs
 ) -> Outcomes:
-    """Let workers do the tasks; log what they logged, and yield the outcomes as they come."""
+    """Let workers do the tasks; log what they logged, and yield the outcomes as they come.
+
+    No worker is given a task before the result of its last one is here: where it is lost, nothing
+    that was done is.
+    """
     call = partial(_collecting, function, logs.level())
-    at_once = jobs if isinstance(jobs, int) else len(tasks)
     ahead = deque(enumerate(tasks))
     while ahead:
         running: dict[futures.Future[Any], tuple[int, Task]] = {}
         lost: list[tuple[int, Task]] = []
         with pool(jobs) as workers:
             while running or (ahead and not lost):
+                at_once = (
+                    jobs if isinstance(jobs, int) else cast("_ClusterExecutor", workers).size()
+                )
                 while ahead and not lost and len(running) < at_once:
                     item = ahead.popleft()
                     try:
@@ -258,8 +264,8 @@ def _cluster(scheduler: str | Path) -> Iterator[futures.Executor]:
 class _ClusterExecutor(futures.Executor):
     """Tasks on a cluster as futures of `concurrent.futures`.
 
-    The executor that distributed has of its own takes a result for an error where another worker is
-    lost between its coming and the look at its state.
+    The executor that distributed has of its own takes a result for an error where its worker is
+    lost as it comes.
     """
 
     def __init__(self, client: Any) -> None:
@@ -276,6 +282,10 @@ class _ClusterExecutor(futures.Executor):
                 raise
 
         return asyncio.run_coroutine_threadsafe(outcome(), self._client.loop.asyncio_loop)
+
+    def size(self) -> int:
+        """Return how many workers there are now, 1 where all are being started again."""
+        return max(1, len(self._client.nthreads()))
 
 
 # What follows runs in the workers. A handler of signals can only be told by globals where it comes.
