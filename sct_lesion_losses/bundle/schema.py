@@ -511,8 +511,9 @@ class Recipe(Record):
     free_share : float or None
         Share of the patches without lesion that are drawn from scans without any lesion, in every
         cohort; None: as they come.
-    shift_mm, intensity : float or None
-        Largest shift of the centerline, and probability of each change of intensity.
+    shift_mm, intensity, stripe : float or None
+        Largest shift of the centerline, and probability of each change of intensity and of a bright
+        stripe along the cord's middle.
     augmentations : tuple of str
         Names of all that happens to a training patch.
     precision : str
@@ -553,6 +554,7 @@ class Recipe(Record):
     free_share: Probability | None = None
     shift_mm: Length | None = None
     intensity: Probability | None = None
+    stripe: Probability | None = None
     prior: Share | None = None
     ema: Share | None = None
     minutes: Length | None = None

@@ -292,6 +292,14 @@ RECIPE = together(
         shown="0",
     ),
     option(
+        "-stripe <float>",
+        "Probability of a bright stripe along the middle of the cord as augmentation: healthy "
+        "cords may show one, and it is no lesion.",
+        kind=SHARE,
+        default=0.0,
+        shown="0",
+    ),
+    option(
         "-precision {float32,mixed_bfloat16,mixed_float16}",
         "Precision of the network while it trains.",
         shown="float32",

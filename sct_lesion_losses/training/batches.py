@@ -147,6 +147,9 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         values, mask = crop.values[box], crop.lesion[box]
         if self._validation:
             return values, mask, Orientation()
+        if recipe.stripe:
+            centre = ((values.shape[0] - 1) / 2 + crop.margin - at for at in (x, y))
+            values = augment.brighten_middle(values, tuple(centre), rng, recipe.stripe)
         if recipe.intensity:
             values = augment.vary_intensity(_upright(values), rng, recipe.intensity)
         orientation = augment.draw_orientation(

@@ -105,11 +105,12 @@ def study(
     losses.require(loss)
     optimiser = changes.get("optimiser", _OPTIMISER_OF_LOSS.get(loss, "adam"))
     shift_mm = round(changes.pop("shift_mm", 0.0) / SPACING_MM) * SPACING_MM
-    intensity = changes.pop("intensity", 0.0)
+    intensity, stripe = changes.pop("intensity", 0.0), changes.pop("stripe", 0.0)
     words = {
         MIRRORS: mirrors,
         ROTATIONS: rotations,
         f"centerline moved by up to {shift_mm:g} mm": shift_mm > 0,
+        "bright stripes along the cord's middle": stripe > 0,
         "gamma, bias, blur and noise": intensity > 0,
     }
     entries = {
@@ -121,6 +122,7 @@ def study(
         "augmentations": tuple(name for name, used in words.items() if used),
         "shift_mm": shift_mm,
         "intensity": intensity,
+        "stripe": stripe,
     }
     try:
         return Recipe.model_validate({**entries, **changes})

@@ -61,3 +61,23 @@ def test_a_constant_patch_survives_every_change():
 
 def test_probability_0_changes_no_intensity():
     assert augmentation.vary_intensity(PATCH, np.random.default_rng(0), 0.0) is PATCH
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_stripe_is_brightest_near_the_middle_and_lasts_to_no_edge(seed):
+    patch = np.full((48, 48, 48), 20, np.float32)
+    gain = augmentation.brighten_middle(patch, (25.5, 21.5), np.random.default_rng(seed), 1.0) / 20
+    assert gain.dtype == np.float32
+    assert gain.min() >= 1
+    assert 1.03 < gain.max() <= 1.6
+    middle = np.argwhere(gain == gain.max())[0, :2]
+    assert np.abs(middle - (25.5, 21.5)).max() <= 2.5
+    x, y = np.indices((48, 48)) - np.reshape((25.5, 21.5), (2, 1, 1))
+    assert gain[np.hypot(x, y) > 12].max() < 1.01
+    assert (patch == 20).all()
+
+
+def test_a_stripe_comes_as_often_as_asked():
+    rng = np.random.default_rng(0)
+    drawn = [augmentation.brighten_middle(PATCH, (1.5, 1.5), rng, 0.3) is PATCH for _ in range(900)]
+    assert 0.65 < np.mean(drawn) < 0.75

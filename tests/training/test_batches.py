@@ -212,6 +212,19 @@ def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() ->
     assert np.array_equal(first[1], again[1])
 
 
+def test_a_stripe_follows_the_cord_when_the_window_is_moved_and_is_no_lesion() -> None:
+    values = np.full((56, 56, 60), 20, np.float32)
+    values[27:29, 27:29] = 0  # the middle of the crop stays the darkest of the patch
+    still = {"mirrors": False, "rotations": False, "shift_mm": 2.0, "stripe": 1.0}
+    batches = batches_of([TrainingCrop(values, np.zeros(values.shape, bool))], 8, **still)
+    patches, lesions = batches[0]
+    assert not lesions.any()
+    for patch in patches[..., 0]:
+        middle = np.argwhere(patch == patch.min())[:, :2].mean(axis=0)
+        brightest = np.argwhere(patch == patch.max())[0, :2]
+        assert np.abs(brightest - middle).max() <= 3.5
+
+
 FAULTS = """
 import resource
 import numpy as np

@@ -350,12 +350,13 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
         prior=0.02,
         shift_mm=1.0,
         intensity=0.25,
+        stripe=0.5,
     )
     kept = store.load(train.run(cohort, tmp_path / "small", recipe)).info.recipe
     assert kept.stop_patience == 2
     assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
     assert (kept.lesion_share, kept.prior, kept.devices) == (0.5, 0.02, 1)
-    assert (kept.shift_mm, kept.intensity) == (1.0, 0.25)
+    assert (kept.shift_mm, kept.intensity, kept.stripe) == (1.0, 0.25, 0.5)
 
 
 def test_a_bundle_is_trained_on_jax_without_tensorflow(cohort, tmp_path):
