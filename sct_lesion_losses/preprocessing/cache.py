@@ -132,7 +132,8 @@ class CachedCrop:
 def crop_scans(scans: Sequence[CohortScan], settings: CacheSettings) -> list[CachedCrop]:
     """Cut the crops of scans into the cache, those that are not there yet.
 
-    What was warned of when a crop was cut is said again when it is taken from the cache.
+    What was warned of when a crop was cut is said again when it is taken from the cache, the same
+    of several scans once.
 
     Raises
     ------
@@ -152,13 +153,17 @@ def crop_scans(scans: Sequence[CohortScan], settings: CacheSettings) -> list[Cac
         make = partial(_cut, scan, settings.margin, detector, file.name)
         wanted.append(_Entry(file, scan.name, make))
     entries, made = _entries(wanted, settings)
-    cut = []
+    cut: list[CachedCrop] = []
+    again: dict[str, list[CohortScan]] = {}
     for scan, entry, (_, facts) in zip(scans, wanted, entries, strict=True):
         if entry.file not in made:
-            with logs.about(scan.scan):
-                for text in facts["warnings"]:
-                    logger.warning("%s", logs.with_scan(text))
+            for text in facts["warnings"]:
+                again.setdefault(text, []).append(scan)
         cut.append(CachedCrop(scan, entry.file, **facts))
+    for text, (first, *others) in again.items():
+        with logs.about(first.scan):
+            said = logs.with_scan(text)
+        logger.warning("%s%s", said, f" (and so in {len(others)} more)" if others else "")
     logger.info(
         "crops: %d made, %d taken from the cache %s",
         len(made),

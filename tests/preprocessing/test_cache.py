@@ -339,6 +339,24 @@ def test_what_was_warned_of_is_said_with_every_training(
     assert caplog.messages == [said, f"{own.scan.name}: {said}"]
 
 
+def test_what_was_warned_of_in_several_scans_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scans = cohorts.read(write_cohort(tmp_path, subjects=3))
+    for scan in scans[:2]:
+        image = nib.load(scan.scan)
+        values = np.asarray(image.dataobj).copy()
+        values[:, :, 0] = 0
+        nib.save(nib.Nifti1Image(values, image.affine), scan.scan)
+    settings = CacheSettings(tmp_path / "cache")
+    cache.crop_scans(scans, settings)
+    assert len(caplog.messages) == 2
+    said = f"{scans[0].scan.name}: {caplog.messages[0]} (and so in 1 more)"
+    caplog.clear()
+    cache.crop_scans(scans, settings)
+    assert caplog.messages == [said]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_scan_that_cannot_be_read_is_named_and_the_others_kept(
     jobs: int, own: CohortScan, scans: list[CohortScan], tmp_path: Path
