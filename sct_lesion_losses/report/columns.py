@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from operator import attrgetter, methodcaller
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,28 @@ UNKNOWN = "n/a"  # a missing value, as in BIDS tables
 class Column:
     """A column: its name, what it holds, the value of a row, its units and its format.
 
-    The value is an attribute of the row, or of one of its attributes, or follows from the row. One
-    that is None, NaN or empty is written as n/a; without a format a number has its full digits.
+    The value is an attribute of the row, or of one of its attributes, or follows from the row; of a
+    row that is a mapping it is the entry of the column's name. One that is None, NaN or empty is
+    written as n/a, a text as it is; without a format a number has its full digits.
     """
 
     name: str
     description: str
-    value: str | Callable[[Any], Any]
+    value: str | Callable[[Any], Any] = ""
     units: str = ""
     form: str = ""
 
     def text(self, row: Any) -> str:
         """Write the value of a row."""
-        value = attrgetter(self.value)(row) if isinstance(self.value, str) else self.value(row)
+        if isinstance(row, Mapping):
+            value = row.get(self.name)
+        else:
+            value = attrgetter(self.value)(row) if isinstance(self.value, str) else self.value(row)
         if value is None or value == "" or value != value:
             return UNKNOWN
         if isinstance(value, bool):
             value = int(value)
-        return " ".join(format(value, self.form).split())
+        return " ".join((value if isinstance(value, str) else format(value, self.form)).split())
 
 
 def write(
@@ -186,19 +191,18 @@ class LesionRow:
     location: Location = field(default_factory=Location)
 
 
+_mm = partial(Column, units="mm", form=".3f")
 PREDICTED_LESIONS = (  # of a `LesionRow`
     Column("lesion", "Number in the labelled mask, 1 for the largest", "lesion.label"),
     Column("volume_mm3", "Volume", "lesion.volume_mm3", "mm^3", ".3f"),
-    Column(
+    _mm(
         "length_mm",
         "Extent along the image axis nearest to superior-inferior, whole voxels",
         "lesion.length_mm",
-        "mm",
-        ".3f",
     ),
-    Column("x_mm", "Centre, world x, to the right", lambda r: r.lesion.centre_mm[0], "mm", ".3f"),
-    Column("y_mm", "Centre, world y, to the front", lambda r: r.lesion.centre_mm[1], "mm", ".3f"),
-    Column("z_mm", "Centre, world z, upwards", lambda r: r.lesion.centre_mm[2], "mm", ".3f"),
+    _mm("x_mm", "Centre, world x, to the right", lambda row: row.lesion.centre_mm[0]),
+    _mm("y_mm", "Centre, world y, to the front", lambda row: row.lesion.centre_mm[1]),
+    _mm("z_mm", "Centre, world z, upwards", lambda row: row.lesion.centre_mm[2]),
     Column("mean_p", "Mean probability inside", "lesion.mean_probability", form=".4f"),
     Column("highest_p", "Highest probability inside", "lesion.highest_probability", form=".4f"),
     Column(
@@ -215,13 +219,11 @@ PREDICTED_LESIONS = (  # of a `LesionRow`
         "location.level_name",
     ),
     Column("levels", "Vertebral levels from the highest to the lowest", "location.levels_name"),
-    Column(
+    _mm(
         "from_top_mm",
         "Distance of the centre along the cord: arc length of the smoothed centerline from its "
         "upper end, in the highest axial slice in which it is known",
         "location.from_top_mm",
-        "mm",
-        ".3f",
     ),
     Column(
         "side",
@@ -235,28 +237,22 @@ PREDICTED_LESIONS = (  # of a `LesionRow`
         "centerline, or behind it; central: neither",
         "location.depth",
     ),
-    Column(
+    _mm(
         "right_mm",
         "Mean offset from the centerline to the patient's right, in the plane perpendicular to the "
         "cord",
         "location.right_mm",
-        "mm",
-        ".3f",
     ),
-    Column("front_mm", "The same to the front", "location.front_mm", "mm", ".3f"),
-    Column(
+    _mm("front_mm", "The same to the front", "location.front_mm"),
+    _mm(
         "cord_length_mm",
         "Extent along the cord: arc length of the centerline in the axial slices of the lesion",
         "location.cord_length_mm",
-        "mm",
-        ".3f",
     ),
-    Column(
+    _mm(
         "diameter_mm",
         "Diameter of a disc of the largest area of the lesion perpendicular to the cord",
         "location.diameter_mm",
-        "mm",
-        ".3f",
     ),
     Column(
         "cord_share",
@@ -268,38 +264,27 @@ PREDICTED_LESIONS = (  # of a `LesionRow`
 )
 
 
-def _entry(name: str, description: str, units: str = "") -> Column:
-    """Column of an entry of rows that are mappings."""
-    return Column(name, description, methodcaller("get", name), units)
-
-
-_SCAN = _entry("scan", "Path of the scan in its BIDS folder, or name of its file")
-SEGMENTED_SCANS = (
+_SCAN = Column("scan", "Path of the scan in its BIDS folder, or name of its file")
+SEGMENTED_SCANS = (  # of a mapping, and so are the next ones
     _SCAN,
-    _entry("status", "How the scan fared"),
-    _entry("mask", "Path of its mask, or of its p-map where that is alone, from this folder"),
-    _entry("bundle", "Model"),
-    _entry("version", "Version of the model"),
-    _entry("threshold", _THRESHOLD),
-    _entry("centerline", "How the cord was found"),
-    _entry("lesions", "Number of lesions"),
-    _entry("volume_mm3", "Their volume", "mm^3"),
-    _entry("highest_p", "Highest probability anywhere"),
-    _entry("outside_lesions", "Lesions dropped for lying outside the cord mask of -cord"),
-    _entry("outside_mm3", "Volume that the cord mask cut away", "mm^3"),
-    _entry("seconds", "Time that it took, loading the model and writing files aside", "s"),
-    _entry("warnings", "Everything that was warned of"),
-    _entry("error", "Why it failed"),
+    Column("status", "How the scan fared"),
+    Column("mask", "Path of its mask, or of its p-map where that is alone, from this folder"),
+    Column("bundle", "Model"),
+    Column("version", "Version of the model"),
+    Column("threshold", _THRESHOLD),
+    Column("centerline", "How the cord was found"),
+    Column("lesions", "Number of lesions"),
+    Column("volume_mm3", "Their volume", units="mm^3"),
+    Column("highest_p", "Highest probability anywhere"),
+    Column("outside_lesions", "Lesions dropped for lying outside the cord mask of -cord"),
+    Column("outside_mm3", "Volume that the cord mask cut away", units="mm^3"),
+    Column("seconds", "Time that it took, loading the model and writing files aside", units="s"),
+    Column("warnings", "Everything that was warned of"),
+    Column("error", "Why it failed"),
 )
 SEGMENTED_STATUS = {
     "done": "segmented when this table was written",
     "skipped": "not segmented again: its files were there, made in the same way",
     "failed": "not segmented; its files, where there are any, are of another run",
 }
-SEGMENTED_LESIONS = (
-    _SCAN,
-    *(
-        replace(column, value=methodcaller("get", column.name), form="")
-        for column in PREDICTED_LESIONS
-    ),
-)
+SEGMENTED_LESIONS = (_SCAN, *PREDICTED_LESIONS)
