@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 
@@ -62,38 +62,27 @@ def over_false_lesions(found: Mapping[tuple[str, float | None], FrocScore]) -> T
     return Table(title, frame(("Model", "Threshold"), models, _FROC), notes=notes)
 
 
-def _variation(sessions: Sessions) -> statistics.Interval:
-    values, subjects = [own.cv for _, own in sessions], [subject for subject, _ in sessions]
-    return statistics.interval(values, subjects, root_mean_square)
-
-
-def _again(sessions: Sessions) -> statistics.Interval:
-    values = [float(again) for _, own in sessions for again in own.again]
-    subjects = [subject for subject, own in sessions for _ in own.again]
-    return statistics.interval(values, subjects, np.mean)
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    """Sessions of a model, their variation, and how many lesions are found again."""
-
-    sessions: Sessions
-    variation: statistics.Interval
-    again: statistics.Interval
-
-
-_REPEAT: Columns[_Repeated] = {
-    "Sessions": lambda own: str(len(own.sessions)),
-    "Scans": lambda own: str(sum(len(one.volumes_mm3) for _, one in own.sessions)),
-    "Volume, mm³": lambda own: score(
-        float(np.mean([np.mean(one.volumes_mm3) for _, one in own.sessions]))
-    ),
-    "CV": lambda own: with_bounds(own.variation),
-    "n": lambda own: str(own.variation.n),
-    "Lesions": lambda own: str(own.again.n),
-    "Found again": lambda own: with_bounds(own.again),
-    "Outside": lambda own: str(sum(one.outside for _, one in own.sessions)),
-}
+def _repeated(sessions: Sessions) -> dict[str, str]:
+    """Texts of the sessions of a model, by column."""
+    own = [session for _, session in sessions]
+    cv = statistics.interval(
+        [one.cv for one in own], [subject for subject, _ in sessions], root_mean_square
+    )
+    again = statistics.interval(
+        [float(found) for one in own for found in one.again],
+        [subject for subject, one in sessions for _ in one.again],
+        np.mean,
+    )
+    return {
+        "Sessions": str(len(own)),
+        "Scans": str(sum(len(one.volumes_mm3) for one in own)),
+        "Volume, mm³": score(float(np.mean([np.mean(one.volumes_mm3) for one in own]))),
+        "CV": with_bounds(cv),
+        "n": str(cv.n),
+        "Lesions": str(again.n),
+        "Found again": with_bounds(again),
+        "Outside": str(sum(one.outside for one in own)),
+    }
 
 
 def over_repeats(found: Mapping[tuple[str, float | None], Sessions]) -> Table:
@@ -104,10 +93,8 @@ def over_repeats(found: Mapping[tuple[str, float | None], Sessions]) -> Table:
     found : mapping of (str, float or None) to sequence of (str, SessionRepeat)
         By model and threshold; subject and agreement of every session.
     """
-    models = {
-        (model, threshold_text(at)): _Repeated(own, _variation(own), _again(own))
-        for (model, at), own in found.items()
-    }
+    models = {(model, threshold_text(at)): _repeated(own) for (model, at), own in found.items()}
+    columns = {name: itemgetter(name) for texts in models.values() for name in texts}
     notes = (
         "Volume: mean over sessions, within what all scans of a session show. CV: its standard "
         "deviation within a session (n - 1) over its mean, root mean square over the n sessions "
@@ -118,4 +105,4 @@ def over_repeats(found: Mapping[tuple[str, float | None], Sessions]) -> Table:
         "subjects. Outside: lesions whose centre the other scan does not show, not counted.",
     )
     title = "Scans repeated in one session"
-    return Table(title, frame(("Model", "Threshold"), models, _REPEAT), notes=notes)
+    return Table(title, frame(("Model", "Threshold"), models, columns), notes=notes)
