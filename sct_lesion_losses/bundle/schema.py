@@ -699,29 +699,22 @@ def parse(text: bytes, where: str = "bundle.json") -> BundleInfo:
     BundleError
         Not JSON, another schema version, or a field that is missing, unknown or out of bounds.
     """
+    again = "get the bundle again or retrain it"
     try:
-        info = BundleInfo.model_validate_json(text, strict=True)
+        content = from_json(text)
+        if isinstance(content, dict) and "schema_version" not in content:
+            raise BundleError(f"{where}: no schema version; {again}")
+        return BundleInfo.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise BundleError(f"{where}: {_refusal(text, error)}") from error
-    if "schema_version" not in info.model_fields_set:
-        raise BundleError(f"{where}: no schema version; get the bundle again or retrain it")
-    return info
-
-
-def _refusal(text: bytes, error: ValidationError) -> str:
-    """Say why the bytes of `bundle.json` are refused: as JSON, by their version, or by a field."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return f"not JSON ({first['ctx']['error']}); get the bundle again or retrain it"
-    content = from_json(text)
-    if isinstance(content, dict) and "schema_version" not in content:
-        return "no schema version; get the bundle again or retrain it"
-    if any(item["loc"] == ("schema_version",) for item in error.errors()):
-        return (
-            f"schema version is {content['schema_version']!r}, expected {SCHEMA_VERSION};"
-            " update sct_lesion_losses, or get the bundle made for this version"
-        )
-    return f"{problems(error)}; get the bundle again or retrain it"
+        if any(item["loc"] == ("schema_version",) for item in error.errors()):
+            raise BundleError(
+                f"{where}: schema version is {content['schema_version']!r}, expected "
+                f"{SCHEMA_VERSION}; update sct_lesion_losses, or get the bundle made for this "
+                "version"
+            ) from error
+        raise BundleError(f"{where}: {problems(error)}; {again}") from error
+    except ValueError as error:
+        raise BundleError(f"{where}: not JSON ({error}); {again}") from error
 
 
 def problems(error: ValidationError) -> str:
