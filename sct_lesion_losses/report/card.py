@@ -63,15 +63,7 @@ def text(info: BundleInfo) -> str:
         "cell": lambda content: content.replace("|", "\\|"),
         "learning": _learning,
     }
-    facts = {
-        "git commit": info.git_commit,
-        "split": info.split_hash,
-        "seeds": _pairs(info.seeds),
-        "packages": ", ".join(f"{name} {version}" for name, version in info.packages.items()),
-    }
-    rendered = templates.get_template(TEMPLATE).render(
-        info=info, disclaimer=DISCLAIMER, facts=facts, zip=zip
-    )
+    rendered = templates.get_template(TEMPLATE).render(info=info, disclaimer=DISCLAIMER, zip=zip)
     return re.sub(r"\n{3,}", "\n\n", rendered)
 
 

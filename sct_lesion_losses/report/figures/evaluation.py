@@ -305,7 +305,7 @@ _SIZE_INCH = 3.5  # one column of a page
 
 
 @style.drawing()
-def froc(point: LesionPoint, title: str = "") -> Any:
+def froc(point: LesionPoint, title: str) -> Any:
     """Draw the FROC curve of a bundle's second operating point, the chosen peak marked.
 
     Parameters
@@ -371,7 +371,7 @@ _LIMIT_INCH = 3.0
 
 
 @style.drawing()
-def detection_limit(limit: DetectionLimit, title: str = "") -> Any:
+def detection_limit(limit: DetectionLimit, title: str) -> Any:
     """Draw the share of implants found against their contrast and their volume.
 
     A point a range, with the number of implants below it and the 95 % interval by people; ranges
@@ -410,5 +410,5 @@ def detection_limit(limit: DetectionLimit, title: str = "") -> Any:
     false = f"{limit.false_lesions:.2g} false lesions a scan"
     people = "1 person" if limit.people == 1 else f"{limit.people} people"
     said = f"implants, not patients' lesions, in scans of {people}; {false} in the untouched ones"
-    made.suptitle(f"{title}\n{said}" if title else said, fontsize=style.POINTS)
+    made.suptitle(f"{title}\n{said}", fontsize=style.POINTS)
     return made
