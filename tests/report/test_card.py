@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_points import LESIONS, LIMIT
 
 from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.bundle.schema import BundleInfo
@@ -33,14 +34,8 @@ def test_one_of_anything_is_singular() -> None:
         **{"optimiser": "adam", "rate": 1e-4, "batch_size": 1, "epochs_planned": 1},
         **{"epochs_run": 1, "patience": 1, "rate_factor": 0.5, "minutes": 1.2},
     }
-    lesions = {
-        **{"peak": 0.6, "volume_mm3": 0, "preset": "paper", "f1": 0.5, "f1_unfiltered": 0.4},
-        **{"n_scans": 1, "froc": {"peaks": (0.3,), "sensitivity": (1,), "false_lesions": (0,)}},
-    }
-    said = text(
-        recipe=recipe,
-        operating_point=POINT | {"n_scans": 1, "n_subjects": 1, "lesions": lesions},
-    )
+    point = POINT | {"n_scans": 1, "n_subjects": 1, "lesions": LESIONS | {"n_scans": 1}}
+    said = text(recipe=recipe, operating_point=point)
     for words in (
         "batches of 1 patch,",
         "- 1 epoch run of 1 planned",
@@ -184,38 +179,24 @@ def test_the_preparation_of_sct_is_described() -> None:
 
 
 def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
-    lesions = {
-        **{"peak": 0.7, "volume_mm3": 3.0, "preset": "paper", "n_scans": 2, "n_lesion_free": 1},
-        **{"f1": 0.625, "f1_unfiltered": 0.5, "specificity": 1.0, "specificity_asked": 0.8},
-        "froc": {
-            "peaks": (0.6, 0.7),
-            "sensitivity": (0.75, 0.5),
-            "false_lesions": (2.5, 0.25),
-        },
-    }
+    lesions = LESIONS | {"n_lesion_free": 1, "specificity": 1.0, "specificity_asked": 0.8}
     shown = text(operating_point=POINT | {"lesions": lesions})
-    assert "at least **0.7** and their volume at least **3 mm³**" in shown
+    assert "at least **0.5** and their volume at least **3 mm³**" in shown
     assert "2 scans with lesions and 1 without" in shown
     assert "P-specificity 0.8 or more" in shown
-    assert "- median L-F1 0.625, without it 0.500" in shown
-    assert "       0.7          0.500                  0.25 *" in shown
+    assert "- median L-F1 0.600, without it 0.500" in shown
+    assert "       0.5          0.500                  0.20 *" in shown
 
 
 def test_the_detection_limit_is_told_with_what_it_is_worth() -> None:
-    share = {"low": 1.1, "high": 1.2, "n": 4, "found": 1, "interval": (0, 0.5)}
-    limit = {
-        **{"people": 2, "held_out": True, "untouched": 2, "false_lesions": 0.5},
-        **{"by_contrast": [share], "by_volume": [{"low": 300, "n": 2, "found": 2}]},
-    }
-    shown = text(operating_point=POINT | {"detection_limit": limit})
+    shown = text(operating_point=POINT | {"detection_limit": LIMIT})
     assert "scans of 2 healthy people: **these are implants, not patients' lesions**" in shown
     assert "by the threshold and filter that the others choose" in shown
-    assert "| contrast 1.1 to 1.2 | 1 | 4 | 0.25 | 0.00 to 0.50 |" in shown
+    assert "| contrast under 1.1 | 1 | 4 | 0.25 | 0.00 to 0.50 |" in shown
     assert "| from 300 mm³ | 2 | 2 | 1.00 | n/a |" in shown
     assert "False lesions in 2 untouched scans of these people: 0.50 a scan.\n" in shown
-    one = text(
-        operating_point=POINT | {"detection_limit": {**limit, "people": 1, "held_out": False}}
-    )
+    alone = LIMIT | {"people": 1, "held_out": False}
+    one = text(operating_point=POINT | {"detection_limit": alone})
     assert "scans of 1 healthy person" in one
     assert "that they chose themselves, which flatters" in one
 

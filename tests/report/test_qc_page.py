@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,19 @@ def segmented(folder: Path, name: str, seed: int, **changes: Any) -> tuple[Any, 
     rule = changes.pop("rule", None)
     mask, *counts = mask_at(pmap, THRESHOLD, scan.grid.voxel_volume_mm3, rule)
     own = outputs.for_scan(scan.path, folder=folder)
-    facts: dict[str, Any] = {
-        **{"written": (own.mask, own.pmap, own.sidecar), "mask": mask, "pmap": pmap},
-        **{"found": Found.of(lesionwise.components(mask), pmap, scan.grid)},
-        **{"threshold": THRESHOLD, "tuned_threshold": THRESHOLD, "centerline": line},
-        **{"engine": "none", "warnings": ()},
-        **{"filtered": rule and Filtered(rule, THRESHOLD, *counts)},
-    }
-    return scan, Segmentation(**{**facts, **changes}), store.load("default"), own
+    result = Segmentation(
+        (own.mask, own.pmap, own.sidecar),
+        mask,
+        pmap,
+        Found.of(lesionwise.components(mask), pmap, scan.grid),
+        threshold=THRESHOLD,
+        tuned_threshold=THRESHOLD,
+        centerline=line,
+        engine="none",
+        warnings=(),
+        filtered=rule and Filtered(rule, THRESHOLD, *counts),
+    )
+    return scan, replace(result, **changes), store.load("default"), own
 
 
 def stored(folder: Path, name: str, seed: int, **changes: Any) -> Path:
@@ -120,8 +126,8 @@ def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, th
     masks = {}
     for cut in (0.2, threshold, 0.6, 0.9):
         mask, *counts = masks[cut] = mask_at(pmap, cut, volume, rule)
-        facts = {"pmap": pmap, "mask": mask, "filtered": Filtered(rule, threshold, *counts)}
-        made = Segmentation(**{**vars(result), **facts, "threshold": threshold})
+        filtered = Filtered(rule, threshold, *counts)
+        made = replace(result, pmap=pmap, mask=mask, filtered=filtered, threshold=threshold)
         _, levels, written = planes(qc_page.entry(scan, made, bundle, own))
         assert np.array_equal(levels + 0.5 >= cut * 255, written.astype(bool))
     assert [removed > 0 for _, _, removed in masks.values()][:2] == [True, True]
@@ -130,7 +136,7 @@ def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, th
 
 def test_a_filter_that_keeps_nothing_leaves_no_contour(tmp_path) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 6, rule=Filter(1.0, 8.0))
-    made = Segmentation(**{**vars(result), "pmap": np.zeros_like(result.pmap)})
+    made = replace(result, pmap=np.zeros_like(result.pmap))
     assert not planes(qc_page.entry(scan, made, bundle, own))[1].any()
 
 
@@ -144,8 +150,8 @@ def test_right_is_left_and_front_is_up_in_an_axial_slice_and_left_from_the_side(
     step = [max(round(4 / mm), 1) for mm in rpi.spacing_mm]  # 4 mm
     pmap[x - step[0], y + step[1], z] = 1  # to the right (low x of RPI) and to the front
     changed = np.ascontiguousarray(turn.undo(pmap))
-    result = Segmentation(**{**vars(result), "pmap": changed, "mask": changed > 0.5})
-    entry = qc_page.entry(scan, result, bundle, own)
+    made = replace(result, pmap=changed, mask=changed > 0.5)
+    entry = qc_page.entry(scan, made, bundle, own)
     _, p, _ = planes(entry)
     [number] = [k for k, one in enumerate(entry["picture"]["axial"]) if one["lesions"]]
     rows, columns = np.nonzero(p[48 * number : 48 * (number + 1)])
@@ -216,8 +222,7 @@ def test_marks_outlive_a_kept_pmap_and_a_warning_but_no_other_mask(tmp_path) -> 
     changes = [{}, {"written": (own.mask,), "warnings": ("dark",)}, {"threshold": 0.5}]
     changes.append({"pmap": result.pmap / 2})
     first, more, *others = (
-        qc_page.entry(scan, Segmentation(**{**vars(result), **change}), bundle, own)["digest"]
-        for change in changes
+        qc_page.entry(scan, replace(result, **change), bundle, own)["digest"] for change in changes
     )
     assert first == more
     assert first not in others

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from example_points import LESIONS, LIMIT
 from score_rows import THRESHOLDS, bearing, f1, lesion_free, medians, sweep_rows
 
 from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
@@ -205,23 +206,10 @@ def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:
 
 
 def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path: Path) -> None:
-    point = LesionPoint(
-        peak=0.5,
-        volume_mm3=3.0,
-        preset="paper",
-        f1=0.6,
-        f1_unfiltered=0.5,
-        froc={
-            "peaks": (0.3, 0.5, 0.9),
-            "sensitivity": (0.9, 0.8, 0.3),
-            "false_lesions": (3, 1, 0.2),
-        },
-        n_scans=4,
-    )
-    made = evaluation.froc(point, "tiny")
+    made = evaluation.froc(LesionPoint(**LESIONS), "tiny")
     curve, chosen = made.axes[0].lines
-    assert curve.get_xydata().tolist() == [[3, 0.9], [1, 0.8], [0.2, 0.3]]
-    assert chosen.get_xydata().tolist() == [[1, 0.8]]
+    assert curve.get_xydata().tolist() == [[2.5, 0.7], [0.2, 0.5]]
+    assert chosen.get_xydata().tolist() == [[0.2, 0.5]]
     written = style.save_all(made, tmp_path / "tiny 1.0")
     assert [path.name for path in written] == ["tiny 1.0.png", "tiny 1.0.svg"]
 
@@ -239,18 +227,7 @@ def test_froc_curves_are_lines_and_masks_are_points_that_are_in_the_picture() ->
 
 
 def test_the_detection_limit_has_a_point_for_every_range_with_implants() -> None:
-    limit = DetectionLimit(
-        people=2,
-        held_out=True,
-        by_contrast=[
-            {"low": 0, "high": 1.1, "n": 4, "found": 1, "interval": (0, 0.5)},
-            {"low": 1.1, "n": 0, "found": 0},
-        ],
-        by_volume=[{"low": 0, "n": 2, "found": 2}],
-        untouched=2,
-        false_lesions=0.5,
-    )
-    made = evaluation.detection_limit(limit, "here 1.0.0")
+    made = evaluation.detection_limit(DetectionLimit(**LIMIT), "here 1.0.0")
     contrast, volume = made.axes
     bar, point = contrast.lines
     assert bar.get_xydata().tolist() == [[0, 0], [0, 0.5]]
