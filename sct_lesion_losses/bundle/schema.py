@@ -496,11 +496,14 @@ class Recipe(Record):
     batch_size : int
         Patches per step.
     epochs_planned, epochs_run, best_epoch : int
-        The recipe's, those really run, and the one (from 1) whose weights were kept.
+        The recipe's, those really run, and the one (from 1) whose weights were kept for being the
+        best; None for the last.
     patience, rate_factor : int, float
         The rate is multiplied by `rate_factor` after `patience` epochs without a better `monitor`.
     stop_patience : int or None
         Epochs without a better `monitor` after which training ends; None: never.
+    keep : str
+        Whether the weights are those of the ``best`` epoch by `monitor`, or of the ``last``.
     patches_per_epoch, validation_patches : int or None
         Patches drawn for an epoch, and scored after it; None: all there are.
     cohort_shares : dict of str to float, or None
@@ -541,6 +544,7 @@ class Recipe(Record):
     patience: Size | None = None
     rate_factor: Share = 0.5
     stop_patience: Size | None = None
+    keep: Literal["best", "last"] = "best"
     monitor: str = "val_loss"
     augmentations: tuple[str, ...] = ()
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

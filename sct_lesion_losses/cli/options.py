@@ -256,6 +256,12 @@ RECIPE = together(
         dest="stop_patience",
         shown="never",
     ),
+    option(
+        "-keep {best,last}",
+        "Epoch whose weights are kept: the best by its validation loss, or the last, where patches "
+        "are augmented by what validation scans do not show, as by -stripe.",
+        shown="best",
+    ),
     option("-patches_per_epoch <int>", "Patches drawn per epoch.", shown="all"),
     option(
         "-lesion_share <float>",

@@ -276,7 +276,8 @@ def fit(
     Returns
     -------
     keras.Model
-        With the weights of the best epoch, or their average after it (see `Recipe.ema`).
+        With the weights of the best epoch or of the last (`Recipe.keep`), or their average after
+        it (`Recipe.ema`).
 
     Raises
     ------
@@ -328,6 +329,9 @@ def fit(
     except BaseException:  # a signal
         _say_what_is_kept(state, folder)
         raise
+    if recipe.keep == "last":
+        model.set_weights(state.average or state.weights)
+        return model
     model.set_weights(state.best_weights)
     losses_of = {line.epoch: line.val_loss for line in state.history}
     start, best = losses_of.get(0), losses_of[state.best_epoch]

@@ -24,8 +24,8 @@ FILTERS = (16, 32, 64)  # Hussein et al. 2023, section 2.4
 _OPTIMISER_OF_LOSS = {"combo": "adadelta"}
 _RATES = {"adam": 1e-4, "adadelta": 1.0}
 _STUDY = {"batch_size": 8, "epochs_planned": 300, "patience": 15, "rate_factor": 0.5, "prior": 0.5}
-# Entries that say when a training ends, and those that are known when it has ended.
-ENDS = {"epochs_planned", "stop_patience"}
+# Entries that say when a training ends and what it keeps, and those known when it has ended.
+ENDS = {"epochs_planned", "stop_patience", "keep"}
 RESULTS = {"epochs_run", "best_epoch", "minutes", "backend", "device", "devices", "monitor"}
 
 

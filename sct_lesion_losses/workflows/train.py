@@ -287,7 +287,7 @@ def _trained(
         seeds["split"] = settings.rules.seed
     ran = {
         "epochs_run": state.epoch,
-        "best_epoch": state.best_epoch,
+        "best_epoch": state.best_epoch if recipe.keep == "best" else None,
         "backend": keras.backend.backend(),
         "device": fit.device(),
         "minutes": sum(line.seconds for line in state.history) / 60,

@@ -129,6 +129,17 @@ def test_the_start_is_validated_first_and_only_warned_of_where_it_stays_the_best
     assert "no epoch was better than the start" in caplog.text
 
 
+@pytest.mark.parametrize("ema", [None, 0.8])
+def test_the_weights_of_the_last_epoch_are_kept_where_they_are_asked_for(ema, tmp_path):
+    entries = FAST | FLAT | {"epochs_planned": 2, "ema": ema}  # no epoch is better than the first
+    best, state = fit(tmp_path, study(**entries))
+    assert state.best_epoch == 1
+    last, state = fit(tmp_path, study(**entries, keep="last"), resume=True)
+    assert not same(best, last)  # for its statistics
+    for found, expected in zip(last.get_weights(), state.average or state.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 class WeightsOfSteps(keras.callbacks.Callback):
     """Keeps the network's own weights at the start and after every step."""
 
