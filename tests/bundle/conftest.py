@@ -45,9 +45,9 @@ def make_info() -> Callable[..., BundleInfo]:
 def make_model() -> Callable[..., Any]:
     """Build a ModelProto: a convolution and a sigmoid on (N, 1, 8, 8, 8)."""
 
-    def build(weight: float = 0.5, opset: int = 17, ir_version: int = 9) -> Any:
+    def build(opset: int = 17) -> Any:
         helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-        kernel = np.full((1, 1, 3, 3, 3), weight, np.float32)
+        kernel = np.full((1, 1, 3, 3, 3), 0.5, np.float32)
         shape = ["batch", 1, 8, 8, 8]
         graph = helper.make_graph(
             [
@@ -60,7 +60,7 @@ def make_model() -> Callable[..., Any]:
             [onnx.numpy_helper.from_array(kernel, "kernel")],
         )
         opsets = [helper.make_opsetid("", opset)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
     return build
 
