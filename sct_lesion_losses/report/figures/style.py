@@ -20,7 +20,7 @@ POINTS = 8.0  # of all text
 # Okabe and Ito 2008, "Color universal design": told apart with any colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-GREY, PALE = "#666666", "#CCCCCC"
+GREY = "#666666"
 
 _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
