@@ -348,8 +348,10 @@ def study(
             "Over the n scans with lesions. The subjects are resampled with all of their scans, "
             f"{statistics.BOOTSTRAPS} times.",
         ),
-        "thresholds": comparisons(compared, "Tuned thresholds against 0.5", (itself, *rules)),
-        "models": comparisons(between_bundles(at_tuned), "Models at their tuned thresholds", rules),
+        "thresholds": _comparisons(compared, "Tuned thresholds against 0.5", (itself, *rules)),
+        "models": _comparisons(
+            between_bundles(at_tuned), "Models at their tuned thresholds", rules
+        ),
         "patients": by_rules(
             "Patient-wise scores at the tuned thresholds",
             frame(("Model",), tuned, _PATIENTS),
@@ -455,17 +457,8 @@ def _main(
     return Table(title, body, pd.DataFrame(footer, columns=body.columns, dtype=object), notes)
 
 
-def comparisons(found: Sequence[Comparison], title: str, more: Sequence[str] = ()) -> Table:
-    """List paired comparisons, corrected p in bold where it is significant.
-
-    Parameters
-    ----------
-    found : sequence of Comparison
-        Corrected together.
-    title : str
-    more : sequence of str
-        More notes.
-    """
+def _comparisons(found: Sequence[Comparison], title: str, more: Sequence[str]) -> Table:
+    """List comparisons that were corrected together, p in bold where it is significant."""
     texts = [tuple(text(comparison) for text in _COMPARED.values()) for comparison in found]
     notes = (
         "Median difference: second less first over n scans, with its 95 % interval by resampling "
