@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses import __version__
+from sct_lesion_losses import __version__, executor
 from sct_lesion_losses.bundle.schema import NAME_PATTERN
 from sct_lesion_losses.cohorts import corrections, splits
 from sct_lesion_losses.cohorts import table as cohorts
@@ -21,10 +21,12 @@ from sct_lesion_losses.executor import Progress
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.inference import cohort
 from sct_lesion_losses.inference.cohort import SCANS, ModelCounts, refuse_seen
+from sct_lesion_losses.inference.instances import InstanceTask, number
 from sct_lesion_losses.inference.models import IN_COHORT, RULE_THRESHOLDS, Model
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED, lesionwise
 from sct_lesion_losses.metrics.froc import FrocScore, froc
+from sct_lesion_losses.metrics.repeat import repeat
 from sct_lesion_losses.metrics.scores import ScanScore, TruthLesion
 from sct_lesion_losses.report import agreement, columns, figures, tables
 from sct_lesion_losses.report.tables import Table
@@ -35,12 +37,12 @@ from sct_lesion_losses.workflows.evaluated import (
     models_of,
     require_told_apart,
 )
-from sct_lesion_losses.workflows.numbered import numbered, repeats, sessions
 
 TABLES, FIGURES = "tables", "figures"
 CHALLENGE = "challenge"
 SCORES, LESIONS = "scores", "lesions"
 MAIN_TABLE = "table2"
+MANUAL = "manual masks"
 
 Counts = Mapping[CohortScan, Mapping[Model, ScanCounts]]
 
@@ -164,8 +166,11 @@ def run(
     corrections.say(unseen)
     own = {one.model: one.bundle for one in models if one.bundle is not None}
     refuse_seen(list(own.values()), unseen, "which would flatter its scores")
-    if settings.repeat:
-        _require_repeated(unseen)
+    if settings.repeat and not _sessions(unseen):
+        raise DataError(
+            f"none of the {len(unseen)} scans to evaluate is repeated: no subject has two of one "
+            "session, by the ses- of their names; leave out -repeat"
+        )
     tuning = splits.part(scans, "thr-optimization")
     models += given_models(settings.masks, settings.pmaps, unseen, tuning, names)
     require_told_apart(models)
@@ -190,42 +195,32 @@ def run(
     lost = tuple(names[scan.scan] for scan in unseen if scan not in counts)
     notes = _notes(models, lost, len(unseen))
     seen = [scan for scan in unseen if scan in counts]
-    rows, lesions = _rows(seen, models, names, counts)
-    by_preset = [row for row in rows if row.lesions.preset.name == settings.preset]
-    of_preset = [one for one in lesions if one.of.lesions.preset.name == settings.preset]
-    published = {one.label: one.published_as for one in models if one.published_as}
-    curves = _froc(models, [results[scan] for scan in seen])
-    made = tables.study(by_preset, of_preset, published)
-    made["froc"] = agreement.over_false_lesions(curves)
-    if settings.repeat and not sessions(seen):
+    if settings.repeat and not _sessions(seen):
         notes += ("Without repeated scans: a cord was found in no two scans of one session.",)
         logger.warning("%s", notes[-1].removesuffix("."))
-    made = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
+    rows, lesions = _rows(seen, models, names, counts)
     engines = {one.engine for of_scan in results.values() for one in of_scan.values()} - {""}
     facts = {
+        **_about(settings),
         "Engines": sorted(engines),
         "ScansEvaluated": len(seen),
         "ScansWithoutCord": list(lost),
         "TuningScansWithoutCord": [names[scan.scan] for scan in tuning if scan not in counts],
     }
-    _write_long(folder, models, rows, lesions, _about(settings) | facts)
-    _write_tables(folder / TABLES, made)
-    at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
-    figures.write(by_preset, folder / FIGURES, froc=at_own)
+    _write_long(folder, models, rows, lesions, facts)
+    curves = _froc(models, [results[scan] for scan in seen])
+    made = _write_tables(folder, models, rows, lesions, curves, settings.preset, notes)
     again = _number(models, seen, names, folder, settings, report)
-    again = {name: replace(table, notes=(*table.notes, *notes)) for name, table in again.items()}
-    _write_tables(folder / TABLES, again)
-    made |= again
+    made |= _write_noted(folder, again, notes)
     return Evaluation(tuple(models), rows, lost, tuple(sorted(engines)), made)
 
 
-def _require_repeated(scans: Sequence[CohortScan]) -> None:
-    """Raise a DataError where no subject has two scans of one session."""
-    if not sessions(scans):
-        raise DataError(
-            f"none of the {len(scans)} scans to evaluate is repeated: no subject has two of one "
-            "session, by the ses- of their names; leave out -repeat"
-        )
+def _sessions(scans: Sequence[CohortScan]) -> list[list[CohortScan]]:
+    """Group scans by subject and session, and keep the groups of two and more."""
+    groups: dict[tuple[str, str], list[CohortScan]] = {}
+    for scan in scans:
+        groups.setdefault((scan.subject, scan.session), []).append(scan)
+    return [own for own in groups.values() if len(own) > 1]
 
 
 def _number(
@@ -237,19 +232,31 @@ def _number(
     report: Progress | None,
 ) -> dict[str, Table]:
     """Label lesions for the challenge, and compare repeated scans, where that is asked for."""
-    groups = sessions(seen) if settings.repeat else []
-    files: dict[CohortScan, dict[str, Path]] = {}
-    if settings.challenge:
-        folders = {one.label: folder / CHALLENGE / one.file_name for one in models}
-        files = {
-            scan: {label: own / f"{names[scan.scan]}.nii.gz" for label, own in folders.items()}
-            for scan in seen
-        }
-    if not (groups or files):
-        return {}
+    groups = _sessions(seen) if settings.repeat else []
     repeated = [scan for own in groups for scan in own]
-    lesions = numbered(models, repeated, settings.inference, files, settings.jobs, report)
-    return {"repeat": agreement.over_repeats(repeats(models, groups, lesions))} if groups else {}
+    tasks = []
+    for scan in seen if settings.challenge else repeated:
+        own = [(one, one.model.on(scan)) for one in models]
+        thresholds = {model: one.own_threshold or RULE_THRESHOLDS[0] for one, model in own}
+        files = {
+            model: folder / CHALLENGE / one.file_name / f"{names[scan.scan]}.nii.gz"
+            for one, model in own
+            if settings.challenge
+        }
+        tasks.append(InstanceTask(scan, thresholds, files, scan in repeated, settings.inference))
+    found = executor.run(
+        number, tasks, settings.jobs, name=lambda task: task.scan.scan.name, progress=report
+    )
+    if not groups:
+        return {}
+    lesions = {task.scan: of_scan for task, of_scan in zip(tasks, found, strict=True)}
+    compared: dict[tuple[str, float | None], Model | None] = {(MANUAL, None): None}
+    compared |= {(one.label, one.own_threshold): one.model for one in models}
+    agreeing = {
+        key: [(own[0].subject, repeat([lesions[scan][model] for scan in own])) for own in groups]
+        for key, model in compared.items()
+    }
+    return {"repeat": agreement.over_repeats(agreeing)}
 
 
 def _about(settings: EvaluateSettings) -> dict[str, Any]:
@@ -266,10 +273,36 @@ def _about(settings: EvaluateSettings) -> dict[str, Any]:
     }
 
 
-def _write_tables(folder: Path, made: Mapping[str, Table]) -> None:
-    for name, table in made.items():
+def _write_tables(
+    folder: Path,
+    models: Sequence[EvaluatedModel],
+    rows: Sequence[ScanScore],
+    lesions: Sequence[TruthLesion],
+    curves: Mapping[tuple[str, float | None], FrocScore],
+    preset: str,
+    notes: tuple[str, ...],
+) -> dict[str, Table]:
+    """Write the tables and the figures of the scores by a preset; return the tables."""
+    by_preset = [row for row in rows if row.lesions.preset.name == preset]
+    of_preset = [one for one in lesions if one.of.lesions.preset.name == preset]
+    published = {one.label: one.published_as for one in models if one.published_as}
+    made = tables.study(by_preset, of_preset, published)
+    made["froc"] = agreement.over_false_lesions(curves)
+    made = _write_noted(folder, made, notes)
+    at_own = {label: curve for (label, _), curve in curves.items()}  # the last one of each
+    figures.write(by_preset, folder / FIGURES, froc=at_own)
+    return made
+
+
+def _write_noted(
+    folder: Path, made: Mapping[str, Table], notes: tuple[str, ...]
+) -> dict[str, Table]:
+    """Write tables with these notes added, and return them so."""
+    noted = {name: replace(table, notes=(*table.notes, *notes)) for name, table in made.items()}
+    for name, table in noted.items():
         for ending, writer in tables.WRITERS.items():
-            atomic.write_text(folder / f"{name}.{ending}", writer(table))
+            atomic.write_text(folder / TABLES / f"{name}.{ending}", writer(table))
+    return noted
 
 
 def _write_long(
@@ -386,9 +419,7 @@ def _froc(
     """Sweep the predicted lesions of every model at 0.5, then at its own operating point."""
     found: dict[tuple[str, float | None], FrocScore] = {}
     for one in models:
-        cuts = (None,) if one.model.has_masks else (UNTUNED, one.tuned or UNTUNED)
-        for at in dict.fromkeys(cuts):
-            cut = RULE_THRESHOLDS[0] if at is None else at
-            lesions = [own[one.model].lesions[cut] for own in scans]
+        for at in dict.fromkeys((None if one.model.has_masks else UNTUNED, one.own_threshold)):
+            lesions = [own[one.model].lesions[at or RULE_THRESHOLDS[0]] for own in scans]
             found[one.label, at] = froc(lesions, with_probabilities=not one.model.has_masks)
     return found

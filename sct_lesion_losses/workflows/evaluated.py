@@ -16,6 +16,7 @@ from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.images import bids, nifti
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.models import RULE_THRESHOLDS, Kind, Model
+from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.report import sidecar
 from sct_lesion_losses.report.tables import PUBLISHED
 from sct_lesion_losses.thresholds import THRESHOLDS, Choice
@@ -77,6 +78,11 @@ class EvaluatedModel:
         if self.choice is not None:
             return self.choice.threshold
         return None if self.bundle is None or self.model.has_masks else self.bundle.tuned_threshold
+
+    @property
+    def own_threshold(self) -> float | None:
+        """Threshold that it is used at: 0.5 where it is untuned; masks have none."""
+        return None if self.model.has_masks else self.tuned or UNTUNED
 
     @property
     def thresholds(self) -> tuple[float | None, ...]:

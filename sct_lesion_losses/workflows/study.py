@@ -148,16 +148,17 @@ def run(
     busy = f"{folder}: another study is writing this folder; wait for it to end, or choose another"
     atomic.require_writable(folder)
     with atomic.locked(folder / atomic.LOCK, busy):
-        table = _split(data.absolute(), folder, settings.rules, progress)
-        _train(table, folder, settings, progress, failures)
-        _tune(untuned, table, folder, settings, progress, failures)
+        _split(data.absolute(), folder, settings.rules, progress)
+        _train(folder, settings, progress, failures)
+        _tune(untuned, folder, settings, progress, failures)
         models = _models(untuned, folder, settings, failures)
         with progress("evaluating") as report:
             evaluation = evaluate.run(
-                models, table, folder / EVALUATION, settings.evaluation, report
+                models, folder / SPLIT, folder / EVALUATION, settings.evaluation, report
             )
-        _draw(table, folder, evaluation, settings.evaluation.inference)
-        text = _report(models, table, folder, evaluation, settings, failures)
+        scans = cohorts.read(folder / SPLIT)
+        _draw(scans, folder, evaluation, settings.evaluation.inference)
+        text = _report(models, scans, folder, evaluation, settings, failures)
         atomic.write_text(folder / PAGE, text)
     return failures
 
@@ -256,16 +257,14 @@ def _why(step: str, error: BaseException) -> str:
     return why
 
 
-def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> Path:
+def _split(data: Path, folder: Path, rules: Rules, progress: Opened) -> None:
     """Write the split of the cohort with its picture; keep one that is there."""
     table, drawings = folder / SPLIT, style.paths_of(folder / "figure1")
     if all(file.is_file() for file in (table, *drawings)):
         _require_same(data, table, rules)
-        return table
+        return
     with progress("splitting") as report:
-        return split.split(
-            data, table, rules, figures=drawings, keep=True, force=True, report=report
-        )
+        split.split(data, table, rules, figures=drawings, keep=True, force=True, report=report)
 
 
 def _require_same(data: Path, table: Path, rules: Rules) -> None:
@@ -298,15 +297,11 @@ def _place(file: Path) -> Path:
 
 
 def _train(
-    table: Path,
-    folder: Path,
-    settings: StudySettings,
-    progress: Opened,
-    failures: dict[str, str],
+    folder: Path, settings: StudySettings, progress: Opened, failures: dict[str, str]
 ) -> None:
     """Train every loss; note why that failed."""
     known = {name: os.environ[name] for name in _OF_KERAS if name in os.environ}
-    one = partial(_train_one, table, folder / BUNDLES, settings, known)
+    one = partial(_train_one, folder, settings, known)
     found = executor.run(
         partial(one, progress=progress) if settings.workers == 1 else one,
         settings.recipes,
@@ -320,8 +315,7 @@ def _train(
 
 
 def _train_one(
-    table: Path,
-    bundles: Path,
+    folder: Path,
     settings: StudySettings,
     environment: Mapping[str, str],
     recipe: Recipe,
@@ -344,7 +338,8 @@ def _train_one(
             progress(f"preparing for {loss}") as on_scan,
             progress(f"training {loss}", "step") as on_step,
         ):
-            train.run(table, bundles / loss, recipe, how, on_scan=on_scan, on_step=on_step)
+            made = folder / BUNDLES / loss
+            train.run(folder / SPLIT, made, recipe, how, on_scan=on_scan, on_step=on_step)
     except Exception as error:  # whatever it is, the other losses are trained
         return _why(f"train {loss}", error)
     return ""
@@ -352,7 +347,6 @@ def _train_one(
 
 def _tune(
     untuned: Mapping[str, Path],
-    table: Path,
     folder: Path,
     settings: StudySettings,
     progress: Opened,
@@ -372,7 +366,7 @@ def _tune(
             command=evaluation.command,
         )
         with _step(f"tune {name}", failures), progress(f"tuning {name}") as report:
-            tune.run(source, table, how, report)
+            tune.run(source, folder / SPLIT, how, report)
 
 
 def _models(
@@ -400,12 +394,13 @@ def _models(
     return [*models, SCT_NAME]
 
 
-def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSettings) -> None:
+def _draw(
+    scans: Sequence[CohortScan], folder: Path, evaluation: Evaluation, how: InferenceSettings
+) -> None:
     """Draw learning curves, and one scan with the lesions that each model marks in it."""
     shown = [one for one in evaluation.models if one.model.kind == "network"]
     histories = {one.label: one.bundle.info.history for one in shown if one.bundle is not None}
     figures.draw("learning_curves", folder / FIGURES, histories)
-    scans = cohorts.read(table)
     names = cohorts.names(scans)
     middle = typical(evaluation.rows)
     scan = next((scan for scan in scans if names[scan.scan] == middle), None)
@@ -414,16 +409,14 @@ def _draw(table: Path, folder: Path, evaluation: Evaluation, how: InferenceSetti
             path.unlink(missing_ok=True)
         return
     found = locate(scan, how)
-    masks = {}
+    image, masks = found.image, {}
     for one in shown:
-        threshold = UNTUNED if one.tuned is None else one.tuned
-        volume = found.image.grid.voxel_volume_mm3
-        mask, _, _ = lesion_filter.mask_at(
-            one.model.pmap(found)[0], threshold, volume, one.model.rule
+        threshold, pmap = one.tuned or UNTUNED, one.model.pmap(found)[0]
+        mask, *_ = lesion_filter.mask_at(
+            pmap, threshold, image.grid.voxel_volume_mm3, one.model.rule
         )
         masks[f"{one.label}\nthreshold {threshold:g}"] = mask
-    content = (found.image.array, found.image.grid, found.truth, masks)
-    figures.draw("figure3", folder / FIGURES, *content)
+    figures.draw("figure3", folder / FIGURES, image.array, image.grid, found.truth, masks)
 
 
 def typical(rows: Iterable[ScanScore]) -> str | None:
@@ -437,14 +430,13 @@ def typical(rows: Iterable[ScanScore]) -> str | None:
 
 def _report(
     bundles: Sequence[str],
-    table: Path,
+    scans: Sequence[CohortScan],
     folder: Path,
     evaluation: Evaluation,
     settings: StudySettings,
     failures: Mapping[str, str],
 ) -> str:
     """Render the report: every table and figure of the study with its caption."""
-    scans = cohorts.read(table)
     infos = [store.load(name).info for name in bundles if name != SCT_NAME]
     alerts = [f"{step} failed: {why}" for step, why in failures.items()]
     if SCT_NAME not in bundles:
@@ -463,7 +455,7 @@ def _report(
     }
     every = {
         **evaluation.tables,
-        "parts": page.cohort_table(splits.by_part(scans, splits.noted(table))),
+        "parts": page.cohort_table(splits.by_part(scans, splits.noted(folder / SPLIT))),
         "over_thresholds": tables.over_thresholds(evaluation.rows),
         "facts": page.facts_table(how),
         "recipes": page.recipe_table(infos),
