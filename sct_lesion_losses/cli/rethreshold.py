@@ -10,13 +10,7 @@ import click
 
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.options import LESION_POINT, LESIONS
-from sct_lesion_losses.cli.parser import (
-    FAILED,
-    command,
-    float_range,
-    option,
-    stop_if_terminated,
-)
+from sct_lesion_losses.cli.parser import FAILED, command, float_range, option, stop_if_terminated
 from sct_lesion_losses.errors import UsageError, describe
 
 logger = logging.getLogger(__name__)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sct_lesion_losses.cli import options, talk
-from sct_lesion_losses.cli.parser import (
-    FAILED,
-    command,
-    float_range,
-    option,
-    stop_if_terminated,
-)
+from sct_lesion_losses.cli.parser import FAILED, command, float_range, option, stop_if_terminated
 from sct_lesion_losses.errors import UsageError
 
 if TYPE_CHECKING:
@@ -189,7 +184,8 @@ def _segment(
     inference = InferenceSettings.taken_from(values)
     if str(values["cord"]) == segment.BY_SCT:
         values["cord"] = segment.BY_SCT
-    folders = {name: values.pop(name) for name in batch.LABELS if _is_folder(values[name])}
+    given = {name: values[name] for name in batch.LABELS if isinstance(values[name], Path)}
+    folders = {name: values.pop(name) for name, path in given.items() if path.is_dir()}
     settings = segment.SegmentSettings(
         keep_centerline=not remove, page_entry=page is not None, inference=inference, **values
     )
@@ -252,10 +248,6 @@ def _refuse(
         raise UsageError("-include and -exclude choose among several scans: leave them out")
 
 
-def _is_folder(given: Path | str | None) -> bool:
-    return isinstance(given, Path) and given.is_dir()
-
-
 def _segment_one(scan: BatchScan, settings: SegmentSettings, page: Path | None) -> int:
     """Segment a single scan, whatever is there of it already, and print its files."""
     from sct_lesion_losses.images import bids
@@ -285,16 +277,12 @@ def _segment_many(scans: Sequence[BatchScan], settings: BatchSettings, page: Pat
             progress(done, total)
 
         outcomes, tables = batch.run(scans, settings, report)
-    files: list[Path] = []
-    shown: list[tuple[Path, Path]] = []
-    for scan, outcome in outcomes.items():
-        if not outcome.error:
-            files += segment.written(settings.segment, scan.outputs)
-            shown.append((scan.image, segment.written(settings.segment, scan.outputs)[0]))
     failed = {scan: outcome.error for scan, outcome in outcomes.items() if outcome.error}
     done = [scan for scan in outcomes if scan not in failed]
+    made = [segment.written(settings.segment, scan.outputs) for scan in done]
     errors = {scan.name: error for scan, error in failed.items()}
-    _print([*files, *tables, *_paged(page, done, errors)], shown[:SHOWN])
+    shown = [(scan.image, files[0]) for scan, files in zip(done, made, strict=True)]
+    _print([*chain(*made), *tables, *_paged(page, done, errors)], shown[:SHOWN])
     if failed:
         said = "\n  ".join(f"{scan.image}: {error}" for scan, error in failed.items())
         logger.error("%d of %d scans failed:\n  %s", len(failed), len(outcomes), said)

@@ -113,13 +113,20 @@ class BatchSettings:
     jobs: Jobs = 1
 
     def __post_init__(self) -> None:
-        _require_pattern("-include", self.include)
-        _require_pattern("-exclude", self.exclude)
+        try:
+            for pattern in (self.include, self.exclude):
+                re.compile(pattern or "")
+        except re.error as error:
+            option = "-include" if error.pattern == self.include else "-exclude"
+            raise UsageError(
+                f"{option} {error.pattern!s}: not a regular expression ({error}); one is "
+                "^sub-0[1-5]/"
+            ) from error
 
     def takes(self, scan: BatchScan) -> bool:
         """Tell whether a scan is one of those that are wanted."""
-        included = self.include is None or re.search(self.include, scan.name)
-        return bool(included and not (self.exclude and re.search(self.exclude, scan.name)))
+        left_out = self.exclude and re.search(self.exclude, scan.name)
+        return bool(re.search(self.include or "", scan.name) and not left_out)
 
 
 @dataclass(frozen=True)
@@ -142,15 +149,6 @@ class Outcome:
     told: Mapping[str, Any] = field(default_factory=dict)
     lesions: tuple[dict[str, str], ...] = ()
     error: str = ""
-
-
-def _require_pattern(option: str, pattern: str | None) -> None:
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise UsageError(
-            f"{option} {pattern}: not a regular expression ({error}); one is ^sub-0[1-5]/"
-        ) from error
 
 
 def find(
@@ -186,24 +184,20 @@ def find(
     """
     scans: list[BatchScan] = []
     for image in images:
-        if not image.is_dir():
-            if derivatives:
-                root = folder or Path()
-                own = outputs.for_bids_scan(image, root / bids.place(image))
-                scans.append(BatchScan(image, own, image.name, root, True))
+        if image.is_dir():
+            root, in_bids = folder or image / bids.DERIVATIVES, derivatives is not False
+            found = bids.find_scans(image, bids.SUFFIXES[contrast])
+            named = [(scan, scan.relative_to(image)) for scan in found]
+        else:
+            root, in_bids = folder or Path(), bool(derivatives)
+            named = [(image, Path(image.name))]
+        for scan, name in named:
+            if in_bids:
+                place = name.parent if image.is_dir() else bids.place(image)
+                own = outputs.for_bids_scan(scan, root / place)
             else:
-                own = outputs.for_scan(image, out=out, folder=folder)
-                scans.append(BatchScan(image, own, image.name, folder or Path()))
-            continue
-        root = folder or image / bids.DERIVATIVES
-        for scan in bids.find_scans(image, bids.SUFFIXES[contrast]):
-            name = scan.relative_to(image)
-            place = root / name.parent
-            if derivatives is False:
-                own = outputs.for_scan(scan, folder=place)
-            else:
-                own = outputs.for_bids_scan(scan, place)
-            scans.append(BatchScan(scan, own, name.as_posix(), root, derivatives is not False))
+                own = outputs.for_scan(scan, out=out, folder=root / name.parent)
+            scans.append(BatchScan(scan, own, name.as_posix(), root, in_bids))
     return scans
 
 
@@ -356,28 +350,22 @@ def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome 
         return None
     try:
         outcome = _read(scan, settings, SKIPPED)
-    except DataError:  # the table of its lesions cannot be read
+        same: dict[str, Any] = {
+            "InferenceSHA256": segment.inference_sha256(bundle, settings),
+            "LevelsSHA256": None if settings.levels is None else file_hash(settings.levels),
+            "ScanSHA256": file_hash(scan.image),
+        }
+    except (DataError, ImageError):  # of its table; of an image, said where it is segmented
         return None
-    told = outcome.told
-    try:
-        inference = segment.inference_sha256(bundle, settings)
-        levels = None if settings.levels is None else file_hash(settings.levels)
-    except ImageError:  # of a cord mask or of labels; said where the scan is segmented
-        return None
-    if inference is None or told.get("InferenceSHA256") != inference:
-        return None
-    if told.get("LevelsSHA256") != levels:
-        return None
+    applied = {**(outcome.told.get("LesionFilter") or {})}
+    applied.pop("LesionsRemoved", None)
     if not (settings.pmap_alone or settings.sct_rule):
-        threshold, rule = segment.decided(bundle, settings)
-        applied = {**(told.get("LesionFilter") or {})}
-        applied.pop("LesionsRemoved", None)
-        if (told.get("Threshold"), applied) != (threshold, sidecar.filter_entry(rule) or {}):
+        same["Threshold"], rule = segment.decided(bundle, settings)
+        if applied != (sidecar.filter_entry(rule) or {}):
             return None
-    try:
-        return outcome if told.get("ScanSHA256") == file_hash(scan.image) else None
-    except ImageError:  # said where the scan is segmented
-        return None
+    known = same["InferenceSHA256"] is not None
+    is_same = known and all(outcome.told.get(key) == value for key, value in same.items())
+    return outcome if is_same else None
 
 
 def _segmented(

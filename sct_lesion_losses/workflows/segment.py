@@ -35,7 +35,14 @@ from sct_lesion_losses.report import columns, qc_page, sidecar
 from sct_lesion_losses.report.columns import PREDICTED_LESIONS
 from sct_lesion_losses.report.figures import scan as figure
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.sidecar import Filtered, Found, Levels, Segmentation
+from sct_lesion_losses.report.sidecar import (
+    Filtered,
+    Found,
+    Levels,
+    Outside,
+    Segmentation,
+    cut_to_cord,
+)
 from sct_lesion_losses.sct import lesion as sct_lesion
 from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.sct import qc as sct_qc
@@ -170,7 +177,7 @@ def segment(
     require(settings, outputs)
     bundle, network = opened(settings)
     threshold, _ = decided(bundle, settings)
-    pmap, mask, filtered, outside, of_pmap = None, None, None, None, 0
+    filtered = None
     began = time.monotonic()
     with logs.collected_warnings() as warnings, logs.about(image):
         scan = nifti.read(image)
@@ -188,22 +195,10 @@ def segment(
         )
         logger.info("centerline by %s; %s", line.method, find.coverage(line))
         known = _levels(scan, line, settings)
-        if settings.sct_rule:
-            mask = sct_lesion.sct_rule(
-                scan.array, scan.grid, line, settings.inference.contrast, network
-            )
-            if cord is not None:
-                mask, outside = sidecar.cut_to_cord(mask, mask, cord, scan.grid)
-        else:
-            pmap = predict.pmap(
-                bundle, scan.array, scan.grid, line, network=network, progress=progress
-            )
-            of_pmap = len(warnings)
-            if cord is not None:
-                whole = None if settings.pmap_alone else binarize(pmap, threshold)
-                pmap, outside = sidecar.cut_to_cord(pmap, whole, cord, scan.grid)
-            if not settings.pmap_alone:
-                mask, filtered = _mask(pmap, scan.grid, bundle, settings)
+        pmap, mask, outside = _predicted(scan, line, cord, bundle, network, settings, progress)
+        of_pmap = len(warnings)
+        if pmap is not None and not settings.pmap_alone:
+            mask, filtered = _mask(pmap, scan.grid, bundle, settings)
         labels = None if mask is None else lesionwise.components(mask)
         found = None if labels is None else Found.of(labels, pmap, scan.grid)
         if found is not None and not found.lesions:
@@ -229,26 +224,18 @@ def segment(
         known,
         time.monotonic() - began,
     )
-    entries = sidecar.pmap_entries(result, bundle)
+    entries, before = sidecar.pmap_entries(result, bundle), result.warnings[:of_pmap]
     described = {
         outputs.sidecar: sidecar.sidecar(result, bundle, settings.command),
-        outputs.pmap_sidecar: sidecar.of_lesions(
-            settings.command, entries, result.warnings[:of_pmap]
-        ),
+        outputs.pmap_sidecar: sidecar.of_lesions(settings.command, entries, before),
     }
     if settings.page_entry:
         described[outputs.page_entry] = qc_page.entry(scan, result, bundle, outputs)
     _write(scan, result, labels, outputs, described)
-    if settings.qc is not None and mask is not None:
-        sct_qc.entry(
-            image,
-            outputs.mask,
-            outputs.centerline,
-            settings.qc_plane,
-            settings.qc,
-            settings.qc_dataset,
-            settings.qc_subject,
-        )
+    if settings.qc is not None:
+        labels_of_entry = settings.qc_dataset, settings.qc_subject
+        images = image, outputs.mask, outputs.centerline
+        sct_qc.entry(*images, settings.qc_plane, settings.qc, *labels_of_entry)
     return result
 
 
@@ -354,12 +341,15 @@ def inference_sha256(bundle: Bundle, settings: SegmentSettings) -> str | None:
     inference = settings.inference
     if inference.centerline == "file" or settings.centerline_file is not None:
         return None
-    facts = (
+    facts = [
         *(bundle.pmap_sha256, settings.sct_rule, inference.precision),
         *(find.identity(inference.centerline, inference.contrast), inference.contrast),
         inference.brain,
-        *(() if settings.cord is None else (_cord_identity(settings),)),
-    )
+    ]
+    if settings.cord == BY_SCT:
+        facts.append(sct_mask.cord_identity(inference.contrast))
+    elif settings.cord is not None:
+        facts.append(file_hash(Path(settings.cord)))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -391,13 +381,6 @@ def _cord(scan: Scan, settings: SegmentSettings) -> CordMask | None:
     return cord_mask.read(Path(settings.cord), scan.grid)
 
 
-def _cord_identity(settings: SegmentSettings) -> str:
-    """Hash of the cord mask's file, or what SCT draws it with."""
-    if settings.cord == BY_SCT:
-        return sct_mask.cord_identity(settings.inference.contrast)
-    return file_hash(Path(settings.cord or ""))
-
-
 def _levels(scan: Scan, line: Centerline, settings: SegmentSettings) -> Levels | None:
     """Read the vertebral levels along a line from the labels that settings name."""
     file = settings.levels
@@ -414,6 +397,28 @@ def _levels(scan: Scan, line: Centerline, settings: SegmentSettings) -> Levels |
     return Levels(known, file.name, file_hash(file))
 
 
+def _predicted(
+    scan: Scan,
+    line: Centerline,
+    cord: CordMask | None,
+    bundle: Bundle,
+    network: engines.Network,
+    settings: SegmentSettings,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None, Outside | None]:
+    """P-map, or the mask by SCT's rule, cut to the cord, and what of its lesions lay outside."""
+    array, grid = scan.array, scan.grid
+    if settings.sct_rule:
+        mask = sct_lesion.sct_rule(array, grid, line, settings.inference.contrast, network)
+        return None, *((mask, None) if cord is None else cut_to_cord(mask, mask, cord, grid))
+    pmap = predict.pmap(bundle, array, grid, line, network=network, progress=progress)
+    if cord is None:
+        return pmap, None, None
+    whole = None if settings.pmap_alone else binarize(pmap, decided(bundle, settings)[0])
+    pmap, outside = cut_to_cord(pmap, whole, cord, grid)
+    return pmap, None, outside
+
+
 def _mask(
     pmap: npt.NDArray[np.float32], grid: Grid, bundle: Bundle, settings: SegmentSettings
 ) -> tuple[npt.NDArray[np.bool_], Filtered | None]:
@@ -423,7 +428,10 @@ def _mask(
     filtered = None if rule is None else Filtered(rule, bundle.threshold, *lesions)
     if filtered is not None:
         logger.info("%s", filtered.sentence)
-    _warn_of_threshold(bundle, threshold)
+    if doubt := sidecar.threshold_doubt(threshold, bundle.tuned_threshold, bundle.name):
+        logger.warning("%s", doubt)
+    elif source := bundle.info.operating_point.source:  # which no model card tells of
+        logger.info("threshold %g, published (%s)", threshold, source)
     return mask, filtered
 
 
@@ -434,14 +442,6 @@ def _warn_of_contrast(bundle: Bundle, settings: SegmentSettings) -> None:
             "the bundle %r is for T2w scans, not to be trusted on T2*w ones; use -bundle sct",
             bundle.name,
         )
-
-
-def _warn_of_threshold(bundle: Bundle, threshold: float) -> None:
-    """Warn of a threshold that was not tuned; say where one is from that no model card tells of."""
-    if doubt := sidecar.threshold_doubt(threshold, bundle.tuned_threshold, bundle.name):
-        logger.warning("%s", doubt)
-    elif source := bundle.info.operating_point.source:
-        logger.info("threshold %g, published (%s)", threshold, source)
 
 
 def _warn_of_stale(settings: SegmentSettings, outputs: Outputs, files: tuple[Path, ...]) -> None:

@@ -11,12 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import (
-    NAME_PATTERN,
-    BundleInfo,
-    Metric,
-    OperatingPoint,
-)
+from sct_lesion_losses.bundle.schema import NAME_PATTERN, BundleInfo, Metric, OperatingPoint
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.cohorts import corrections, splits
 from sct_lesion_losses.cohorts import table as cohorts
@@ -211,7 +206,8 @@ def run(
     unseen = splits.part(cohort, "unseen") if settings.measure and not settings.site else []
     if settings.site:
         refuse_seen([loaded], tuning, "whose curves would count twice")
-    counts, noted = _counts(loaded, [*tuning, *unseen], cohort, settings, report)
+    every = [*tuning, *unseen]
+    counts, noted = _counts(loaded, every, cohort, settings, report)
     deciding, measured = ([scan for scan in part if scan in counts] for part in (tuning, unseen))
     if not deciding:
         raise DataError(
@@ -232,8 +228,11 @@ def run(
         logger.warning("%s", doubts[-1])
     if refused := len(tuning) - len(deciding):
         doubts.append(f"left out, because no cord was found: {refused} of the scans")
-    if settings.seen:
-        doubts += _seen(loaded, [*tuning, *unseen])
+    if settings.seen and (known := names_of(loaded.info.provenance.trained_on, every)):
+        doubts.append(
+            f"{len(known)} of the {len(every)} scans were trained on, which flatters every score"
+        )
+        logger.warning("%s", doubts[-1])
     lesions = point.lesions
     if settings.lesion_point:
         at = WITH_FILTER.index(choice.threshold)
@@ -409,16 +408,6 @@ def _chosen(
         "tuned_on": tuple(sorted(tuned_on)),
     }
     return choice, point.model_copy(update=of_scans)
-
-
-def _seen(bundle: Bundle, scans: Sequence[CohortScan]) -> tuple[str, ...]:
-    """Warn of scans that the bundle was trained on."""
-    known = names_of(bundle.info.provenance.trained_on, scans)
-    if not known:
-        return ()
-    said = f"{len(known)} of the {len(scans)} scans were trained on, which flatters every score"
-    logger.warning("%s", said)
-    return (said,)
 
 
 def _save(
