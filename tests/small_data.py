@@ -1,12 +1,17 @@
-"""Cohorts, bundles and crops that are made in seconds."""
+"""Cohorts, bundles and crops that are made in seconds, and what is read back of outputs."""
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import BundleInfo
+from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 SHAPE = (60, 60, 64)  # 30 x 30 x 32 mm at 0.5 mm
@@ -67,6 +72,39 @@ def train_small(folder: Path) -> Path:
     )
     train.run(data, folder / "small", recipe)
     return folder / "small.training" / train.SPLIT_TABLE
+
+
+def save_filtering(
+    folder: Path, bundle: Bundle, peak: float, volume_mm3: float, threshold: float
+) -> Bundle:
+    """Save a bundle at another threshold, with a filter of lesions, under the folder's name."""
+    froc = {"peaks": (peak,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
+    lesions = {"peak": peak, "volume_mm3": volume_mm3, "preset": "paper", "froc": froc}
+    lesions |= {"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3}
+    point = {**bundle.info.operating_point.model_dump(), "threshold": threshold, "lesions": lesions}
+    info = BundleInfo.model_validate(
+        {**bundle.info.model_dump(), "name": folder.name, "operating_point": point}
+    )
+    return store.save(folder, info, bundle.network, bundle.weights, "# card\n", overwrite=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of every file below a folder, by its path in it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def copies(source: Path, *files: Path) -> None:
+    """Copy a file to several places, whose folders are made."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, file)
+
+
+def table_rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a TSV by the names of its columns."""
+    with table.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def with_block(seed: int, length: int = 60) -> TrainingCrop:

@@ -20,7 +20,7 @@ def shipped() -> store.Bundle:
 
 
 @pytest.fixture
-def shelf(shipped: store.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shelf(shipped, tmp_path, monkeypatch) -> Path:
     """The only folder with bundles."""
     folder = tmp_path / "shelf"
     folder.mkdir()
@@ -32,7 +32,7 @@ def shelf(shipped: store.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def make(shelf: Path, shipped: store.Bundle) -> Make:
+def make(shelf, shipped) -> Make:
     """Put a bundle on the shelf."""
 
     def build(name: str) -> Path:
@@ -43,7 +43,7 @@ def make(shelf: Path, shipped: store.Bundle) -> Make:
     return build
 
 
-def test_list_prints_a_table(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_a_table(make, capsys):
     folder = make("dice")
     threshold = store.load("dice").threshold
     assert main(["list"]) == 0
@@ -53,7 +53,7 @@ def test_list_prints_a_table(make: Make, capsys: pytest.CaptureFixture[str]) -> 
     )
 
 
-def test_where_there_is_nothing_it_is_said(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_there_is_nothing_it_is_said(shelf, capsys):
     assert main(["list"]) == 0
     out, err = capsys.readouterr()
     assert out == "name\tversion\tthreshold\tkind\tloss\tfolder\n"
@@ -61,9 +61,7 @@ def test_where_there_is_nothing_it_is_said(shelf: Path, capsys: pytest.CaptureFi
     assert main(["verify"]) == 1
 
 
-def test_list_goes_on_after_a_bundle_that_cannot_be_read(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_goes_on_after_a_bundle_that_cannot_be_read(make, capsys):
     (make("a") / check.INFO).write_text("{}")
     make("b")
     assert main(["list"]) == 1
@@ -72,9 +70,7 @@ def test_list_goes_on_after_a_bundle_that_cannot_be_read(
     assert "left out: a/bundle.json: no schema version" in err
 
 
-def test_info_prints_the_model_card_and_suggests_a_name(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_info_prints_the_model_card_and_suggests_a_name(make, capsys):
     make("dice")
     assert main(["info", "dice"]) == 0
     assert capsys.readouterr().out == "# dice 1.0.0\n"
@@ -82,9 +78,7 @@ def test_info_prints_the_model_card_and_suggests_a_name(
     assert "did you mean dice?" in capsys.readouterr().err
 
 
-def test_verify_looks_at_one_bundle_or_at_all(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_looks_at_one_bundle_or_at_all(make, capsys):
     (make("a") / check.CARD).write_text("changed")
     make("b")
     assert main(["verify", "b"]) == 0
@@ -95,9 +89,7 @@ def test_verify_looks_at_one_bundle_or_at_all(
     assert "card.md does not have the hash" in err
 
 
-def test_what_is_exported_is_imported(
-    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_exported_is_imported(make, tmp_path, capsys):
     folder = make("dice")
     assert main(["export", "dice"]) == 0
     assert capsys.readouterr().out == "dice.zip\n"
@@ -107,9 +99,7 @@ def test_what_is_exported_is_imported(
     assert check.read_files(target) == check.read_files(folder)
 
 
-def test_import_into_a_folder_says_how_it_is_found(
-    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_into_a_folder_says_how_it_is_found(make, tmp_path, capsys):
     make("dice")
     main(["export", "dice", "-o", "x.zip"])
     assert main(["import", "x.zip", "-ofolder", "here"]) == 0
@@ -118,7 +108,7 @@ def test_import_into_a_folder_says_how_it_is_found(
     assert "SCT_LESION_BUNDLES" in err
 
 
-def test_nothing_is_replaced_unless_forced(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_replaced_unless_forced(make, capsys):
     make("dice")
     assert main(["export", "dice"]) == 0
     assert main(["export", "dice"]) == 1
@@ -129,9 +119,7 @@ def test_nothing_is_replaced_unless_forced(make: Make, capsys: pytest.CaptureFix
     assert "-force 1" in capsys.readouterr().err
 
 
-def test_average_writes_the_mean_of_the_weights_untuned(
-    make: Make, shipped: store.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_average_writes_the_mean_of_the_weights_untuned(make, shipped, tmp_path, capsys):
     one, folder = make("one"), tmp_path / "mean"
     weights = safetensors.numpy.load(shipped.weights)
     bias = weights["lesion/bias"].copy()
@@ -157,9 +145,7 @@ def test_average_writes_the_mean_of_the_weights_untuned(
     assert made.info.provenance.commands[-1] == ("sct_lesion_bundle average one two -ofolder mean")
 
 
-def test_only_bundles_that_are_alike_are_averaged(
-    make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_only_bundles_that_are_alike_are_averaged(make, capsys, tmp_path):
     one = make("one")
     bce = Path(store.__file__).parent.parent / "bundles" / "bce"
     for typed, said in (

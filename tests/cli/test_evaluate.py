@@ -2,17 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
-import pytest
 from small_data import write_cohort
 
 from sct_lesion_losses.cli.evaluate import main
 
 
-def test_the_shipped_bundle_is_evaluated_beside_masks_and_the_table_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_shipped_bundle_is_evaluated_beside_masks_and_the_table_printed(tmp_path, capsys):
     cohort = write_cohort(tmp_path / "cohort", subjects=2)
     rater = shutil.copytree(cohort / "derivatives", tmp_path / "rater")
     args = ["-bundle", "tversky", "-masks", f"rater={rater}", "-i", str(cohort)]

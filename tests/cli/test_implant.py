@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,9 +10,7 @@ from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.phantom.implant import Acquisition
 
 
-def test_the_command_makes_a_cohort_of_implants_and_draws_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_makes_a_cohort_of_implants_and_draws_it(tmp_path, capsys):
     scan = make_scan(1, preset="tiny", lesions=False)
     names = ("healthy.nii.gz", "cord.nii.gz", "cohort", "sheet.png")
     host, cord, out, sheet = (tmp_path / name for name in names)
@@ -33,14 +30,12 @@ def test_the_command_makes_a_cohort_of_implants_and_draws_it(
 
 
 @pytest.mark.parametrize("contrast", ["1.5", "1.2 1.5 2", "2 1.5", "1 1.5", "1.5 9"])
-def test_contrasts_that_no_lesion_can_have_are_refused(
-    contrast: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_contrasts_that_no_lesion_can_have_are_refused(contrast, tmp_path, capsys):
     args = ["-i", str(tmp_path / "a.nii.gz"), "-ofolder", str(tmp_path / "out")]
     assert main([*args, "-contrast", *contrast.split()]) != 0
     assert "-contrast" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_knows_every_acquisition() -> None:
+def test_the_command_knows_every_acquisition():
     assert get_args(Acquisition) == ACQUISITIONS

@@ -45,7 +45,7 @@ def fail(error: BaseException) -> Command:
     return example(work)
 
 
-def test_the_callback_receives_converted_values() -> None:
+def test_the_callback_receives_converted_values():
     seen: dict[str, Any] = {}
     args = ["-i", "a", "b", "-thr=0.3", "-ofolder", "out", "-c", "t2s", "-r", "0", "-v", "0"]
     assert example(seen.update)(args) == 0
@@ -63,7 +63,7 @@ def test_the_callback_receives_converted_values() -> None:
     assert (seen["threshold"], seen["folder"], seen["c"], seen["r"]) == (0.5, None, None, True)
 
 
-def test_a_command_runs_in_another_thread_as_well() -> None:
+def test_a_command_runs_in_another_thread_as_well():
     with ThreadPoolExecutor() as pool:
         assert pool.submit(example(lambda _: 3), ["-i", "a"]).result() == 3
 
@@ -83,9 +83,7 @@ def test_a_command_runs_in_another_thread_as_well() -> None:
         (["-i", "a", "-ofoldr", "x"], "no such option: -ofoldr; did you mean -ofolder? -h lists"),
     ],
 )
-def test_a_wrong_command_line_gives_usage_and_one_line_and_2(
-    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_command_line_gives_usage_and_one_line_and_2(args, said, capsys):
     assert example(lambda _: None)(args) == 2
     out, err = capsys.readouterr()
     usage, line = err.splitlines()
@@ -106,19 +104,17 @@ def test_a_wrong_command_line_gives_usage_and_one_line_and_2(
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_an_error_is_one_line_on_stderr_and_a_status(
-    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_is_one_line_on_stderr_and_a_status(error, status, line, capsys):
     assert fail(error)(["-i", "a"]) == status
     assert capsys.readouterr() == ("", f"sct_example: error: {line}\n")
 
 
-def test_the_traceback_is_shown_at_verbosity_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_traceback_is_shown_at_verbosity_2(capsys):
     assert fail(ImageError("truncated"))(["-i", "a", "-v", "2"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+def test_a_closed_pipe_ends_quietly():
     code = (
         "import sys\nfrom sct_lesion_losses.cli.parser import command\n"
         "@command('x')\ndef X():\n    print('a' * 10**6)\n"
@@ -146,9 +142,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
         ),
     ],
 )
-def test_verbosity_chooses_the_log_lines_and_whether_they_hold_folders(
-    verbosity: str, said: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbosity_chooses_the_log_lines_and_whether_they_hold_folders(verbosity, said, capsys):
     def work(values: dict[str, Any]) -> int:
         LOGGER.debug("fine")
         LOGGER.info("doing")
@@ -169,7 +163,7 @@ def test_verbosity_chooses_the_log_lines_and_whether_they_hold_folders(
     assert (logger.level, list(logger.handlers)) == before
 
 
-def test_positional_arguments_are_kept_beside_options() -> None:
+def test_positional_arguments_are_kept_beside_options():
     seen = {}
 
     @command("sct_example")
@@ -198,7 +192,7 @@ NAMES = {"-o": False, "-ofolder": False, "-thr": False, "-qc": False, "-i": True
         (["-i=a=b", "c"], ["-i", "a=b", "-i", "c"]),
     ],
 )
-def test_options_and_values_are_told_apart(args: list[str], expected: list[str]) -> None:
+def test_options_and_values_are_told_apart(args, expected):
     assert pairs(args, NAMES) == expected
 
 
@@ -216,7 +210,7 @@ def test_options_and_values_are_told_apart(args: list[str], expected: list[str])
         *((args, "needs a value") for args in (["-o="], ["-o", ""], ["-i", "-h"])),
     ],
 )
-def test_words_that_are_no_option_and_no_value_are_refused(args: list[str], said: str) -> None:
+def test_words_that_are_no_option_and_no_value_are_refused(args, said):
     with pytest.raises(click.UsageError, match=said):
         pairs(args, NAMES)
 
@@ -227,6 +221,6 @@ VALUES = st.text(string.ascii_letters + string.digits + " ./_-=é", min_size=1).
 
 
 @given(single=VALUES, many=st.lists(VALUES.filter(lambda v: v[0] != "-"), min_size=1))
-def test_every_value_comes_back_behind_its_option(single: str, many: list[str]) -> None:
+def test_every_value_comes_back_behind_its_option(single, many):
     expected = ["-o", single, *(word for value in many for word in ("-i", value))]
     assert pairs(["-o", single, "-i", *many], NAMES) == expected

@@ -15,7 +15,7 @@ AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 
 
 @pytest.fixture
-def pmap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def pmap(tmp_path, monkeypatch) -> np.ndarray:
     """p-map in t2_lesionseg_pmap.nii.gz of the current folder: two lesions, 0.35 and 0.8."""
     monkeypatch.chdir(tmp_path)
     array = np.zeros((6, 6, 6), np.float32)
@@ -25,9 +25,7 @@ def pmap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return array
 
 
-def test_the_mask_is_p_at_or_above_the_threshold(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_mask_is_p_at_or_above_the_threshold(pmap, capsys):
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.35"]) == 0
     image = nib.load("t2_lesionseg_thr0.35.nii.gz")
     mask = np.asarray(image.dataobj)
@@ -45,7 +43,7 @@ def test_the_mask_is_p_at_or_above_the_threshold(
     ]
 
 
-def test_the_sidecar_says_what_was_done(pmap: np.ndarray, tmp_path: Path) -> None:
+def test_the_sidecar_says_what_was_done(pmap, tmp_path):
     file = str(tmp_path / "t2_lesionseg_pmap.nii.gz")
     main(["-i", file, "-thr", "0.5", "-ofolder", str(tmp_path / "out"), "-v", "0"])
     text = (tmp_path / "out" / "t2_lesionseg_thr0.5.json").read_text()
@@ -59,9 +57,7 @@ def test_the_sidecar_says_what_was_done(pmap: np.ndarray, tmp_path: Path) -> Non
     assert str(tmp_path) not in text
 
 
-def test_lesions_writes_the_table_and_the_numbered_mask(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lesions_writes_the_table_and_the_numbered_mask(pmap, capsys):
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.1", "-lesions", "1", "-o", "m.nii"]
     assert main([*args, "-v", "0"]) == 0
     written = ["m.nii", "m_labels.nii", "m_lesions.tsv", "m_lesions.json", "m.json"]
@@ -74,9 +70,7 @@ def test_lesions_writes_the_table_and_the_numbered_mask(
     assert dict(zip(rows[0], rows[2], strict=True))["vanishes_above"] == "0.349999994"
 
 
-def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_mask_is_said_with_the_highest_probability_and_its_place(pmap, capsys):
     assert main(["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.9", "-v", "0"]) == 0
     unknown = (
         "WARNING: t2_lesionseg_pmap.nii.gz: t2_lesionseg_pmap.json is not there to tell of a "
@@ -98,9 +92,7 @@ def told(point: object, threshold: float | None = 0.3) -> None:
     Path("t2_lesionseg_pmap.json").write_text(json.dumps(entries))
 
 
-def test_lesions_are_dropped_by_the_filter_of_the_bundle_that_made_the_pmap(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lesions_are_dropped_by_the_filter_of_the_bundle_that_made_the_pmap(pmap, capsys):
     told({"LeastPeak": 0.5, "LeastVolumeMm3": 0.0})
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.2", "-o", "m.nii"]
     assert main(args) == 0
@@ -128,9 +120,7 @@ def described(*options: str, threshold: str = "0.3") -> dict[str, object]:
         ('{"Bundle": "mine"}', "t2_lesionseg_pmap.json does not tell of a lesion filter"),
     ],
 )
-def test_a_filter_that_is_not_known_of_is_a_warning_unless_none_is_asked_for(
-    pmap: np.ndarray, beside: str | None, said: str
-) -> None:
+def test_a_filter_that_is_not_known_of_is_a_warning_unless_none_is_asked_for(pmap, beside, said):
     if beside is not None:
         Path("t2_lesionseg_pmap.json").write_text(beside)
     for options in ([], ["-cord", cord("cord.nii.gz", 6)]):
@@ -141,9 +131,7 @@ def test_a_filter_that_is_not_known_of_is_a_warning_unless_none_is_asked_for(
     assert described()["Warnings"] == []
 
 
-def test_what_made_the_pmap_is_passed_on_and_another_threshold_than_the_tuned_one_is_said(
-    pmap: np.ndarray,
-) -> None:
+def test_what_made_the_pmap_is_passed_on_and_another_threshold_than_the_tuned_one_is_said(pmap):
     told(None)
     mask = described(threshold="0.2")
     assert (mask["Bundle"], mask["BundleSHA256"], mask["TunedThreshold"]) == ("mine", "ab12", 0.3)
@@ -155,7 +143,7 @@ def test_what_made_the_pmap_is_passed_on_and_another_threshold_than_the_tuned_on
     assert "the bundle 'mine' was never tuned" in said
 
 
-def test_a_mask_that_the_filter_emptied_says_so(pmap: np.ndarray) -> None:
+def test_a_mask_that_the_filter_emptied_says_so(pmap):
     told({"LeastPeak": 0.9, "LeastVolumeMm3": 0.0})
     [said] = described()["Warnings"]
     assert said.startswith("the mask is empty; highest probability 0.8 ")
@@ -171,9 +159,7 @@ def test_a_mask_that_the_filter_emptied_says_so(pmap: np.ndarray) -> None:
         ([0.5], 0.3, 1, "cannot be read"),
     ],
 )
-def test_a_filter_that_is_demanded_must_be_known(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], point, threshold, status, said
-) -> None:
+def test_a_filter_that_is_demanded_must_be_known(pmap, capsys, point, threshold, status, said):
     told(point, threshold)
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.2", "-lesion_point", "1"]
     assert main(args) == status
@@ -181,15 +167,13 @@ def test_a_filter_that_is_demanded_must_be_known(
     assert not Path("t2_lesionseg_thr0.2.nii.gz").exists()
 
 
-def test_a_mask_in_place_of_a_pmap_is_refused(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mask_in_place_of_a_pmap_is_refused(pmap, capsys):
     nib.Nifti1Image((pmap > 0.5).astype(np.uint8), AFFINE).to_filename("mask.nii.gz")
     assert main(["-i", "mask.nii.gz", "-thr", "0.5"]) == 1
     assert "was a mask given in its place?" in capsys.readouterr().err
 
 
-def test_the_pmap_is_never_overwritten(pmap: np.ndarray) -> None:
+def test_the_pmap_is_never_overwritten(pmap):
     before = Path("t2_lesionseg_pmap.nii.gz").read_bytes()
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]
     assert main([*args, "-o", "t2_lesionseg_pmap.nii.gz"]) == 2
@@ -206,8 +190,8 @@ def test_the_pmap_is_never_overwritten(pmap: np.ndarray) -> None:
     ids=["mask", "labels", "JSON"],
 )
 def test_neither_the_cord_mask_nor_the_json_of_the_pmap_is_overwritten(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], pmap_name: str, cord_name: str, out: str
-) -> None:
+    pmap, capsys, pmap_name, cord_name, out
+):
     told(None)
     Path("t2_lesionseg_pmap.nii.gz").rename(pmap_name)
     Path("t2_lesionseg_pmap.json").rename(pmap_name.replace(".nii.gz", ".json"))
@@ -227,9 +211,7 @@ def cord(name: str, last: int) -> str:
     return name
 
 
-def test_a_pmap_that_is_cut_takes_no_other_cord_mask(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pmap_that_is_cut_takes_no_other_cord_mask(pmap, capsys):
     narrow = cord_mask.read(Path(cord("narrow.nii.gz", 3)), Grid((6, 6, 6), AFFINE))
     cut = {"CordMask": narrow.name, "CordMaskSHA256": narrow.sha256, "TunedLesionFilter": None}
     Path("t2_lesionseg_pmap.json").write_text(json.dumps(cut))
@@ -243,7 +225,7 @@ def test_a_pmap_that_is_cut_takes_no_other_cord_mask(
     )  # the same changes nothing
 
 
-def test_the_hash_of_a_run_is_not_that_of_a_mask_that_was_cut_afterwards(pmap: np.ndarray) -> None:
+def test_the_hash_of_a_run_is_not_that_of_a_mask_that_was_cut_afterwards(pmap):
     entries = {"InferenceSHA256": "cd34", "ScanSHA256": "ef56", "TunedLesionFilter": None}
     Path("t2_lesionseg_pmap.json").write_text(json.dumps(entries))
     assert described()["InferenceSHA256"] == "cd34"
@@ -253,8 +235,8 @@ def test_the_hash_of_a_run_is_not_that_of_a_mask_that_was_cut_afterwards(pmap: n
 
 
 def test_lesions_are_placed_by_the_image_of_the_centerline_before_its_csv(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     stored, size = np.diag([1.0, 1.0, 2.0, 1.0]), (20, 20, 8)  # x to the patient's right
     values, line = np.zeros((2, *size), np.float32)
@@ -284,15 +266,15 @@ def test_lesions_are_placed_by_the_image_of_the_centerline_before_its_csv(
     assert side() == "left"
 
 
-def test_bids_probability_maps_give_a_name_of_their_own(pmap: np.ndarray) -> None:
+def test_bids_probability_maps_give_a_name_of_their_own(pmap):
     Path("t2_lesionseg_pmap.nii.gz").rename("sub-01_label-L_probseg.nii.gz")
     assert main(["-i", "sub-01_label-L_probseg.nii.gz", "-thr", "0.5"]) == 0
     assert Path("sub-01_label-L_thr0.5.nii.gz").exists()
 
 
 def test_a_table_of_thresholds_is_applied_row_by_row_beside_the_pmaps(
-    pmap: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
-) -> None:
+    pmap, tmp_path, capsys, monkeypatch
+):
     folder = tmp_path / "sub-01" / "anat"
     folder.mkdir(parents=True)
     nib.Nifti1Image(pmap, AFFINE).to_filename(folder / "sub-01_label-L_probseg.nii.gz")
@@ -324,8 +306,8 @@ def test_a_table_of_thresholds_is_applied_row_by_row_beside_the_pmaps(
     ],
 )
 def test_a_table_says_of_each_row_whether_lesions_are_filtered_unless_the_option_does(
-    pmap: np.ndarray, column: str, given: list[str], applied: bool
-) -> None:
+    pmap, column, given, applied
+):
     told = {"TunedThreshold": 0.5, "TunedLesionFilter": {"LeastPeak": 1.0, "LeastVolumeMm3": 0.0}}
     Path("t2_lesionseg_pmap.json").write_text(json.dumps(told))
     row = f"t2_lesionseg_pmap.nii.gz\t0.5\t{column}"
@@ -335,9 +317,7 @@ def test_a_table_says_of_each_row_whether_lesions_are_filtered_unless_the_option
     assert (made["LesionFilter"] is not None) == applied
 
 
-def test_every_bad_row_of_a_table_is_told(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_bad_row_of_a_table_is_told(pmap, capsys):
     rows = ("pmap\tthreshold", "missing_pmap.nii.gz\t0.5", "t2_lesionseg_pmap.nii.gz\thigh")
     Path("t.tsv").write_text("\n".join(rows))
     assert main(["-i", "t.tsv"]) == 1
@@ -357,9 +337,7 @@ def test_every_bad_row_of_a_table_is_told(
         (None, "cannot be read"),
     ],
 )
-def test_a_table_that_names_no_thresholds_is_refused(
-    pmap: np.ndarray, capsys: pytest.CaptureFixture[str], text: str | None, said: str
-) -> None:
+def test_a_table_that_names_no_thresholds_is_refused(pmap, capsys, text, said):
     if text is not None:
         Path("t.tsv").write_text(text)
     assert main(["-i", "t.tsv"]) == 1
@@ -367,19 +345,17 @@ def test_a_table_that_names_no_thresholds_is_refused(
 
 
 @pytest.mark.parametrize("more", [["-thr", "0.5"], ["-o", "m.nii"], ["-ofolder", "out"]])
-def test_a_table_has_its_own_thresholds_and_folders(
-    capsys: pytest.CaptureFixture[str], more: list[str]
-) -> None:
+def test_a_table_has_its_own_thresholds_and_folders(capsys, more):
     assert main(["-i", "t.tsv", *more]) == 2
     assert "leave out -thr, -o and -ofolder" in capsys.readouterr().err
 
 
-def test_a_single_pmap_needs_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_pmap_needs_a_threshold(capsys):
     assert main(["-i", "t2_lesionseg_pmap.nii.gz"]) == 2
     assert "-thr is missing" in capsys.readouterr().err
 
 
-def test_a_quotation_mark_in_a_table_is_a_letter_of_a_name(pmap: np.ndarray) -> None:
+def test_a_quotation_mark_in_a_table_is_a_letter_of_a_name(pmap):
     name = '"a" pmap.nii.gz'
     Path("t2_lesionseg_pmap.nii.gz").rename(name)
     Path("thresholds.tsv").write_text(f"pmap\tthreshold\n{name}\t0.5\n")

@@ -23,7 +23,7 @@ class Runs(list[tuple[Path, Any, Any]]):
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
+def runs(monkeypatch, tmp_path) -> Runs:
     """Stand-in for the work: it notes the call and fails on scans named `bad…`."""
     monkeypatch.chdir(tmp_path)
     calls = Runs()
@@ -45,9 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     return calls
 
 
-def test_paths_go_to_stdout_and_the_closing_lines_after_them_unless_it_is_to_be_quiet(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_paths_go_to_stdout_and_the_closing_lines_after_them_unless_it_is_to_be_quiet(runs, capsys):
     paths = ["out/t2_lesionseg.nii.gz", "out/t2_lesionseg.json"]
     assert main(["-i", "data/t2.nii.gz", "-ofolder", "out"]) == 0
     out, err = capsys.readouterr()
@@ -63,16 +61,14 @@ def test_paths_go_to_stdout_and_the_closing_lines_after_them_unless_it_is_to_be_
     assert capsys.readouterr() == ("\n".join([*paths, ""]), "")
 
 
-def test_without_options_the_settings_are_the_defaults(runs: Runs) -> None:
+def test_without_options_the_settings_are_the_defaults(runs):
     for of_command, bundle in ((main, "default"), (main_tversky, "tversky")):
         assert of_command(["-i", "t2.nii.gz"]) == 0
         expected = segment.SegmentSettings(bundle, command=f"{of_command.name} -i t2.nii.gz")
         assert runs[-1][1] == expected
 
 
-def test_every_option_reaches_the_settings(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_option_reaches_the_settings(runs, tmp_path, monkeypatch):
     program = tmp_path / "sct" / "bin" / "sct_qc"
     program.parent.mkdir(parents=True)
     for name in ("sct_qc", "sct_version"):
@@ -106,9 +102,7 @@ def test_every_option_reaches_the_settings(
     )
 
 
-def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scans_that_fail_do_not_stop_the_others_and_are_listed(runs, monkeypatch, capsys):
     Path("bad.nii.gz").touch()  # and it may not be read
     monkeypatch.setattr(os, "access", lambda path, mode: "bad" not in str(path))
     scans = ["a.nii.gz", "bad.nii.gz", "defect.nii", "b.nii.gz"]
@@ -135,9 +129,7 @@ def test_scans_that_fail_do_not_stop_the_others_and_are_listed(
     assert capsys.readouterr() == ("", error)
 
 
-def test_a_bundle_that_cannot_be_used_is_said_once(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_that_cannot_be_used_is_said_once(runs, monkeypatch, capsys):
     def opened(*_: object) -> None:
         raise BundleError("no bundle 'x'; sct_lesion_bundle list shows what there is")
 
@@ -147,7 +139,7 @@ def test_a_bundle_that_cannot_be_used_is_said_once(
     assert runs == []
 
 
-def test_each_sidecar_names_its_own_scan_alone(runs: Runs) -> None:
+def test_each_sidecar_names_its_own_scan_alone(runs):
     main(["-i", "/p/a.nii", "/q/b.nii", "-thr", "0.2"])
     assert [settings.command for _, settings, _ in runs] == [
         "sct_deepseg_lesion_tuned -i a.nii -thr 0.2",
@@ -156,7 +148,7 @@ def test_each_sidecar_names_its_own_scan_alone(runs: Runs) -> None:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+def dataset(tmp_path) -> Path:
     for name in (
         "sub-01/anat/sub-01_T2w.nii.gz",
         "sub-02/ses-1/anat/sub-02_ses-1_T2w.nii.gz",
@@ -186,17 +178,15 @@ def dataset(tmp_path: Path) -> Path:
     ],
 )
 def test_the_scans_of_a_contrast_in_a_bids_folder_are_segmented_into_derivatives(
-    options: list[str], masks: list[str], runs: Runs, dataset: Path
-) -> None:
+    options, masks, runs, dataset
+):
     assert main(["-i", "ds", *options]) == 0
     assert [str(outputs.mask) for _, _, outputs in runs] == masks
     described = Path(masks[0][: masks[0].index("sub-")], "dataset_description.json")
     assert json.loads(described.read_text())["DatasetType"] == "derivative"
 
 
-def test_options_of_a_batch_reach_it(
-    runs: Runs, dataset: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_of_a_batch_reach_it(runs, dataset, monkeypatch):
     asked = []
 
     def run(scans: list[batch.BatchScan], settings: batch.BatchSettings, *_: object) -> Any:
@@ -235,15 +225,13 @@ def test_options_of_a_batch_reach_it(
         (["-qc_page", "t2.nii.gz"], "expected a file name that ends in .html"),
     ],
 )
-def test_options_of_a_batch_that_contradict_are_refused(
-    options: list[str], said: str, runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_a_batch_that_contradict_are_refused(options, said, runs, capsys):
     assert main(["-i", "t2.nii.gz", *options]) == 2
     assert said in capsys.readouterr().err
     assert runs == []
 
 
-def test_a_single_scan_gets_bids_names_where_they_are_asked_for(runs: Runs) -> None:
+def test_a_single_scan_gets_bids_names_where_they_are_asked_for(runs):
     assert main(["-i", "x/sub-01_ses-2_T2w.nii.gz", "-bids", "1", "-ofolder", "out"]) == 0
     assert runs[0][2].mask == Path("out/sub-01/ses-2/anat/sub-01_ses-2_label-L_mask.nii.gz")
     assert Path("out/dataset_description.json").exists()

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import get_args
-
-import pytest
 
 from sct_lesion_losses.cli.simulate import SUBJECTS, main
 from sct_lesion_losses.phantom.scan import Preset
 
 
 def test_the_command_makes_what_it_is_asked_for_and_refuses_the_folder_for_another_cohort(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, capsys
+):
     out, sheet = tmp_path / "cohort", tmp_path / "sheet.png"
     args = ["-ofolder", str(out), "-preset", "tiny", "-seed", "2", "-raters", "2"]
     assert main([*args, "-n", "1", "-figure", str(sheet)]) == 0
@@ -27,5 +24,5 @@ def test_the_command_makes_what_it_is_asked_for_and_refuses_the_folder_for_anoth
     assert "holds another cohort" in capsys.readouterr().err
 
 
-def test_every_preset_has_a_number_of_subjects() -> None:
+def test_every_preset_has_a_number_of_subjects():
     assert tuple(SUBJECTS) == get_args(Preset)

@@ -13,13 +13,11 @@ from sct_lesion_losses.workflows import split
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cohort(tmp_path_factory) -> Path:
     return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=6, lesion_free=2)
 
 
-def test_the_command_prints_the_table_and_logs_the_parts(
-    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_the_table_and_logs_the_parts(cohort, tmp_path, capsys):
     table = tmp_path / "out" / "split.tsv"
     assert main(["-i", str(cohort), "-ofile", str(table)]) == 0
     out, err = capsys.readouterr()
@@ -28,9 +26,7 @@ def test_the_command_prints_the_table_and_logs_the_parts(
     assert sorted(path.name for path in table.parent.iterdir()) == ["split.png", "split.tsv"]
 
 
-def test_every_option_reaches_the_split(
-    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_option_reaches_the_split(cohort, tmp_path, capsys):
     given = split.split(cohort, tmp_path / "given.tsv")
     args = (
         f"-i {given} -ofile {tmp_path}/split.tsv -seed 5 -lesion_free 0.5 -lesion_free_tuning 0.5 "
@@ -51,14 +47,8 @@ def test_every_option_reaches_the_split(
     [([], 0, "WARNING: no picture of the split"), (["-figure", "1"], 1, "error: a picture needs")],
 )
 def test_without_matplotlib_the_picture_is_left_out_unless_asked_for(
-    asked: list[str],
-    status: int,
-    said: str,
-    cohort: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    asked, status, said, cohort, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     table = tmp_path / "split.tsv"
     assert main(["-i", str(cohort), "-ofile", str(table), *asked]) == status

@@ -36,7 +36,7 @@ def call(command: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_reads_as_documented_and_loads_no_heavy_library(command: str) -> None:
+def test_help_reads_as_documented_and_loads_no_heavy_library(command):
     done, page = call(command, "-h"), GOLDEN / f"{command}.txt"
     if "UPDATE_GOLDEN" in os.environ:
         page.write_text(done.stdout)
@@ -46,12 +46,12 @@ def test_help_reads_as_documented_and_loads_no_heavy_library(command: str) -> No
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("args", [[], ["-i", "a.nii", "-nonsense", "1"]])
-def test_wrong_arguments_load_no_heavy_library(command: str, args: list[str]) -> None:
+def test_wrong_arguments_load_no_heavy_library(command, args):
     done = call(command, *args)
     assert (done.stderr.splitlines()[-1], done.returncode) == ("loaded:", 2)
 
 
-def test_segmenting_loads_nothing_that_only_reports_training_or_verifying_need() -> None:
+def test_segmenting_loads_nothing_that_only_reports_training_or_verifying_need():
     code = "import sys, sct_lesion_losses.workflows.segment; print(*sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     others = {"scipy.stats", "pandas", "jinja2", "matplotlib", "keras", "onnx", "safetensors"}

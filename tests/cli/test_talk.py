@@ -18,7 +18,7 @@ from sct_lesion_losses.cli.talk import progress, view_hint, without_folders
 LOGGER = logging.getLogger("sct_lesion_losses.example")
 
 
-def test_the_closing_lines_are_for_a_shell_and_a_viewer() -> None:
+def test_the_closing_lines_are_for_a_shell_and_a_viewer():
     shown = [(Path("my t2.nii.gz"), Path("m.nii.gz")), (Path("-t2.nii.gz"), Path("-m.nii.gz"))]
     assert view_hint(shown).splitlines() == [
         "",
@@ -40,7 +40,7 @@ def test_the_closing_lines_are_for_a_shell_and_a_viewer() -> None:
         ("/my data/sub-01/x.nii", "sub-01/x.nii"),
     ],
 )
-def test_folders_are_cut_off_absolute_paths_and_off_nothing_else(text: str, said: str) -> None:
+def test_folders_are_cut_off_absolute_paths_and_off_nothing_else(text, said):
     assert without_folders(text, ["-i", "/my data/t2.nii.gz", "-ofolder=/my data"]) == said
 
 
@@ -55,7 +55,7 @@ def test_folders_are_cut_off_absolute_paths_and_off_nothing_else(text: str, said
         (["-about", "T2w and/or T2star"], "sct_x -about 'T2w and/or T2star'"),
     ],
 )
-def test_a_command_line_keeps_base_names_only(typed: list[str], line: str) -> None:
+def test_a_command_line_keeps_base_names_only(typed, line):
     @command("sct_x")
     @option("-i <file>", "Scan.")
     @option("-bundle <str>", "Bundle.")
@@ -72,7 +72,7 @@ def test_a_command_line_keeps_base_names_only(typed: list[str], line: str) -> No
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch) -> list[float]:
     """Seconds that `progress` reads, to be set by the test."""
     now = [0.0]
     monkeypatch.setattr(talk.time, "monotonic", lambda: now[0])
@@ -86,9 +86,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (1, "training: 3 of 8, epoch 1, 50 s left\ntraining: 6 of 8, epoch 1, 20 s left\n"),
     ],
 )
-def test_without_a_terminal_progress_is_a_line_now_and_then(
-    verbosity: int, said: str, clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_terminal_progress_is_a_line_now_and_then(verbosity, said, clock, capsys):
     with talk.logged(verbosity), progress("training", "step") as update:
         for done in range(1, 9):
             clock[0] += 10
@@ -96,9 +94,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert capsys.readouterr() == ("", said)
 
 
-def test_the_time_left_is_reckoned_from_where_the_work_began_and_began_again(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_time_left_is_reckoned_from_where_the_work_began_and_began_again(clock, capsys):
     with talk.logged(1), progress("training", "step") as update:
         for seconds, done in ((100, 500), (400, 502), (500, 1), (520, 2)):
             clock[0] = seconds
@@ -114,13 +110,13 @@ def test_the_time_left_is_reckoned_from_where_the_work_began_and_began_again(
     ("seconds", "said"),
     [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (31_300, "8 h 42 min")],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_are_said_as_people_say_them(seconds, said):
     assert logs.duration(seconds) == said
 
 
 def test_the_progress_bar_of_a_terminal_writes_to_stderr_with_log_lines_beside_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch, capsys
+):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

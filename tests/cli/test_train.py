@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import pytest
 import sct_graph
@@ -15,9 +13,7 @@ from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.training.recipe import settings, study
 
 
-def test_a_training_from_scts_model_takes_over_its_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_from_scts_model_takes_over_its_network(tmp_path, monkeypatch, capsys):
     scts = sct_graph.install(tmp_path / "sct", sct_graph.make((2, 4)), "t2_ax")
     monkeypatch.setenv("SCT_DIR", str(scts))
     cohort = write_cohort(tmp_path / "cohort", subjects=8)
@@ -34,9 +30,7 @@ def test_a_training_from_scts_model_takes_over_its_network(
     assert "sct_train_lesion -i cohort -ofolder b -init sct -c t2_ax" in info.provenance.commands[0]
 
 
-def test_scts_model_that_is_damaged_stops_before_a_scan_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scts_model_that_is_damaged_stops_before_a_scan_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path / "sct", b"no model")))
     args = ["-i", str(tmp_path / "no cohort"), "-ofolder", str(tmp_path / "b"), "-init", "sct"]
     assert main(args) == 1
@@ -57,12 +51,12 @@ def given(*args: str) -> Recipe:
     return probe.main([word for arg in args for word in arg.split()], standalone_mode=False)
 
 
-def test_without_options_the_recipe_is_the_study_s() -> None:
+def test_without_options_the_recipe_is_the_study_s():
     assert given() == study()
     assert given("-loss combo") == study("combo")
 
 
-def test_every_entry_of_a_recipe_has_an_option() -> None:
+def test_every_entry_of_a_recipe_has_an_option():
     found = given(
         "-loss dice -loss_numbers squared=True -filters 8 -filters 16 -batch 4 -optimiser adadelta",
         "-rate 0.5 -patience 3 -rate_factor 0.1 -epochs 7 -early_stop 5 -patches_per_epoch 80",
@@ -102,6 +96,6 @@ def test_every_entry_of_a_recipe_has_an_option() -> None:
 
 
 @pytest.mark.parametrize("word", ["a", "=0.5", "a=half", "a="])
-def test_a_share_that_is_none_is_refused(word: str) -> None:
+def test_a_share_that_is_none_is_refused(word):
     with pytest.raises(UsageError, match=f"-cohort_shares {word}: expected cohort=share"):
         given(f"-cohort_shares {word}")

@@ -25,7 +25,7 @@ CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, i
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def calls(monkeypatch) -> list[Any]:
     """Stand-in for the tuning by two scans, of one subject in the cohort `one`: it is noted."""
     found = []
     scores = np.exp(-((np.array(THRESHOLDS) - 0.4) ** 2))[None].repeat(2, axis=0)
@@ -69,12 +69,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ],
 )
 def test_options_reach_the_tuning_and_threshold_and_bundle_are_printed(
-    args: str,
-    settings: dict[str, Any],
-    printed: list[str],
-    calls: list[Any],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    args, settings, printed, calls, capsys
+):
     assert main(args.split()) == 0
     expected = tune.TuneSettings(**settings, force=True, jobs=2, command=f"sct_tune_lesion {args}")
     assert calls == [("./b", Path("cohort"), expected)]
@@ -82,8 +78,8 @@ def test_options_reach_the_tuning_and_threshold_and_bundle_are_printed(
 
 
 def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch, tmp_path, capsys
+):
     pytest.importorskip("matplotlib")
     shipped, calls = store.load("default"), []
     share = {"low": 0, "n": 2, "found": 1}
@@ -134,18 +130,14 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
         ("-i one -site Bern -ofolder b", "held out unknown: one subject, at the shipped threshold"),
     ],
 )
-def test_what_a_threshold_is_worth_is_logged_as_far_as_the_subjects_tell(
-    args: str, said: str, calls: list[Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_threshold_is_worth_is_logged_as_far_as_the_subjects_tell(args, said, calls, caplog):
     with caplog.at_level("INFO"):
         assert main(["-bundle", "x/b", *args.split()]) == 0
     assert said in caplog.text
     assert "nan" not in caplog.text
 
 
-def test_the_froc_curve_of_the_tuned_bundle_is_drawn(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_froc_curve_of_the_tuned_bundle_is_drawn(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     shipped = store.load("default")
     froc = {"peaks": (0.35, 0.9), "sensitivity": (0.8, 0.5), "false_lesions": (2.0, 0.5)}

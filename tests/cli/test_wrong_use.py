@@ -172,14 +172,7 @@ def rows(said: dict[Command, dict[str, str]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("main", "args", "said"), rows(WRONG))
-def test_wrong_use_gives_2_and_leaves_nothing(
-    main: Command,
-    args: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_wrong_use_gives_2_and_leaves_nothing(main, args, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(args.split()) == 2
     out, err = capsys.readouterr()
@@ -208,20 +201,14 @@ COULD_NOT = {
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cohort(tmp_path_factory) -> Path:
     return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=4, lesion_free=2)
 
 
 @pytest.mark.parametrize(("main", "args", "said"), rows(COULD_NOT))
 def test_what_cannot_be_done_gives_1_and_no_output(
-    main: Command,
-    args: str,
-    said: str,
-    cohort: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    main, args, said, cohort, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCT_DIR", "none")
     monkeypatch.setenv("PATH", "")

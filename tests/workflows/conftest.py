@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from small_data import train_small, write_cohort
 
+from sct_lesion_losses import phantom
 from sct_lesion_losses.errors import NoCordError
 from sct_lesion_losses.inference import models, predict
+from sct_lesion_losses.phantom import PhantomScan
 from sct_lesion_losses.workflows import tune
 from sct_lesion_losses.workflows.tune import TuneSettings
 
@@ -44,6 +46,12 @@ def mine(small, tmp_path) -> Path:
 def fresh(tmp_path_factory) -> Path:
     """A cohort without a split that no bundle has seen: two scans with lesions, one without."""
     return write_cohort(tmp_path_factory.mktemp("fresh") / "data", 3, lesion_free=1, seed=11)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> PhantomScan:
+    """A small scan with lesions."""
+    return phantom.make_scan(4, lesions=True, preset="tiny")
 
 
 @pytest.fixture

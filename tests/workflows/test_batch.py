@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from unittest import mock
 
 import pytest
 from filelock import FileLock
+from small_data import copies, save_filtering, table_rows
 
 from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
@@ -38,7 +38,7 @@ EVERY = SegmentSettings(lesions=True, pmap=True)
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def scans(tmp_path_factory) -> list[Path]:
     """Two small simulated scans with lesions."""
     folder = tmp_path_factory.mktemp("scans")
     for seed in (4, 5):
@@ -47,31 +47,25 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "4.nii.gz", folder / "5.nii.gz"]
 
 
-def place(scan: Path, *files: Path) -> None:
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(scan, file)
-
-
 @pytest.fixture(scope="module")
-def segmented(scans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segmented(scans, tmp_path_factory) -> Path:
     """A BIDS folder of three scans, all of them segmented; to be left as it is."""
     folder = tmp_path_factory.mktemp("segmented") / "data"
-    place(scans[0], *(folder / name for name in NAMES[:2]))
-    place(scans[1], folder / NAMES[2])
+    copies(scans[0], *(folder / name for name in NAMES[:2]))
+    copies(scans[1], folder / NAMES[2])
     found, _ = batch.run(batch.find([folder]), BatchSettings(EVERY))
     assert statuses(found) == [DONE] * 3
     return folder
 
 
 @pytest.fixture
-def done(segmented: Path, tmp_path: Path) -> Path:
+def done(segmented, tmp_path) -> Path:
     """A copy of it, to be changed."""
     return shutil.copytree(segmented, tmp_path / "data")
 
 
 @pytest.fixture
-def own_bundle(tmp_path: Path) -> Path:
+def own_bundle(tmp_path) -> Path:
     """A copy of a shipped bundle beside the data."""
     return shutil.copytree(store.find("tversky"), tmp_path / "tversky")
 
@@ -84,20 +78,15 @@ def statuses(found: dict[batch.BatchScan, batch.Outcome]) -> list[str]:
     return [outcome.status for outcome in found.values()]
 
 
-def rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
 def masks(folder: Path) -> dict[Path, int]:
     """Masks with the times at which they were written."""
     found = [path for path in folder.rglob("*_mask.nii.gz") if not path.name.startswith(".")]
     return {path: path.stat().st_mtime_ns for path in found}
 
 
-def test_the_tables_tell_of_every_scan_and_lesion_and_describe_themselves(segmented: Path) -> None:
+def test_the_tables_tell_of_every_scan_and_lesion_and_describe_themselves(segmented):
     folder = derivatives(segmented)
-    told = rows(folder / batch.SCANS)
+    told = table_rows(folder / batch.SCANS)
     assert [row["scan"] for row in told] == list(NAMES)
     assert {row["status"] for row in told} == {DONE}
     counts = []
@@ -110,29 +99,27 @@ def test_the_tables_tell_of_every_scan_and_lesion_and_describe_themselves(segmen
         assert float(row["seconds"]) == sidecar["Seconds"] > 0
         assert row["error"] == "n/a"
         counts.append(int(row["lesions"]))
-    lesions = rows(folder / batch.LESIONS)
+    lesions = table_rows(folder / batch.LESIONS)
     each = [path for name in told for path in (folder / name["mask"]).parent.glob("*_lesions.tsv")]
-    alone = [row for path in dict.fromkeys(each) for row in rows(path)]
+    alone = [row for path in dict.fromkeys(each) for row in table_rows(path)]
     assert [{k: v for k, v in row.items() if k != "scan"} for row in lesions] == alone
     assert [row["scan"] for row in lesions] == [
         name for name, count in zip(NAMES, counts, strict=True) for _ in range(count)
     ]
     for table in (batch.SCANS, batch.LESIONS):
         described = json.loads((folder / table).with_suffix(".json").read_text())
-        assert list(described) == list(rows(folder / table)[0])
+        assert list(described) == list(table_rows(folder / table)[0])
     assert not list(segmented.rglob(".*"))
 
 
-def test_what_is_done_is_skipped_and_said_and_told_in_the_tables(
-    done: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_done_is_skipped_and_said_and_told_in_the_tables(done, caplog):
     caplog.set_level("INFO")
     folder = derivatives(done)
-    before = {name: rows(folder / name) for name in (batch.SCANS, batch.LESIONS)}
+    before = {name: table_rows(folder / name) for name in (batch.SCANS, batch.LESIONS)}
     for name in before:
         (folder / name).unlink()
     written = masks(folder)
-    place(done / NAMES[0], done / "sub-03/anat/sub-03_T2w.nii.gz")
+    copies(done / NAMES[0], done / "sub-03/anat/sub-03_T2w.nii.gz")
     loaded = predict.opened.cache_info().misses
     found, tables = batch.run(batch.find([done]), BatchSettings(EVERY))
     assert statuses(found) == [SKIPPED, SKIPPED, SKIPPED, DONE]
@@ -140,9 +127,9 @@ def test_what_is_done_is_skipped_and_said_and_told_in_the_tables(
     assert predict.opened.cache_info().misses == loaded  # the network stays for the next scan
     assert written.items() <= masks(folder).items()
     assert tables == [folder / batch.SCANS, folder / batch.LESIONS]
-    old, new = before[batch.SCANS], rows(folder / batch.SCANS)
+    old, new = before[batch.SCANS], table_rows(folder / batch.SCANS)
     assert new[:3] == [{**row, "status": SKIPPED} for row in old]
-    assert rows(folder / batch.LESIONS)[: len(before[batch.LESIONS])] == before[batch.LESIONS]
+    assert table_rows(folder / batch.LESIONS)[: len(before[batch.LESIONS])] == before[batch.LESIONS]
     again, _ = batch.run(batch.find([done])[:1], BatchSettings(EVERY, force=True))
     assert statuses(again) == [DONE]
 
@@ -162,32 +149,23 @@ def test_what_is_done_is_skipped_and_said_and_told_in_the_tables(
     ],
 )
 def test_a_scan_is_done_where_all_files_are_there_and_made_in_the_same_way(
-    settings: SegmentSettings, same: bool, segmented: Path
-) -> None:
+    settings, same, segmented
+):
     bundle, _ = segment.opened(replace(settings, inference=InferenceSettings()))
     kept = [batch.kept(scan, settings, bundle) for scan in batch.find([segmented])]
     assert [outcome is not None for outcome in kept] == [same] * 3
 
 
-def test_another_lesion_filter_or_none_has_the_scan_segmented_anew(segmented: Path) -> None:
+def test_another_lesion_filter_or_none_has_the_scan_segmented_anew(segmented, tmp_path):
     bundle, _ = segment.opened(EVERY)
-    point = bundle.info.operating_point
-    lesions = {"peak": 0.4, "volume_mm3": 30.0, "preset": "paper", "f1": 0.5, "n_scans": 3}
-    lesions |= {"froc": {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}}
-    changed = {**point.model_dump(), "lesions": {**lesions, "f1_unfiltered": 0.4}}
-    info = type(bundle.info).model_validate(
-        {**bundle.info.model_dump(), "operating_point": changed}
-    )
     scan = batch.find([segmented])[0]
-    filtering = replace(bundle, info=info)
+    filtering = save_filtering(tmp_path / "default", bundle, 0.4, 30.0, bundle.threshold)
     assert batch.kept(scan, EVERY, bundle) is not None
     assert batch.kept(scan, EVERY, filtering) is None
     assert batch.kept(scan, replace(EVERY, lesion_point=False), bundle) is None
 
 
-def test_another_image_or_a_missing_or_damaged_file_has_the_scan_segmented_anew(
-    done: Path, scans: list[Path]
-) -> None:
+def test_another_image_or_a_missing_or_damaged_file_has_the_scan_segmented_anew(done, scans):
     bundle, _ = segment.opened(EVERY)
     one, two, three = batch.find([done])
     shutil.copy(scans[1], one.image)
@@ -204,9 +182,7 @@ def test_another_image_or_a_missing_or_damaged_file_has_the_scan_segmented_anew(
         [SegmentSettings(bundle="tversky", threshold=0.0)],
     ],
 )
-def test_files_that_another_run_left_are_never_taken_for_those_of_a_scan(
-    between: list[SegmentSettings], done: Path
-) -> None:
+def test_files_that_another_run_left_are_never_taken_for_those_of_a_scan(between, done):
     scans = batch.find([done])[:1]
     again = BatchSettings(replace(EVERY, threshold=between[-1].threshold or None))
     for settings in between:
@@ -214,23 +190,21 @@ def test_files_that_another_run_left_are_never_taken_for_those_of_a_scan(
     assert statuses(batch.run(scans, again)[0]) == [DONE]
     made = scans[0].outputs
     assert json.loads(made.pmap_sidecar.read_text())["Bundle"] == "default"
-    assert len(rows(made.table)) == json.loads(made.sidecar.read_text())["LesionCount"]
+    assert len(table_rows(made.table)) == json.loads(made.sidecar.read_text())["LesionCount"]
     assert statuses(batch.run(scans, again)[0]) == [SKIPPED]
 
 
-def test_rows_of_scans_that_are_not_in_this_run_stay_while_their_masks_do(done: Path) -> None:
+def test_rows_of_scans_that_are_not_in_this_run_stay_while_their_masks_do(done):
     first, second, third = batch.find([done])
-    before = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    before = [table_rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
     third.outputs.mask.unlink()
     batch.run([first], BatchSettings(EVERY))
-    after = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    after = [table_rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
     assert [row["scan"] for row in after[0]] == [first.name, second.name]
     assert after[1] == [row for row in before[1] if row["scan"] != third.name]
 
 
-def test_a_lesion_table_that_cannot_be_read_or_a_report_has_the_scan_segmented_anew(
-    done: Path,
-) -> None:
+def test_a_lesion_table_that_cannot_be_read_or_a_report_has_the_scan_segmented_anew(done):
     bundle, _ = segment.opened(EVERY)
     one, two, _ = batch.find([done])
     one.outputs.table.write_bytes(b"\xff\xfe")
@@ -244,14 +218,12 @@ def test_a_lesion_table_that_cannot_be_read_or_a_report_has_the_scan_segmented_a
     assert batch.kept(two, replace(EVERY, qc=Path("qc")), bundle) is None
 
 
-def test_folders_above_stay_whole_in_errors() -> None:
+def test_folders_above_stay_whole_in_errors():
     (scan,) = batch.find([Path("../data/x.nii.gz")])
     assert batch._failed(scan, DataError("../other/x: bad")).error == "../other/x: bad"
 
 
-def test_a_scan_that_fails_is_told_at_once_and_in_the_table_and_is_tried_again(
-    done: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_scan_that_fails_is_told_at_once_and_in_the_table_and_is_tried_again(done, caplog):
     (done / NAMES[1]).write_bytes(b"truncated")
     (done / "sub-00" / "anat").mkdir(parents=True)
     (done / "sub-00/anat/sub-00_T2w.nii.gz").symlink_to("not fetched")
@@ -264,34 +236,35 @@ def test_a_scan_that_fails_is_told_at_once_and_in_the_table_and_is_tried_again(
     assert statuses(found) == [FAILED, SKIPPED, FAILED, SKIPPED]
     assert told == [(1, 2, 1), (2, 2, 2)]
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
-    table = rows(derivatives(done) / batch.SCANS)
+    table = table_rows(derivatives(done) / batch.SCANS)
     assert [row["status"] for row in table] == statuses(found)
     assert [row["mask"] == "n/a" for row in table] == [True, False, True, False]
     for row in (table[0], table[2]):
         assert row["error"] not in ("", "n/a")
         assert str(done) not in row["error"]
-    assert {row["scan"] for row in rows(derivatives(done) / batch.LESIONS)} == {NAMES[0], NAMES[2]}
-    place(done / NAMES[0], done / NAMES[1])
+    assert {row["scan"] for row in table_rows(derivatives(done) / batch.LESIONS)} == {
+        NAMES[0],
+        NAMES[2],
+    }
+    copies(done / NAMES[0], done / NAMES[1])
     (done / "sub-00/anat/sub-00_T2w.nii.gz").unlink()
     found, _ = batch.run(batch.find([done])[:2], BatchSettings(EVERY))
     assert statuses(found) == [SKIPPED, SKIPPED]
 
 
-def test_patterns_choose_scans_by_their_paths_and_the_rows_of_the_others_stay(
-    done: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_patterns_choose_scans_by_their_paths_and_the_rows_of_the_others_stay(done, caplog):
     caplog.set_level("INFO")
-    before = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    before = [table_rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
     chosen = BatchSettings(EVERY, include="^sub-01/", exclude="run-2_")
     found, _ = batch.run(batch.find([done]), chosen)
     assert [scan.name for scan in found] == [NAMES[0]]
     assert "2 of 3 scans left out by -include and -exclude" in caplog.messages
-    after = [rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
+    after = [table_rows(derivatives(done) / name) for name in (batch.SCANS, batch.LESIONS)]
     assert after == [[{**before[0][0], "status": SKIPPED}, *before[0][1:]], before[1]]
     shutil.rmtree(done / "sub-02")
     shutil.rmtree(derivatives(done) / "sub-02")
     batch.run(batch.find([done]), chosen)
-    assert [row["scan"] for row in rows(derivatives(done) / batch.SCANS)] == list(NAMES[:2])
+    assert [row["scan"] for row in table_rows(derivatives(done) / batch.SCANS)] == list(NAMES[:2])
     with pytest.raises(UsageError, match=r"leave none of 2 scans, the first of them sub-01/anat"):
         batch.run(batch.find([done]), BatchSettings(EVERY, include="sub-1"))
     with pytest.raises(UsageError, match=r"-exclude \(: not a regular expression"):
@@ -300,8 +273,8 @@ def test_patterns_choose_scans_by_their_paths_and_the_rows_of_the_others_stay(
 
 @pytest.mark.parametrize("given_up", [False, True])
 def test_a_scan_that_another_process_is_at_comes_last_and_is_waited_for(
-    given_up: bool, done: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    given_up, done, caplog, monkeypatch
+):
     caplog.set_level("INFO")
     monkeypatch.setattr(batch, "PATIENCE_S", 0.2 if given_up else 20.0)
     for scan in batch.find([done])[:2]:
@@ -322,11 +295,9 @@ def test_a_scan_that_another_process_is_at_comes_last_and_is_waited_for(
         assert "another process has been segmenting it" in found[first].error
 
 
-def test_a_run_that_was_interrupted_is_gone_on_with_and_its_tables_are_complete(
-    done: Path,
-) -> None:
+def test_a_run_that_was_interrupted_is_gone_on_with_and_its_tables_are_complete(done):
     folder = derivatives(done)
-    whole = rows(folder / batch.LESIONS)
+    whole = table_rows(folder / batch.LESIONS)
     for name in (batch.SCANS, batch.LESIONS):
         (folder / name).unlink()
     for scan in batch.find([done])[:2]:
@@ -340,11 +311,11 @@ def test_a_run_that_was_interrupted_is_gone_on_with_and_its_tables_are_complete(
     assert not (folder / batch.SCANS).exists()
     found, _ = batch.run(batch.find([done]), BatchSettings(EVERY))
     assert statuses(found) == [SKIPPED, DONE, SKIPPED]
-    assert [row["status"] for row in rows(folder / batch.SCANS)] == statuses(found)
-    assert rows(folder / batch.LESIONS) == whole
+    assert [row["status"] for row in table_rows(folder / batch.SCANS)] == statuses(found)
+    assert table_rows(folder / batch.LESIONS) == whole
 
 
-def test_what_a_killed_process_left_of_a_scan_is_removed(done: Path) -> None:
+def test_what_a_killed_process_left_of_a_scan_is_removed(done):
     first = batch.find([done])[0].outputs
     first.mask.unlink()
     folder = first.mask.parent
@@ -363,9 +334,7 @@ OF_DISTRIBUTED = pytest.mark.filterwarnings("default")  # its libraries warn
 
 @OF_DISTRIBUTED
 @pytest.mark.slow
-def test_workers_of_a_cluster_need_not_be_in_the_same_folder(
-    done: Path, own_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_of_a_cluster_need_not_be_in_the_same_folder(done, own_bundle, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.chdir(done.parent)
     settings = replace(EVERY, bundle=f"./{own_bundle.name}")
@@ -386,12 +355,12 @@ def test_workers_of_a_cluster_need_not_be_in_the_same_folder(
         found, tables = batch.run(scans, BatchSettings(settings, jobs=made.scheduler_address))
     assert statuses(found) == [DONE, FAILED, DONE]
     assert tables[0] == Path("data/derivatives/sct_lesion_losses/segmented_scans.tsv")
-    assert rows(tables[0])[0]["bundle"] == own_bundle.name
+    assert table_rows(tables[0])[0]["bundle"] == own_bundle.name
     assert str(done) not in tables[0].read_text()
 
 
-def test_outputs_are_named_as_asked(tmp_path: Path) -> None:
-    place(Path(__file__), *(tmp_path / name for name in NAMES[1:]))
+def test_outputs_are_named_as_asked(tmp_path):
+    copies(Path(__file__), *(tmp_path / name for name in NAMES[1:]))
     out = tmp_path / "out"
     for asked, tails in (
         (False, ["sub-01_run-2_T2w_lesionseg.nii.gz", "sub-02_ses-1_T2w_lesionseg.nii.gz"]),
@@ -411,9 +380,7 @@ def test_outputs_are_named_as_asked(tmp_path: Path) -> None:
         batch.find([tmp_path], contrast="t2s")
 
 
-def test_a_stored_pmap_with_a_bids_name_is_cut_again_with_what_lies_beside_it(
-    done: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stored_pmap_with_a_bids_name_is_cut_again_with_what_lies_beside_it(done, caplog):
     scan = batch.find([done])[0]
     again = rethreshold(scan.outputs.pmap, 0.4, default_outputs(scan.outputs.pmap, 0.4, done))
     assert caplog.messages == []
@@ -442,27 +409,23 @@ def finished(err: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_batches_over_one_folder_segment_every_scan_once(
-    scans: list[Path], tmp_path: Path
-) -> None:
+def test_two_batches_over_one_folder_segment_every_scan_once(scans, tmp_path):
     names = [f"sub-{n:02d}/anat/sub-{n:02d}_T2w.nii.gz" for n in range(1, 9)]
-    place(scans[0], *(tmp_path / name for name in names))
+    copies(scans[0], *(tmp_path / name for name in names))
     both = [start(tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=600)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(finished("".join(said))) == [Path(name).name for name in names]
-    table = rows(derivatives(tmp_path) / batch.SCANS)
+    table = table_rows(derivatives(tmp_path) / batch.SCANS)
     assert [row["scan"] for row in table] == names
     assert {row["status"] for row in table} <= {DONE, SKIPPED}
     assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_a_batch_of_40_a_retry_and_the_next_run_does_nothing(
-    scans: list[Path], tmp_path: Path
-) -> None:
+def test_a_killed_worker_costs_a_batch_of_40_a_retry_and_the_next_run_does_nothing(scans, tmp_path):
     names = [f"sub-{n:02d}/anat/sub-{n:02d}_T2w.nii.gz" for n in range(1, 41)]
-    place(scans[0], *(tmp_path / name for name in names))
+    copies(scans[0], *(tmp_path / name for name in names))
     with start(tmp_path, "-jobs", "2") as process:
         folder = derivatives(tmp_path)
         while len(masks(folder)) < 20:
@@ -472,11 +435,11 @@ def test_a_killed_worker_costs_a_batch_of_40_a_retry_and_the_next_run_does_nothi
         _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     assert "ERROR" not in err
-    table = rows(folder / batch.SCANS)
+    table = table_rows(folder / batch.SCANS)
     assert [row["scan"] for row in table] == names
     assert {row["status"] for row in table} <= {DONE, SKIPPED}
     assert len({(row["lesions"], row["volume_mm3"]) for row in table}) == 1
-    assert len(rows(folder / batch.LESIONS)) == sum(int(row["lesions"]) for row in table)
+    assert len(table_rows(folder / batch.LESIONS)) == sum(int(row["lesions"]) for row in table)
     assert len(set(finished(err))) >= 39  # a finished scan may have gone with its worker
     assert not list(tmp_path.rglob(".*"))
     before = masks(folder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_data import copies, save_filtering, table_rows
 
-from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.errors import DataError, SctError
 from sct_lesion_losses.images import nifti, outputs
-from sct_lesion_losses.images.outputs import Outputs
 from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.report import columns
 from sct_lesion_losses.report.sidecar import Segmentation
@@ -35,21 +32,20 @@ CUT = SegmentSettings(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(simulated, tmp_path_factory) -> Path:
     """A small simulated scan, and the right half of its cord, cut off at two thirds."""
     place = tmp_path_factory.mktemp("scan")
-    made = phantom.make_scan(4, lesions=True, preset="tiny")
-    write_nifti(place / "t2.nii.gz", made.image, made.grid)
-    rpi, turn = made.grid.to_rpi()
-    cord = turn.apply(made.cord).copy()
+    write_nifti(place / "t2.nii.gz", simulated.image, simulated.grid)
+    rpi, turn = simulated.grid.to_rpi()
+    cord = turn.apply(simulated.cord).copy()
     cord[round(np.argwhere(cord)[:, 0].mean()) :] = 0
     cord[:, :, 2 * rpi.shape[2] // 3 :] = 0
-    write_nifti(place / "cord.nii.gz", turn.undo(cord), made.grid)
+    write_nifti(place / "cord.nii.gz", turn.undo(cord), simulated.grid)
     return place
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path) -> Segmentation:
+def whole(folder) -> Segmentation:
     """The scan segmented without the cord mask."""
     names = outputs.for_scan(folder / "t2.nii.gz", folder=folder / "whole")
     return segment.segment(folder / "t2.nii.gz", replace(CUT, cord=None), names)
@@ -59,15 +55,9 @@ def read(file: Path) -> np.ndarray:
     return np.asarray(nib.load(file).dataobj)
 
 
-def rows(names: Outputs) -> list[dict[str, str]]:
-    """Lesion table of a scan."""
-    with names.table.open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
 def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
-    folder: Path, whole: Segmentation, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    folder, whole, tmp_path, caplog
+):
     caplog.set_level("INFO")
     cord = read(folder / "cord.nii.gz") > 0
     assert whole.pmap is not None
@@ -90,9 +80,9 @@ def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
         "RemovedMm3": pytest.approx(outside_mm3, abs=1e-3),
     }
     assert told["LesionCount"] == ndimage.label(every & cord, EDGES)[1]
-    assert len(rows(names)) == told["LesionCount"] == read(names.labels).max()
-    volume_mm3 = sum(float(row["volume_mm3"]) for row in rows(names))
-    assert all(0 < float(row["cord_share"]) <= 1 for row in rows(names))
+    assert len(table_rows(names.table)) == told["LesionCount"] == read(names.labels).max()
+    volume_mm3 = sum(float(row["volume_mm3"]) for row in table_rows(names.table))
+    assert all(0 < float(row["cord_share"]) <= 1 for row in table_rows(names.table))
     assert volume_mm3 == pytest.approx(np.count_nonzero(every & cord) * voxel_mm3, rel=1e-3)
     assert result.cord is not None
     for file in (names.sidecar, names.pmap_sidecar):
@@ -106,9 +96,7 @@ def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
     assert f"{removed} more outside the cord mask" in result.sentence
 
 
-def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(
-    folder: Path, whole: Segmentation, tmp_path: Path
-) -> None:
+def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(folder, whole, tmp_path):
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path / "cut")
     segment.segment(folder / "t2.nii.gz", replace(CUT, cord=folder / "cord.nii.gz"), names)
     told = json.loads(names.sidecar.read_text())
@@ -120,7 +108,10 @@ def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(
     assert {key: described[key] for key in same} == {key: told[key] for key in same}
     np.testing.assert_array_equal(read(again.mask), read(names.mask))
     known = ("lesion", "volume_mm3", "highest_p")
-    kept = [[{key: row[key] for key in known} for row in rows(each)] for each in (again, names)]
+    kept = [
+        [{key: row[key] for key in known} for row in table_rows(each.table)]
+        for each in (again, names)
+    ]
     assert kept[0] == kept[1]
     # One that was cut already tells of the cord it was cut to.
     rethreshold(names.pmap, 0.05, again, lesion_point=False)
@@ -128,9 +119,7 @@ def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(
     assert json.loads(again.sidecar.read_text())["CordMaskSHA256"] == told["CordMaskSHA256"]
 
 
-def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(
-    folder: Path, tmp_path: Path, whole: Segmentation
-) -> None:
+def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(folder, tmp_path, whole):
     assert whole.pmap is not None
     every, cord = whole.pmap >= np.float32(0.05), read(folder / "cord.nii.gz") > 0
     lesions, parts = ndimage.label(every, EDGES)[0], ndimage.label(every & cord, EDGES)[0]
@@ -140,18 +129,7 @@ def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(
     smallest = parts == 1 + np.argmin(sizes)
     least = (sizes.min() + 0.5) * voxel_mm3
     assert np.count_nonzero(lesions == lesions[smallest][0]) * voxel_mm3 > least
-    shipped = store.load("bce")
-    froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
-    rule = {"peak": 0.05, "volume_mm3": least, "preset": "paper", "froc": froc}
-    point = {
-        **shipped.info.operating_point.model_dump(),
-        "threshold": 0.05,
-        "lesions": {**rule, "f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3},
-    }
-    info = type(shipped.info).model_validate(
-        {**shipped.info.model_dump(), "name": "large", "operating_point": point}
-    )
-    store.save(tmp_path / "large", info, shipped.network, shipped.weights, "# large\n")
+    save_filtering(tmp_path / "large", store.load("bce"), 0.05, least, threshold=0.05)
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
     settings = replace(CUT, bundle=str(tmp_path / "large"), threshold=None, lesion_point=None)
     segment.segment(folder / "t2.nii.gz", replace(settings, cord=folder / "cord.nii.gz"), names)
@@ -160,14 +138,11 @@ def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(
 
 
 def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_another(
-    folder: Path, tmp_path: Path
-) -> None:
+    folder, tmp_path
+):
     data, labels = tmp_path / "data", tmp_path / "data" / "derivatives" / "labels"
-    scans = [data / f"sub-0{k}" / "anat" / f"sub-0{k}_T2w.nii.gz" for k in (1, 2, 3)]
-    for scan in scans:
-        scan.parent.mkdir(parents=True)
-        scan.write_bytes((folder / "t2.nii.gz").read_bytes())
-        (labels / scan.relative_to(data).parent).mkdir(parents=True)
+    copies(folder / "t2.nii.gz", *(data / f"sub-0{k}/anat/sub-0{k}_T2w.nii.gz" for k in (1, 2, 3)))
+    labels.mkdir(parents=True)
     cords = [
         labels / "sub-01" / "anat" / "sub-01_T2w_label-SC_seg.nii.gz",
         labels / "sub-02" / "anat" / "sub-02_label-SC_seg.nii.gz",
@@ -175,8 +150,7 @@ def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_anot
     found = batch.find([data])
     with pytest.raises(DataError, match=r"no cord mask of 3 scans.*_T2w_label-SC_seg\.nii\.gz"):
         batch.with_labels(found, "cord", labels)
-    for cord in cords:
-        cord.write_bytes((folder / "cord.nii.gz").read_bytes())
+    copies(folder / "cord.nii.gz", *cords)
     settings = BatchSettings(replace(CUT, cord=None, pmap=False))
     given = batch.with_labels(found, "cord", labels)
     outcomes, tables = batch.run(given, settings)
@@ -197,7 +171,7 @@ def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_anot
     assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, DONE]
 
 
-def test_a_mask_never_overwrites_its_cord_mask(folder: Path, tmp_path: Path) -> None:
+def test_a_mask_never_overwrites_its_cord_mask(folder, tmp_path):
     mask = tmp_path / "t2_lesionseg.nii.gz"
     mask.write_bytes((folder / "cord.nii.gz").read_bytes())
     args = ["-i", str(folder / "t2.nii.gz"), "-ofolder", str(tmp_path), "-cord", str(mask)]
@@ -226,8 +200,8 @@ cp {cord} "$2"
     [("7.4", "sct_deepseg spinalcord -i"), ("6.5", "sct_deepseg_sc -c t2 -i")],
 )
 def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, called: str
-) -> None:
+    folder, tmp_path, monkeypatch, version, called
+):
     root = fake_sct(tmp_path / "sct", folder / "cord.nii.gz", version)
     monkeypatch.setenv("SCT_DIR", str(root))
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
@@ -244,8 +218,8 @@ def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
 
 
 def test_the_cord_that_sct_drew_is_kept_for_other_commands_and_expected_by_a_batch(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+    folder, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", folder / "cord.nii.gz")))
     found = batch.find([folder / "t2.nii.gz"], folder=tmp_path / "out")
     settings = BatchSettings(replace(CUT, cord="sct"))
@@ -274,12 +248,8 @@ def test_the_cord_that_sct_drew_is_kept_for_other_commands_and_expected_by_a_bat
     ids=["shape", "orientation"],
 )
 def test_a_cord_that_sct_draws_on_another_grid_is_refused(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    turn: Callable[[nib.Nifti1Image], nib.Nifti1Image],
-    said: str,
-) -> None:
+    folder, tmp_path, monkeypatch, turn, said
+):
     nib.save(turn(nib.load(folder / "cord.nii.gz")), tmp_path / "turned.nii.gz")
     monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", tmp_path / "turned.nii.gz")))
     scan = nifti.read(folder / "t2.nii.gz")
@@ -287,9 +257,7 @@ def test_a_cord_that_sct_draws_on_another_grid_is_refused(
         sct_mask.cord(scan.array, scan.grid, "t2")
 
 
-def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("SCT_DIR", raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sct_graph
+from small_data import save_filtering
 
 from sct_lesion_losses.bundle import store
-from sct_lesion_losses.bundle.schema import Froc, LesionPoint
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, ImageError, UsageError
 from sct_lesion_losses.inference import models, predict
@@ -36,7 +36,7 @@ def scts(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def with_sct(scts, monkeypatch) -> None:
+def with_sct(scts, monkeypatch):
     monkeypatch.setenv("SCT_DIR", str(scts))
 
 
@@ -119,13 +119,7 @@ def test_scores_are_those_of_each_mask(rows, small, split_table):
 
 def test_a_bundle_with_a_filter_of_lesions_is_scored_as_it_is_used(mine, fresh, tmp_path):
     old = store.load(mine)
-    point = LesionPoint(
-        **{"peak": 0.6, "volume_mm3": 8.0, "preset": "paper", "f1": 0.5, "f1_unfiltered": 0.4},
-        **{"n_scans": 3, "froc": Froc(peaks=(0.6,), sensitivity=(1.0,), false_lesions=(0.0,))},
-    )
-    changed = old.info.operating_point.model_copy(update={"threshold": 0.4, "lesions": point})
-    info = old.info.model_copy(update={"operating_point": changed})
-    store.save(mine, info, old.network, old.weights, "# small\n", overwrite=True)
+    save_filtering(mine, old, peak=0.6, volume_mm3=8.0, threshold=0.4)
     found = evaluate.run([mine], fresh, tmp_path / "out")
     network = predict.opened(str(mine), "t2", "auto", "float32")[1]
     dropped = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from small_data import contents, table_rows
 
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
@@ -24,7 +23,7 @@ SETTINGS = ImplantSettings(variants=3, seed=2, free=0.4, acquisitions=("native",
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+def hosts(tmp_path_factory) -> tuple[list[Path], list[Path]]:
     """Two lesion-free scans with their cord masks."""
     folder = tmp_path_factory.mktemp("hosts")
     scans, cords = [], []
@@ -38,24 +37,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Pa
 
 
 @pytest.fixture(scope="module")
-def made(hosts: tuple[list[Path], list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(hosts, tmp_path_factory) -> Path:
     return implant.run(*hosts, tmp_path_factory.mktemp("made") / "cohort", SETTINGS)
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-
-
-def test_a_cohort_of_implants_is_a_cohort_with_one_subject_a_host(made: Path) -> None:
+def test_a_cohort_of_implants_is_a_cohort_with_one_subject_a_host(made):
     scans = table.read(made)
     assert [scan.name for scan in scans if scan.subject == "sub-01"] == [
         "sub-01_acq-axial_run-02_T2w",
@@ -74,8 +60,8 @@ def test_a_cohort_of_implants_is_a_cohort_with_one_subject_a_host(made: Path) ->
         assert scan.centerline is not None
 
 
-def test_the_truth_table_holds_the_labelled_volume_of_every_scan(made: Path) -> None:
-    truth = rows(made / "truth.tsv")
+def test_the_truth_table_holds_the_labelled_volume_of_every_scan(made):
+    truth = table_rows(made / "truth.tsv")
     assert {row["level"] for row in truth} == {"n/a"}
     free = 0
     for scan in table.read(made):
@@ -87,9 +73,7 @@ def test_the_truth_table_holds_the_labelled_volume_of_every_scan(made: Path) -> 
     assert free == 2  # 0.4 of six, of each host one
 
 
-def test_a_native_variant_is_its_host_away_from_lesions(
-    hosts: tuple[list[Path], list[Path]], made: Path
-) -> None:
+def test_a_native_variant_is_its_host_away_from_lesions(hosts, made):
     host = nib.load(hosts[0][0])
     for variant in sorted(made.glob("sub-01/anat/*native*.nii.gz")):
         image = nib.load(variant)
@@ -103,24 +87,20 @@ def test_a_native_variant_is_its_host_away_from_lesions(
         assert sidecar["ImplantCord"] == "given"
 
 
-def test_the_same_call_writes_the_same_bytes_whatever_else_is_in_it(
-    hosts: tuple[list[Path], list[Path]], made: Path, tmp_path: Path
-) -> None:
+def test_the_same_call_writes_the_same_bytes_whatever_else_is_in_it(hosts, made, tmp_path):
     scans, cords = hosts
     implant.run(scans[1:], cords[1:], tmp_path / "one", SETTINGS)
-    one = digests(tmp_path / "one")
-    both = digests(made)
+    one = contents(tmp_path / "one")
+    both = contents(made)
     shared = [name for name in one if "sub-" in name]
     assert len(shared) == 3 * 5  # scan, sidecar and three labels
     assert all(one[name] == both[name] for name in shared)
     again = implant.run(scans, cords, made, SETTINGS)
-    assert digests(again) == both
+    assert contents(again) == both
 
 
 @pytest.mark.parametrize("acquisition", ["native", "axial"])
-def test_the_axis_order_of_a_host_does_not_matter(
-    hosts: tuple[list[Path], list[Path]], made: Path, tmp_path: Path, acquisition: str
-) -> None:
+def test_the_axis_order_of_a_host_does_not_matter(hosts, made, tmp_path, acquisition):
     turned = []
     for path in (hosts[0][0], hosts[1][0]):
         image = nib.load(path)
@@ -138,9 +118,7 @@ def test_the_axis_order_of_a_host_does_not_matter(
                 np.testing.assert_allclose(one.affine, two.affine, atol=1e-5)
 
 
-def test_a_bids_folder_is_taken_with_its_cord_masks(
-    hosts: tuple[list[Path], list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bids_folder_is_taken_with_its_cord_masks(hosts, tmp_path, caplog):
     labels = tmp_path / "bids" / "derivatives" / "labels" / "sub-01" / "anat"
     anat = tmp_path / "bids" / "sub-01" / "anat"
     for folder in (labels, anat):
@@ -157,9 +135,7 @@ def test_a_bids_folder_is_taken_with_its_cord_masks(
     assert "estimated" not in caplog.text
 
 
-def test_a_cord_is_estimated_and_said_where_no_mask_is_given(
-    hosts: tuple[list[Path], list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cord_is_estimated_and_said_where_no_mask_is_given(hosts, tmp_path, caplog):
     out = implant.run(hosts[0][:1], [], tmp_path / "out", ImplantSettings(variants=1))
     assert "it is estimated around the centerline" in caplog.text
     (found,) = out.glob("derivatives/labels/sub-01/anat/*SC_seg.nii.gz")
@@ -167,9 +143,7 @@ def test_a_cord_is_estimated_and_said_where_no_mask_is_given(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8
 
 
-def test_what_cannot_be_implanted_into_is_refused(
-    hosts: tuple[list[Path], list[Path]], tmp_path: Path
-) -> None:
+def test_what_cannot_be_implanted_into_is_refused(hosts, tmp_path):
     scans, cords = hosts
     with pytest.raises(UsageError, match="received 2 scans and 1 cord masks"):
         implant.run(scans, cords[:1], tmp_path)
@@ -187,9 +161,7 @@ def test_what_cannot_be_implanted_into_is_refused(
         implant.run(scans[:1], [tmp_path / "small.nii.gz"], tmp_path / "out")
 
 
-def test_a_host_has_one_copy_among_its_variants(
-    hosts: tuple[list[Path], list[Path]], tmp_path: Path
-) -> None:
+def test_a_host_has_one_copy_among_its_variants(hosts, tmp_path):
     settings = ImplantSettings(variants=4, free=0.99, acquisitions=("native",))
     out = implant.run(hosts[0][:1], hosts[1][:1], tmp_path / "out", settings)
     host = nib.load(hosts[0][0]).get_fdata()
@@ -198,8 +170,8 @@ def test_a_host_has_one_copy_among_its_variants(
 
 
 def test_the_cord_mask_is_written_whole_where_the_estimate_is_doubtful(
-    hosts: tuple[list[Path], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    hosts, tmp_path, monkeypatch
+):
     grid, turn = nifti.read(hosts[0][0]).grid.to_rpi()
     mask = turn.apply(nifti.read_mask(hosts[1][0]).array)
     certain = mask.any((0, 1))
@@ -210,7 +182,7 @@ def test_the_cord_mask_is_written_whole_where_the_estimate_is_doubtful(
     out = implant.run(hosts[0][:1], [], tmp_path / "out", ImplantSettings(free=0))
     for path in out.glob("derivatives/labels/sub-01/anat/*SC_seg.nii.gz"):
         np.testing.assert_array_equal(turn.apply(nifti.read_mask(path).array), mask)
-    for row in rows(out / "truth.tsv"):  # none has an end on either side of what is doubtful
+    for row in table_rows(out / "truth.tsv"):  # none has an end on either side of what is doubtful
         ends = float(row["s_mm"]) + np.array([-1, 1]) * float(row["half_length_mm"])
         top = np.flatnonzero(mask.any((0, 1)))[-1]
         z = top + ends / grid.spacing_mm[2]
@@ -227,9 +199,7 @@ def test_the_cord_mask_is_written_whole_where_the_estimate_is_doubtful(
         (np.dtype(">i2"), 100.0, np.dtype(">i2")),
     ],
 )
-def test_a_signal_has_the_type_of_its_host_where_it_fits(
-    dtype: np.dtype, highest: float, expected: np.dtype
-) -> None:
+def test_a_signal_has_the_type_of_its_host_where_it_fits(dtype, highest, expected):
     signal = np.array([0, highest], np.float32)
     typed = implant._typed(signal, np.dtype(dtype))
     assert typed.dtype == expected
@@ -240,7 +210,7 @@ def named(*paths: str) -> list[str]:
     return ["_".join(names) for _, names in implant._named([Path(path) for path in paths])]
 
 
-def test_the_names_of_hosts_become_labels_that_tell_them_apart() -> None:
+def test_the_names_of_hosts_become_labels_that_tell_them_apart():
     assert named("a/sub-a b_ses-1.2_T2w.nii.gz") == ["sub-ab_ses-12"]
     assert named("s1/t2.nii.gz", "s2/t2.nii.gz", "s3/t2_ax.nii.gz") == [
         "sub-s1t2",
@@ -265,16 +235,12 @@ def test_the_names_of_hosts_become_labels_that_tell_them_apart() -> None:
         (("x/sub-01_ses-+_T2w.nii",), "no ASCII letter or digit"),
     ],
 )
-def test_hosts_that_cannot_be_told_apart_by_name_are_refused(
-    paths: tuple[str, ...], said: str
-) -> None:
+def test_hosts_that_cannot_be_told_apart_by_name_are_refused(paths, said):
     with pytest.raises(UsageError, match=said):
         named(*paths)
 
 
-def test_a_scan_too_coarse_for_an_acquisition_is_refused_before_it_is_written(
-    tmp_path: Path,
-) -> None:
+def test_a_scan_too_coarse_for_an_acquisition_is_refused_before_it_is_written(tmp_path):
     x, y, _ = np.indices((24, 24, 12))
     cord = np.hypot(x - 12, y - 12) <= 5
     image = np.where(cord, 100, 300).astype(np.int16)

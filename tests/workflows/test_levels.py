@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from small_data import copies, table_rows
 
-from sct_lesion_losses import phantom
 from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.errors import DataError, GeometryError
 from sct_lesion_losses.geometry.grid import Grid
@@ -28,12 +27,12 @@ LEVELS = (3, 4, 5, 6)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(simulated, tmp_path_factory) -> Path:
     """A small simulated scan with its cord, four levels of equal height and their five discs."""
     place = tmp_path_factory.mktemp("scan")
-    made = phantom.make_scan(4, lesions=True, preset="tiny")
-    rpi, turn = made.grid.to_rpi()
-    cord = turn.apply(made.cord) > 0
+    grid = simulated.grid
+    rpi, turn = grid.to_rpi()
+    cord = turn.apply(simulated.cord) > 0
     labels, discs = np.zeros((2, *rpi.shape), np.uint8)
     borders = np.linspace(rpi.shape[2] - 1, 0, 5).astype(int)
     for level, top, bottom in zip(LEVELS, borders, borders[1:], strict=False):
@@ -41,11 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for disc, z in zip((*LEVELS, LEVELS[-1] + 1), borders, strict=True):
         x, y = np.argwhere(cord[:, :, z]).mean(axis=0).astype(int)
         discs[x, y - 3, z] = disc
-    line = centerline_mask(made.centerline, made.grid)
-    for name, array in (("t2", made.image), ("cord", made.cord), ("line", line)):
-        write_nifti(place / f"{name}.nii.gz", array, made.grid)
-    for name, array in (("labels", labels), ("discs", discs)):
-        write_nifti(place / f"{name}.nii.gz", turn.undo(array), made.grid)
+    line = centerline_mask(simulated.centerline, grid)
+    stored = {"t2": simulated.image, "cord": simulated.cord, "line": line}
+    stored |= {"labels": turn.undo(labels), "discs": turn.undo(discs)}
+    for name, array in stored.items():
+        write_nifti(place / f"{name}.nii.gz", array, grid)
     return place
 
 
@@ -53,13 +52,12 @@ def run(folder: Path, out: Path, **settings: object) -> tuple[list[dict[str, str
     """Rows of the lesion table and the sidecar of the scan segmented with these settings."""
     names = outputs.for_scan(folder / "t2.nii.gz", folder=out)
     segment.segment(folder / "t2.nii.gz", replace(TABLE, **settings), names)
-    with names.table.open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t")), json.loads(names.sidecar.read_text())
+    return table_rows(names.table), json.loads(names.sidecar.read_text())
 
 
 def test_the_table_tells_vertebral_levels_by_a_labelled_segmentation_or_by_discs(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    folder, tmp_path, caplog
+):
     caplog.set_level("INFO")
     rows, told = run(folder, tmp_path, levels=folder / "labels.nii.gz")
     assert "vertebral levels by labels.nii.gz: C3, C4, C5, C6" in caplog.text
@@ -85,9 +83,7 @@ def test_the_table_tells_vertebral_levels_by_a_labelled_segmentation_or_by_discs
     assert told["Levels"] is None
 
 
-def test_the_cord_of_the_centerline_s_file_is_what_shares_are_told_of(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_cord_of_the_centerline_s_file_is_what_shares_are_told_of(folder, tmp_path):
     rows, told = run(folder, tmp_path, centerline_file=folder / "cord.nii.gz")
     assert told["CordMask"] is None  # nothing is cut to it
     assert all(0 <= float(row["cord_share"]) <= 1 for row in rows)
@@ -96,17 +92,14 @@ def test_the_cord_of_the_centerline_s_file_is_what_shares_are_told_of(
     assert {row["cord_share"] for row in rows} == {"n/a"}
 
 
-def test_a_stored_pmap_s_lesions_are_located_by_the_centerline_beside_it(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_stored_pmap_s_lesions_are_located_by_the_centerline_beside_it(folder, tmp_path):
     made, _ = run(folder, tmp_path, levels=folder / "labels.nii.gz", pmap=True)
     pmap = tmp_path / "t2_lesionseg_pmap.nii.gz"
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path / "again")
 
     def again(**settings: object) -> list[dict[str, str]]:
         rethreshold(pmap, 0.05, names, lesion_point=False, lesions=True, **settings)
-        with names.table.open(newline="") as stream:
-            return list(csv.DictReader(stream, delimiter="\t"))
+        return table_rows(names.table)
 
     assert {row["side"] for row in again()} == {"n/a"}
     by_cord = again(cord=folder / "cord.nii.gz")
@@ -120,9 +113,7 @@ def test_a_stored_pmap_s_lesions_are_located_by_the_centerline_beside_it(
         again()
 
 
-def test_a_cord_mask_for_the_centerline_is_read_once_and_told_of_once(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cord_mask_for_the_centerline_is_read_once_and_told_of_once(folder, tmp_path, caplog):
     image = nib.load(folder / "cord.nii.gz")
     white = nib.Nifti1Image(np.asarray(image.dataobj) * np.uint8(255), image.affine)
     nib.save(white, tmp_path / "cord.nii.gz")
@@ -132,9 +123,7 @@ def test_a_cord_mask_for_the_centerline_is_read_once_and_told_of_once(
     assert all(float(row["cord_share"]) > 0 for row in rows)
 
 
-def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_path):
     image = nib.load(folder / "labels.nii.gz")
     nib.save(image.slicer[1:], tmp_path / "other.nii.gz")
     with pytest.raises(GeometryError, match=r"other\.nii\.gz: shape .* on an image of shape"):
@@ -144,59 +133,46 @@ def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_scans_of_a_batch_find_their_labels_and_are_segmented_anew_with_others(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_scans_of_a_batch_find_their_labels_and_are_segmented_anew_with_others(folder, tmp_path):
     data, labels = tmp_path / "data", tmp_path / "data" / "derivatives" / "labels"
-    scans = [data / f"sub-0{k}" / "anat" / f"sub-0{k}_T2w.nii.gz" for k in (1, 2)]
-    for scan in scans:
-        scan.parent.mkdir(parents=True)
-        scan.write_bytes((folder / "t2.nii.gz").read_bytes())
-        (labels / scan.relative_to(data).parent).mkdir(parents=True)
+    copies(folder / "t2.nii.gz", *(data / f"sub-0{k}/anat/sub-0{k}_T2w.nii.gz" for k in (1, 2)))
+    labels.mkdir(parents=True)
     found = batch.find([data])
     with pytest.raises(DataError, match=r"no labels of vertebral levels of 2 scans.*_seg_labeled"):
         batch.with_labels(found, "levels", labels)
     own = labels / "sub-01" / "anat" / "sub-01_T2w_seg_labeled.nii.gz"
-    own.write_bytes((folder / "labels.nii.gz").read_bytes())
+    copies(folder / "labels.nii.gz", own)
     given, settings = batch.with_labels(found, "levels", labels), BatchSettings(TABLE)
     outcomes, tables = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, FAILED]
     assert "sub-02_T2w_seg_labeled.nii.gz" in outcomes[given[1]].error
-    with tables[1].open(newline="") as stream:
-        assert "C4" in {row["level"] for row in csv.DictReader(stream, delimiter="\t")}
+    assert "C4" in {row["level"] for row in table_rows(tables[1])}
     outcomes, _ = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [SKIPPED, FAILED]
-    own.write_bytes((folder / "discs.nii.gz").read_bytes())
+    copies(folder / "discs.nii.gz", own)
     outcomes, _ = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, FAILED]
 
 
-def test_levels_alone_ask_for_the_table(folder: Path, tmp_path: Path) -> None:
+def test_levels_alone_ask_for_the_table(folder, tmp_path):
     image, levels = str(folder / "t2.nii.gz"), str(folder / "labels.nii.gz")
     args = ["-i", image, "-levels", levels, "-ofolder", str(tmp_path), "-bundle", "bce", "-v", "0"]
     assert command.main(args) == 0
     assert "level\tlevels" in (tmp_path / "t2_lesionseg_lesions.tsv").read_text()
 
 
-def test_levels_are_refused_where_no_lesion_is_marked(folder: Path, tmp_path: Path) -> None:
+def test_levels_are_refused_where_no_lesion_is_marked(folder, tmp_path):
     args = ["-i", str(folder / "t2.nii.gz"), "-levels", str(folder / "labels.nii.gz"), "-thr", "0"]
     args += ["-qc_page", str(tmp_path / "p.html"), "-ofolder", str(tmp_path)]
     assert command.main(args) == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scan_that_a_pattern_leaves_out_needs_no_labels(folder: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    for k in (1, 2):
-        scan = data / f"sub-0{k}" / "anat" / f"sub-0{k}_T2w.nii.gz"
-        scan.parent.mkdir(parents=True)
-        scan.write_bytes((folder / "t2.nii.gz").read_bytes())
-    labels = tmp_path / "labels"
-    for name in ("a", "b"):  # two of the second scan
-        (labels / name).mkdir(parents=True)
-        own = labels / name / "sub-02_T2w_seg_labeled.nii.gz"
-        own.write_bytes((folder / "labels.nii.gz").read_bytes())
-    (labels / "sub-01_seg_labeled.nii.gz").write_bytes((folder / "labels.nii.gz").read_bytes())
+def test_a_scan_that_a_pattern_leaves_out_needs_no_labels(folder, tmp_path):
+    data, labels = tmp_path / "data", tmp_path / "labels"
+    copies(folder / "t2.nii.gz", *(data / f"sub-0{k}/anat/sub-0{k}_T2w.nii.gz" for k in (1, 2)))
+    names = ("sub-01", "a/sub-02", "b/sub-02")  # two of the second scan
+    copies(folder / "labels.nii.gz", *(labels / f"{name}_seg_labeled.nii.gz" for name in names))
     args = ["-i", str(data), "-levels", str(labels), "-ofolder", str(tmp_path / "o"), "-v", "0"]
     assert command.main([*args, "-include", "sub-02", "-bundle", "bce"]) == 1
     assert command.main([*args, "-exclude", "sub-02", "-bundle", "bce"]) == 0

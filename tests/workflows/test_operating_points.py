@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import write_cohort
+from small_data import contents, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts
@@ -112,11 +112,11 @@ def site(folder: Path, name: str = "Zurich", **changes: object) -> TuneSettings:
 @pytest.fixture(scope="module")
 def zurich(small, fresh, tmp_path_factory) -> tune.Tuned:
     """The tuned bundle `small` and the site's new one."""
-    before, heard = {path.name: path.read_bytes() for path in small.iterdir()}, []
+    before, heard = contents(small), []
     folder = tmp_path_factory.mktemp("site") / "small-zurich"
     made = tune.run(small, fresh, site(folder), lambda *now: heard.append(now))
     assert heard == [(k, 3) for k in range(1, 4)]
-    assert {path.name: path.read_bytes() for path in small.iterdir()} == before
+    assert contents(small) == before
     return made
 
 

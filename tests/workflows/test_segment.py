@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import sct_graph
 from geometry import affine_of
+from small_data import contents, save_filtering
 
-from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.errors import CenterlineError, OutputError, UsageError
 from sct_lesion_losses.geometry.grid import Grid
@@ -33,16 +33,16 @@ PRIVATE = b"DOE^JANE"
 
 
 @pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scan(simulated, tmp_path_factory) -> Path:
     """A small simulated scan with its centerline, personal data in every text of its header."""
     folder = tmp_path_factory.mktemp("scan")
-    made = phantom.make_scan(4, lesions=True, preset="tiny")
-    image = nib.Nifti1Image(made.image, made.grid.affine)
+    image = nib.Nifti1Image(simulated.image, simulated.grid.affine)
     for field in ("descrip", "aux_file", "intent_name", "db_name"):
         image.header[field] = PRIVATE
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", PRIVATE))
     nib.save(image, folder / "t2.nii.gz")
-    write_nifti(folder / "line.nii.gz", centerline_mask(made.centerline, made.grid), made.grid)
+    line = centerline_mask(simulated.centerline, simulated.grid)
+    write_nifti(folder / "line.nii.gz", line, simulated.grid)
     return folder / "t2.nii.gz"
 
 
@@ -102,23 +102,10 @@ def test_the_entry_of_the_page_needs_no_file_of_the_pmap(scan, tmp_path):
 
 
 @pytest.fixture
-def filtering(tmp_path: Path) -> str:
+def filtering(tmp_path) -> str:
     """The bundle bce at threshold 0.05, with a filter of lesions of at least 30 mm³."""
-    shipped = store.load("bce")
-    froc = {"peaks": (0.05,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
-    point = {
-        **shipped.info.operating_point.model_dump(),
-        "threshold": 0.05,
-        "lesions": {
-            **{"peak": 0.4, "volume_mm3": 30.0, "preset": "paper", "froc": froc},
-            **{"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3},
-        },
-    }
-    info = type(shipped.info).model_validate(
-        {**shipped.info.model_dump(), "name": "filtering", "operating_point": point}
-    )
     folder = tmp_path / "bundles" / "filtering"
-    store.save(folder, info, shipped.network, shipped.weights, "# filtering\n")
+    save_filtering(folder, store.load("bce"), peak=0.4, volume_mm3=30.0, threshold=0.05)
     return str(folder)
 
 
@@ -275,7 +262,7 @@ def test_odd_grids_get_a_mask_of_their_own_shape(shape, spacing, shear, tmp_path
 
 def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(scan, tmp_path, monkeypatch):
     run(scan, tmp_path, lesions=True, pmap=True, threshold=0.3)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     write = nifti.write
 
     def full(path: Path, *args: object) -> None:
@@ -286,7 +273,7 @@ def test_a_mask_that_cannot_be_written_leaves_every_file_as_it_was(scan, tmp_pat
     monkeypatch.setattr(nifti, "write", full)
     with pytest.raises(OutputError, match="No space left"):
         run(scan, tmp_path, lesions=True, pmap=True, figure=True, threshold=0.6)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_mask_of_the_other_extension_keeps_its_sidecar(scan, tmp_path):

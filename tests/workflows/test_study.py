@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from score_rows import bearing, lesion_free
-from small_data import write_cohort
+from small_data import contents, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts
@@ -75,7 +74,7 @@ def original(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def without_sct(monkeypatch) -> None:
+def without_sct(monkeypatch):
     monkeypatch.setenv("SCT_DIR", "none")
     monkeypatch.setenv("PATH", "")
 
@@ -88,14 +87,6 @@ def made(original, tmp_path) -> Path:
 
 def again(made: Path, asked: StudySettings = SETTINGS) -> dict[str, str]:
     return study.run(made / "data", made / "out", asked)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def report_of(made: Path) -> str:
@@ -148,7 +139,7 @@ def test_the_trainings_share_split_and_prepared_scans(original):
 def test_another_run_trains_exports_and_segments_nothing_and_leaves_every_byte(
     made, pmaps, monkeypatch
 ):
-    before = hashes(made / "out")
+    before = contents(made / "out")
     opened: list[str] = []
 
     def progress(label: str, _: str = "") -> nullcontext[None]:
@@ -159,7 +150,7 @@ def test_another_run_trains_exports_and_segments_nothing_and_leaves_every_byte(
     assert study.run(made / "data", made / "out", SETTINGS, progress) == {}
     assert "splitting" not in opened
     assert pmaps == list(LOSSES)  # of the scan in Figure 3
-    after = hashes(made / "out")
+    after = contents(made / "out")
     assert {name for name in after if before.get(name) != after[name]} == set()
 
 
@@ -202,10 +193,10 @@ def test_one_loss_more_and_more_epochs_train_those_and_one_loss_less_keeps_its_b
     asked = replace(SETTINGS, recipes=settings("dice", "bce", epochs=3).recipes)
     listed = dict(study.listed(made / "out", asked))
     assert (listed["train dice"], listed["train bce"]) == ("2 of 3 epochs", "missing")
-    kept, log = hashes(made / "out" / "bundles" / "tversky"), log_of(made, "dice")
+    kept, log = contents(made / "out" / "bundles" / "tversky"), log_of(made, "dice")
     assert again(made, asked) == {}
     assert evaluated(made) == {"dice", "bce"}
-    assert hashes(made / "out" / "bundles" / "tversky") == kept
+    assert contents(made / "out" / "bundles" / "tversky") == kept
     assert log_of(made, "dice").startswith(log)
     assert len(log_of(made, "dice").splitlines()) == 4
     assert store.load(made / "out" / "bundles" / "dice").tuned_threshold is not None
@@ -240,7 +231,7 @@ def test_a_failed_training_leaves_the_others_and_is_named_and_repeated_alone(mad
 def test_damaged_bundles_are_made_again_from_their_trainings(made):
     damaged = {"dice": "model.onnx", "tversky": "card.md"}
     before = {
-        loss: (hashes(made / "out" / "bundles" / loss), log_of(made, loss)) for loss in damaged
+        loss: (contents(made / "out" / "bundles" / loss), log_of(made, loss)) for loss in damaged
     }
     for loss, name in damaged.items():
         (made / "out" / "bundles" / loss / name).write_bytes(b"damaged")
@@ -249,7 +240,7 @@ def test_damaged_bundles_are_made_again_from_their_trainings(made):
     for loss, (weights, log) in before.items():
         bundle = made / "out" / "bundles" / loss
         assert store.load(bundle).tuned_threshold is not None
-        assert hashes(bundle)["weights.safetensors"] == weights["weights.safetensors"]
+        assert contents(bundle)["weights.safetensors"] == weights["weights.safetensors"]
         assert log_of(made, loss) == log
 
 
@@ -274,7 +265,7 @@ def test_a_list_of_a_new_study_writes_nothing(tmp_path):
 
 
 def test_given_bundles_keep_their_thresholds_unless_copies_are_tuned(small, split_table, tmp_path):
-    asked, before = StudySettings(bundles=(str(small),)), hashes(small)
+    asked, before = StudySettings(bundles=(str(small),)), contents(small)
     assert study.run(split_table, tmp_path / "out", asked) == {}
     assert not (tmp_path / "out" / "bundles").exists()
     scores = tmp_path / "out" / "evaluation" / "scores.json"
@@ -284,10 +275,10 @@ def test_given_bundles_keep_their_thresholds_unless_copies_are_tuned(small, spli
     retuned = replace(asked, retune=True)
     assert study.run(split_table, tmp_path / "out", retuned) == {}
     assert store.load(copy).tuned_threshold is not None
-    first = hashes(copy)
+    first = contents(copy)
     assert study.run(split_table, tmp_path / "out", retuned) == {}
-    assert hashes(copy) == first
-    assert hashes(small) == before
+    assert contents(copy) == first
+    assert contents(small) == before
 
 
 def test_scts_model_enters_where_it_is_found(made, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import write_cohort
+from small_data import contents, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table
@@ -25,10 +25,6 @@ from sct_lesion_losses.workflows.tune import TuneSettings
 
 def card_of(folder: Path) -> str:
     return (folder / "card.md").read_text("utf-8")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_tuning_writes_the_threshold_that_finds_the_blocks_and_its_curve(tuned):
