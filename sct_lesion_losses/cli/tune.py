@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from sct_lesion_losses.bundle.schema import BundleInfo
     from sct_lesion_losses.thresholds.choice import Optimum
 
-NOT_OF_A_SITE = (
-    *("objective", "beta", "preset", "specificity", "measure"),
-    *("lesion_point", "lesion_specificity", "froc", "seen", "about"),
-)
-NOT_OF_THE_HEALTHY = (
-    *("data", "site", "objective", "beta", "preset", "measure"),
-    *("lesion_point", "lesion_specificity"),
-)
-OF_THE_HEALTHY = ("cords", "variants", "seed", "figure")
+APART = {  # parameters that do not go with each way to tune, and why
+    "-i": ("cords variants seed figure", "it is for implants in scans of -healthy people"),
+    "-healthy": (
+        "data site objective beta preset measure lesion_point lesion_specificity",
+        "implants in these scans choose threshold and filter of lesions together, by the best L-F1 "
+        "at a -specificity",
+    ),
+    "-site": (
+        "objective beta preset specificity measure lesion_point lesion_specificity froc seen about",
+        "the objective is the one that the bundle was tuned for, nothing is measured, no filter of "
+        "lesions is chosen, and scans that it was trained on are refused",
+    ),
+}
 SPECIFICITY = 0.9  # of the healthy
 logger = logging.getLogger(__name__)
 
@@ -152,26 +156,16 @@ def main(
 ) -> None:
     """Tune, and print the threshold; where another bundle was written, its folder as well."""
     cords, variants, seed = (values.pop(name) for name in ("cords", "variants", "seed"))
+    _refuse("-healthy" if healthy else "-i")
+    if not healthy and values["data"] is None:
+        raise UsageError("give a cohort with -i, or scans of healthy people with -healthy")
+    if site is not None:
+        _refuse("-site")
     if healthy:
-        _refuse(
-            NOT_OF_THE_HEALTHY,
-            "-healthy: implants in these scans choose threshold and filter of lesions together, by "
-            "the best L-F1 at a -specificity",
-        )
         values |= {"objective": "l_f1_at_specificity", "lesion_point": True, "measure": False}
         values["specificity"] = values["specificity"] or SPECIFICITY
         if not _is_given("centerline"):
             values["centerline"] = "auto"  # as where the bundle will be used: no mask is there
-    else:
-        _refuse(OF_THE_HEALTHY, "-i: it is for implants in scans of -healthy people")
-        if values["data"] is None:
-            raise UsageError("give a cohort with -i, or scans of healthy people with -healthy")
-    if site is not None:
-        _refuse(
-            NOT_OF_A_SITE,
-            "-site: the objective is the one that the bundle was tuned for, nothing is measured, "
-            "no filter of lesions is chosen, and scans that it was trained on are refused",
-        )
     if froc is not None and not values["lesion_point"]:
         raise UsageError("-froc draws what -lesion_point 1 finds: add it")
     from sct_lesion_losses.inference.predict import InferenceSettings
@@ -210,11 +204,12 @@ def main(
     _draw(tuned.bundle.info, froc, figure)
 
 
-def _refuse(names: tuple[str, ...], because: str) -> None:
-    """Raise a UsageError where one of these options was given."""
+def _refuse(way: str) -> None:
+    """Raise a UsageError where an option was given that does not go with a way to tune."""
+    names, because = APART[way]
     options = {one.name: one.opts[0] for one in click.get_current_context().command.params}
-    for name in filter(_is_given, names):
-        raise UsageError(f"{options[name]} does not go with {because}")
+    for name in filter(_is_given, names.split()):
+        raise UsageError(f"{options[name]} does not go with {way}: {because}")
 
 
 def _is_given(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import safetensors.numpy
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import OperatingPoint
-from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.errors import BundleError, UsageError
 from sct_lesion_losses.images import atomic
 from sct_lesion_losses.report import card
@@ -64,8 +64,12 @@ def average(names: Sequence[str], folder: Path, force: bool = False, command: st
     atomic.require_writable(folder.parent)
     bundles = [store.load(name) for name in names]
     last = bundles[-1]
-    for other in bundles[:-1]:
-        _require_alike(other, last)
+    for other, what in product(bundles[:-1], ("network", "loss", "preparation")):
+        if getattr(other.info, what) != getattr(last.info, what):
+            raise BundleError(
+                f"{other.name} and {last.name} differ in their {what}: only bundles of one "
+                "training, or of trainings that started from one bundle, have a mean of any use"
+            )
     stored = [safetensors.numpy.load(bundle.weights) for bundle in bundles]
     mean = {
         name: np.mean([one[name] for one in stored], axis=0, dtype=np.float64).astype(np.float32)
@@ -95,13 +99,3 @@ def average(names: Sequence[str], folder: Path, force: bool = False, command: st
     network, weights = export.to_onnx(model), export.to_safetensors(model)
     store.save(folder, info, network, weights, card.text(info), overwrite=True)
     return folder
-
-
-def _require_alike(one: Bundle, other: Bundle) -> None:
-    """Refuse to average two bundles that differ in more than their weights."""
-    for what in ("network", "loss", "preparation"):
-        if getattr(one.info, what) != getattr(other.info, what):
-            raise BundleError(
-                f"{one.name} and {other.name} differ in their {what}: only bundles of one "
-                "training, or of trainings that started from one bundle, have a mean of any use"
-            )
