@@ -74,6 +74,14 @@ def train_small(folder: Path) -> Path:
     return folder / "small.training" / train.SPLIT_TABLE
 
 
+def save_changed(folder: Path, bundle: Bundle, **changes: object) -> Bundle:
+    """Save a bundle with changes of its description, under the folder's name."""
+    changed = {**bundle.info.model_dump(), "name": folder.name, **changes}
+    info = BundleInfo.model_validate(changed)
+    card = f"# {info.name} {info.version}\n"
+    return store.save(folder, info, bundle.network, bundle.weights, card, overwrite=True)
+
+
 def save_filtering(
     folder: Path, bundle: Bundle, peak: float, volume_mm3: float, threshold: float
 ) -> Bundle:
@@ -81,11 +89,9 @@ def save_filtering(
     froc = {"peaks": (peak,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
     lesions = {"peak": peak, "volume_mm3": volume_mm3, "preset": "paper", "froc": froc}
     lesions |= {"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3}
-    point = {**bundle.info.operating_point.model_dump(), "threshold": threshold, "lesions": lesions}
-    info = BundleInfo.model_validate(
-        {**bundle.info.model_dump(), "name": folder.name, "operating_point": point}
-    )
-    return store.save(folder, info, bundle.network, bundle.weights, "# card\n", overwrite=True)
+    point = bundle.info.operating_point.model_dump()
+    point |= {"threshold": threshold, "lesions": lesions}
+    return save_changed(folder, bundle, operating_point=point)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from small_data import save_changed
 
 from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.cli.bundle import main
@@ -35,12 +37,7 @@ def shelf(shipped, tmp_path, monkeypatch) -> Path:
 def make(shelf, shipped) -> Make:
     """Put a bundle on the shelf."""
 
-    def build(name: str) -> Path:
-        info = shipped.info.model_copy(update={"name": name, "version": "1.0.0"})
-        store.save(shelf / name, info, shipped.network, shipped.weights, f"# {name} 1.0.0\n")
-        return shelf / name
-
-    return build
+    return lambda name: save_changed(shelf / name, shipped, version="1.0.0").folder
 
 
 def test_list_prints_a_table(make, capsys):
@@ -124,9 +121,8 @@ def test_average_writes_the_mean_of_the_weights_untuned(make, shipped, tmp_path,
     weights = safetensors.numpy.load(shipped.weights)
     bias = weights["lesion/bias"].copy()
     weights["lesion/bias"] += 2
-    info = shipped.info.model_copy(update={"name": "two", "version": "1.1.0"})
-    other = safetensors.numpy.save(weights)
-    store.save(one.with_name("two"), info, shipped.network, other, "# two 1.1.0\n")
+    other = replace(shipped, weights=safetensors.numpy.save(weights))
+    save_changed(one.with_name("two"), other, version="1.1.0")
     assert main(["average", str(one), str(one.with_name("two")), "-ofolder", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder}\n"
     made = store.load(folder)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,20 @@ from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
 from sct_lesion_losses.cli.tune import main
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.thresholds import (
-    THRESHOLDS,
-    Objective,
-    ScanCounts,
-    choose,
-)
+from sct_lesion_losses.thresholds import THRESHOLDS, Objective, ScanCounts, choose
 from sct_lesion_losses.thresholds.site import Curves, recalibrate
 from sct_lesion_losses.workflows import tune
 from sct_lesion_losses.workflows.implant import ImplantSettings
 
 CURVE = ScanCounts(np.array([0.3, 0.5, 0.7]), np.array([5, 2, 1]), np.zeros(3, int), 9)
+
+
+def tuned(elsewhere: bool = False, **changes: object) -> tune.Tuned:
+    """The default bundle with changes of its operating point, as if it were tuned."""
+    shipped = store.load("default")
+    point = shipped.info.operating_point.model_copy(update=changes)
+    info = shipped.info.model_copy(update={"operating_point": point})
+    return tune.Tuned(choose([CURVE], bootstraps=0), replace(shipped, info=info), elsewhere)
 
 
 @pytest.fixture
@@ -81,17 +84,13 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
     monkeypatch, tmp_path, capsys
 ):
     pytest.importorskip("matplotlib")
-    shipped, calls = store.load("default"), []
+    calls = []
     share = {"low": 0, "n": 2, "found": 1}
     limit = DetectionLimit(
         **{"people": 2, "held_out": True, "by_contrast": [share], "by_volume": [share]},
         **{"untouched": 2, "false_lesions": 0},
     )
-    point = shipped.info.operating_point.model_copy(update={"detection_limit": limit})
-    info = shipped.info.model_copy(update={"operating_point": point})
-    made = tune.Tuned(
-        choose([CURVE], bootstraps=0), dataclasses.replace(shipped, info=info), elsewhere=True
-    )
+    made = tuned(elsewhere=True, detection_limit=limit)
 
     def run_healthy(*args: Any) -> tune.Tuned:
         calls.append(args[:-1])
@@ -139,14 +138,11 @@ def test_what_a_threshold_is_worth_is_logged_as_far_as_the_subjects_tell(args, s
 
 def test_the_froc_curve_of_the_tuned_bundle_is_drawn(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    shipped = store.load("default")
     froc = {"peaks": (0.35, 0.9), "sensitivity": (0.8, 0.5), "false_lesions": (2.0, 0.5)}
     lesions = LesionPoint(
         peak=0.9, volume_mm3=3.0, preset="paper", f1=0.6, f1_unfiltered=0.5, froc=froc, n_scans=4
     )
-    point = shipped.info.operating_point.model_copy(update={"lesions": lesions})
-    info = shipped.info.model_copy(update={"operating_point": point})
-    made = tune.Tuned(choose([CURVE], bootstraps=0), dataclasses.replace(shipped, info=info))
+    made = tuned(lesions=lesions)
     monkeypatch.setattr(tune, "run", lambda *_, **__: made)
     args = ["-bundle", "b", "-i", "data", "-lesion_point", "1", "-froc", str(tmp_path / "froc")]
     assert main([*args, "-v", "0"]) == 0

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import sct_graph
-from small_data import save_filtering
+from small_data import save_changed, save_filtering
 
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import OperatingPoint
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import DataError, ImageError, UsageError
 from sct_lesion_losses.inference import models, predict
@@ -364,25 +365,13 @@ def test_scans_without_a_cord_that_would_have_tuned_sct_are_listed_apart(
     assert told(tmp_path)["ScansEvaluated"] == len(part(split_table, "unseen"))
 
 
-def changed(small: Path, folder: Path, **changes: object) -> Path:
-    """A copy of the bundle with changes of its description."""
-    loaded = store.load(small)
-    info = loaded.info.model_copy(update=changes)
-    store.save(folder, info, loaded.network, loaded.weights, "card", overwrite=True)
-    return folder
-
-
 @pytest.fixture
 def stranger(small, tmp_path) -> Path:
     """The bundle under another name, untuned, that does not say what it was trained on."""
-    info = store.load(small).info
-    return changed(
-        small,
-        tmp_path / "stranger",
-        name="stranger",
-        operating_point=type(info.operating_point)(),
-        provenance=info.provenance.model_copy(update={"trained_on": ()}),
-    )
+    bundle = store.load(small)
+    unknown = bundle.info.provenance.model_copy(update={"trained_on": ()})
+    changes = {"operating_point": OperatingPoint(), "provenance": unknown}
+    return save_changed(tmp_path / "stranger", bundle, **changes).folder
 
 
 def test_a_scan_that_fails_is_named_and_what_was_done_before_stays(
@@ -410,8 +399,8 @@ def test_a_model_that_was_never_tuned_is_in_table_1_alone(small, stranger, fresh
 
 
 def test_models_of_one_name_are_told_apart_or_refused(small, fresh, tmp_path):
-    newer = changed(small, tmp_path / "newer" / "small", version="2.0")
-    found = evaluate.run([small, newer], fresh, tmp_path / "out")
+    newer = save_changed(tmp_path / "newer" / "small", store.load(small), version="2.0")
+    found = evaluate.run([small, newer.folder], fresh, tmp_path / "out")
     assert {row.bundle for row in found.rows} == {"small 1.0.0", "small 2.0"}
     with pytest.raises(UsageError, match="2 of the models are named small"):
         evaluate.run([small, small], fresh, tmp_path / "out")
@@ -420,8 +409,9 @@ def test_models_of_one_name_are_told_apart_or_refused(small, fresh, tmp_path):
 def test_a_bundle_that_is_tuned_anew_is_evaluated_anew(mine, fresh, tmp_path):
     evaluate.run([mine], fresh, tmp_path / "out")
     anew = {"threshold": 0.33, "thresholds": (0.33,), "curve": (0.5,), "per_scan": ()}
-    point = store.load(mine).info.operating_point.model_copy(update=anew)
-    found = evaluate.run([changed(mine, mine, operating_point=point)], fresh, tmp_path / "out")
+    old = store.load(mine)
+    save_changed(mine, old, operating_point=old.info.operating_point.model_copy(update=anew))
+    found = evaluate.run([mine], fresh, tmp_path / "out")
     assert {row.threshold for row in found.rows if row.tuned} == {0.33}
     assert len({row.threshold for row in found.rows}) == 22
 

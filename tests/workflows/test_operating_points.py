@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import contents, write_cohort
+from small_data import contents, save_changed, write_cohort
 
 from sct_lesion_losses.bundle import store
+from sct_lesion_losses.bundle.schema import OperatingPoint
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.errors import BundleError, DataError, UsageError
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, count, lesion_filter
@@ -187,16 +188,6 @@ def test_scans_that_were_trained_or_tuned_on_and_those_without_lesions_are_refus
         assert not (tmp_path / "new").exists()
 
 
-def test_scans_of_a_site_without_a_cord_are_left_out_and_counted(
-    small, fresh, tmp_path, without_cord
-):
-    without_cord("sub-002")
-    made = tune.run(small, fresh, site(tmp_path / "new"))
-    assert made.choice.n_scans == 1
-    point = made.bundle.info.operating_point
-    assert "left out, because no cord was found: 1 of the scans" in point.warnings
-
-
 @pytest.mark.parametrize(
     ("place", "folder", "match"),
     [
@@ -210,28 +201,22 @@ def test_names_that_cannot_be_are_refused_before_a_scan_is_read(small, place, fo
         tune.run(small, Path("no such data"), site(small.with_name(folder), place))
 
 
-def test_an_untuned_bundle_and_one_of_a_site_are_refused(zurich, small, fresh, tmp_path):
-    with pytest.raises(UsageError, match="is that of the site Zurich already"):
-        tune.run(zurich.bundle.folder, fresh, site(tmp_path / "new"))
-    old = store.load(small)
-    point = type(old.info.operating_point)()
-    info = old.info.model_copy(update={"name": "raw", "operating_point": point})
-    raw = store.save(tmp_path / "raw", info, old.network, old.weights, "# raw\n")
-    with pytest.raises(UsageError, match="was never tuned"):
-        tune.run(raw.folder, fresh, site(tmp_path / "new"))
-
-
-def test_a_threshold_that_was_chosen_together_with_a_filter_is_refused_for_that_reason(
-    small, fresh, tmp_path
+def test_bundles_that_have_no_threshold_to_shrink_to_are_refused_for_that_reason(
+    zurich, small, fresh, tmp_path
 ):
     noted = [implants_in({0: 0.97, 10: 0.8}, (0, 10)), implants_in({0: 0.6}, ())]
     objective = Objective("l_f1_at_specificity", specificity=1.0)
-    _, point = operating_points.with_filter(noted, ["a", "b"], objective)
+    _, with_filter = operating_points.with_filter(noted, ["a", "b"], objective)
     old = store.load(small)
-    info = old.info.model_copy(update={"name": "both", "operating_point": point})
-    both = store.save(tmp_path / "both", info, old.network, old.weights, "# both\n")
-    with pytest.raises(UsageError, match="chosen together with a filter of lesions"):
-        tune.run(both.folder, fresh, site(tmp_path / "new"))
+    raw = save_changed(tmp_path / "raw", old, operating_point=OperatingPoint())
+    both = save_changed(tmp_path / "both", old, operating_point=with_filter)
+    for bundle, said in (
+        (zurich.bundle, "is that of the site Zurich already"),
+        (raw, "was never tuned"),
+        (both, "chosen together with a filter of lesions"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tune.run(bundle.folder, fresh, site(tmp_path / "new"))
 
 
 def test_the_bundle_of_a_site_that_is_tuned_to_a_cohort_is_no_site_s_any_more(

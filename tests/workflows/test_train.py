@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from filelock import FileLock
 from on_backend import run as run_on
-from small_data import write_cohort
+from small_data import save_changed, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
@@ -111,8 +111,7 @@ def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_no
     train.run(cohort, mine, small(epochs_planned=3), RESUME)
     bundle = store.load(mine)
     assert [line.epoch for line in bundle.info.history] == [1, 2, 3]
-    info = bundle.info.model_copy(update={"version": "2.0"})
-    store.save(mine, info, bundle.network, bundle.weights, "# card", overwrite=True)
+    info = save_changed(mine, bundle, version="2.0").info
     with caplog.at_level(logging.INFO):
         train.run(cohort, mine, small(epochs_planned=3), RESUME)
     assert "small: this training is finished, and its bundle stays as it is; a -bun" in caplog.text

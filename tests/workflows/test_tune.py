@@ -111,13 +111,14 @@ def test_a_specificity_can_be_asked_for(mine, fresh):
         Objective(specificity=1.0)
 
 
-def test_scans_without_a_cord_are_left_out_and_counted(mine, fresh, without_cord, caplog):
+def test_scans_without_a_cord_are_left_out_and_counted(mine, fresh, tmp_path, without_cord, caplog):
     without_cord("sub-002")
-    choice = tune.run(mine, fresh).choice
-    point = store.load(mine).info.operating_point
-    assert choice.n_scans == 1
-    assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
-    assert point.centerline == "cohort"
+    for how in (TuneSettings(site="Bern", folder=tmp_path / "bern"), TuneSettings()):
+        made = tune.run(mine, fresh, how)
+        point = made.bundle.info.operating_point
+        assert made.choice.n_scans == 1
+        assert point.warnings[-1] == "left out, because no cord was found: 1 of the scans"
+        assert point.centerline == "cohort"
     assert "left out: sub-002_T2w.nii.gz: no spinal cord was recognised" in caplog.text
     without_cord("sub-")
     with pytest.raises(DataError, match="in any of the 3 scans"):
