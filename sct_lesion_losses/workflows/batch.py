@@ -63,8 +63,9 @@ class BatchScan:
         The outputs have names of BIDS derivatives.
     command : str
         What was typed, base names only, for the sidecar.
-    cord, levels : Path, optional
-        Its cord mask, and its labels of vertebral levels; see `with_labels`.
+    labels : mapping of str to Path
+        Its cord mask, and its labels of vertebral levels, by the keys of `LABELS`; see
+        `with_labels`.
     """
 
     image: Path
@@ -73,20 +74,18 @@ class BatchScan:
     folder: Path
     derivative: bool = False
     command: str = ""
-    cord: Path | None = None
-    levels: Path | None = None
+    labels: Mapping[str, Path] = field(default_factory=dict, hash=False)
 
     def absolute(self) -> BatchScan:
         """Return the same with paths that hold in any working folder."""
-        own: dict[str, Any] = {name: getattr(self, name) for name in LABELS}
-        labels = {name: path and path.absolute() for name, path in own.items()}
         image, outputs = self.image.absolute(), self.outputs.absolute()
-        return replace(self, image=image, outputs=outputs, **labels)
+        labels = {name: path.absolute() for name, path in self.labels.items()}
+        return replace(self, image=image, outputs=outputs, labels=labels)
 
     def own(self, settings: SegmentSettings) -> SegmentSettings:
         """Return the settings that this scan is segmented with."""
-        own = {name: getattr(self, name) or getattr(settings, name) for name in LABELS}
-        return replace(settings, command=self.command, **own)
+        labels: dict[str, Any] = {**self.labels}
+        return replace(settings, command=self.command, **labels)
 
 
 @dataclass(frozen=True)
@@ -229,10 +228,8 @@ def with_labels(scans: Sequence[BatchScan], name: str, folder: Path) -> list[Bat
             f"{folder}: no {what} of {counted(len(scans), 'scan')}, the first of them "
             f"{scans[0].name}; expected names such as {expected[scans[0].image]}"
         )
-    own: dict[Path, dict[str, Any]] = {
-        image: {name: found.get(image, folder / missing)} for image, missing in expected.items()
-    }
-    return [replace(scan, **own[scan.image]) for scan in scans]
+    files = {image: found.get(image, folder / missing) for image, missing in expected.items()}
+    return [replace(scan, labels={**scan.labels, name: files[scan.image]}) for scan in scans]
 
 
 def require(scans: Sequence[BatchScan], settings: SegmentSettings) -> None:
