@@ -29,14 +29,23 @@ def block(start: int, side: int = 2) -> Span:
     return (slice(start, start + side),) * 3
 
 
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    return path
+
+
+def noise(seed: int) -> np.ndarray:
+    """A scan in which no cord is found."""
+    return np.random.default_rng(seed).integers(1, 900, SHAPE).astype(np.int16)
+
+
 def write(path: Path, *lesions: Span, p: float = 1, dtype: type = np.uint8) -> Path:
     """Write lesions of one value as an image."""
     array = np.zeros(SHAPE, dtype)
     for lesion in lesions:
         array[lesion] = p
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    return path
+    return save(path, array)
 
 
 TRUTH = {"sub-01": (block(1), block(6)), "sub-02": (block(1),), "sub-03": ()}
@@ -47,10 +56,7 @@ def data(tmp_path_factory) -> Path:
     """Three scans of noise, in which no cord is found: with two lesions, with one, with none."""
     folder = tmp_path_factory.mktemp("data")
     for seed, (subject, lesions) in enumerate(TRUTH.items()):
-        array = np.random.default_rng(seed).integers(1, 900, SHAPE).astype(np.int16)
-        scan = folder / subject / "anat" / f"{subject}_T2w.nii.gz"
-        scan.parent.mkdir(parents=True)
-        nib.save(nib.Nifti1Image(array, np.eye(4)), scan)
+        save(folder / subject / "anat" / f"{subject}_T2w.nii.gz", noise(seed))
         labels = folder / "derivatives" / "labels" / subject / "anat"
         write(labels / f"{subject}_T2w_label-lesion_seg.nii.gz", *lesions)
     return folder
@@ -115,11 +121,11 @@ def test_p_maps_are_cut_at_every_threshold_and_tuned_where_scans_for_it_are_give
     # The lesions have 0.3, and false ones 0.2: only 0.25 and 0.3 give the lesions alone.
     for subject, lesions in TRUTH.items():
         name = f"{subject}_T2w_pmap.nii.gz"
-        path = write(tmp_path / "tool" / name, *lesions, p=0.3, dtype=np.float32)
-        image = nib.load(path)
-        array = np.asarray(image.dataobj).copy()
+        array = np.zeros(SHAPE, np.float32)
+        for lesion in lesions:
+            array[lesion] = 0.3
         array[block(9)] = 0.2
-        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+        save(tmp_path / "tool" / name, array)
     scans = cohorts.read(data)
     parts = dict(zip(TRUTH, ("thr-optimization", "unseen", "unseen"), strict=True))
     table = tmp_path / "split.tsv"
@@ -222,11 +228,10 @@ def test_models_are_told_apart_by_the_names_of_their_files():
 
 def test_the_challenge_gets_numbered_masks_and_the_probabilities_of_their_lesions(data, tmp_path):
     for subject in TRUTH:
-        path = write(tmp_path / "tool" / f"{subject}_pmap.nii.gz", p=0, dtype=np.float32)
         array = np.zeros(SHAPE, np.float32)
         # Two blocks that touch by a corner are one lesion; what is below 0.5 is none.
         array[block(1)], array[block(3)], array[block(7)], array[block(10)] = 0.75, 0.625, 1, 0.25
-        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+        save(tmp_path / "tool" / f"{subject}_pmap.nii.gz", array)
     settings = EvaluateSettings(pmaps={"tool": tmp_path / "tool"}, challenge=True)
     evaluate.run([], data, tmp_path / "out", settings)
     folder = tmp_path / "out" / "challenge" / "tool"
@@ -262,7 +267,7 @@ def test_more_lesions_than_a_byte_counts_are_numbered_in_two(tmp_path):
     mask[::2, ::2, ::2] = 1  # 512 lesions of a voxel
     files = [tmp_path / name for name in ("scan.nii", "mask.nii")]
     for file, array in zip(files, (mask, mask * 0), strict=True):
-        nib.save(nib.Nifti1Image(array, np.eye(4)), file)
+        save(file, array)
     scan = cohorts.CohortScan(*files, "s1")
     model = Model("x", "", (0.5,), "masks", files={files[0]: files[0]})
     out = tmp_path / "out.nii.gz"
@@ -285,9 +290,7 @@ REPEATED = {
 def test_scans_of_one_session_are_compared_by_volume_and_lesion(data, rater, tmp_path):
     for seed, (name, lesions) in enumerate(REPEATED.items()):
         anat = Path(*name.split("_")[:2]) / "anat"
-        array = np.random.default_rng(seed).integers(1, 900, SHAPE).astype(np.int16)
-        (tmp_path / "data" / anat).mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "data" / anat / f"{name}_T2w.nii.gz")
+        save(tmp_path / "data" / anat / f"{name}_T2w.nii.gz", noise(seed))
         write(
             tmp_path / "data" / "derivatives" / "labels" / anat / f"{name}_lesionseg.nii.gz",
             *lesions,
