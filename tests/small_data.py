@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from example_points import LESIONS
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo
@@ -86,11 +87,8 @@ def save_filtering(
     folder: Path, bundle: Bundle, peak: float, volume_mm3: float, threshold: float
 ) -> Bundle:
     """Save a bundle at another threshold, with a filter of lesions, under the folder's name."""
-    froc = {"peaks": (peak,), "sensitivity": (1.0,), "false_lesions": (0.0,)}
-    lesions = {"peak": peak, "volume_mm3": volume_mm3, "preset": "paper", "froc": froc}
-    lesions |= {"f1": 0.5, "f1_unfiltered": 0.4, "n_scans": 3}
-    point = bundle.info.operating_point.model_dump()
-    point |= {"threshold": threshold, "lesions": lesions}
+    point = bundle.info.operating_point.model_dump() | {"threshold": threshold}
+    point["lesions"] = LESIONS | {"peak": peak, "volume_mm3": volume_mm3}
     return save_changed(folder, bundle, operating_point=point)
 
 

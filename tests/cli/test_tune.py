@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_points import LESIONS, LIMIT
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import DetectionLimit, LesionPoint
@@ -84,13 +85,7 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
     monkeypatch, tmp_path, capsys
 ):
     pytest.importorskip("matplotlib")
-    calls = []
-    share = {"low": 0, "n": 2, "found": 1}
-    limit = DetectionLimit(
-        **{"people": 2, "held_out": True, "by_contrast": [share], "by_volume": [share]},
-        **{"untouched": 2, "false_lesions": 0},
-    )
-    made = tuned(elsewhere=True, detection_limit=limit)
+    calls, made = [], tuned(elsewhere=True, detection_limit=DetectionLimit(**LIMIT))
 
     def run_healthy(*args: Any) -> tune.Tuned:
         calls.append(args[:-1])
@@ -138,11 +133,7 @@ def test_what_a_threshold_is_worth_is_logged_as_far_as_the_subjects_tell(args, s
 
 def test_the_froc_curve_of_the_tuned_bundle_is_drawn(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    froc = {"peaks": (0.35, 0.9), "sensitivity": (0.8, 0.5), "false_lesions": (2.0, 0.5)}
-    lesions = LesionPoint(
-        peak=0.9, volume_mm3=3.0, preset="paper", f1=0.6, f1_unfiltered=0.5, froc=froc, n_scans=4
-    )
-    made = tuned(lesions=lesions)
+    made = tuned(lesions=LesionPoint(**LESIONS))
     monkeypatch.setattr(tune, "run", lambda *_, **__: made)
     args = ["-bundle", "b", "-i", "data", "-lesion_point", "1", "-froc", str(tmp_path / "froc")]
     assert main([*args, "-v", "0"]) == 0
