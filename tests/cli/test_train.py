@@ -62,7 +62,7 @@ def test_every_entry_of_a_recipe_has_an_option():
         "-rate 0.5 -patience 3 -rate_factor 0.1 -epochs 7 -early_stop 5 -patches_per_epoch 80",
         "-lesion_share 0.25 -validation_patches 16 -mirrors 0 -rotations 0 -shift 1.5",
         "-intensity 0.5 -precision mixed_bfloat16 -prior 0.02 -seed 3 -ema 0.99 -free_share 0.1",
-        "-cohort_shares b=c=0.75 -cohort_shares a=0.25",
+        "-stripe 0.5 -keep last -cohort_shares b=c=0.75 -cohort_shares a=0.25",
     )
     expected = study(
         "dice",
@@ -82,6 +82,8 @@ def test_every_entry_of_a_recipe_has_an_option():
         rotations=False,
         shift_mm=1.5,
         intensity=0.5,
+        stripe=0.5,
+        keep="last",
         precision="mixed_bfloat16",
         prior=0.02,
         seed=3,
