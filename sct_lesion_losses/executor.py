@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import active_children, current_process, get_context
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 from sct_lesion_losses import logs
 from sct_lesion_losses.errors import UsageError, WorkerError
@@ -138,19 +138,18 @@ def _by_workers(
 ) -> Outcomes:
     """Let workers do the tasks; log what they logged, and yield the outcomes as they come.
 
-    No worker is given a task before the result of its last one is here: where it is lost, nothing
-    that was done is.
+    No more tasks are under way than there are workers, so that the results of a worker that is lost
+    are here already.
     """
     call = partial(_collecting, function, logs.level())
+    fixed = jobs if isinstance(jobs, int) else 1
     ahead = deque(enumerate(tasks))
     while ahead:
         running: dict[futures.Future[Any], tuple[int, Task]] = {}
         lost: list[tuple[int, Task]] = []
         with pool(jobs) as workers:
             while running or (ahead and not lost):
-                at_once = (
-                    jobs if isinstance(jobs, int) else cast("_ClusterExecutor", workers).size()
-                )
+                at_once = workers.size() if isinstance(workers, _ClusterExecutor) else fixed
                 while ahead and not lost and len(running) < at_once:
                     item = ahead.popleft()
                     try:
@@ -198,12 +197,13 @@ def _outcome(future: futures.Future[Any]) -> tuple[Any, BaseException | None]:
 def _named(error: BaseException, task: str) -> BaseException:
     """Say at which task a worker was lost; other errors say it themselves."""
     again = "what was finished is kept, start again"
+    lost = "CancelledError" if isinstance(error, futures.CancelledError) else type(error).__name__
     why = {
         "BrokenProcessPool": "a worker process was killed, and another one again, for want of "
         f"memory perhaps; {again} with fewer -jobs",
         "KilledWorker": f"its workers were lost, one after the other; {again}",
         "CancelledError": f"the scheduler of the cluster was lost; {again}",
-    }.get(type(error).__name__)
+    }.get(lost)
     return WorkerError(f"{task}: {why}") if why else error
 
 
@@ -278,14 +278,17 @@ class _ClusterExecutor(futures.Executor):
             try:
                 return await task
             except asyncio.CancelledError:
-                task.cancel()
+                await task.cancel()
                 raise
 
         return asyncio.run_coroutine_threadsafe(outcome(), self._client.loop.asyncio_loop)
 
     def size(self) -> int:
-        """Return how many workers there are now, 1 where all are being started again."""
-        return max(1, len(self._client.nthreads()))
+        """Return how many workers there are now, 1 where there is none or no scheduler."""
+        try:
+            return max(1, len(self._client.nthreads()))
+        except (OSError, RuntimeError, ValueError):  # the tasks say that the scheduler was lost
+            return 1
 
 
 # What follows runs in the workers. A handler of signals can only be told by globals where it comes.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -200,6 +201,28 @@ def test_a_cluster_that_cannot_be_used_is_refused(
         pytest.raises((UsageError, WorkerError), match=error),
     ):
         executor.run(worker_tasks.slower_first, range(2), made.scheduler_address)
+
+
+@OF_DISTRIBUTED
+def test_a_scheduler_that_is_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executor, "PATIENCE_S", 5)
+    where = tmp_path / "scheduler.json"
+    start = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    options = ["--scheduler-file", str(where)]
+    begin = partial(subprocess.Popen, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent)
+    worker_of = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1"]
+    with (
+        begin([*start, *options, "--port", "0", "--no-dashboard"]) as scheduler,
+        begin([*worker_of, *options]) as worker,
+    ):
+        try:
+            until(where.exists)
+            with pytest.raises(WorkerError, match="the scheduler of the cluster was lost"):
+                executor.run(worker_tasks.lose_scheduler, [scheduler.pid, 0, 0], where)
+        finally:
+            scheduler.kill()
+            worker.kill()
 
 
 @OF_DISTRIBUTED

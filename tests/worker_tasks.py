@@ -54,6 +54,14 @@ def die_at_third(number: int) -> int:
     return number
 
 
+def lose_scheduler(process: int) -> None:
+    """Kill the process of the scheduler, or wait until this worker is ended with it."""
+    if process:
+        time.sleep(0.3)
+        os.kill(process, signal.SIGKILL)
+    time.sleep(2)
+
+
 def write_for_ever(path: Path) -> None:
     """Write the process's number, then hang in the middle of writing the file."""
     with replacing(path):

@@ -497,7 +497,7 @@ class Recipe(Record):
         Patches per step.
     epochs_planned, epochs_run, best_epoch : int
         The recipe's, those really run, and the one (from 1) whose weights were kept for being the
-        best; None for the last.
+        best; None for the last, and for a mean of weights.
     patience, rate_factor : int, float
         The rate is multiplied by `rate_factor` after `patience` epochs without a better `monitor`.
     stop_patience : int or None

@@ -94,8 +94,9 @@ def brighten_middle(
     Returns
     -------
     (P, P, P) float32
-        A new array, at most 10 to 60 % brighter near the middle, 1.6 to 4 voxels wide and uneven
-        along z; or `patch` itself where nothing was drawn.
+        A new array, or `patch` itself where nothing was drawn. The gain is 1 + h(z) exp(-(d / w)²)
+        with d the distance from a line up to 2 voxels beside the centre in x and in y, w of 1.6 to
+        4 voxels, and h uneven along z, 0.1 to 0.6 at most.
     """
     if rng.random() >= probability:
         return patch

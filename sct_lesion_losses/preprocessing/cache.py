@@ -159,6 +159,7 @@ def crop_scans(scans: Sequence[CohortScan], settings: CacheSettings) -> list[Cac
         if entry.file not in made:
             for text in facts["warnings"]:
                 again.setdefault(text, []).append(scan)
+                logger.debug("%s: %s", scan.name, text)
         cut.append(CachedCrop(scan, entry.file, **facts))
     for text, (first, *others) in again.items():
         with logs.about(first.scan):

@@ -148,8 +148,8 @@ class PatchBatches(keras.utils.PyDataset):  # type: ignore[misc]
         if self._validation:
             return values, mask, Orientation()
         if recipe.stripe:
-            centre = ((values.shape[0] - 1) / 2 + crop.margin - at for at in (x, y))
-            values = augment.brighten_middle(values, tuple(centre), rng, recipe.stripe)
+            middle = (PATCH_VOX - 1) / 2 + crop.margin  # of the crop, where the cord is
+            values = augment.brighten_middle(values, (middle - x, middle - y), rng, recipe.stripe)
         if recipe.intensity:
             values = augment.vary_intensity(_upright(values), rng, recipe.intensity)
         orientation = augment.draw_orientation(

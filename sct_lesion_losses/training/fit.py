@@ -176,10 +176,10 @@ def begin(recipe: Recipe, folder: Path, data: Data = (), resume: bool = False) -
 def resumable(recipe: Recipe, folder: Path, data: Data | None = None) -> TrainingState | None:
     """Return the state in a folder that a training by this recipe on these scans may go on from.
 
-    The number of epochs and the early stop may differ: they say when a training ends. So may what
-    follows from the machine, which is warned of: the backend, and whether the precision is float32
-    or mixed_bfloat16 (see `computable`), whose weights are of float32 all the same. Without `data`
-    only the recipe is compared.
+    The number of epochs, the early stop and which epoch is kept may differ: they say how a training
+    ends. So may what follows from the machine, which is warned of: the backend, and whether the
+    precision is float32 or mixed_bfloat16 (see `computable`), whose weights are of float32 all the
+    same. Without `data` only the recipe is compared.
 
     Returns
     -------

@@ -122,7 +122,7 @@ def study(
         "augmentations": tuple(name for name, used in words.items() if used),
         "shift_mm": shift_mm,
         "intensity": intensity,
-        "stripe": stripe,
+        "stripe": stripe or None,  # as in a recipe without this entry
     }
     try:
         return Recipe.model_validate({**entries, **changes})

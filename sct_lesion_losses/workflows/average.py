@@ -83,7 +83,9 @@ def average(names: Sequence[str], folder: Path, force: bool = False, command: st
         "created": date.today(),
         "operating_point": OperatingPoint(),
         "metrics": {},
-        "recipe": None if recipe is None else recipe.model_copy(update={"best_epoch": None}),
+        "recipe": None
+        if recipe is None
+        else recipe.model_copy(update={"best_epoch": None, "keep": "best"}),
         "provenance": before.model_copy(
             update={
                 "commands": (*before.commands[:1], *filter(None, [command])),

@@ -112,15 +112,8 @@ class BatchSettings:
     jobs: Jobs = 1
 
     def __post_init__(self) -> None:
-        try:
-            for pattern in (self.include, self.exclude):
-                re.compile(pattern or "")
-        except re.error as error:
-            option = "-include" if error.pattern == self.include else "-exclude"
-            raise UsageError(
-                f"{option} {error.pattern!s}: not a regular expression ({error}); one is "
-                "^sub-0[1-5]/"
-            ) from error
+        _require_pattern("-include", self.include)
+        _require_pattern("-exclude", self.exclude)
 
     def takes(self, scan: BatchScan) -> bool:
         """Tell whether a scan is one of those that are wanted."""
@@ -148,6 +141,15 @@ class Outcome:
     told: Mapping[str, Any] = field(default_factory=dict)
     lesions: tuple[dict[str, str], ...] = ()
     error: str = ""
+
+
+def _require_pattern(option: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UsageError(
+            f"{option} {pattern}: not a regular expression ({error}); one is ^sub-0[1-5]/"
+        ) from error
 
 
 def find(
@@ -347,22 +349,20 @@ def kept(scan: BatchScan, settings: SegmentSettings, bundle: Bundle) -> Outcome 
         return None
     try:
         outcome = _read(scan, settings, SKIPPED)
-        same: dict[str, Any] = {
-            "InferenceSHA256": segment.inference_sha256(bundle, settings),
-            "LevelsSHA256": None if settings.levels is None else file_hash(settings.levels),
-            "ScanSHA256": file_hash(scan.image),
-        }
-    except (DataError, ImageError):  # of its table; of an image, said where it is segmented
-        return None
-    applied = {**(outcome.told.get("LesionFilter") or {})}
-    applied.pop("LesionsRemoved", None)
-    if not (settings.pmap_alone or settings.sct_rule):
-        same["Threshold"], rule = segment.decided(bundle, settings)
-        if applied != (sidecar.filter_entry(rule) or {}):
+        told, inference = outcome.told, segment.inference_sha256(bundle, settings)
+        if inference is None or told.get("InferenceSHA256") != inference:
             return None
-    known = same["InferenceSHA256"] is not None
-    is_same = known and all(outcome.told.get(key) == value for key, value in same.items())
-    return outcome if is_same else None
+        if not (settings.pmap_alone or settings.sct_rule):
+            threshold, rule = segment.decided(bundle, settings)
+            applied = {**(told.get("LesionFilter") or {})}
+            applied.pop("LesionsRemoved", None)
+            if told.get("Threshold") != threshold or applied != (sidecar.filter_entry(rule) or {}):
+                return None
+        levels = None if settings.levels is None else file_hash(settings.levels)
+        hashes = levels, file_hash(scan.image)
+    except (DataError, ImageError):  # a damaged table, or a scan that segmenting will refuse
+        return None
+    return outcome if hashes == (told.get("LevelsSHA256"), told.get("ScanSHA256")) else None
 
 
 def _segmented(

@@ -233,9 +233,15 @@ def segment(
         described[outputs.page_entry] = qc_page.entry(scan, result, bundle, outputs)
     _write(scan, result, labels, outputs, described)
     if settings.qc is not None:
-        labels_of_entry = settings.qc_dataset, settings.qc_subject
-        images = image, outputs.mask, outputs.centerline
-        sct_qc.entry(*images, settings.qc_plane, settings.qc, *labels_of_entry)
+        sct_qc.entry(
+            image,
+            outputs.mask,
+            outputs.centerline,
+            settings.qc_plane,
+            settings.qc,
+            settings.qc_dataset,
+            settings.qc_subject,
+        )
     return result
 
 
@@ -406,11 +412,13 @@ def _predicted(
     settings: SegmentSettings,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None, Outside | None]:
-    """P-map, or the mask by SCT's rule, cut to the cord, and what of its lesions lay outside."""
+    """Compute the p-map, or the mask by SCT's rule, cut to the cord; and what was cut off."""
     array, grid = scan.array, scan.grid
     if settings.sct_rule:
         mask = sct_lesion.sct_rule(array, grid, line, settings.inference.contrast, network)
-        return None, *((mask, None) if cord is None else cut_to_cord(mask, mask, cord, grid))
+        if cord is None:
+            return None, mask, None
+        return None, *cut_to_cord(mask, mask, cord, grid)
     pmap = predict.pmap(bundle, array, grid, line, network=network, progress=progress)
     if cord is None:
         return pmap, None, None

@@ -117,9 +117,16 @@ def test_what_is_not_a_json_object_of_this_schema_version_is_refused(
 
 
 def test_an_unknown_field_is_said(make_info: Make) -> None:
-    text = schema.dump(make_info()).replace(b'"created"', b'"colour"')
+    text = schema.dump(make_info()).replace(b'"created"', b'"colour": "red", "created"')
     with pytest.raises(BundleError, match="colour"):
         schema.parse(text)
+
+
+def test_a_bundle_without_a_schema_version_is_refused(make_info: Make) -> None:
+    text = schema.dump(make_info())
+    lines = [line for line in text.splitlines() if b'"schema_version"' not in line]
+    with pytest.raises(BundleError, match="no schema version"):
+        schema.parse(b"\n".join(lines))
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,11 @@ def test_a_network_that_cannot_be_is_refused(filters, kind, said):
 
 def test_people_read_the_kind_and_the_filters():
     assert str(network((32, 64), DOUBLING)) == "unet3d_doubling 32-64"
+
+
+def test_a_training_begun_before_stripes_could_be_asked_for_goes_on():
+    now = recipes.settings(study())
+    begun = {name: value for name, value in now.items() if name != "stripe"}
+    assert differences(begun, now) == []
+    changed = differences(begun, recipes.settings(study(stripe=0.5)))
+    assert [text.partition(":")[0] for text in changed] == ["augmentations", "stripe"]

@@ -267,6 +267,8 @@ def test_patterns_choose_scans_by_their_paths_and_the_rows_of_the_others_stay(do
     assert [row["scan"] for row in table_rows(derivatives(done) / batch.SCANS)] == list(NAMES[:2])
     with pytest.raises(UsageError, match=r"leave none of 2 scans, the first of them sub-01/anat"):
         batch.run(batch.find([done]), BatchSettings(EVERY, include="sub-1"))
+    with pytest.raises(UsageError, match=r"-include \(\?<=a\+\)b: not a regular expression"):
+        BatchSettings(EVERY, include="(?<=a+)b")
     with pytest.raises(UsageError, match=r"-exclude \(: not a regular expression"):
         BatchSettings(EVERY, exclude="(")
 
