@@ -146,7 +146,7 @@ def test_scans_of_a_batch_find_their_labels_and_are_segmented_anew_with_others(f
     outcomes, tables = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, FAILED]
     assert "sub-02_T2w_seg_labeled.nii.gz" in outcomes[given[1]].error
-    assert "C4" in {row["level"] for row in table_rows(tables[1])}
+    assert {row["level"][0] for row in table_rows(tables[1])} == {"C"}  # the labels are cervical
     outcomes, _ = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [SKIPPED, FAILED]
     copies(folder / "discs.nii.gz", own)
