@@ -351,11 +351,20 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
         intensity=0.25,
         stripe=0.5,
     )
-    kept = store.load(train.run(cohort, tmp_path / "small", recipe)).info.recipe
+    folder = train.run(cohort, tmp_path / "small", recipe)
+    kept = store.load(folder).info.recipe
     assert kept.stop_patience == 2
     assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
     assert (kept.lesion_share, kept.prior, kept.devices) == (0.5, 0.02, 1)
     assert (kept.shift_mm, kept.intensity, kept.stripe) == (1.0, 0.25, 0.5)
+    assert kept.keep == "best"
+    assert kept.best_epoch is not None
+    # A training that has ended gives the weights of its last epoch where they are asked for.
+    last = recipe.model_copy(update={"keep": "last"})
+    train.run(cohort, tmp_path / "small", last, RESUME)
+    kept = store.load(folder).info.recipe
+    assert (kept.keep, kept.best_epoch) == ("last", None)
+    assert "- weights of the last epoch\n" in (folder / "card.md").read_text()
 
 
 def test_a_bundle_is_trained_on_jax_without_tensorflow(cohort, tmp_path):
