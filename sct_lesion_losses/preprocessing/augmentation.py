@@ -79,8 +79,8 @@ def brighten_middle(
 ) -> FloatArray:
     """Lay a bright stripe along the middle of the cord, with the given probability.
 
-    It is no lesion: a central canal that shows, or a line where the bright fluid's signal is
-    truncated, may run through a whole healthy cord (Bronskill et al. 1988, Radiology 166).
+    It is no lesion: grey matter or a central canal that shows, or a line where the bright fluid's
+    signal is truncated, may run through a whole healthy cord (Bronskill et al. 1988, Radiology 166).
 
     Parameters
     ----------
@@ -94,15 +94,15 @@ def brighten_middle(
     Returns
     -------
     (P, P, P) float32
-        A new array, or `patch` itself where nothing was drawn. The gain is 1 + h(z) exp(-(d / w)²)
-        with d the distance from a line up to 2 voxels beside the centre in x and in y, w of 1.6 to
-        4 voxels, and h uneven along z, 0.1 to 0.6 at most.
+        A new array, or `patch` itself where nothing was drawn. The gain is 1 + h(z) exp(-(x / u)²
+        - (y / v)²) with x and y the distances from a line up to 2 voxels beside the centre in each,
+        u and v of 1.6 to 6 voxels, and h uneven along z, 0.1 to 0.6 at most.
     """
     if rng.random() >= probability:
         return patch
-    height, width = rng.uniform(0.1, 0.6), rng.uniform(1.6, 4)
+    height = rng.uniform(0.1, 0.6)
     x, y = (
-        np.exp(-np.square((np.arange(n) - c - rng.uniform(-2, 2)) / width))
+        np.exp(-np.square((np.arange(n) - c - rng.uniform(-2, 2)) / rng.uniform(1.6, 6)))
         for n, c in zip(patch.shape, centre, strict=False)
     )
     course = ndimage.gaussian_filter1d(rng.standard_normal(patch.shape[2]), rng.uniform(1, 12))
