@@ -5,8 +5,6 @@
 It waits for a line on stdin. HANG is the number of the entry in whose writing it says so and hangs.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

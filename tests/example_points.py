@@ -1,7 +1,5 @@
 """Fields of an operating point and of its parts, as `bundle.schema` names them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 CURVE = (0.4, 0.5, None)

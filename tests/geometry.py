@@ -1,7 +1,5 @@
 """Grids that real scanners and converters produce, and planes without signal around them."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

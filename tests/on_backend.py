@@ -6,8 +6,6 @@ Writes the arrays that the named function of `COMPUTED` returns. Keras, and what
 imported by that function.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

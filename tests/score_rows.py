@@ -1,7 +1,5 @@
 """Rows of an evaluation's long table, with scores as the tests want them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

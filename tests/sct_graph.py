@@ -1,7 +1,5 @@
 """A small ONNX model of the graph of SCT's lesion models, with random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

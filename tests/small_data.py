@@ -1,7 +1,5 @@
 """Cohorts, bundles and crops that are made in seconds, and what is read back of outputs."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The default bundle as it is shipped, on the scan of `bin/demo` and on SCT's healthy cords."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Tasks for worker processes, which import them from here."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

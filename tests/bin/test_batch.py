@@ -1,7 +1,5 @@
 """The batch scripts, with a command in place of the real one that notes how it was called."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

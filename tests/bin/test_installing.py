@@ -1,7 +1,5 @@
 """Installing: into SCT's own Python 3.10, from a wheel alone, into containers; launchers."""
 
-from __future__ import annotations
-
 import configparser
 import os
 import re

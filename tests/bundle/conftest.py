@@ -1,7 +1,5 @@
 """A small real bundle: its description, a network of one convolution, its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The bundles that the package carries."""
 
-from __future__ import annotations
-
 import pytest
 
 from sct_lesion_losses.bundle import store

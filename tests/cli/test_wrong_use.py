@@ -1,7 +1,5 @@
 """Command lines that cannot be meant, exit status 2, and work that cannot be done, 1."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

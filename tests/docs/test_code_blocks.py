@@ -3,8 +3,6 @@
 A block that cannot run here stands behind a comment that says why, `<!-- not run: reason -->`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

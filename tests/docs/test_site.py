@@ -1,7 +1,5 @@
 """The pages of docs/ make a site; links and options in them, and in README.md, are real."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

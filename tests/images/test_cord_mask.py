@@ -1,7 +1,5 @@
 """Cord masks that lesions are cut to: read with suspicion."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

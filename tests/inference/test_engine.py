@@ -1,7 +1,5 @@
 """The engines: ONNX Runtime and OpenVINO behind one function."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

@@ -1,7 +1,5 @@
 """Every loss on each installed backend: the oracle, degenerate input, half precision, training."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 

@@ -1,7 +1,5 @@
 """Losses beside the oracle, and as Keras holds them."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The measures of a cord say what a cylinder was built with."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from types import ModuleType

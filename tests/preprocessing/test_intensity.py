@@ -1,7 +1,5 @@
 """Intensity standardisation."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

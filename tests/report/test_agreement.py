@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from sct_lesion_losses.metrics import statistics
 from sct_lesion_losses.metrics.repeat import SessionRepeat
 from sct_lesion_losses.report import agreement

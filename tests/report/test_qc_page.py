@@ -1,7 +1,5 @@
 """The page of masks: its entries, and how it behaves in a browser."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

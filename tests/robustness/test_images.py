@@ -1,7 +1,5 @@
 """Images as disks, networks, converters and other tools leave them."""
 
-from __future__ import annotations
-
 import gzip
 import logging
 import os

@@ -1,7 +1,5 @@
 """Masks and centerline images that do not fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -1,7 +1,5 @@
 """Commands that are stopped, and commands that meet."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

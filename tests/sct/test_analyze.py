@@ -1,7 +1,5 @@
 """Where lesions are, beside what SCT's own commands make of the same masks."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """SCT's centerline weights, read strictly."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

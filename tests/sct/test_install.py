@@ -1,7 +1,5 @@
 """Finding SCT and running its commands: a small tree with real executable scripts stands for it."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """SCT's lesion model and its crop, against what SCT itself made of two scans."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

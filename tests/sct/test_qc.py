@@ -1,7 +1,5 @@
 """Entries in SCT's QC report, made by a script that stands for `sct_qc`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 Its models and binaries are not needed: `docs/contributing.md` says how such a checkout is made.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

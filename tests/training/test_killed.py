@@ -1,7 +1,5 @@
 """SIGKILL at any moment of the command `sct_train_lesion`, and what comes of it."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

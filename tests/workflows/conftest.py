@@ -1,7 +1,5 @@
 """A bundle trained and tuned once, and a cohort that it has not seen, for all flows."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

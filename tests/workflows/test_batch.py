@@ -1,7 +1,5 @@
 """Segmenting many scans with the shipped bundle: each once, whatever fails, dies or runs beside."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

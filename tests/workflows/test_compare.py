@@ -1,7 +1,5 @@
 """Masks and p-maps of other tools in an evaluation, by values worked out by hand."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Lesions cut to a cord mask: the mask, what is told of it, and the scans of a batch."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A cohort of implants: what is written, named and refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

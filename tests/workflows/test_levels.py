@@ -1,7 +1,5 @@
 """Where lesions are, in the tables: vertebral levels by labels, and the share of a cord's area."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

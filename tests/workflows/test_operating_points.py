@@ -1,7 +1,5 @@
 """Choices as bundles store them, those for one site by the whole flow."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

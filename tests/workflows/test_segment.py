@@ -1,7 +1,5 @@
 """Segmenting whole scans with the shipped bundle: what is written, said and never lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
