@@ -172,8 +172,7 @@ def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(cluster, tmp_pa
 
 @OF_DISTRIBUTED
 @pytest.mark.parametrize(
-    ("workers", "threads", "error"),
-    [(1, 2, "--nthreads 1"), (0, 1, "has no workers; start some")],
+    ("workers", "threads", "error"), [(1, 2, "--nthreads 1"), (0, 1, "has no workers; start some")]
 )
 def test_a_cluster_that_cannot_be_used_is_refused(workers, threads, error, monkeypatch):
     distributed = pytest.importorskip("distributed")
@@ -181,10 +180,7 @@ def test_a_cluster_that_cannot_be_used_is_refused(workers, threads, error, monke
     with (
         mock.patch.dict(os.environ),
         distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            processes=False,
-            dashboard_address=None,
+            n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None
         ) as made,
         pytest.raises((UsageError, WorkerError), match=error),
     ):

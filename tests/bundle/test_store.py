@@ -163,10 +163,7 @@ def test_a_folder_that_cannot_be_written_is_said(put, tmp_path):
 
 def test_a_writer_waits_for_another_and_gives_up(put, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
-    with (
-        FileLock(tmp_path / store.LOCK),
-        pytest.raises(OutputError, match="another process"),
-    ):
+    with FileLock(tmp_path / store.LOCK), pytest.raises(OutputError, match="another process"):
         put(tmp_path / "tiny")
 
 

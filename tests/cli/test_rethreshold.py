@@ -296,12 +296,7 @@ def test_a_table_of_thresholds_is_applied_row_by_row_beside_the_pmaps(
 
 @pytest.mark.parametrize(
     ("column", "given", "applied"),
-    [
-        ("0", [], False),
-        ("1", [], True),
-        ("", [], True),
-        ("0", ["-lesion_point", "1"], True),
-    ],
+    [("0", [], False), ("1", [], True), ("", [], True), ("0", ["-lesion_point", "1"], True)],
 )
 def test_a_table_says_of_each_row_whether_lesions_are_filtered_unless_the_option_does(
     pmap, column, given, applied

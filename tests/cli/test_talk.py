@@ -79,10 +79,7 @@ def clock(monkeypatch) -> list[float]:
 
 @pytest.mark.parametrize(
     ("verbosity", "said"),
-    [
-        (0, ""),
-        (1, "training: 3 of 8, epoch 1, 50 s left\ntraining: 6 of 8, epoch 1, 20 s left\n"),
-    ],
+    [(0, ""), (1, "training: 3 of 8, epoch 1, 50 s left\ntraining: 6 of 8, epoch 1, 20 s left\n")],
 )
 def test_without_a_terminal_progress_is_a_line_now_and_then(verbosity, said, clock, capsys):
     with talk.logged(verbosity), progress("training", "step") as update:

@@ -52,10 +52,7 @@ WRONG = {
         **{f"-i p.nii -thr {wrong}": "-thr" for wrong in ("0", "-0.1", "1.01", "nan", "x")},
         "-i t.tsv -cord c.nii": "-cord belongs to one p-map",
     },
-    simulate.main: {
-        "-ofolder x -n 0": "-n",
-        "-ofolder x -figure sheet.tiff": "ends in .png",
-    },
+    simulate.main: {"-ofolder x -n 0": "-n", "-ofolder x -figure sheet.tiff": "ends in .png"},
     implant.main: {
         "-i a.nii": "-ofolder",
         "-i a.nii -ofolder x -n 0": "-n",

@@ -412,15 +412,8 @@ def test_contrast_is_against_the_cord_of_the_same_axial_slices_away_from_lesions
 
 def test_labels_on_another_grid_are_refused():
     with pytest.raises(GeometryError, match="different grids"):
-        measures(
-            np.zeros((2, 2, 2), np.int32),
-            np.zeros((2, 2, 3), np.float32),
-            np.eye(4),
-        )
+        measures(np.zeros((2, 2, 2), np.int32), np.zeros((2, 2, 3), np.float32), np.eye(4))
     with pytest.raises(GeometryError, match="different grids"):
         contrasts(
-            np.zeros((2, 2, 2), np.int32),
-            np.zeros((2, 2, 2)),
-            np.zeros((2, 2, 3), bool),
-            np.eye(4),
+            np.zeros((2, 2, 2), np.int32), np.zeros((2, 2, 2)), np.zeros((2, 2, 3), bool), np.eye(4)
         )

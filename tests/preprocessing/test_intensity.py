@@ -24,11 +24,7 @@ SCT_T2 = mapped_to(  # rounded
     (0.0, 136.8, 312.2, 449.0, 568.7, 696.7, 859.2, 1074.5, 1373.3, 1811.5, 2611.0),
 )
 
-scans = arrays(
-    np.float64,
-    st.integers(20, 60),
-    elements=st.integers(-500, 500).map(float),
-)
+scans = arrays(np.float64, st.integers(20, 60), elements=st.integers(-500, 500).map(float))
 
 
 def contrasted(scan: np.ndarray) -> bool:

@@ -40,9 +40,7 @@ def evaluated(bundle: str, threshold: float, changes: dict[str, list[float]]) ->
 # of which all but the second smallest 6 / 1024: times 12, 11 and 10 they are 0.023, 0.043, 0.059.
 ROWS = [
     *evaluated(
-        "focal_tversky",
-        0.15,
-        {"V-F1": rises(), "V-sensitivity": rises(1), "V-precision": rises(2)},
+        "focal_tversky", 0.15, {"V-F1": rises(), "V-sensitivity": rises(1), "V-precision": rises(2)}
     ),
     *evaluated("sct", 0.05, {}),
 ]

@@ -248,10 +248,7 @@ NOWHERE = {"sform_code": 1, "qform_code": 1, "quatern_b": np.nan}
             (plain(srow_x=row, **NOWHERE), "neither sform nor qform")
             for row in ([np.nan, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0])
         ),
-        (
-            plain(sform_code=0, qform_code=0, pixdim=[1, 0, 1, 1, 1, 1, 1, 1]),
-            "no voxel size",
-        ),
+        (plain(sform_code=0, qform_code=0, pixdim=[1, 0, 1, 1, 1, 1, 1, 1]), "no voxel size"),
         *(
             (plain(affine=np.diag([mm, mm, mm, 1])), "check the units")  # metres, micrometres
             for mm in (0.0005, 1000.0)

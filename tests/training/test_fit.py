@@ -174,9 +174,7 @@ def test_averaged_weights_are_those_that_are_validated_and_kept(tmp_path):
         np.testing.assert_array_equal(found, expected)  # the training goes on with its own
 
 
-def test_resuming_a_finished_training_returns_its_best_weights_and_makes_its_log_again(
-    two_epochs,
-):
+def test_resuming_a_finished_training_returns_its_best_weights_and_makes_its_log_again(two_epochs):
     folder, model, state = two_epochs
     log = (folder / callbacks.LOG).read_text()
     (folder / callbacks.LOG).unlink()
@@ -443,11 +441,7 @@ def test_what_is_new_missing_or_changed_is_named(after, said):
     assert changed_data(BEFORE, after) == said
 
 
-GPU = {
-    "patches_per_epoch": 32,
-    "validation_patches": 8,
-    "rate": 1e-3,
-}
+GPU = {"patches_per_epoch": 32, "validation_patches": 8, "rate": 1e-3}
 
 
 @pytest.mark.gpu

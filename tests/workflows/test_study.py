@@ -20,13 +20,7 @@ from small_data import contents, write_cohort
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.splits import Rules
-from sct_lesion_losses.errors import (
-    BundleError,
-    DataError,
-    OutputError,
-    TrainingError,
-    UsageError,
-)
+from sct_lesion_losses.errors import BundleError, DataError, OutputError, TrainingError, UsageError
 from sct_lesion_losses.images.atomic import LOCK
 from sct_lesion_losses.training import export, recipe
 from sct_lesion_losses.workflows import study, tune

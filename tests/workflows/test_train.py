@@ -275,10 +275,7 @@ def test_a_training_that_is_there_is_not_lost(cohort, trained, tmp_path):
 
 def test_two_trainings_of_one_bundle_do_not_meet(cohort, tmp_path):
     work = tmp_path / ("small" + train.WORK_SUFFIX)
-    with (
-        FileLock(work / LOCK),
-        pytest.raises(OutputError, match="another training is writing"),
-    ):
+    with FileLock(work / LOCK), pytest.raises(OutputError, match="another training is writing"):
         train.run(cohort, tmp_path / "small", FAST)
 
 

@@ -99,10 +99,7 @@ def test_a_panel_stays_inside_a_larger_field():
 
 
 @given(
-    n=st.integers(1, 40),
-    spacing=st.floats(0.2, 8),
-    pixel_mm=st.floats(0.2, 2),
-    at=st.floats(0, 1),
+    n=st.integers(1, 40), spacing=st.floats(0.2, 8), pixel_mm=st.floats(0.2, 2), at=st.floats(0, 1)
 )
 def test_the_pixels_cover_the_part_of_the_field_in_the_panel(n, spacing, pixel_mm, at):
     grid = grid_of((n, n, 2), (spacing, spacing, 1.0))
