@@ -50,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, testing_data: Path) -> tuple[
     return folder, stderr.getvalue()
 
 
-def test_the_command_says_how_the_cord_was_found_and_what_was(demo):
+def test_the_command_says_how_the_cord_was_found_and_what_was(demo: tuple[Path, str]) -> None:
     folder, said = demo
     assert said.startswith("t2_fake_lesion.nii.gz: centerline by embedded (detector")
     assert " lesion" in said.splitlines()[-1]
@@ -58,7 +58,9 @@ def test_the_command_says_how_the_cord_was_found_and_what_was(demo):
     assert str(folder) not in said
 
 
-def test_the_drawn_lesion_is_found_on_the_grid_of_the_scan(demo, testing_data):
+def test_the_drawn_lesion_is_found_on_the_grid_of_the_scan(
+    demo: tuple[Path, str], testing_data: Path
+) -> None:
     scan, mask = nib.load(testing_data / SCAN), nib.load(demo[0] / MASK)
     truth = array(testing_data / "t2_fake_lesion_lesion_seg.nii.gz") > 0
     assert (array(mask)[truth] > 0).sum() >= 0.25 * truth.sum()  # the rule of L-sensitivity
@@ -71,7 +73,7 @@ def test_the_drawn_lesion_is_found_on_the_grid_of_the_scan(demo, testing_data):
     np.testing.assert_allclose(mask.get_qform(), scan.get_qform(), atol=1e-5)
 
 
-def test_everything_asked_for_is_written_at_the_tuned_threshold(demo):
+def test_everything_asked_for_is_written_at_the_tuned_threshold(demo: tuple[Path, str]) -> None:
     assert {path.name for path in demo[0].iterdir()} == {
         *(MASK, SIDECAR, PMAP, f"{STEM}_pmap.json", f"{STEM}.png"),
         *(f"{STEM}_labels.nii.gz", f"{STEM}_lesions.tsv", f"{STEM}_lesions.json"),
@@ -82,7 +84,9 @@ def test_everything_asked_for_is_written_at_the_tuned_threshold(demo):
     assert told["LesionCount"] >= 1
 
 
-def test_python_gives_the_mask_of_the_command(demo, testing_data, tmp_path):
+def test_python_gives_the_mask_of_the_command(
+    demo: tuple[Path, str], testing_data: Path, tmp_path: Path
+) -> None:
     found = sll.segment(testing_data / SCAN, ofolder=tmp_path, centerline="embedded")
     assert [path.name for path in found.written] == [MASK, SIDECAR]
     assert found.written[0].read_bytes() == (demo[0] / MASK).read_bytes()
@@ -94,7 +98,7 @@ def test_python_gives_the_mask_of_the_command(demo, testing_data, tmp_path):
     assert 0 < told["CenterlineSlices"] <= told["ScanSlices"] == found.mask.shape[1]
 
 
-def test_the_rooms_are_loaded_when_they_are_used():
+def test_the_rooms_are_loaded_when_they_are_used() -> None:
     code = (
         "import sys, sct_lesion_losses as sll\n"
         "loaded = lambda: [n for n in ('numpy', 'keras', 'nibabel') if n in sys.modules]\n"
@@ -105,7 +109,9 @@ def test_the_rooms_are_loaded_when_they_are_used():
     assert done.stdout == "[] ['numpy'] False\n"
 
 
-def test_the_centerline_that_is_left_makes_the_same_mask(demo, testing_data, tmp_path):
+def test_the_centerline_that_is_left_makes_the_same_mask(
+    demo: tuple[Path, str], testing_data: Path, tmp_path: Path
+) -> None:
     common = ["-i", str(testing_data / SCAN), "-v", "0", "-ofolder"]
     assert main([*common, str(tmp_path), "-centerline", "embedded", "-r", "0"]) == 0
     for ending in (".nii.gz", ".csv"):
@@ -117,11 +123,13 @@ def test_the_centerline_that_is_left_makes_the_same_mask(demo, testing_data, tmp
 @pytest.mark.parametrize(
     "scan", ["sct_testing_data/t2/t2", "healthy/sctfull_T2w", "healthy/errsm23_T2w"]
 )
-def test_a_healthy_cord_holds_no_lesion(shared, tmp_path, scan):
+def test_a_healthy_cord_holds_no_lesion(shared: Path, tmp_path: Path, scan: str) -> None:
     assert not array(segmented([shared / "data" / f"{scan}.nii.gz"], tmp_path)[0]).any()
 
 
-def test_beside_the_drawn_lesion_only_the_bright_canal_is_marked(demo, testing_data):
+def test_beside_the_drawn_lesion_only_the_bright_canal_is_marked(
+    demo: tuple[Path, str], testing_data: Path
+) -> None:
     labels, number = ndimage.label(array(demo[0] / MASK), TOUCHING)
     drawn = array(testing_data / "t2_fake_lesion_lesion_seg.nii.gz") > 0
     assert number == 2
@@ -132,7 +140,7 @@ def test_beside_the_drawn_lesion_only_the_bright_canal_is_marked(demo, testing_d
 
 
 @pytest.mark.slow
-def test_every_axis_order_of_a_scan_gives_the_same_mask(testing_data, tmp_path):
+def test_every_axis_order_of_a_scan_gives_the_same_mask(testing_data: Path, tmp_path: Path) -> None:
     scan = nib.load(testing_data / SCAN)
     paths = [tmp_path / f"{codes}.nii.gz" for codes in ORDERS]
     for path, codes in zip(paths, ORDERS, strict=True):
@@ -150,7 +158,9 @@ def reordered(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
     return image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
 
 
-def test_blank_slices_and_columns_change_no_voxel_of_the_mask(demo, testing_data, tmp_path):
+def test_blank_slices_and_columns_change_no_voxel_of_the_mask(
+    demo: tuple[Path, str], testing_data: Path, tmp_path: Path
+) -> None:
     plain = nib.load(testing_data / SCAN)  # P, S, R
     affine = plain.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ (0, 50, 20)

@@ -21,7 +21,7 @@ def text_of(_: object, error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_results_come_in_the_order_of_the_tasks(jobs):
+def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
     told = []
 
     def progress(done: int, total: int) -> None:
@@ -37,14 +37,14 @@ def test_results_come_in_the_order_of_the_tasks(jobs):
     assert executor.run(worker_tasks.slower_first, [], jobs, progress=progress) == []
 
 
-def test_a_worker_computes_in_one_thread():
+def test_a_worker_computes_in_one_thread() -> None:
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
     assert executor.run(worker_tasks.of_environment, names, 2) == ["1", "1", "1"]
 
 
 def test_what_a_worker_logs_is_logged_here_with_the_name_of_its_scan_even_where_it_fails(
-    caplog, capfd
-):
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     scans = [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")]
     assert executor.run(worker_tasks.warn_and_fail, scans, 2, failed=text_of) == ["lost", "lost"]
     assert sorted(caplog.messages) == ["a.nii.gz: 3 slices are lost", "b.nii.gz: 3 slices are lost"]
@@ -52,8 +52,8 @@ def test_what_a_worker_logs_is_logged_here_with_the_name_of_its_scan_even_where_
 
 
 def test_the_first_error_is_raised_here_and_what_runs_beside_it_is_finished_and_no_more_begun(
-    tmp_path,
-):
+    tmp_path: Path,
+) -> None:
     tasks = [(number, tmp_path) for number in (0, 1, 2, 4)]
     with pytest.raises(DataError, match=r"^scan 1: odd$") as raised:
         executor.run(worker_tasks.refuse_odd, tasks, 2)
@@ -62,7 +62,9 @@ def test_the_first_error_is_raised_here_and_what_runs_beside_it_is_finished_and_
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_errors_take_the_place_of_results_where_the_others_are_to_go_on(jobs, tmp_path):
+def test_errors_take_the_place_of_results_where_the_others_are_to_go_on(
+    jobs: int, tmp_path: Path
+) -> None:
     tasks = [(number, tmp_path) for number in range(4)]
     told = []
     found = executor.run(
@@ -73,12 +75,12 @@ def test_errors_take_the_place_of_results_where_the_others_are_to_go_on(jobs, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
 
 
-def test_a_task_whose_worker_was_killed_is_done_again(tmp_path):
+def test_a_task_whose_worker_was_killed_is_done_again(tmp_path: Path) -> None:
     tasks = [tmp_path / name for name in "abcde"]
     assert executor.run(worker_tasks.die_once, tasks, 2) == list("abcde")
 
 
-def test_a_task_that_kills_its_workers_is_named_and_ends_no_other():
+def test_a_task_that_kills_its_workers_is_named_and_ends_no_other() -> None:
     def name(number: int) -> str:
         return f"scan-{number}"
 
@@ -97,7 +99,9 @@ def test_a_task_that_kills_its_workers_is_named_and_ends_no_other():
         (signal.SIGKILL, None),  # the leftovers of a killed process may be told of
     ],
 )
-def test_workers_end_with_their_parent_and_remove_what_they_had_begun(with_signal, said, tmp_path):
+def test_workers_end_with_their_parent_and_remove_what_they_had_begun(
+    with_signal: signal.Signals, said: str | None, tmp_path: Path
+) -> None:
     with subprocess.Popen(
         [sys.executable, worker_tasks.__file__, str(tmp_path)], stderr=subprocess.PIPE, text=True
     ) as process:
@@ -149,7 +153,9 @@ def cluster() -> Iterator[str]:
 
 
 @OF_DISTRIBUTED
-def test_tasks_are_done_by_the_workers_of_a_cluster_and_a_lost_one_is_replaced(cluster, tmp_path):
+def test_tasks_are_done_by_the_workers_of_a_cluster_and_a_lost_one_is_replaced(
+    cluster: str, tmp_path: Path
+) -> None:
     tasks = [tmp_path / name for name in "abcde"]
     assert executor.run(worker_tasks.die_once, tasks, cluster) == list("abcde")
     first, _, last = (tmp_path / "c").read_text().partition(" ")
@@ -158,7 +164,9 @@ def test_tasks_are_done_by_the_workers_of_a_cluster_and_a_lost_one_is_replaced(c
 
 
 @OF_DISTRIBUTED
-def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(cluster, tmp_path, caplog):
+def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(
+    cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tasks = [(number, tmp_path) for number in range(3)]
     found = executor.run(worker_tasks.refuse_odd, tasks, cluster, failed=text_of)
     assert found == [None, "scan 1: odd", None]
@@ -174,7 +182,9 @@ def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(cluster, tmp_pa
 @pytest.mark.parametrize(
     ("workers", "threads", "error"), [(1, 2, "--nthreads 1"), (0, 1, "has no workers; start some")]
 )
-def test_a_cluster_that_cannot_be_used_is_refused(workers, threads, error, monkeypatch):
+def test_a_cluster_that_cannot_be_used_is_refused(
+    workers: int, threads: int, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(executor, "PATIENCE_S", 1)
     with (
@@ -188,7 +198,7 @@ def test_a_cluster_that_cannot_be_used_is_refused(workers, threads, error, monke
 
 
 @OF_DISTRIBUTED
-def test_a_scheduler_that_is_lost_is_named(tmp_path, monkeypatch):
+def test_a_scheduler_that_is_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(executor, "PATIENCE_S", 5)
     where = tmp_path / "scheduler.json"
@@ -210,7 +220,9 @@ def test_a_scheduler_that_is_lost_is_named(tmp_path, monkeypatch):
 
 
 @OF_DISTRIBUTED
-def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_a_scheduler_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(executor, "PATIENCE_S", 0.5)
     for scheduler, said in (
         (tmp_path / "none.json", r"none.json: no such file"),

@@ -65,7 +65,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_the_loop_goes_through_all_sessions_and_past_a_scan_that_fails(site):
+def test_the_loop_goes_through_all_sessions_and_past_a_scan_that_fails(site: Site) -> None:
     scans = [
         site.scan("sub-01/anat/sub-01status1_T2w.nii.gz"),
         site.scan("sub-02/ses-1/anat/sub-02_ses-1_T2w.nii"),
@@ -78,7 +78,7 @@ def test_the_loop_goes_through_all_sessions_and_past_a_scan_that_fails(site):
     assert site.loop("-thr", "0.3").returncode == 0
 
 
-def test_the_loop_ends_where_it_is_stopped_and_fails_without_scans(site):
+def test_the_loop_ends_where_it_is_stopped_and_fails_without_scans(site: Site) -> None:
     assert site.loop().returncode == 1
     assert site.loop().stderr.startswith("error: no *_T2w.nii")
     for name in ("1status130", "2status143", "3"):
@@ -88,7 +88,7 @@ def test_the_loop_ends_where_it_is_stopped_and_fails_without_scans(site):
 
 
 @pytest.mark.parametrize("script", ["batch_loop.sh", "batch_slurm.sh"])
-def test_a_scan_that_was_not_fetched_is_not_passed_over(script, site):
+def test_a_scan_that_was_not_fetched_is_not_passed_over(script: str, site: Site) -> None:
     link = site.scan("sub-01/anat/sub-01_T2w.nii.gz")
     link.unlink()
     link.symlink_to("not fetched")
@@ -106,7 +106,7 @@ def array(task: int, first: int, last: int) -> dict[str, str]:
     }
 
 
-def test_the_tasks_of_an_array_share_the_subjects_out(site):
+def test_the_tasks_of_an_array_share_the_subjects_out(site: Site) -> None:
     subjects = [f"sub-{n:02d}" for n in range(1, 6)]
     for subject in subjects:
         site.scan(f"{subject}/anat/{subject}_T2w.nii.gz")
@@ -134,7 +134,7 @@ def test_the_tasks_of_an_array_share_the_subjects_out(site):
 
 
 @pytest.mark.parametrize(("name", "status"), [("sub-01", 0), ("status1", 1)])
-def test_a_job_of_dask_starts_a_cluster_and_ends_it(name, status, site):
+def test_a_job_of_dask_starts_a_cluster_and_ends_it(name: str, status: int, site: Site) -> None:
     site.data = site.data / name  # where the fake command reads its status from
     site.data.mkdir(parents=True)
     site.tool("srun", '#!/bin/sh\nexec "$@"\n')
@@ -162,25 +162,25 @@ exec sleep 60
 
 
 @pytest.mark.parametrize("script", sorted(BIN.glob("batch_*.sh")), ids=lambda path: path.name)
-def test_scripts_are_plain_posix(script):
+def test_scripts_are_plain_posix(script: Path) -> None:
     assert script.read_text().startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", script], check=True)
     if shellcheck := shutil.which("shellcheck"):
         subprocess.run([shellcheck, script], check=True)
 
 
-def test_extensions_are_found_in_any_case(site):
+def test_extensions_are_found_in_any_case(site: Site) -> None:
     scans = [site.scan(f"sub-01/anat/sub-01_run-{n}_T2w.{n}") for n in ("NII.GZ", "Nii", "txt")]
     assert site.subject("sub-01").returncode == 0
     assert [call[1] for call in site.called()] == [str(scan) for scan in scans[:2]]
 
 
-def test_no_scans_is_an_error(site):
+def test_no_scans_is_an_error(site: Site) -> None:
     site.scan("sub-01/anat/sub-01_T1w.nii.gz")
     assert site.subject("sub-01").returncode == 1
 
 
-def test_a_subject_is_segmented_with_options_and_a_report(site):
+def test_a_subject_is_segmented_with_options_and_a_report(site: Site) -> None:
     site.tool("sct_qc")
     scan = site.scan("sub-01/ses-1/anat/sub-01_T2w.nii.gz")
     done = site.subject("sub-01/ses-1", LESION_OPTIONS="-lesions 1 -thr 0.3", PATH_QC="/my qc")
@@ -191,14 +191,14 @@ def test_a_subject_is_segmented_with_options_and_a_report(site):
     assert site.called() == [expected]
 
 
-def test_a_subjects_other_scans_are_segmented_after_one_that_fails(site):
+def test_a_subjects_other_scans_are_segmented_after_one_that_fails(site: Site) -> None:
     site.scan("sub-01/anat/sub-01_run-1status1_T2w.nii.gz")
     site.scan("sub-01/anat/sub-01_run-2_T2w.nii.gz")
     assert site.subject("sub-01").returncode == 1
     assert len(site.called()) == 2
 
 
-def test_a_scan_that_is_there_twice_is_an_error(site):
+def test_a_scan_that_is_there_twice_is_an_error(site: Site) -> None:
     for name in ("run-1_T2w.nii", "run-2_T2w.nii", "run-1_T2w.nii.gz"):
         site.scan(f"sub-01/anat/sub-01_{name}")
     done = site.subject("sub-01")
@@ -207,7 +207,7 @@ def test_a_scan_that_is_there_twice_is_an_error(site):
     assert len(site.called()) == 2
 
 
-def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site):
+def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site: Site) -> None:
     site.scan("sub-01/anat/sub-01_T2w.nii.gz")
     site.subject("sub-01")
     site.subject("sub-01", LESION_OPTIONS="-thr 0")
@@ -216,7 +216,7 @@ def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["batch_slurm.sh", "batch_dask.sh"])
-def test_a_cohort_is_segmented_by_the_real_commands(script, site):
+def test_a_cohort_is_segmented_by_the_real_commands(script: str, site: Site) -> None:
     if script == "batch_dask.sh":
         pytest.importorskip("distributed")
     made = phantom.make_scan(4, lesions=True, preset="tiny")

@@ -48,7 +48,7 @@ def required(*extras: str) -> list[Requirement]:
     return [one for one in found if one.marker is None or one.marker.evaluate(here)]
 
 
-def test_what_sct_holds_satisfies_every_requirement():
+def test_what_sct_holds_satisfies_every_requirement() -> None:
     needed = required("report", "fast", "cluster")
     assert {one.name for one in needed} == SCT_HOLDS.keys() | SCT_LACKS
     moved = {
@@ -71,7 +71,7 @@ def uv(*args: str | Path, **env: str) -> str:
     return made.stdout
 
 
-def test_nothing_that_is_needed_further_on_moves_what_sct_holds(tmp_path):
+def test_nothing_that_is_needed_further_on_moves_what_sct_holds(tmp_path: Path) -> None:
     pins = tmp_path / "pins.txt"
     pins.write_text(PINS)
     options = ["--quiet", "--python-version", "3.10", "--no-annotate", "--no-header"]
@@ -80,7 +80,7 @@ def test_nothing_that_is_needed_further_on_moves_what_sct_holds(tmp_path):
     assert set(PINS.splitlines()) <= set(lines)
 
 
-def test_launchers_do_not_see_the_python_that_a_user_has_set(tmp_path):
+def test_launchers_do_not_see_the_python_that_a_user_has_set(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "bin", checkout / "bin", symlinks=True)
     for name in ("setup.cfg", "constraints.txt"):
@@ -133,7 +133,7 @@ def wheel(built: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_wheel_and_archive_hold_the_package_and_its_licence_alone(built, wheel):
+def test_wheel_and_archive_hold_the_package_and_its_licence_alone(built: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     about = {name for name in names if ".dist-info/" in name}
@@ -187,7 +187,9 @@ def python310() -> str:
 
 
 @pytest.mark.slow
-def test_scts_own_python_keeps_what_it_holds_and_runs_the_commands(wheel, tmp_path):
+def test_scts_own_python_keeps_what_it_holds_and_runs_the_commands(
+    wheel: Path, tmp_path: Path
+) -> None:
     scts = Environment(tmp_path, python310())
     pins = tmp_path / "pins.txt"
     pins.write_text(PINS)
@@ -213,7 +215,7 @@ def test_scts_own_python_keeps_what_it_holds_and_runs_the_commands(wheel, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_wheel_alone_runs_the_demonstration(wheel, tmp_path):
+def test_a_wheel_alone_runs_the_demonstration(wheel: Path, tmp_path: Path) -> None:
     alone = Environment(tmp_path, sys.executable)
     alone.install("--constraint", ROOT / "constraints.txt", wheel)
     for link in (ROOT / "bin").glob("sct_*"):
@@ -247,7 +249,7 @@ def steps(path: Path) -> dict[str, str]:
     return found
 
 
-def test_both_containers_are_made_in_the_same_steps_which_setup_cfg_can_do():
+def test_both_containers_are_made_in_the_same_steps_which_setup_cfg_can_do() -> None:
     docker, apptainer = steps(ROOT / "Dockerfile"), steps(ROOT / "apptainer.def")
     assert docker == apptainer
     setup = configparser.ConfigParser()
@@ -259,7 +261,7 @@ def test_both_containers_are_made_in_the_same_steps_which_setup_cfg_can_do():
 
 
 @pytest.mark.slow
-def test_what_containers_copy_makes_the_same_wheel(wheel, tmp_path):
+def test_what_containers_copy_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for name in steps(ROOT / "Dockerfile")["copies"].split():
         assert f"!{name}" in ignored

@@ -46,7 +46,7 @@ def refused(folder: Path, words: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
-def test_sha256sum_accepts_the_manifest(folder):
+def test_sha256sum_accepts_the_manifest(folder: Path) -> None:
     subprocess.run(
         ["sha256sum", "--check", "--strict", check.MANIFEST],
         cwd=folder,
@@ -56,7 +56,7 @@ def test_sha256sum_accepts_the_manifest(folder):
 
 
 @pytest.mark.parametrize("name", [check.INFO, check.NETWORK, check.WEIGHTS, check.CARD])
-def test_one_changed_bit_is_found_before_anything_is_parsed(folder, name):
+def test_one_changed_bit_is_found_before_anything_is_parsed(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -64,7 +64,7 @@ def test_one_changed_bit_is_found_before_anything_is_parsed(folder, name):
 
 
 @pytest.mark.parametrize("name", check.MAX_BYTES)
-def test_a_missing_file_is_named(folder, name):
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(BundleError, match=f"tiny: {name} is missing"):
         check.verify(folder)
@@ -75,7 +75,7 @@ def test_a_missing_file_is_named(folder, name):
     ["", "nonsense", "0" * 64 + "  ../card.md\n", "\xff", "{good}{good}", "{less}"],
     ids=["empty", "text", "path", "binary", "twice", "a file not listed"],
 )
-def test_a_manifest_that_is_not_of_these_files_is_refused(folder, text):
+def test_a_manifest_that_is_not_of_these_files_is_refused(folder: Path, text: str) -> None:
     good = (folder / check.MANIFEST).read_text()
     less = "".join(line for line in good.splitlines(keepends=True) if "card" not in line)
     (folder / check.MANIFEST).write_bytes(text.format(good=good, less=less).encode("latin-1"))
@@ -85,7 +85,7 @@ def test_a_manifest_that_is_not_of_these_files_is_refused(folder, text):
 @pytest.mark.parametrize(
     "name", ["weights.pkl", "model.keras", "model.h5", "saved_model.pb", "x.npy"]
 )
-def test_a_file_or_folder_of_another_name_is_refused_unread(folder, name):
+def test_a_file_or_folder_of_another_name_is_refused_unread(folder: Path, name: str) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path(folder / "sprung").touch, ())
@@ -98,20 +98,20 @@ def test_a_file_or_folder_of_another_name_is_refused_unread(folder, name):
     refused(folder, f"'{name}' is not a file of a bundle")
 
 
-def test_a_symbolic_link_is_refused(folder, tmp_path):
+def test_a_symbolic_link_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / check.CARD).rename(tmp_path / "card.md")
     (folder / check.CARD).symlink_to(tmp_path / "card.md")
     refused(folder, "symbolic link")
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])  # a pipe would block
-def test_what_is_no_regular_file_is_refused(folder, make):
+def test_what_is_no_regular_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
     (folder / check.CARD).unlink()
     make(folder / check.CARD)
     refused(folder, "not a regular file")
 
 
-def test_a_file_too_large_is_refused(folder):
+def test_a_file_too_large_is_refused(folder: Path) -> None:
     with (folder / check.CARD).open("r+b") as stream:
         stream.truncate(check.MAX_BYTES[check.CARD] + 1)
     refused(folder, "more than 1048576 bytes")
@@ -127,8 +127,8 @@ def test_a_file_too_large_is_refused(folder):
     ],
 )
 def test_contents_that_are_refused_are_said_whatever_their_hash(
-    folder, make_files, make_model, make_weights, name, words
-):
+    folder: Path, make_files: Make, make_model: Make, make_weights: Make, name: str, words: str
+) -> None:
     info = json.loads(make_files()[check.INFO]) | {"schema_version": 2}
     wrong = {
         check.INFO: json.dumps(info).encode(),
@@ -143,18 +143,18 @@ def test_contents_that_are_refused_are_said_whatever_their_hash(
 @pytest.mark.parametrize(
     "name", [".DS_Store", "._card.md", "Thumbs.db", "desktop.ini", "__MACOSX", ".nfs0001"]
 )
-def test_what_desktops_leave_in_a_folder_is_no_part_of_a_bundle(folder, name):
+def test_what_desktops_leave_in_a_folder_is_no_part_of_a_bundle(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x")
     assert check.verify(folder).name == "tiny"
     assert store.load(folder).name == "tiny"
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path):
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot read this bundle"):
         check.verify(tmp_path / "nowhere")
 
 
-def test_sct_models_are_understood(sct_dir):
+def test_sct_models_are_understood(sct_dir: Path) -> None:
     model = sct_dir / "data" / "deepseg_lesion_models" / "t2s_lesion.onnx"
     check_network(model.read_bytes())
 
@@ -235,15 +235,15 @@ INNER = helper.make_graph([], "inner", [], [])
     ],
 )
 def test_a_network_too_new_or_more_or_less_than_layers_and_finite_numbers_is_refused(
-    make_model, damage, words
-):
+    make_model: Make, damage: Callable[[Any], None], words: str
+) -> None:
     model = make_model()
     damage(model)
     with pytest.raises(BundleError, match=words):
         check_network(model.SerializeToString())
 
 
-def test_whole_numbers_and_weights_listed_as_inputs_are_accepted(make_model):
+def test_whole_numbers_and_weights_listed_as_inputs_are_accepted(make_model: Make) -> None:
     model = make_model()
     make = helper.make_tensor
     model.graph.initializer.extend(
@@ -263,14 +263,14 @@ OTHER_FORMATS = [b"", b"ORTM" + bytes(99), b"\x89HDF\r\n\x1a\n" + bytes(99), b"P
 
 
 @pytest.mark.parametrize("content", [*OTHER_FORMATS, pickle.dumps({"w": list(range(1000))})])
-def test_other_formats_are_refused(content):
+def test_other_formats_are_refused(content: bytes) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx: refused: "):
         check_network(content)
     with pytest.raises(BundleError, match=r"not a safetensors file .*pickles"):
         check_weights(content)
 
 
-def test_files_cut_short_anywhere_are_refused(network, make_weights):
+def test_files_cut_short_anywhere_are_refused(network: bytes, make_weights: Make) -> None:
     kept = make_weights({"conv/kernel": np.full((3, 3, 3, 1, 1), 0.5)})
     for whole, checked in ((network, check_network), (kept, check_weights)):
         for length in range(len(whole)):
@@ -280,7 +280,12 @@ def test_files_cut_short_anywhere_are_refused(network, make_weights):
 
 @given(st.data(), st.sampled_from([check_network, check_weights]))
 @settings(max_examples=300)
-def test_changed_bytes_are_accepted_or_refused(network, make_weights, data, checked):
+def test_changed_bytes_are_accepted_or_refused(
+    network: bytes,
+    make_weights: Make,
+    data: st.DataObject,
+    checked: Callable[[bytes], None],
+) -> None:
     weights = make_weights({"conv/kernel": np.full((3, 3, 3, 1, 1), 0.5)})
     changed = bytearray(network if checked is check_network else weights)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -292,13 +297,13 @@ def test_changed_bytes_are_accepted_or_refused(network, make_weights, data, chec
 
 
 @given(st.binary(max_size=300))
-def test_random_bytes_are_refused(content):
+def test_random_bytes_are_refused(content: bytes) -> None:
     for checked in (check_network, check_weights):
         with pytest.raises(BundleError):
             checked(content)
 
 
-def test_a_file_of_safetensors_is_accepted():
+def test_a_file_of_safetensors_is_accepted() -> None:
     arrays = {
         "a": np.ones((2, 3), np.float32),
         "b": np.arange(4),
@@ -309,7 +314,9 @@ def test_a_file_of_safetensors_is_accepted():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_to_train_on_that_are_not_finite_are_refused(make_weights, value):
+def test_weights_to_train_on_that_are_not_finite_are_refused(
+    make_weights: Make, value: float
+) -> None:
     with pytest.raises(BundleError, match="'bad': 1 numbers are NaN or infinite"):
         check_weights(make_weights({"good": np.ones(3), "bad": np.array([1, value])}))
 
@@ -329,7 +336,9 @@ F32 = {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}
         *(({"a": F32 | {"data_offsets": place}}, 8) for place in ((8, 0), (4, 12))),
     ],
 )
-def test_a_table_of_weights_that_is_none_or_does_not_fit_its_bytes_is_refused(header, stored):
+def test_a_table_of_weights_that_is_none_or_does_not_fit_its_bytes_is_refused(
+    header: bytes | dict[str, Any], stored: int
+) -> None:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     with pytest.raises(BundleError, match=r"weights\.safetensors: not a safetensors file"):
         check_weights(struct.pack("<Q", len(text)) + text + bytes(stored))

@@ -63,26 +63,28 @@ FIELDS = {
 
 @given(st.fixed_dictionaries(FIELDS))
 @settings(max_examples=50)
-def test_reading_what_was_written_gives_the_same_info_and_the_same_bytes(make_info, fields):
+def test_reading_what_was_written_gives_the_same_info_and_the_same_bytes(
+    make_info: Make, fields: dict[str, Any]
+) -> None:
     info = make_info(**fields)
     text = schema.dump(info)
     assert schema.parse(text) == info
     assert schema.dump(schema.parse(text)) == text
 
 
-def test_table_order_does_not_change_the_bytes(make_info):
+def test_table_order_does_not_change_the_bytes(make_info: Make) -> None:
     one = make_info(seeds={"data": 1, "weights": 2})
     other = make_info(seeds={"weights": 2, "data": 1})
     assert schema.dump(one) == schema.dump(other)
 
 
-def test_a_bracket_in_a_text_is_left_alone(make_info):
+def test_a_bracket_in_a_text_is_left_alone(make_info: Make) -> None:
     info = make_info(intended_use="see [ 1,   2 ] and [\n 3,\n 4\n]")
     assert schema.parse(schema.dump(info)).intended_use == info.intended_use
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.0001, True, "0.5", None, "NaN", "1e999"])
-def test_a_threshold_outside_0_to_1_is_refused(make_info, threshold):
+def test_a_threshold_outside_0_to_1_is_refused(make_info: Make, threshold: object) -> None:
     text = schema.dump(make_info()).decode()
     written = threshold if threshold in ("NaN", "1e999") else json.dumps(threshold)
     text = text.replace('"threshold": 0.5', f'"threshold": {written}')
@@ -105,18 +107,20 @@ def test_a_threshold_outside_0_to_1_is_refused(make_info, threshold):
         ),
     ],
 )
-def test_what_is_not_a_json_object_of_this_schema_version_is_refused(text, said):
+def test_what_is_not_a_json_object_of_this_schema_version_is_refused(
+    text: bytes, said: str
+) -> None:
     with pytest.raises(BundleError, match=rf"^bundle\.json: {said}"):
         schema.parse(text)
 
 
-def test_an_unknown_field_is_said(make_info):
+def test_an_unknown_field_is_said(make_info: Make) -> None:
     text = schema.dump(make_info()).replace(b'"created"', b'"colour": "red", "created"')
     with pytest.raises(BundleError, match="colour"):
         schema.parse(text)
 
 
-def test_a_bundle_without_a_schema_version_is_refused(make_info):
+def test_a_bundle_without_a_schema_version_is_refused(make_info: Make) -> None:
     text = schema.dump(make_info())
     lines = [line for line in text.splitlines() if b'"schema_version"' not in line]
     with pytest.raises(BundleError, match="no schema version"):
@@ -128,12 +132,12 @@ def test_a_bundle_without_a_schema_version_is_refused(make_info):
     [(0, 100), (0, 50, 50), (0, 60, 50), (0, float("nan"), 100), (0, 50, float("inf"))],
     ids=["too few", "flat", "falling", "nan", "infinite"],
 )
-def test_landmarks_that_do_not_map_intensities_are_refused(landmarks):
+def test_landmarks_that_do_not_map_intensities_are_refused(landmarks: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match="landmarks"):
         schema.StudyPreparation(percentiles=PERCENTILES, landmarks=landmarks)
 
 
-def test_the_preparation_is_told_by_its_kind(make_info):
+def test_the_preparation_is_told_by_its_kind(make_info: Make) -> None:
     sct = {
         "kind": "sct",
         "contrast": "t2s",
@@ -146,7 +150,7 @@ def test_the_preparation_is_told_by_its_kind(make_info):
     assert isinstance(info.preparation, schema.SctPreparation)
 
 
-def test_test_time_augmentation_stands_in_the_file_only_where_it_is_done(make_info):
+def test_test_time_augmentation_stands_in_the_file_only_where_it_is_done(make_info: Make) -> None:
     preparation = make_info().preparation
     for tta in (False, True):
         changed = preparation.model_copy(update={"tta": tta})
@@ -155,7 +159,7 @@ def test_test_time_augmentation_stands_in_the_file_only_where_it_is_done(make_in
         assert schema.parse(text).preparation.tta is tta
 
 
-def test_a_bundle_is_untuned_at_one_half_unless_said(make_info):
+def test_a_bundle_is_untuned_at_one_half_unless_said(make_info: Make) -> None:
     point = make_info().operating_point
     assert (point.kind, point.threshold) == ("untuned", 0.5)
     assert make_info(operating_point={"threshold": 1.0}).operating_point.threshold == 1
@@ -196,23 +200,25 @@ def test_a_bundle_is_untuned_at_one_half_unless_said(make_info):
         ),
     ],
 )
-def test_an_operating_point_that_contradicts_itself_is_refused(make_info, changes, said):
+def test_an_operating_point_that_contradicts_itself_is_refused(
+    make_info: Make, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ValidationError, match=said):
         make_info(operating_point={**TUNED, **changes})
 
 
 @pytest.mark.parametrize("scan", ["sub-01_T2w", "scan-", "scan-01/../x", "jane"])
-def test_a_scan_of_the_tuning_set_must_be_numbered(scan):
+def test_a_scan_of_the_tuning_set_must_be_numbered(scan: str) -> None:
     with pytest.raises(ValidationError, match="scan"):
         schema.ScanCurve(scan=scan, subject="subject-01", values=())
 
 
-def test_a_score_that_is_not_defined_is_null_in_the_file(make_info):
+def test_a_score_that_is_not_defined_is_null_in_the_file(make_info: Make) -> None:
     info = make_info(metrics={"V-precision": {"value": float("nan"), "n": 3}})
     assert json.loads(schema.dump(info))["metrics"]["V-precision"]["value"] is None
 
 
-def test_numpy_numbers_become_plain_numbers(make_info):
+def test_numpy_numbers_become_plain_numbers(make_info: Make) -> None:
     numbers = {"curve": np.array([0.1, np.nan, 0.3]), "threshold": np.float64(0.3)}
     info = make_info(operating_point=TUNED | numbers | {"n_scans": np.int64(4)})
     assert info.operating_point.curve == (0.1, None, 0.3)
@@ -222,19 +228,19 @@ def test_numpy_numbers_become_plain_numbers(make_info):
 @pytest.mark.parametrize(
     "command", ["/opt/bin/sct_train_lesion", "sct_train_lesion -i /home/jane", "x -i=~/data"]
 )
-def test_a_command_with_an_absolute_path_is_refused(command):
+def test_a_command_with_an_absolute_path_is_refused(command: str) -> None:
     with pytest.raises(ValidationError, match="absolute path"):
         schema.Provenance(data="x", commands=(command,))
 
 
-def test_a_number_of_the_loss_stays_a_number(make_info):
+def test_a_number_of_the_loss_stays_a_number(make_info: Make) -> None:
     assert make_info().loss.numbers["fn_weight"] == 0.7
     loss = schema.Loss(name="dice", numbers={"smooth": 1, "squared": False})
     assert type(loss.numbers["smooth"]) is float
     assert loss.numbers["squared"] is False
 
 
-def test_the_document_is_what_others_parse(make_info):
+def test_the_document_is_what_others_parse(make_info: Make) -> None:
     text = schema.dump(make_info(operating_point=TUNED, created="2026-01-31")).decode()
     assert text.startswith(
         """\
@@ -293,19 +299,21 @@ def test_the_document_is_what_others_parse(make_info):
     )
 
 
-def test_tuning_again_replaces_the_command_that_tuned_before():
+def test_tuning_again_replaces_the_command_that_tuned_before() -> None:
     trained = schema.Provenance(data="Three scans.", commands=("sct_train_lesion -i d",))
     once = trained.followed_by("sct_tune_lesion -i a")
     again = once.followed_by("sct_tune_lesion -i b")
     assert again.commands == ("sct_train_lesion -i d", "sct_tune_lesion -i b")
 
 
-def test_a_published_threshold_is_read_with_its_source(make_info):
+def test_a_published_threshold_is_read_with_its_source(make_info: Make) -> None:
     info = make_info(operating_point={"kind": "published", "threshold": 0.05, "source": "a paper"})
     assert schema.parse(schema.dump(info)) == info
 
 
-def test_all_that_an_operating_point_may_hold_is_read_as_written(make_info):
+def test_all_that_an_operating_point_may_hold_is_read_as_written(
+    make_info: Make,
+) -> None:
     parts = {"site": SITE, "lesions": LESIONS, "detection_limit": LIMIT, "tuned_on": SEEN}
     info = make_info(operating_point={**TUNED, **parts})
     assert schema.parse(schema.dump(info)) == info
@@ -320,5 +328,5 @@ def test_all_that_an_operating_point_may_hold_is_read_as_written(make_info):
     ("low", "high", "said"),
     [(0, 1.1, "under 1.1"), (30, 100, "30 to 100"), (1.5, None, "from 1.5")],
 )
-def test_a_range_of_implants_is_written_in_words(low, high, said):
+def test_a_range_of_implants_is_written_in_words(low: float, high: float | None, said: str) -> None:
     assert str(schema.FoundShare(low=low, high=high, n=0, found=0)) == said

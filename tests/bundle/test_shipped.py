@@ -16,14 +16,14 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     return store.load(store.PACKAGED / request.param)
 
 
-def test_the_package_carries_eight_bundles_of_less_than_30_mb():
+def test_the_package_carries_eight_bundles_of_less_than_30_mb() -> None:
     folders = [path for path in store.PACKAGED.iterdir() if path.is_dir()]
     assert {path.name for path in folders} == set(NAMES)
     files = [file for folder in folders for file in folder.iterdir()]
     assert sum(file.stat().st_size for file in files) < 30_000_000
 
 
-def test_it_is_tuned_measured_and_says_what_it_is(bundle):
+def test_it_is_tuned_measured_and_says_what_it_is(bundle: Bundle) -> None:
     info = bundle.info
     assert bundle.folder is not None
     assert info.name == bundle.folder.name
@@ -38,7 +38,7 @@ def test_it_is_tuned_measured_and_says_what_it_is(bundle):
 
 
 @pytest.mark.parametrize("name", STUDY)
-def test_those_of_the_study_differ_in_the_loss_alone_and_combo_in_its_optimiser(name):
+def test_those_of_the_study_differ_in_the_loss_alone_and_combo_in_its_optimiser(name: str) -> None:
     info, tversky = (store.load(store.PACKAGED / k).info for k in (name, "tversky"))
     assert info.loss.name == name
     assert (info.split_hash, info.seeds) == (tversky.split_hash, tversky.seeds)

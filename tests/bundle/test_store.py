@@ -46,7 +46,7 @@ def put(network: bytes, weights: bytes, make_info: Info, tmp_path: Path) -> Put:
     return save
 
 
-def test_a_saved_bundle_is_five_files_that_are_loaded_as_they_were(bundle):
+def test_a_saved_bundle_is_five_files_that_are_loaded_as_they_were(bundle: store.Bundle) -> None:
     loaded = store.load(bundle.folder)
     for name in ("info", "network", "weights"):
         assert getattr(loaded, name) == getattr(bundle, name)
@@ -56,14 +56,16 @@ def test_a_saved_bundle_is_five_files_that_are_loaded_as_they_were(bundle):
     assert "b'" not in repr(bundle)  # the weights are not shown
 
 
-def test_saving_twice_gives_the_same_bytes(put, tmp_path):
+def test_saving_twice_gives_the_same_bytes(put: Put, tmp_path: Path) -> None:
     for name in ("one", "two"):
         put(tmp_path / name / "tiny")
     one = check.read_files(tmp_path / "one" / "tiny")
     assert one == check.read_files(tmp_path / "two" / "tiny")
 
 
-def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(put, make_info, tmp_path):
+def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
+    put: Put, make_info: Info, tmp_path: Path
+) -> None:
     one = put(tmp_path / "one")
     other = put(tmp_path / "other", threshold=0.3)
     assert one.sha256 == other.sha256
@@ -74,7 +76,9 @@ def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(put, make_i
         assert store.Bundle(info, one.network).pmap_sha256 != one.pmap_sha256
 
 
-def test_a_bundle_is_replaced_where_it_is_asked_for_and_an_empty_folder_is_taken(put, tmp_path):
+def test_a_bundle_is_replaced_where_it_is_asked_for_and_an_empty_folder_is_taken(
+    put: Put, tmp_path: Path
+) -> None:
     (tmp_path / "tiny").mkdir()
     put(tmp_path / "tiny")
     with pytest.raises(BundleError, match="exists"):
@@ -84,7 +88,9 @@ def test_a_bundle_is_replaced_where_it_is_asked_for_and_an_empty_folder_is_taken
     assert store.load(tmp_path / "tiny").threshold == 0.3
 
 
-def test_a_folder_with_other_files_or_behind_a_link_is_never_replaced(put, tmp_path):
+def test_a_folder_with_other_files_or_behind_a_link_is_never_replaced(
+    put: Put, tmp_path: Path
+) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "thesis.tex").touch()
     with pytest.raises(BundleError, match=r"thesis\.tex"):
@@ -97,7 +103,9 @@ def test_a_folder_with_other_files_or_behind_a_link_is_never_replaced(put, tmp_p
 
 
 @pytest.mark.parametrize("by_link", [False, True])
-def test_a_bundle_in_the_package_is_never_written(by_link, put, shelves):
+def test_a_bundle_in_the_package_is_never_written(
+    by_link: bool, put: Put, shelves: Shelves
+) -> None:
     put(shelves["package"] / "a", 0.4)
     folder = shelves["package"] / "a"
     before = check.read_files(folder)
@@ -119,14 +127,18 @@ def test_a_bundle_in_the_package_is_never_written(by_link, put, shelves):
     assert [path.name for path in shelves["package"].iterdir()] == ["a"]
 
 
-def test_a_network_that_is_refused_is_not_saved(tmp_path, make_info, weights):
+def test_a_network_that_is_refused_is_not_saved(
+    tmp_path: Path, make_info: Info, weights: bytes
+) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx"):
         store.save(tmp_path / "tiny", make_info(), b"", weights, "")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("fails", ["fsync", "rename"])
-def test_a_write_that_fails_leaves_the_former_bundle(fails, put, tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_former_bundle(
+    fails: str, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "tiny")
     rename = Path.rename
 
@@ -143,7 +155,9 @@ def test_a_write_that_fails_leaves_the_former_bundle(fails, put, tmp_path, monke
     assert {path.name for path in tmp_path.iterdir()} == {"tiny", store.LOCK}
 
 
-def test_what_a_killed_writer_set_aside_is_said_and_put_back_by_the_next(put, tmp_path):
+def test_what_a_killed_writer_set_aside_is_said_and_put_back_by_the_next(
+    put: Put, tmp_path: Path
+) -> None:
     put(tmp_path / "tiny")
     (tmp_path / "tiny").rename(tmp_path / ".tiny.previous")
     (tmp_path / ".tiny.new").mkdir()
@@ -155,13 +169,15 @@ def test_what_a_killed_writer_set_aside_is_said_and_put_back_by_the_next(put, tm
     assert {path.name for path in tmp_path.iterdir()} == {"tiny", store.LOCK}
 
 
-def test_a_folder_that_cannot_be_written_is_said(put, tmp_path):
+def test_a_folder_that_cannot_be_written_is_said(put: Put, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         put(tmp_path / "file" / "tiny")
 
 
-def test_a_writer_waits_for_another_and_gives_up(put, tmp_path, monkeypatch):
+def test_a_writer_waits_for_another_and_gives_up(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
     with FileLock(tmp_path / store.LOCK), pytest.raises(OutputError, match="another process"):
         put(tmp_path / "tiny")
@@ -176,7 +192,7 @@ for _ in range(20):
 """
 
 
-def test_two_writers_and_a_reader_never_meet_half_a_bundle(tmp_path, put):
+def test_two_writers_and_a_reader_never_meet_half_a_bundle(tmp_path: Path, put: Put) -> None:
     folder = tmp_path / "shelf" / "tiny"
     sources = [tmp_path / source / "tiny" for source in ("a", "b")]
     for source, threshold in zip(sources, (0.2, 0.4), strict=True):
@@ -196,7 +212,9 @@ def test_two_writers_and_a_reader_never_meet_half_a_bundle(tmp_path, put):
     assert {path.name for path in folder.parent.iterdir()} == {"tiny", store.LOCK}
 
 
-def test_names_are_found_in_the_package_then_the_variable_then_home(shelves, put):
+def test_names_are_found_in_the_package_then_the_variable_then_home(
+    shelves: Shelves, put: Put
+) -> None:
     put(shelves["home"] / "a", 0.3)
     assert store.load("a").threshold == 0.3
     put(shelves["given"] / "a", 0.2)
@@ -206,8 +224,12 @@ def test_names_are_found_in_the_package_then_the_variable_then_home(shelves, put
 
 
 def test_a_name_means_the_same_bundle_in_every_folder_and_one_here_where_it_is_unknown(
-    shelves, put, tmp_path, monkeypatch, caplog
-):
+    shelves: Shelves,
+    put: Put,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for name in "ab":
         put(tmp_path / "work" / name, 0.9)
     put(shelves["package"] / "a", 0.1)
@@ -224,8 +246,8 @@ def test_a_name_means_the_same_bundle_in_every_folder_and_one_here_where_it_is_u
 
 
 def test_the_variable_holds_several_folders_and_what_is_no_bundle_is_left_out(
-    shelves, put, tmp_path, monkeypatch
-):
+    shelves: Shelves, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "x" / "a")
     put(tmp_path / "y" / "b")
     (tmp_path / "y" / "notes").mkdir()
@@ -234,7 +256,9 @@ def test_the_variable_holds_several_folders_and_what_is_no_bundle_is_left_out(
     assert store.available() == {"a": tmp_path / "x" / "a", "b": tmp_path / "y" / "b"}
 
 
-def test_a_bundle_is_read_again_only_where_it_was_replaced_meanwhile(put, tmp_path, monkeypatch):
+def test_a_bundle_is_read_again_only_where_it_was_replaced_meanwhile(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, reads = check.read_files, []
 
     def replaced(folder: Path) -> check.Files:
@@ -254,7 +278,7 @@ def test_a_bundle_is_read_again_only_where_it_was_replaced_meanwhile(put, tmp_pa
     assert len(reads) == 3
 
 
-def test_an_unknown_name_lists_those_found_and_the_closest(shelves, put):
+def test_an_unknown_name_lists_those_found_and_the_closest(shelves: Shelves, put: Put) -> None:
     put(shelves["package"] / "tversky")
     put(shelves["given"] / "dice")
     with pytest.raises(BundleError, match=r"did you mean tversky\? found: dice, tversky"):
@@ -273,13 +297,17 @@ def test_an_unknown_name_lists_those_found_and_the_closest(shelves, put):
         ("sct", "not a bundle on disk"),
     ],
 )
-def test_a_name_that_is_none_of_a_bundle_is_refused(shelves, tmp_path, name, words):
+def test_a_name_that_is_none_of_a_bundle_is_refused(
+    shelves: Shelves, tmp_path: Path, name: str, words: str
+) -> None:
     (tmp_path / "tiny.zip").touch()
     with pytest.raises(BundleError, match=words):
         store.load(name.format(folder=tmp_path))
 
 
-def test_a_renamed_folder_is_warned_of(bundle, caplog):
+def test_a_renamed_folder_is_warned_of(
+    bundle: store.Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
     other = bundle.folder.rename(bundle.folder.parent / "other")
     assert store.load(other).name == "tiny"
     assert "the bundle in the folder 'other' is named 'tiny'" in caplog.text

@@ -97,7 +97,7 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_block_is_run_or_says_why_not(page):
+def test_a_block_is_run_or_says_why_not(page: str) -> None:
     found, text = blocks(page), PAGES[page].read_text()
     assert {language for _, language, _ in found} <= {*RUN, *NOT_RUN}
     marked = re.findall("^<!-- not run", text, re.MULTILINE)
@@ -112,13 +112,13 @@ def test_a_block_is_run_or_says_why_not(page):
     "page",
     [page for page in PAGES if any(not why and kind in RUN for why, kind, _ in blocks(page))],
 )
-def test_a_page_runs_as_written(page, followed):
+def test_a_page_runs_as_written(page: str, followed: Callable[[str], Path]) -> None:
     assert any(followed(page).iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["first_steps", "segment"])
-def test_files_that_a_page_names_are_there(page, followed):
+def test_files_that_a_page_names_are_there(page: str, followed: Callable[[str], Path]) -> None:
     named: dict[bool, set[str]] = {True: set(), False: set()}
     for line in PAGES[page].read_text().splitlines():
         asked_for = any(option in line for option in ("-r 0", "-qc_page", "-cord sct"))

@@ -25,7 +25,7 @@ def slug(heading: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     strict = ["-m", "sphinx", "-q", "-E", "-n", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
     made = subprocess.run(
         [sys.executable, *strict, str(ROOT / "docs"), str(tmp_path / "site")],
@@ -42,7 +42,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'id="sct_lesion_losses.thresholds.binarize"' in api
 
 
-def test_links_of_the_readme_lead_somewhere():
+def test_links_of_the_readme_lead_somewhere() -> None:
     text = (ROOT / "README.md").read_text()
     links = re.findall(r"\]\((?!https:)([^)#]*)(?:#([^)]*))?\)", text)
     assert len(links) > 15
@@ -53,7 +53,7 @@ def test_links_of_the_readme_lead_somewhere():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_option_named_is_one_of_a_command(page):
+def test_every_option_named_is_one_of_a_command(page: Path) -> None:
     fragments = re.findall(r"(?s)^```sh\n(.*?)^```|`([^`\n]+)`", page.read_text(), re.M)
     lines = [line for pair in fragments for line in "".join(pair).replace("\\\n", "").splitlines()]
     for line in lines:

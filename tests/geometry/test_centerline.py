@@ -13,7 +13,7 @@ def rpi_grid(shape=(10, 10, 6), spacing=(1.0, 1.0, 1.0)) -> Grid:
     return Grid(shape, affine_of(*RPI, spacing))
 
 
-def test_from_mask_takes_the_centre_of_mass_of_each_slice():
+def test_from_mask_takes_the_centre_of_mass_of_each_slice() -> None:
     mask = np.zeros((10, 10, 6), bool)
     mask[2:5, 4, 1] = True  # x 2, 3, 4 -> 3
     mask[7, 1:3, 3] = True  # y 1, 2 -> 1.5
@@ -22,7 +22,7 @@ def test_from_mask_takes_the_centre_of_mass_of_each_slice():
     np.testing.assert_array_equal(line.xy[[1, 3]], [[3, 4], [7, 1.5]])
 
 
-def test_filled_bridges_gaps_but_does_not_extend():
+def test_filled_bridges_gaps_but_does_not_extend() -> None:
     xy = np.full((6, 2), np.nan)
     xy[1], xy[4] = (2, 0), (8, 3)
     filled = Centerline(rpi_grid(), xy).filled()
@@ -30,7 +30,7 @@ def test_filled_bridges_gaps_but_does_not_extend():
     assert not filled.covered[[0, 5]].any()
 
 
-def test_on_a_finer_grid_the_line_is_in_the_same_place_in_the_world():
+def test_on_a_finer_grid_the_line_is_in_the_same_place_in_the_world() -> None:
     line = Centerline(rpi_grid(), np.column_stack([np.linspace(2, 7, 6), np.full(6, 3.0)]))
     fine = line.on(line.grid.resampled((0.5, 0.5, 0.5)))
     there, here = (
@@ -39,7 +39,7 @@ def test_on_a_finer_grid_the_line_is_in_the_same_place_in_the_world():
     np.testing.assert_allclose(there[::2], here, atol=1e-9)
 
 
-def test_a_thick_slice_covers_half_its_thickness_on_each_side():
+def test_a_thick_slice_covers_half_its_thickness_on_each_side() -> None:
     xy = np.full((6, 2), np.nan)
     xy[2] = 5, 5
     line = Centerline(rpi_grid(spacing=(1.0, 1.0, 4.0)), xy)
@@ -48,17 +48,17 @@ def test_a_thick_slice_covers_half_its_thickness_on_each_side():
     np.testing.assert_array_equal(np.flatnonzero(fine.covered), np.arange(12, 20))
 
 
-def test_an_empty_centerline_is_refused():
+def test_an_empty_centerline_is_refused() -> None:
     with pytest.raises(CenterlineError, match="no point"):
         Centerline.from_mask(np.zeros((10, 10, 6), bool), rpi_grid())
 
 
-def test_a_grid_in_another_orientation_is_refused():
+def test_a_grid_in_another_orientation_is_refused() -> None:
     with pytest.raises(GeometryError, match="LPI"):
         Centerline(Grid((4, 4, 4), np.eye(4)), np.zeros((4, 2)))
 
 
-def test_a_csv_gives_the_same_line_to_the_last_bit():
+def test_a_csv_gives_the_same_line_to_the_last_bit() -> None:
     xy = np.random.default_rng(0).uniform(0, 9, (6, 2))
     xy[[0, 4]] = np.nan
     line = Centerline(rpi_grid(), xy)
@@ -68,7 +68,7 @@ def test_a_csv_gives_the_same_line_to_the_last_bit():
     np.testing.assert_array_equal(Centerline.from_csv(line.to_csv(rpi_grid()), rpi_grid()).xy, xy)
 
 
-def test_a_csv_is_in_the_axes_of_the_stored_image():
+def test_a_csv_is_in_the_axes_of_the_stored_image() -> None:
     # Axes from front to back (9 voxels), from head to foot (6), from left to right (10).
     stored = Grid((9, 6, 10), affine_of((1, 2, 0), (-1, -1, 1), (0.5, 2, 0.5)))
     rpi, _ = stored.to_rpi()
@@ -83,6 +83,6 @@ def test_a_csv_is_in_the_axes_of_the_stored_image():
 
 
 @pytest.mark.parametrize("row", ["x,y,z", "1,2", "1,2,3.5", "1,2,6", "40,2,1", "nan,2,1", "1,1,0"])
-def test_a_row_that_is_no_point_of_the_image_is_named(row):
+def test_a_row_that_is_no_point_of_the_image_is_named(row: str) -> None:
     with pytest.raises(CenterlineError, match=r"row 2 is .* voxel coordinates"):
         Centerline.from_csv(f"1,1,0\n{row}\n", rpi_grid())

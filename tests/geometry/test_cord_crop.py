@@ -17,7 +17,7 @@ def wandering(grid: Grid, seed: int) -> Centerline:
 
 
 @given(grids(), st.integers(0, 2**32 - 1))
-def test_uncut_puts_every_voxel_back(stored, seed):
+def test_uncut_puts_every_voxel_back(stored: Grid, seed: int) -> None:
     grid, _ = stored.to_rpi()
     crop = CordCrop.around(wandering(grid, seed), grid, width=4)
     array = np.random.default_rng(seed).uniform(1, 2, grid.shape).astype(np.float32)
@@ -30,7 +30,7 @@ def test_uncut_puts_every_voxel_back(stored, seed):
 
 
 @given(grids(), st.integers(0, 2**32 - 1))
-def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored, seed):
+def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored: Grid, seed: int) -> None:
     grid, _ = stored.to_rpi()
     work = grid.resampled((0.5, 0.5, 0.5))
     x0, y0 = np.random.default_rng(seed).uniform(0, 1, 2) * (grid.shape[0] - 1, grid.shape[1] - 1)
@@ -49,13 +49,13 @@ def test_a_ramp_survives_the_way_to_the_working_grid_and_back(stored, seed):
     np.testing.assert_allclose(back[inside], ramp[inside], atol=tolerance, rtol=1e-5)
 
 
-def test_the_centre_falls_in_the_middle_of_the_window():
+def test_the_centre_falls_in_the_middle_of_the_window() -> None:
     grid = Grid((100, 100, 3), np.diag([-0.5, 0.5, 0.5, 1.0]))
     crop = CordCrop.around(Centerline(grid, np.full((3, 2), 50.4)), grid)
     np.testing.assert_array_equal(crop.starts, np.full((3, 2), 27))  # 50 is voxel 23 of 48
 
 
-def test_windows_beyond_the_grid_repeat_its_edge():
+def test_windows_beyond_the_grid_repeat_its_edge() -> None:
     grid = Grid((6, 6, 2), np.diag([-0.5, 0.5, 0.5, 1.0]))
     crop = CordCrop.around(Centerline(grid, np.zeros((2, 2))), grid, width=4)
     array = np.arange(72, dtype=float).reshape(6, 6, 2)
@@ -64,7 +64,7 @@ def test_windows_beyond_the_grid_repeat_its_edge():
     assert cut[1, 1, 0] == array[0, 0, 0]
 
 
-def test_only_covered_slices_belong_to_the_crop():
+def test_only_covered_slices_belong_to_the_crop() -> None:
     grid = Grid((20, 20, 10), np.diag([-0.5, 0.5, 0.5, 1.0]))
     xy = np.full((10, 2), np.nan)
     xy[3:7] = 10
@@ -75,7 +75,9 @@ def test_only_covered_slices_belong_to_the_crop():
 
 
 @given(grids(min_side=6), st.data())
-def test_every_covered_slice_keeps_its_values_and_no_other_has_any(stored, data):
+def test_every_covered_slice_keeps_its_values_and_no_other_has_any(
+    stored: Grid, data: st.DataObject
+) -> None:
     grid, _ = stored.to_rpi()
     nx, ny, nz = grid.shape
     low = data.draw(st.integers(0, nz - 1))
@@ -95,7 +97,7 @@ def test_every_covered_slice_keeps_its_values_and_no_other_has_any(stored, data)
 
 
 @pytest.mark.parametrize("tilt_deg", [(0.0, 0.0, 0.0), (7.0, -11.0, 4.0)])
-def test_the_stored_order_of_the_axes_moves_no_window(tilt_deg):
+def test_the_stored_order_of_the_axes_moves_no_window(tilt_deg: tuple[float, float, float]) -> None:
     # One world, stored in 48 ways: voxels of 1 mm, 40 in each direction, a centerline of whole
     # voxels, which fall on the border between two voxels of the working grid.
     found = []

@@ -26,7 +26,7 @@ def discs(**at: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def test_the_level_of_a_labelled_segmentation_is_the_commonest_of_a_slice():
+def test_the_level_of_a_labelled_segmentation_is_the_commonest_of_a_slice() -> None:
     labels = np.zeros(SHAPE, np.int32)
     labels[3:8, 10:18, 4:10], labels[3:8, 10:18, 10:20] = 8, 7
     labels[3:8, 10:12, 10] = 8  # 10 of 40: the border is not axial
@@ -35,7 +35,7 @@ def test_the_level_of_a_labelled_segmentation_is_the_commonest_of_a_slice():
     np.testing.assert_array_equal(found, np.repeat([0, 8, 7, 0], [4, 6, 10, 5]))
 
 
-def test_a_level_lies_between_its_discs_and_has_the_upper_one():
+def test_a_level_lies_between_its_discs_and_has_the_upper_one() -> None:
     labels = discs(d3=(7, 20), d4=(7, 14), d5=(7, 6), d49=(7, 24), d60=(7, 0))
     found = along(labels, line())
     np.testing.assert_array_equal(found, np.repeat([0, 4, 3, 0], [7, 8, 6, 4]))
@@ -49,12 +49,12 @@ def test_a_level_lies_between_its_discs_and_has_the_upper_one():
     assert set(found[9:14]) == {3}
 
 
-def test_between_discs_that_are_no_neighbours_no_level_is_known():
+def test_between_discs_that_are_no_neighbours_no_level_is_known() -> None:
     found = along(discs(d3=(7, 22), d5=(7, 14), d6=(7, 8)), line())
     np.testing.assert_array_equal(found, np.repeat([0, 5, 0], [9, 6, 10]))
 
 
-def test_discs_beyond_the_centerline_end_the_levels_at_its_end():
+def test_discs_beyond_the_centerline_end_the_levels_at_its_end() -> None:
     xy = np.array(line().xy)
     xy[:6] = xy[15:] = np.nan
     labels = discs(d2=(7, 23), d3=(7, 19), d4=(7, 11), d5=(7, 3), d6=(7, 1))
@@ -85,6 +85,6 @@ def section(label: int) -> np.ndarray:
         (discs(d3=(7, 20), d4=(7, 14), d5=(7, 8)) + discs(d3=(7, 2)), "disc 3 in several places"),
     ],
 )
-def test_labels_from_which_no_level_follows_are_refused(labels, said):
+def test_labels_from_which_no_level_follows_are_refused(labels, said) -> None:
     with pytest.raises(GeometryError, match=said):
         along(labels, line())

@@ -28,7 +28,7 @@ def lesion(*box: tuple[int, int], shape=SHAPE) -> np.ndarray:
     return labels
 
 
-def test_a_lesion_of_an_upright_cord_worked_out_by_hand():
+def test_a_lesion_of_an_upright_cord_worked_out_by_hand() -> None:
     grid = grid_of((0.5, 1.0, 2.0))
     labels = lesion((1, 3), (6, 9), (10, 13))  # x 1.5, y 7, z 11 on average
     (found,) = locate(labels, grid, line_on(grid))
@@ -43,7 +43,7 @@ def test_a_lesion_of_an_upright_cord_worked_out_by_hand():
     assert (found.level_name, found.levels_name) == ("", "")
 
 
-def test_across_a_tilted_cord_lengths_are_perpendicular_to_it_and_along_it():
+def test_across_a_tilted_cord_lengths_are_perpendicular_to_it_and_along_it() -> None:
     # 3 mm to the front for 4 mm upwards: 1.25 mm of cord a slice, up = (0, 0.6, 0.8).
     grid = grid_of(shape=(11, 31, 25))
     labels = lesion((5, 6), (18, 19), (12, 13))  # 4 mm in front of the line's (5, 14, 12)
@@ -75,13 +75,15 @@ def test_across_a_tilted_cord_lengths_are_perpendicular_to_it_and_along_it():
         ((3, 7), (4, 8), "both", "central"),
     ],
 )
-def test_a_lesion_is_called_after_the_side_of_three_quarters_of_its_volume(x, y, side, depth):
+def test_a_lesion_is_called_after_the_side_of_three_quarters_of_its_volume(
+    x, y, side, depth
+) -> None:
     grid = grid_of()
     (found,) = locate(lesion(x, y, (3, 9)), grid, line_on(grid))
     assert (found.side, found.depth) == (side, depth)
 
 
-def test_a_voxel_on_the_line_lies_on_both_of_its_sides():
+def test_a_voxel_on_the_line_lies_on_both_of_its_sides() -> None:
     grid = grid_of((3.0, 1.0, 1.0))  # a sagittal slice of 3 mm, 0.6 mm beside the line
     (found,) = locate(lesion((5, 6), (5, 6), (3, 9)), grid, line_on(grid, x=5.2))
     assert found.right_mm == pytest.approx(0.6)
@@ -89,7 +91,7 @@ def test_a_voxel_on_the_line_lies_on_both_of_its_sides():
 
 
 @pytest.mark.parametrize(("axes", "signs"), AXIS_ORDERS)
-def test_the_order_of_the_stored_axes_does_not_matter(axes, signs):
+def test_the_order_of_the_stored_axes_does_not_matter(axes, signs) -> None:
     rng = np.random.default_rng(3)
     shape = (9, 12, 14)
     upright = Grid(shape, affine_of(*RPI, (0.7, 1.1, 2.0), (4.0, 11.0, -7.0), (3.0, -5.0, 90.0)))
@@ -119,7 +121,7 @@ def test_the_order_of_the_stored_axes_does_not_matter(axes, signs):
             assert there == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
-def test_a_line_of_whole_voxels_is_not_longer_than_the_cord():
+def test_a_line_of_whole_voxels_is_not_longer_than_the_cord() -> None:
     grid = grid_of(shape=(11, 40, 150))
     smooth = line_on(grid, slope=0.17)
     drawn = Centerline(grid, np.rint(smooth.xy))  # its steps add 6 % to the sum of distances
@@ -129,7 +131,7 @@ def test_a_line_of_whole_voxels_is_not_longer_than_the_cord():
     assert found == pytest.approx(exact, rel=0.01)
 
 
-def test_a_bent_line_keeps_its_length_and_a_lesion_its_offset():
+def test_a_bent_line_keeps_its_length_and_a_lesion_its_offset() -> None:
     # An arc of 60 mm radius towards the front, as of a strong lordosis, 1 mm slices.
     grid = grid_of(shape=(11, 41, 61))
     height = np.arange(61) - 30.0
@@ -141,7 +143,7 @@ def test_a_bent_line_keeps_its_length_and_a_lesion_its_offset():
     assert found.from_top_mm == pytest.approx(60 * np.arcsin(0.5), rel=0.01)
 
 
-def test_the_share_of_the_cord_is_that_of_the_worst_axial_slice():
+def test_the_share_of_the_cord_is_that_of_the_worst_axial_slice() -> None:
     grid = grid_of()
     labels, cord = lesion((4, 6), (4, 6), (3, 5)), np.zeros(SHAPE, bool)
     cord[3:7, 4:9, 3], cord[3:7, 5:7, 4] = True, True
@@ -153,7 +155,7 @@ def test_the_share_of_the_cord_is_that_of_the_worst_axial_slice():
     assert third.cord_share == 0
 
 
-def test_levels_are_those_of_the_centerline_in_front_of_a_voxel():
+def test_levels_are_those_of_the_centerline_in_front_of_a_voxel() -> None:
     grid = grid_of(shape=(11, 31, 25))
     levels = np.zeros(25, int)
     levels[15:20], levels[10:15] = 7, 8
@@ -172,7 +174,7 @@ def test_levels_are_those_of_the_centerline_in_front_of_a_voxel():
     assert tilted.level_name == "C6"
 
 
-def test_one_slice_and_gaps_of_a_line_are_enough():
+def test_one_slice_and_gaps_of_a_line_are_enough() -> None:
     grid = grid_of((1.0, 1.0, 3.0))
     xy = np.full((25, 2), np.nan)
     xy[10] = 5, 5
@@ -184,13 +186,13 @@ def test_one_slice_and_gaps_of_a_line_are_enough():
     assert found.from_top_mm == pytest.approx(24)
 
 
-def test_without_lesions_there_is_nothing_to_locate():
+def test_without_lesions_there_is_nothing_to_locate() -> None:
     grid = grid_of()
     assert locate(np.zeros(SHAPE, np.int32), grid, line_on(grid)) == []
     assert Location().levels_name == ""
 
 
-def test_another_grid_is_refused():
+def test_another_grid_is_refused() -> None:
     grid = grid_of()
     labels, line = lesion((5, 6), (5, 6), (5, 6)), line_on(grid)
     with pytest.raises(GeometryError, match="another grid"):

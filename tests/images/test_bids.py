@@ -14,7 +14,7 @@ def dataset(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_scans_are_found_with_and_without_sessions_and_sorted(tmp_path):
+def test_scans_are_found_with_and_without_sessions_and_sorted(tmp_path: Path) -> None:
     dataset(
         tmp_path,
         "sub-02/anat/sub-02_T2w.nii.gz",
@@ -32,7 +32,7 @@ def test_scans_are_found_with_and_without_sessions_and_sorted(tmp_path):
     assert [path.name for path in stars] == ["sub-01_ses-1_T2star.nii.gz"]
 
 
-def test_a_folder_without_such_scans_says_what_there_is(tmp_path):
+def test_a_folder_without_such_scans_says_what_there_is(tmp_path: Path) -> None:
     dataset(tmp_path, "t2.nii.gz")
     with pytest.raises(DataError, match="no image in sub-"):
         bids.find_scans(tmp_path)
@@ -50,7 +50,7 @@ def test_a_folder_without_such_scans_says_what_there_is(tmp_path):
         ("sub-01_T2w.nii.gz", "label-centerline", "sub-01_label-centerline.nii.gz"),
     ],
 )
-def test_derivative_names_follow_bids(image, tail, name):
+def test_derivative_names_follow_bids(image: str, tail: str, name: str) -> None:
     assert bids.derivative_name(Path("anat") / image, tail) == name
 
 
@@ -66,7 +66,7 @@ def test_derivative_names_follow_bids(image, tail, name):
         "sub-01/anat/T2w_lesionseg.nii.gz",
     ],
 )
-def test_a_mask_is_found_by_the_name_of_its_scan_anywhere(tmp_path, label):
+def test_a_mask_is_found_by_the_name_of_its_scan_anywhere(tmp_path: Path, label: str) -> None:
     scan, other = Path("sub-01_T2w.nii.gz"), Path("sub-011_T2w.nii.gz")
     folder = dataset(tmp_path, label, "sub-01_T2w_lesionseg.json", ".git/sub-011_lesionseg.nii")
     name = "sub-01_anat_T2w" if label.startswith("sub-01/anat/T2w") else "sub-01_T2w"
@@ -75,7 +75,7 @@ def test_a_mask_is_found_by_the_name_of_its_scan_anywhere(tmp_path, label):
     assert found == {scan: tmp_path / label}
 
 
-def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path):
+def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path: Path) -> None:
     scan, raw = Path("sub-01_T2w.nii.gz"), "sub-01/anat/sub-01_T2w.nii.gz"
     dataset(tmp_path, raw, "sub-01_T2w_seg.nii.gz", "sub-01_T2w_lesionseg.nii.gz")
     groups = (bids.LESION_MASKS, bids.PLAIN_MASKS)
@@ -90,7 +90,7 @@ def test_a_lesion_mask_comes_before_what_may_be_another_one(tmp_path):
         bids.find_labels(tmp_path / "none", {}, groups)
 
 
-def test_where_one_is_preferred_each_scan_has_its_own_first_one(tmp_path):
+def test_where_one_is_preferred_each_scan_has_its_own_first_one(tmp_path: Path) -> None:
     names = {Path(f"sub-0{k}_T2w.nii"): f"sub-0{k}_T2w" for k in (1, 2, 3)}
     kinds = ("T2w_seg_labeled", "T2w_labels-disc", "T2w_labels-disc-manual")
     held = [f"sub-01_{kinds[0]}", *(f"sub-02_{kind}" for kind in kinds[1:]), f"sub-03_{kinds[2]}"]
@@ -103,7 +103,7 @@ def test_where_one_is_preferred_each_scan_has_its_own_first_one(tmp_path):
         bids.find_labels(tmp_path, names, (bids.LEVELS, bids.DISCS), preferred=True)
 
 
-def test_masks_in_linked_folders_are_found_once(tmp_path):
+def test_masks_in_linked_folders_are_found_once(tmp_path: Path) -> None:
     kept = dataset(tmp_path / "kept", "sub-01/anat/sub-01_lesionseg.nii.gz", ".old/x.nii")
     folder = dataset(tmp_path / "masks", "sub-02/sub-02_lesionseg.nii.gz")
     (folder / "sub-01").symlink_to(kept / "sub-01")
@@ -120,7 +120,7 @@ def test_masks_in_linked_folders_are_found_once(tmp_path):
     assert len(bids.find_labels(tmp_path / "link", names, (bids.LESION_MASKS,))) == 2
 
 
-def test_derivatives_are_described_once(tmp_path):
+def test_derivatives_are_described_once(tmp_path: Path) -> None:
     bids.describe_derivatives(tmp_path / "out")
     path = tmp_path / "out" / "dataset_description.json"
     described = json.loads(path.read_text())

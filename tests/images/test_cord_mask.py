@@ -1,9 +1,11 @@
 """Cord masks that lesions are cut to: read with suspicion."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from sct_lesion_losses.errors import GeometryError, ImageError
+from sct_lesion_losses.errors import GeometryError, ImageError, LesionError
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.images import cord_mask
 from sct_lesion_losses.phantom.dataset import write_nifti
@@ -19,7 +21,9 @@ def block(side: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.bool_])
-def test_what_is_outside_is_zero_and_what_is_inside_as_it_was(tmp_path, dtype):
+def test_what_is_outside_is_zero_and_what_is_inside_as_it_was(
+    tmp_path: Path, dtype: type[np.generic]
+) -> None:
     write_nifti(tmp_path / "cord.nii.gz", block(3), GRID)
     cord = cord_mask.read(tmp_path / "cord.nii.gz", GRID)
     values = np.ones(GRID.shape, dtype)
@@ -43,8 +47,8 @@ def test_what_is_outside_is_zero_and_what_is_inside_as_it_was(tmp_path, dtype):
     ids=["elsewhere", "orientation", "shape", "levels", "soft", "255", "empty"],
 )
 def test_another_grid_other_values_and_nothing_at_all_are_refused_with_the_name_and_what_to_do(
-    tmp_path, mask, grid, error, said
-):
+    tmp_path: Path, mask: np.ndarray, grid: Grid, error: type[LesionError], said: str
+) -> None:
     write_nifti(tmp_path / "cord.nii.gz", mask, grid)
     with pytest.raises(error, match=rf"cord\.nii\.gz: .*{said}"):
         cord_mask.read(tmp_path / "cord.nii.gz", GRID)
@@ -52,14 +56,16 @@ def test_another_grid_other_values_and_nothing_at_all_are_refused_with_the_name_
 
 @pytest.mark.parametrize(("side", "warned"), [(1, True), (4, True), (5, False)])
 def test_a_mask_too_thin_for_a_cord_such_as_a_centerline_is_warned_of(
-    tmp_path, caplog, side, warned
-):
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, side: int, warned: bool
+) -> None:
     write_nifti(tmp_path / "cord.nii.gz", block(side), GRID)  # 1, 16 and 25 mm² a slice
     cord_mask.read(tmp_path / "cord.nii.gz", GRID)
     assert ("is it a mask of the cord?" in caplog.text) is warned
 
 
-def test_a_mask_that_misses_slices_of_the_cord_is_warned_of(tmp_path, caplog):
+def test_a_mask_that_misses_slices_of_the_cord_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     mask = block()
     mask[:, :, [0, 2, 3]] = 0
     write_nifti(tmp_path / "gaps.nii.gz", mask, GRID)

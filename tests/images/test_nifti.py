@@ -40,12 +40,12 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
         ("my.scan.v2.nii", ("my.scan.v2", ".nii")),
     ],
 )
-def test_stem_takes_nii_gz_as_one_extension(name, parts):
+def test_stem_takes_nii_gz_as_one_extension(name: str, parts: tuple[str, str]) -> None:
     assert nifti.stem(Path("folder.nii") / name) == parts
 
 
 @pytest.mark.parametrize("name", ["t2.gz", "t2.mgz", "t2.img", "t2", "t2.nii.gz.json"])
-def test_other_extensions_are_refused(name):
+def test_other_extensions_are_refused(name: str) -> None:
     with pytest.raises(ImageError, match=r"ends in \.nii or \.nii\.gz"):
         nifti.stem(Path(name))
     assert not nifti.is_nifti_name(Path(name))
@@ -53,7 +53,7 @@ def test_other_extensions_are_refused(name):
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "u2", "i4", "u4", "i8", "<f4", ">f8"])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_every_real_type_is_read_as_nibabel_reads_it(dtype, name, tmp_path):
+def test_every_real_type_is_read_as_nibabel_reads_it(dtype: str, name: str, tmp_path: Path) -> None:
     array = voxels(dtype=dtype)
     image = nib.Nifti1Image(array, AFFINE, dtype=array.dtype)
     header = image.header.as_byteswapped(dtype[0]) if dtype[0] in "<>" else image.header
@@ -65,7 +65,7 @@ def test_every_real_type_is_read_as_nibabel_reads_it(dtype, name, tmp_path):
     assert scan.notes == ()
 
 
-def test_nifti2_is_read_and_written_as_nifti2(tmp_path):
+def test_nifti2_is_read_and_written_as_nifti2(tmp_path: Path) -> None:
     nib.Nifti2Image(voxels(), AFFINE).to_filename(tmp_path / "a.nii.gz")
     scan = nifti.read(tmp_path / "a.nii.gz")
     nifti.write(tmp_path / "b.nii.gz", scan.array, scan, np.float32)
@@ -86,7 +86,9 @@ def placed(tmp_path: Path, affine: np.ndarray, s_code: int, q_code: int) -> Path
 
 
 @pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 0), (0, 1), (4, 3), (0, 0)])
-def test_sform_qform_and_codes_of_an_output_are_those_of_the_input(codes, tmp_path):
+def test_sform_qform_and_codes_of_an_output_are_those_of_the_input(
+    codes: tuple[int, int], tmp_path: Path
+) -> None:
     path = placed(tmp_path, AFFINE, *codes)
     scan = nifti.read(path)
     nifti.write(tmp_path / "b.nii.gz", scan.array > 3, scan, np.uint8)
@@ -103,7 +105,9 @@ SIGNS = list(itertools.product((1, -1), repeat=3))
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_all_48_axis_orders_come_back_bit_for_bit(order, tmp_path):
+def test_all_48_axis_orders_come_back_bit_for_bit(
+    order: tuple[int, int, int], tmp_path: Path
+) -> None:
     for signs in SIGNS:  # half of them are left-handed
         affine = np.eye(4)
         affine[:3, :3] = (np.diag(signs) @ np.diag([0.5, 0.75, 2.0]))[:, order]
@@ -126,7 +130,9 @@ def test_all_48_axis_orders_come_back_bit_for_bit(order, tmp_path):
     spacing=st.tuples(*[st.floats(0.1, 10)] * 3),
     gz=st.booleans(),
 )
-def test_oblique_grids_come_back_as_nibabel_reads_them(angles, spacing, gz, tmp_path):
+def test_oblique_grids_come_back_as_nibabel_reads_them(
+    angles: tuple[float, ...], spacing: tuple[float, ...], gz: bool, tmp_path: Path
+) -> None:
     affine = np.eye(4)
     affine[:3, :3] = nib.eulerangles.euler2mat(*angles) @ np.diag(spacing)
     path = tmp_path / ("o.nii.gz" if gz else "o.nii")
@@ -138,7 +144,7 @@ def test_oblique_grids_come_back_as_nibabel_reads_them(angles, spacing, gz, tmp_
     assert np.array_equal(nifti.read(path).array, scan.array)
 
 
-def test_the_same_array_gives_the_same_bytes_packed_or_not(tmp_path):
+def test_the_same_array_gives_the_same_bytes_packed_or_not(tmp_path: Path) -> None:
     scan = nifti.read(save(tmp_path / "a.nii.gz", voxels()))
     for name in ("b.nii.gz", "ANOTHER NAME.NII.GZ", "c.nii"):
         nifti.write(tmp_path / name, scan.array, scan, np.float32)
@@ -149,7 +155,7 @@ def test_the_same_array_gives_the_same_bytes_packed_or_not(tmp_path):
     assert gzip.decompress(packed) == (tmp_path / "c.nii").read_bytes()
 
 
-def test_an_array_that_does_not_fit_the_scan_or_the_type_is_not_written(tmp_path):
+def test_an_array_that_does_not_fit_the_scan_or_the_type_is_not_written(tmp_path: Path) -> None:
     scan = nifti.read(save(tmp_path / "a.nii", voxels()))
     with pytest.raises(GeometryError, match=r"\(1, 1, 1\)"):
         nifti.write(tmp_path / "b.nii", np.zeros((1, 1, 1)), scan, np.uint8)
@@ -160,7 +166,7 @@ def test_an_array_that_does_not_fit_the_scan_or_the_type_is_not_written(tmp_path
 
 @pytest.mark.parametrize("top", [1, 255])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_a_mask_is_read_as_bool(top, dtype, tmp_path):
+def test_a_mask_is_read_as_bool(top: int, dtype: str, tmp_path: Path) -> None:
     array = np.zeros((4, 5, 6), dtype)
     array[1, 2, 3] = top
     mask = nifti.read_mask(save(tmp_path / "m.nii.gz", array))
@@ -169,13 +175,13 @@ def test_a_mask_is_read_as_bool(top, dtype, tmp_path):
     assert bool(mask.notes) == (top == 255)
 
 
-def test_a_mask_may_be_empty_or_full(tmp_path):
+def test_a_mask_may_be_empty_or_full(tmp_path: Path) -> None:
     assert not nifti.read_mask(save(tmp_path / "e.nii", np.zeros((4, 5, 6), "u1"))).array.any()
     assert nifti.read_mask(save(tmp_path / "f.nii", np.ones((4, 5, 6), "u1"))).array.all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_labels_are_read_as_whole_numbers(dtype, tmp_path):
+def test_labels_are_read_as_whole_numbers(dtype: str, tmp_path: Path) -> None:
     array = np.zeros((4, 5, 6), dtype)
     array[1, 2, 3], array[0, 0, 0] = 5, 50
     labels = nifti.read_labels(save(tmp_path / "l.nii.gz", array)).array
@@ -184,21 +190,21 @@ def test_labels_are_read_as_whole_numbers(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("value", [2.5, -1.0, 1e9, np.nan])
-def test_labels_that_are_no_whole_numbers_are_refused(value, tmp_path):
+def test_labels_that_are_no_whole_numbers_are_refused(value: float, tmp_path: Path) -> None:
     array = np.zeros((4, 5, 6), "f4")
     array[1, 2, 3] = value
     with pytest.raises(ImageError, match="expected whole numbers from 0"):
         nifti.read_labels(save(tmp_path / "l.nii.gz", array))
 
 
-def test_labels_on_another_grid_than_their_image_are_refused(tmp_path):
+def test_labels_on_another_grid_than_their_image_are_refused(tmp_path: Path) -> None:
     image = nifti.read(save(tmp_path / "i.nii", voxels())).grid
     path = save(tmp_path / "l.nii", voxels((4, 5, 7)))
     with pytest.raises(GeometryError, match=r"l\.nii: shape \(4, 5, 7\) on an image of shape"):
         nifti.read_labels(path, like=image)
 
 
-def test_a_pmap_is_read_as_it_was_written(tmp_path):
+def test_a_pmap_is_read_as_it_was_written(tmp_path: Path) -> None:
     scan = nifti.read(save(tmp_path / "a.nii", voxels()))
     pmap = np.linspace(0, 1, 120, dtype=np.float32).reshape(4, 5, 6)
     nifti.write(tmp_path / "p.nii.gz", pmap, scan, np.float32)
@@ -216,12 +222,14 @@ def test_a_pmap_is_read_as_it_was_written(tmp_path):
         (np.full((2, 2, 2), -0.1, "float32"), "expected probabilities"),
     ],
 )
-def test_what_is_no_pmap_is_refused(array, said, tmp_path):
+def test_what_is_no_pmap_is_refused(array: np.ndarray, said: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=said):
         nifti.read_pmap(save(tmp_path / "p.nii", array))
 
 
-def test_real_scans_are_read_as_nibabel_reads_them(shared, caplog):
+def test_real_scans_are_read_as_nibabel_reads_them(
+    shared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     paths = sorted((shared / "data" / "sct_testing_data").rglob("*.nii.gz"))
     assert len(paths) == 13
     with caplog.at_level(logging.WARNING):

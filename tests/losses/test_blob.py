@@ -12,7 +12,7 @@ def volume(batch: int = 1) -> np.ndarray:
     return np.zeros((batch, 8, 8, 8, 1), np.float32)
 
 
-def test_components_are_those_of_scipy():
+def test_components_are_those_of_scipy() -> None:
     masks = np.random.default_rng(0).random((5, 10, 10, 10, 1)) < 0.12
     found = np.asarray(components(tf.constant(masks)))
     for mask, labels in zip(masks[..., 0], found[..., 0], strict=True):
@@ -22,13 +22,13 @@ def test_components_are_those_of_scipy():
         assert not labels[~mask].any()
 
 
-def test_a_winding_lesion_is_one():
+def test_a_winding_lesion_is_one() -> None:
     mask = volume().astype(bool)
     mask[0, 0, :, 0], mask[0, 0, 7, :], mask[0, :, 7, 7], mask[0, 7, :, 7] = True, True, True, True
     assert len(np.unique(np.asarray(components(tf.constant(mask))))) == 2
 
 
-def test_a_worked_example():
+def test_a_worked_example() -> None:
     # Lesions of 8 and of 1 voxel, the first found whole, the second missed; one false voxel.
     g, p = volume(), volume()
     g[0, 0:2, 0:2, 0:2] = 1
@@ -40,7 +40,7 @@ def test_a_worked_example():
     assert np.asarray(blob(g, p)) == pytest.approx([expected], rel=1e-6)
 
 
-def test_a_small_lesion_counts_as_much_as_a_large_one():
+def test_a_small_lesion_counts_as_much_as_a_large_one() -> None:
     g = volume()
     g[0, 0:3, 0:3, 0:3] = 1
     g[0, 6, 6, 6] = 1
@@ -56,7 +56,7 @@ def test_a_small_lesion_counts_as_much_as_a_large_one():
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_any_base_has_finite_values_and_gradients(base):
+def test_any_base_has_finite_values_and_gradients(base: str) -> None:
     rng = np.random.default_rng(1)
     for g in (volume(2), volume(2) + 1, (rng.random((2, 8, 8, 8, 1)) < 0.05).astype(np.float32)):
         p = tf.constant(rng.random(g.shape).astype(np.float32))
@@ -67,12 +67,12 @@ def test_any_base_has_finite_values_and_gradients(base):
         assert np.isfinite(tape.gradient(value, p)).all()
 
 
-def test_without_lesions_it_is_the_base_loss():
+def test_without_lesions_it_is_the_base_loss() -> None:
     p = np.random.default_rng(2).random((2, 8, 8, 8, 1)).astype(np.float32)
     expected = 2 * np.asarray(losses.dice(volume(2), p))
     assert np.asarray(blob(volume(2), p)) == pytest.approx(expected)
 
 
-def test_an_unknown_base_is_refused():
+def test_an_unknown_base_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a base out of bce, dice.*received 'dise'"):
         blob(volume(), volume(), base="dise")

@@ -324,21 +324,21 @@ def walked(reference: list[set], tested: list[set], rule: Preset) -> int:
         ((2, 0, 0), [2, 2, 2]),  # nothing
     ],
 )
-def test_connectivity_is_by_faces_edges_by_default_or_corners(second, parts):
+def test_connectivity_is_by_faces_edges_by_default_or_corners(second, parts) -> None:
     mask = np.zeros((3, 3, 3), bool)
     mask[0, 0, 0] = mask[second] = True
     assert [components(mask, c).max() for c in (6, 18, 26)] == parts
     assert components(mask).max() == parts[1]
 
 
-def test_the_largest_component_is_number_1_and_ties_keep_their_order():
+def test_the_largest_component_is_number_1_and_ties_keep_their_order() -> None:
     mask = np.zeros((9, 1, 1), bool)
     mask[[0, 2, 3, 5, 6, 8], 0, 0] = True  # sizes 1, 2, 2, 1
     assert components(mask)[:, 0, 0].tolist() == [3, 0, 1, 1, 0, 2, 2, 0, 4]
 
 
 @given(arrays(bool, (5, 4, 3)), st.sampled_from([6, 18, 26]))
-def test_labels_cover_the_mask_and_sizes_never_grow(mask, connectivity):
+def test_labels_cover_the_mask_and_sizes_never_grow(mask: np.ndarray, connectivity: int) -> None:
     labels = components(mask, connectivity)
     assert np.array_equal(labels > 0, mask)
     sizes = np.bincount(labels.ravel())[1:]
@@ -346,13 +346,13 @@ def test_labels_cover_the_mask_and_sizes_never_grow(mask, connectivity):
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_an_empty_mask_has_no_lesion():
+def test_an_empty_mask_has_no_lesion() -> None:
     labels = components(np.zeros((4, 4, 4), bool))
     assert labels.max() == 0
     assert measures(labels, np.zeros((4, 4, 4), np.float32), np.eye(4)) == []
 
 
-def test_measures_of_a_bar_worked_out_by_hand():
+def test_measures_of_a_bar_worked_out_by_hand() -> None:
     # Voxels 0.5 x 1 x 2 mm; axis 2 runs downwards: it is the one nearest to superior-inferior.
     affine = np.array([[0.5, 0, 0, 10], [0, 1, 0, 20], [0, 0, -2, 30], [0, 0, 0, 1.0]])
     pmap = np.zeros((4, 5, 6), np.float32)
@@ -366,7 +366,7 @@ def test_measures_of_a_bar_worked_out_by_hand():
     assert lesion.highest_probability == 1.0
 
 
-def test_length_follows_the_world_axis_and_not_the_array_axis():
+def test_length_follows_the_world_axis_and_not_the_array_axis() -> None:
     # Stored (S, P, L) with 3 mm along S: two voxels along array axis 0.
     affine = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]])
     pmap = np.zeros((4, 4, 4), np.float32)
@@ -375,7 +375,7 @@ def test_length_follows_the_world_axis_and_not_the_array_axis():
     assert lesion.length_mm == pytest.approx(6)
 
 
-def test_a_lesion_is_there_at_its_highest_probability_and_gone_above():
+def test_a_lesion_is_there_at_its_highest_probability_and_gone_above() -> None:
     pmap = np.zeros((3, 3, 3), np.float32)
     pmap[1, 1, 1] = 0.35
     (lesion,) = measures(components(pmap > 0), pmap, np.eye(4))
@@ -383,13 +383,13 @@ def test_a_lesion_is_there_at_its_highest_probability_and_gone_above():
     assert [(pmap >= t).sum() for t in (at, np.nextafter(at, np.float32(1)))] == [1, 0]
 
 
-def test_the_mean_of_many_small_probabilities_does_not_drift():
+def test_the_mean_of_many_small_probabilities_does_not_drift() -> None:
     pmap = np.full((100, 100, 30), 0.1, np.float32)
     (lesion,) = measures(components(pmap > 0), pmap, np.eye(4))
     assert lesion.mean_probability == pytest.approx(float(np.float32(0.1)), abs=1e-9)
 
 
-def test_contrast_is_against_the_cord_of_the_same_axial_slices_away_from_lesions():
+def test_contrast_is_against_the_cord_of_the_same_axial_slices_away_from_lesions() -> None:
     # Slices along axis 0, 2 mm each. The cord, x 1 to 6, has 10 in slices 0 to 2 and 20 above.
     affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1.0]])
     image, cord = np.full((6, 3, 8), 99.0), np.zeros((6, 3, 8), bool)
@@ -410,7 +410,7 @@ def test_contrast_is_against_the_cord_of_the_same_axial_slices_away_from_lesions
     assert np.isnan(contrasts(labels, image, np.zeros_like(cord), affine)).all()
 
 
-def test_labels_on_another_grid_are_refused():
+def test_labels_on_another_grid_are_refused() -> None:
     with pytest.raises(GeometryError, match="different grids"):
         measures(np.zeros((2, 2, 2), np.int32), np.zeros((2, 2, 3), np.float32), np.eye(4))
     with pytest.raises(GeometryError, match="different grids"):

@@ -24,7 +24,7 @@ ROWS = [
 ]
 
 
-def test_rows_are_chosen_by_threshold_and_kept_in_their_order():
+def test_rows_are_chosen_by_threshold_and_kept_in_their_order() -> None:
     assert {bundle: list(scans) for bundle, scans in untuned(ROWS).items()} == {
         "dice": ["s1", "s2"],
         "bce": ["s2"],
@@ -32,25 +32,25 @@ def test_rows_are_chosen_by_threshold_and_kept_in_their_order():
     assert tuned(ROWS) == {"dice": {"s1": ROWS[1]}}
 
 
-def test_two_rows_of_a_bundle_for_one_scan_are_refused():
+def test_two_rows_of_a_bundle_for_one_scan_are_refused() -> None:
     for choose in (untuned, tuned):
         with pytest.raises(DataError, match="dice has two rows for scan s1"):
             choose([*ROWS, *map(dataclasses.replace, ROWS)])
 
 
-def test_a_bundle_tuned_to_one_half_is_in_both_and_a_rule_of_its_own_is_tuned():
+def test_a_bundle_tuned_to_one_half_is_in_both_and_a_rule_of_its_own_is_tuned() -> None:
     row, own = bearing("s1", tuned=True), bearing("s1", "sct", None, tuned=True)
     assert untuned([row, own]) == {"tversky": {"s1": row}}
     assert tuned([row, own]) == {"tversky": {"s1": row}, "sct": {"s1": own}}
 
 
-def test_every_measure_is_the_one_it_is_called():
+def test_every_measure_is_the_one_it_is_called() -> None:
     given = {name: 0.1 * k for k, name in enumerate(MEASURES)}
     row = bearing("s1", measures=given)
     assert {name: value(row) for name, value in MEASURES.items()} == given
 
 
-def test_lesion_free_scans_are_in_no_spread_but_in_the_specificity():
+def test_lesion_free_scans_are_in_no_spread_but_in_the_specificity() -> None:
     rows = [bearing("s1"), bearing("s2", detected=0), lesion_free("s3"), lesion_free("s4")]
     rows.append(lesion_free("s5", n_predicted=1))
     assert all(scores.spread(rows, measure).n == 2 for measure in MEASURES)
@@ -70,7 +70,7 @@ def scans(
     return [*rows, lesion_free("free", bundle, threshold, is_tuned)]
 
 
-def test_thresholds_are_compared_on_every_measure_of_every_bundle():
+def test_thresholds_are_compared_on_every_measure_of_every_bundle() -> None:
     rows = scans("a", 0.5, False, [0.1, 0.2, 0.3, 0.4]) + scans(
         "a", 0.3, True, [0.2, 0.4, 0.6, 0.9]
     )
@@ -86,7 +86,7 @@ def test_thresholds_are_compared_on_every_measure_of_every_bundle():
     assert found[6].test.p == found[6].p_holm == 1  # b does not change
 
 
-def test_a_bundle_tuned_to_one_half_does_not_count_for_the_correction():
+def test_a_bundle_tuned_to_one_half_does_not_count_for_the_correction() -> None:
     values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     rows = scans("a", 0.5, False, values) + scans("a", 0.3, True, [v + v * v for v in values])
     alone = between_thresholds(untuned(rows), tuned(rows), ["V-F1"])
@@ -98,7 +98,7 @@ def test_a_bundle_tuned_to_one_half_does_not_count_for_the_correction():
     assert not found[1].significant
 
 
-def test_bundles_are_compared_on_the_scans_that_both_have():
+def test_bundles_are_compared_on_the_scans_that_both_have() -> None:
     rows = scans("a", 0.3, True, [0.1, 0.2, 0.3]) + scans("b", 0.2, True, [0.3, 0.3])
     rows += scans("c", 0.1, True, [0.3])
     found = between_bundles(tuned(rows), ["V-F1"])
@@ -108,7 +108,7 @@ def test_bundles_are_compared_on_the_scans_that_both_have():
     assert [c.test.n for c in found] == [2, 1, 0]
 
 
-def test_bundles_without_a_common_scan_with_lesions_do_not_count_for_the_correction():
+def test_bundles_without_a_common_scan_with_lesions_do_not_count_for_the_correction() -> None:
     rows = [bearing(f"s{k}", "a", 0.3, True, {"V-F1": 0.1 + k / 100}) for k in range(8)]
     rows += [bearing(f"s{k}", "b", 0.3, True, {"V-F1": 0.5 + k / 50}) for k in range(8)]
     rows += [bearing("elsewhere", "c", 0.3, True)]
@@ -118,7 +118,7 @@ def test_bundles_without_a_common_scan_with_lesions_do_not_count_for_the_correct
     assert all(np.isnan(c.p_holm) and not c.significant and c.difference.n == 0 for c in others)
 
 
-def test_the_interval_of_the_difference_resamples_subjects():
+def test_the_interval_of_the_difference_resamples_subjects() -> None:
     both = [bearing(f"s{k}", "a", 0.3, True, {"V-F1": 0.0}, subject="one") for k in range(3)]
     both += [bearing(f"s{k}", "b", 0.3, True, {"V-F1": k / 10}, subject="one") for k in range(3)]
     (found,) = between_bundles(tuned(both), ["V-F1"])
@@ -126,7 +126,7 @@ def test_the_interval_of_the_difference_resamples_subjects():
     assert np.isnan([found.difference.low, found.difference.high]).all()  # one subject
 
 
-def test_what_has_nothing_beside_it_is_not_compared():
+def test_what_has_nothing_beside_it_is_not_compared() -> None:
     rows = scans("a", 0.5, False, [0.1]) + scans("b", None, True, [0.3])
     assert between_thresholds(untuned(rows), tuned(rows)) == between_bundles(tuned(rows)) == ()
     assert between_bundles({}) == between_thresholds({}, {}) == ()

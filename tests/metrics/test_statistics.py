@@ -71,7 +71,7 @@ def test_an_interval_is_that_of_drawing_subjects_one_resampling_after_the_other(
 
 
 @pytest.mark.parametrize("name", [name for name in TESTS if name != "all_zero"])
-def test_the_signed_rank_test_is_that_of_the_oracle(name):
+def test_the_signed_rank_test_is_that_of_the_oracle(name: str) -> None:
     case = TESTS[name]
     found = wilcoxon(floats(case["x"]), floats(case["y"]))
     exact = case.get("exact_enumeration_wilcox_zeros_dropped")  # up to 16 pairs
@@ -82,26 +82,26 @@ def test_the_signed_rank_test_is_that_of_the_oracle(name):
     assert found.rank_biserial == pytest.approx(case["rank_biserial"], rel=1e-12)
 
 
-def test_scores_without_any_difference_have_p_1_and_no_effective_pair():
+def test_scores_without_any_difference_have_p_1_and_no_effective_pair() -> None:
     case = TESTS["all_zero"]
     found = wilcoxon(floats(case["x"]), floats(case["y"]))
     assert (found.p, found.n, found.rank_biserial) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([NAN, 0.5], [0.5, NAN])])
-def test_no_pair_at_all_has_no_p(a, b):
+def test_no_pair_at_all_has_no_p(a, b) -> None:
     found = wilcoxon(a, b)
     assert found.n == 0
     assert np.isnan([found.p, found.statistic, found.rank_biserial]).all()
 
 
-def test_differences_that_only_rounding_tells_apart_are_ties():
+def test_differences_that_only_rounding_tells_apart_are_ties() -> None:
     # As floats, 0.75 - 0.7 > 0.45 - 0.4 and 0.3 - 0.2 < 0.8 - 0.7.
     found = wilcoxon([0.75, 0.4, 0.3, 0.7], [0.7, 0.45, 0.2, 0.8])
     assert (found.statistic, found.p, found.rank_biserial) == (5, 1, 0)  # -.05 +.05 -.1 +.1
 
 
-def test_sixteen_tied_pairs_are_exact_and_seventeen_are_scipys():
+def test_sixteen_tied_pairs_are_exact_and_seventeen_are_scipys() -> None:
     a, b = np.zeros(16), np.repeat([0.1, -0.1], [13, 3])
     # At least 13 of 16 fair coins on one side: 2 (1 + 16 + 120 + 560) / 2^16
     assert wilcoxon(a, b).p == pytest.approx(2 * 697 / 2**16, rel=1e-12)
@@ -110,7 +110,7 @@ def test_sixteen_tied_pairs_are_exact_and_seventeen_are_scipys():
 
 
 @given(st.lists(st.tuples(scores, scores), min_size=1, max_size=9))
-def test_p_counts_every_assignment_of_signs(drawn):
+def test_p_counts_every_assignment_of_signs(drawn: list[tuple[float, float]]) -> None:
     a, b = columns(drawn)
     differences = np.round(np.subtract(b, a), 12)
     differences = differences[differences != 0]
@@ -119,7 +119,9 @@ def test_p_counts_every_assignment_of_signs(drawn):
 
 
 @given(pairs)
-def test_exchanging_the_sides_turns_only_the_effect_around(drawn):
+def test_exchanging_the_sides_turns_only_the_effect_around(
+    drawn: list[tuple[float, float]],
+) -> None:
     a, b = columns(drawn)
     one, other = wilcoxon(a, b), wilcoxon(b, a)
     assert (one.statistic, one.p, one.n) == pytest.approx(
@@ -129,7 +131,9 @@ def test_exchanging_the_sides_turns_only_the_effect_around(drawn):
 
 
 @given(pairs.filter(bool), st.data())
-def test_neither_order_nor_pairs_with_nan_matter(drawn, data):
+def test_neither_order_nor_pairs_with_nan_matter(
+    drawn: list[tuple[float, float]], data: st.DataObject
+) -> None:
     mixed = data.draw(st.permutations([*drawn, (NAN, 0.4), (0.4, NAN), (NAN, NAN)]))
     found, expected = wilcoxon(*columns(mixed)), wilcoxon(*columns(drawn))
     assert found == expected
@@ -137,19 +141,21 @@ def test_neither_order_nor_pairs_with_nan_matter(drawn, data):
     assert -1 <= found.rank_biserial <= 1
 
 
-def test_scores_of_different_scans_are_refused():
+def test_scores_of_different_scans_are_refused() -> None:
     with pytest.raises(UsageError, match="expected two lists over the same scans"):
         wilcoxon([0.1, 0.2], [0.1])
 
 
-def test_holm_on_a_worked_example():
+def test_holm_on_a_worked_example() -> None:
     # Sorted: 0.01 * 4 = 0.04, 0.015 * 3 = 0.045, 0.03 * 2 = 0.06, 0.04 * 1 raised to 0.06
     found = holm([0.04, 0.01, NAN, 0.015, 0.03])
     assert found == pytest.approx([0.06, 0.04, NAN, 0.045, 0.06], nan_ok=True)
 
 
 @given(p_values)
-def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_their_order(p):
+def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_their_order(
+    p: list[float],
+) -> None:
     raw, adjusted = np.array(p), np.array(holm(p))
     assert np.array_equal(np.isnan(raw), np.isnan(adjusted))
     raw, adjusted = raw[~np.isnan(raw)], adjusted[~np.isnan(adjusted)]
@@ -160,7 +166,7 @@ def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_their_order(p):
         assert adjusted.min() == min(1, raw.min() * len(raw))
 
 
-def test_a_spread_is_that_of_the_oracle():
+def test_a_spread_is_that_of_the_oracle() -> None:
     case = ORACLE["aggregation"]
     found = spread(floats(case["values"]))
     expected = (case["median"], case["mean"], case["std_ddof1"])
@@ -168,7 +174,7 @@ def test_a_spread_is_that_of_the_oracle():
     assert found.n == case["n"]
 
 
-def test_one_score_has_no_spread_and_none_has_no_median():
+def test_one_score_has_no_spread_and_none_has_no_median() -> None:
     one, none = spread([NAN, 0.5]), spread([NAN, NAN])
     assert (one.median, one.mean, one.n) == (0.5, 0.5, 1)
     assert np.isnan(one.std)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sct_lesion_losses.phantom import acquisition
-from sct_lesion_losses.phantom.anatomy import make_body
+from sct_lesion_losses.phantom.anatomy import Body, make_body
 from sct_lesion_losses.phantom.sites import SITES, Protocol, any_protocol, draw_protocol
 
 
@@ -13,7 +13,7 @@ def protocol() -> Protocol:
     return replace(draw_protocol(np.random.default_rng(0), SITES[0]), smooth=0.0, matrix=(1.0, 1.0))
 
 
-def test_half_pixel_steps_are_averaged_over_the_pixel():
+def test_half_pixel_steps_are_averaged_over_the_pixel() -> None:
     fine = np.zeros((8, 8), np.float32)
     fine[3, 4] = 16.0  # between pixels 1 and 2 along the first axis, on pixel 2 of the second
     coarse = acquisition._halved(fine)
@@ -23,12 +23,14 @@ def test_half_pixel_steps_are_averaged_over_the_pixel():
     assert coarse.sum() == 4.0
 
 
-def test_doubling_keeps_the_pixels():
+def test_doubling_keeps_the_pixels() -> None:
     image = np.random.default_rng(0).random((5, 7), np.float32)
     assert np.array_equal(acquisition._doubled(image)[::2, ::2], image)
 
 
-def test_the_profile_of_a_thick_slice_has_seven_parts_of_which_the_label_counts_five(protocol):
+def test_the_profile_of_a_thick_slice_has_seven_parts_of_which_the_label_counts_five(
+    protocol: Protocol,
+) -> None:
     parts = acquisition._profile(replace(protocol, slice_mm=3.0, gap_mm=0.3))
     offsets, weights, labels = zip(*parts, strict=True)
     # The spacing is 3.3 mm: the parts at 0.6 of 3 mm are beyond the slice, those at 0.4 within.
@@ -38,12 +40,12 @@ def test_the_profile_of_a_thick_slice_has_seven_parts_of_which_the_label_counts_
     assert labels == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0.2, 0])
 
 
-def test_the_profile_of_a_3d_scan_has_three_parts(protocol):
+def test_the_profile_of_a_3d_scan_has_three_parts(protocol: Protocol) -> None:
     parts = np.array(acquisition._profile(replace(protocol, plane="3d")))
     assert parts == pytest.approx(np.array([(k / 3, 1 / 3, 1 / 3) for k in (-1, 0, 1)]))
 
 
-def test_the_grid_is_rpi_oblique_and_centred_near_the_cord(bodies):
+def test_the_grid_is_rpi_oblique_and_centred_near_the_cord(bodies: list[Body]) -> None:
     for k, body in enumerate(bodies[:6]):
         protocol = any_protocol(np.random.default_rng(k))
         grid = acquisition.rpi_grid(body, protocol)
@@ -53,14 +55,14 @@ def test_the_grid_is_rpi_oblique_and_centred_near_the_cord(bodies):
         assert np.hypot(u - protocol.middle_mm[0], v - protocol.middle_mm[1]) < 6
 
 
-def test_a_smooth_image_passes_k_space_unharmed(protocol):
+def test_a_smooth_image_passes_k_space_unharmed(protocol: Protocol) -> None:
     x = np.linspace(0, 3, 80, dtype=np.float32)
     fine = np.sin(x)[:, None] + np.cos(x)[None]
     image = acquisition.through_k_space(fine, protocol, (40, 40))
     assert image[3:-3, 3:-3] == pytest.approx(fine[::2, ::2][3:-3, 3:-3], abs=0.01)
 
 
-def test_truncation_rings_beside_an_edge(protocol):
+def test_truncation_rings_beside_an_edge(protocol: Protocol) -> None:
     cut = replace(protocol, matrix=(0.6, 1.0))
     fine = np.zeros((160, 40), np.float32)
     fine[80:] = 1.0
@@ -70,7 +72,9 @@ def test_truncation_rings_beside_an_edge(protocol):
     assert image[42:60, 10].min() < 0.99
 
 
-def test_noise_has_the_level_asked_for_in_tissue_and_that_of_a_magnitude_in_air(protocol):
+def test_noise_has_the_level_asked_for_in_tissue_and_that_of_a_magnitude_in_air(
+    protocol: Protocol,
+) -> None:
     tissue, air = (
         acquisition.noisy(np.random.default_rng(0), clean, replace(protocol, snr=12.0))
         for clean in (np.ones((100, 100), np.float32), np.zeros((100, 100), np.float32))
@@ -80,21 +84,23 @@ def test_noise_has_the_level_asked_for_in_tissue_and_that_of_a_magnitude_in_air(
     assert air.mean() == pytest.approx(1 / 12 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
 
 
-def test_the_coil_loses_its_share_over_100_mm_of_the_cord(protocol, bodies):
+def test_the_coil_loses_its_share_over_100_mm_of_the_cord(
+    protocol: Protocol, bodies: list[Body]
+) -> None:
     steady = replace(protocol, fall=0.7, drift=0.0)
     s = np.float32([20.0, -80.0, -180.0])
     gain = acquisition.sensitivity(bodies[0], steady, np.zeros_like(s), s)
     assert gain[1:] / gain[:-1] == pytest.approx([0.7, 0.7])
 
 
-def test_the_first_share_is_that_of_the_first_axis_in_plane(protocol):
+def test_the_first_share_is_that_of_the_first_axis_in_plane(protocol: Protocol) -> None:
     window = acquisition._window(replace(protocol, matrix=(0.5, 1.0)), (40, 40))
     # Frequencies of -10 to 10 of the 40 are within half of the band; of the others, all are.
     assert np.count_nonzero(window[:, 0]) == 21
     assert np.count_nonzero(window[0]) == 40
 
 
-def test_ghosts_are_copies_along_the_second_axis_in_plane(protocol):
+def test_ghosts_are_copies_along_the_second_axis_in_plane(protocol: Protocol) -> None:
     pulse = np.zeros((20, 100), np.float32)
     pulse[7, 50] = 1.0
     ghost = acquisition.ghosts(pulse, replace(protocol, ghost=0.04))
@@ -103,7 +109,7 @@ def test_ghosts_are_copies_along_the_second_axis_in_plane(protocol):
     assert ghost[7, 27] == pytest.approx(0.04 * protocol.contrast.csf)
 
 
-def test_coordinates_from_the_lattice_are_those_of_the_body():
+def test_coordinates_from_the_lattice_are_those_of_the_body() -> None:
     body = make_body(np.random.default_rng(1))
     protocol = draw_protocol(np.random.default_rng(1), SITES[0])
     grid = acquisition.rpi_grid(body, protocol)

@@ -26,7 +26,7 @@ def _content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_second_run_writes_the_same_bytes(cohort, tmp_path):
+def test_a_second_run_writes_the_same_bytes(cohort: Path, tmp_path: Path) -> None:
     assert _content(make_cohort(3, 1, tmp_path, preset="tiny", jobs=2)) == _content(cohort)
 
 
@@ -34,7 +34,9 @@ def test_a_second_run_writes_the_same_bytes(cohort, tmp_path):
     ("options", "made"),
     [({"n_subjects": 4}, ["001", "002", "003", "004"]), ({"only": ["C"]}, ["002"])],
 )
-def test_scans_of_a_larger_or_partial_cohort_are_the_same(cohort, tmp_path, options, made):
+def test_scans_of_a_larger_or_partial_cohort_are_the_same(
+    cohort: Path, tmp_path: Path, options: dict[str, Any], made: list[str]
+) -> None:
     make_cohort(**{"n_subjects": 3, "seed": 1, "out": tmp_path, "preset": "tiny"} | options)
     assert sorted(path.name for path in tmp_path.glob("sub-*")) == [f"sub-{k}" for k in made]
     known, found = _content(cohort), _content(tmp_path)
@@ -46,7 +48,7 @@ def test_scans_of_a_larger_or_partial_cohort_are_the_same(cohort, tmp_path, opti
     assert found["participants.tsv"].splitlines()[1 : len(rows) + 1] == rows
 
 
-def test_a_subject_with_two_scans_has_sessions(cohort):
+def test_a_subject_with_two_scans_has_sessions(cohort: Path) -> None:
     names = [path.name for path in sorted(cohort.glob("sub-*/**/*_T2w.nii.gz"))]
     assert names == [
         "sub-001_T2w.nii.gz",
@@ -56,7 +58,7 @@ def test_a_subject_with_two_scans_has_sessions(cohort):
     ]
 
 
-def test_labels_lie_on_the_grid_of_their_scan(cohort):
+def test_labels_lie_on_the_grid_of_their_scan(cohort: Path) -> None:
     raw = nib.load(cohort / "sub-001" / "anat" / "sub-001_T2w.nii.gz")
     folder = cohort / "derivatives" / "labels" / "sub-001" / "anat"
     for label in ("lesion_seg", "SC_seg", "centerline"):
@@ -67,7 +69,7 @@ def test_labels_lie_on_the_grid_of_their_scan(cohort):
         assert set(np.unique(mask.dataobj)) <= {0, 1}
 
 
-def test_the_tables_describe_subjects_and_lesions(cohort):
+def test_the_tables_describe_subjects_and_lesions(cohort: Path) -> None:
     people = (cohort / "participants.tsv").read_text().splitlines()
     assert people[0].split("\t")[:2] == ["participant_id", "site"]
     assert len(people) == 4
@@ -82,7 +84,7 @@ def test_the_tables_describe_subjects_and_lesions(cohort):
     assert made["Seed"] == 1
 
 
-def test_108_subjects_have_161_scans_46_of_them_without_lesions():
+def test_108_subjects_have_161_scans_46_of_them_without_lesions() -> None:
     counts = np.array([len(scans_of(k)) for k in range(108)])
     assert counts.sum() == 161
     assert set(counts) == {1, 2}
@@ -99,8 +101,14 @@ def test_108_subjects_have_161_scans_46_of_them_without_lesions():
     ],
 )
 def test_scans_whose_lesions_are_all_too_small_are_told_of(
-    unlabelled, lesion_free, said, monkeypatch, tmp_path, caplog, scans
-):
+    unlabelled: set[tuple[int, int]],
+    lesion_free: float,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    scans: list[PhantomScan],
+) -> None:
     def small(seed: int, subject: int, scan: int, *, lesions: bool, **rest: Any) -> PhantomScan:
         items = scans[0].lesions if lesions else ()
         volumes = (9.0 * ((subject, scan) not in unlabelled),) * len(items)
@@ -128,13 +136,17 @@ def test_scans_whose_lesions_are_all_too_small_are_told_of(
         ({"preset": "huge"}, "preset is 'huge', expected tiny, demo, study or wide"),
     ],
 )
-def test_wrong_arguments_are_refused_before_any_work(tmp_path, options, said):
+def test_wrong_arguments_are_refused_before_any_work(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UsageError, match=f"^{said}$"):
         make_cohort(**{"n_subjects": 1, "seed": 1, "out": tmp_path / "cohort", **options})
     assert not (tmp_path / "cohort").exists()
 
 
-def test_an_interrupted_cohort_is_made_whole_by_the_same_call(cohort, tmp_path, monkeypatch):
+def test_an_interrupted_cohort_is_made_whole_by_the_same_call(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(seed: int, subject: int, scan: int, **options: Any) -> PhantomScan:
         if subject == 1:
             raise KeyboardInterrupt
@@ -151,7 +163,9 @@ def test_an_interrupted_cohort_is_made_whole_by_the_same_call(cohort, tmp_path, 
 @pytest.mark.parametrize(
     "options", [{"n_subjects": 2}, {"seed": 2}, {"sites": 5}, {"lesion_free": 0.5}, {"raters": 0}]
 )
-def test_a_folder_with_another_cohort_is_left_as_it_is(tmp_path, options):
+def test_a_folder_with_another_cohort_is_left_as_it_is(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     usual = {"n_subjects": 1, "seed": 1, "out": tmp_path, "preset": "tiny", "raters": 1}
     make_cohort(**usual)
     before = _content(tmp_path)
@@ -172,8 +186,8 @@ def test_a_folder_with_another_cohort_is_left_as_it_is(tmp_path, options):
     ],
 )
 def test_a_folder_with_subjects_or_a_description_of_another_dataset_is_refused(
-    tmp_path, left, text, said
-):
+    tmp_path: Path, left: str, text: str, said: str
+) -> None:
     (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / left).write_text(text)
     with pytest.raises(OutputError, match=rf"holds another cohort \({said}\)"):
@@ -181,7 +195,7 @@ def test_a_folder_with_subjects_or_a_description_of_another_dataset_is_refused(
     assert (tmp_path / left).read_text() == text
 
 
-def test_what_a_call_that_failed_left_alone_in_its_folder_is_replaced(tmp_path):
+def test_what_a_call_that_failed_left_alone_in_its_folder_is_replaced(tmp_path: Path) -> None:
     claim(tmp_path, description("one", "raw", Seed=1), [])
     claim(tmp_path, description("one", "raw", Seed=2), ["sub-001"])
     left = json.loads((tmp_path / "dataset_description.json").read_text())
@@ -191,7 +205,7 @@ def test_what_a_call_that_failed_left_alone_in_its_folder_is_replaced(tmp_path):
         claim(tmp_path, description("one", "raw", Seed=1), ["sub-001"])
 
 
-def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path):
+def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     write_nifti(tmp_path / "a.nii.gz", array, Grid((2, 3, 4), np.eye(4)), slope=0.5)
     image = nib.load(tmp_path / "a.nii.gz")
@@ -201,7 +215,7 @@ def test_a_stored_slope_multiplies_the_stored_numbers(tmp_path):
     assert int(image.header["qform_code"]) == int(image.header["sform_code"]) == 1
 
 
-def test_the_centerline_mask_has_one_voxel_in_each_slice(scans):
+def test_the_centerline_mask_has_one_voxel_in_each_slice(scans: list[PhantomScan]) -> None:
     scan = scans[0]
     _, turn = scan.grid.to_rpi()
     mask = turn.apply(centerline_mask(scan.centerline, scan.grid))
@@ -209,7 +223,9 @@ def test_the_centerline_mask_has_one_voxel_in_each_slice(scans):
     assert (turn.apply(scan.cord)[mask > 0] == 1).all()
 
 
-def test_the_sidecar_tells_of_what_looks_like_a_lesion(scans, tmp_path):
+def test_the_sidecar_tells_of_what_looks_like_a_lesion(
+    scans: list[PhantomScan], tmp_path: Path
+) -> None:
     write_scan(scans[0], tmp_path, "anat", "a_T2w")
     sidecar = json.loads((tmp_path / "anat" / "a_T2w.json").read_text())
     assert sidecar["SimulatedHardNegatives"] == scans[0].hard_negatives
@@ -221,7 +237,9 @@ def test_the_sidecar_tells_of_what_looks_like_a_lesion(scans, tmp_path):
     assert artefacts <= set(sidecar["SimulationProtocol"])
 
 
-def test_a_scan_without_a_cord_is_written_with_empty_masks(cordless, tmp_path):
+def test_a_scan_without_a_cord_is_written_with_empty_masks(
+    cordless: PhantomScan, tmp_path: Path
+) -> None:
     write_scan(cordless, tmp_path, "anat", "a_T2w")
     masks = list((tmp_path / "derivatives" / "labels" / "anat").glob("*.nii.gz"))
     assert len(masks) == 3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sct_lesion_losses.phantom import make_scan
+from sct_lesion_losses.phantom import PhantomScan, make_scan
 from sct_lesion_losses.phantom.anatomy import AXIS_MM, Body, make_body
 from sct_lesion_losses.phantom.lesions import (
     MEDIAN_RATIO,
@@ -32,7 +32,7 @@ def drawn(body: Body) -> list[Lesions]:
     ]
 
 
-def test_lesions_are_drawn_as_many_long_and_bright_as_described(drawn):
+def test_lesions_are_drawn_as_many_long_and_bright_as_described(drawn: list[Lesions]) -> None:
     items = [item for lesions in drawn for item in lesions.items]
     assert len(items) / len(drawn) == pytest.approx(4, rel=0.15)  # 1 + mean 3
     ratios = np.array([i.ratio for i in items])
@@ -50,7 +50,9 @@ def test_lesions_are_drawn_as_many_long_and_bright_as_described(drawn):
 
 
 @pytest.mark.parametrize("contrast", [(1.25, 2.0), (1.05, 1.12), (2.0, 5.0), (4.9, 5.0)])
-def test_lesions_of_another_range_are_log_normal_within_it(body, contrast):
+def test_lesions_of_another_range_are_log_normal_within_it(
+    body: Body, contrast: tuple[float, float]
+) -> None:
     items = [
         item
         for k in range(150)
@@ -69,7 +71,7 @@ def test_lesions_of_another_range_are_log_normal_within_it(body, contrast):
     assert stats.kstest(ranks, "uniform").pvalue > 0.01
 
 
-def test_the_thoracic_cord_has_fewer_lesions(body):
+def test_the_thoracic_cord_has_fewer_lesions(body: Body) -> None:
     s = []
     for k in range(150):
         rng = np.random.default_rng([6, k])
@@ -95,14 +97,14 @@ def sections(body: Body, drawn: list[Lesions]) -> list[np.ndarray]:
     return found
 
 
-def test_lesions_take_5_to_30_percent_of_the_section(sections):
+def test_lesions_take_5_to_30_percent_of_the_section(sections: list[np.ndarray]) -> None:
     shares = np.mean(sections, axis=(1, 2)) / (np.pi / 4)
     assert 0.11 < np.median(shares) < 0.2
     assert np.percentile(shares, 2) > 0.02
     assert shares.max() < 0.7
 
 
-def test_lesions_are_no_ellipses(sections):
+def test_lesions_are_no_ellipses(sections: list[np.ndarray]) -> None:
     overlaps = []
     for shape in sections:
         if shape.sum() < 60:
@@ -116,7 +118,7 @@ def test_lesions_are_no_ellipses(sections):
     assert np.median(overlaps) < 0.92
 
 
-def test_a_subject_without_lesions_has_the_haze_that_it_would_have_with_some(body):
+def test_a_subject_without_lesions_has_the_haze_that_it_would_have_with_some(body: Body) -> None:
     for k in range(10):
         with_, without = (
             draw_lesions(np.random.default_rng(k), body, EXTENT, affected=affected)
@@ -126,13 +128,13 @@ def test_a_subject_without_lesions_has_the_haze_that_it_would_have_with_some(bod
         assert without.haze == with_.haze
 
 
-def test_haze_is_there_in_some_and_never_bright(drawn):
+def test_haze_is_there_in_some_and_never_bright(drawn: list[Lesions]) -> None:
     haze = np.array([lesions.haze for lesions in drawn])
     assert (haze > 1).mean() == pytest.approx(0.45, abs=0.1)
     assert haze.max() <= 1.11
 
 
-def test_lesions_may_run_into_one_another(drawn):
+def test_lesions_may_run_into_one_another(drawn: list[Lesions]) -> None:
     touching = 0
     for lesions in drawn[:60]:
         spans = sorted(
@@ -151,7 +153,9 @@ def bulging(body: Body, depths_mm: dict[int, float]) -> Body:
     return replace(body, tables={**body.tables, "bulge": bulge.astype(np.float32)})
 
 
-def test_bulges_in_view_are_told_of_by_the_vertebrae_around_the_disc(body, drawn):
+def test_bulges_in_view_are_told_of_by_the_vertebrae_around_the_disc(
+    body: Body, drawn: list[Lesions]
+) -> None:
     made = bulging(body, {2: 1.2, 4: 2.5, 5: 0.3, 17: 1.0})
     found = hard_negatives(made, drawn[0], np.array([-200.0, 0.0]))["bulges_mm"]
     assert found == pytest.approx({"C3-C4": 1.2, "C5-C6": 2.5}, abs=0.02)
@@ -160,7 +164,9 @@ def test_bulges_in_view_are_told_of_by_the_vertebrae_around_the_disc(body, drawn
     assert hard_negatives(made, drawn[0], np.empty(0))["bulges_mm"] == {}
 
 
-def test_haze_line_fissure_and_roots_are_those_that_are_drawn(body, drawn):
+def test_haze_line_fissure_and_roots_are_those_that_are_drawn(
+    body: Body, drawn: list[Lesions]
+) -> None:
     lined = replace(body, numbers={**body.numbers, "canal_line": 0.31, "rootlets": 0.2})
     along = np.arange(-200.0, 0.0)
     found = hard_negatives(lined, replace(drawn[0], haze=1.07), along)
@@ -172,7 +178,9 @@ def test_haze_line_fissure_and_roots_are_those_that_are_drawn(body, drawn):
     assert hard_negatives(plain, drawn[0], np.array([-90.0, 0.0]))["canal_share"] == 0
 
 
-def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(drawn):
+def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(
+    drawn: list[Lesions],
+) -> None:
     tall = make_body(np.random.default_rng([1, 19]))
     assert tall.centres[-2] < AXIS_MM[0]
     hard_negatives(tall, drawn[0], np.array([-400.0, 0.0]))
@@ -183,7 +191,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * ((a > 0) & (b > 0)).sum() / max((a > 0).sum() + (b > 0).sum(), 1))
 
 
-def test_raters_agree_with_the_truth_and_with_one_another_as_people_do(scans):
+def test_raters_agree_with_the_truth_and_with_one_another_as_people_do(
+    scans: list[PhantomScan],
+) -> None:
     right = [overlap(scan.lesion, mask) for scan in scans for mask in scan.raters]
     assert len(right) == 3 * len(scans)
     pairs = [pair for scan in scans for pair in itertools.combinations(scan.raters, 2)]
@@ -192,14 +202,14 @@ def test_raters_agree_with_the_truth_and_with_one_another_as_people_do(scans):
     assert 0.5 < np.median(alike) < 0.97
 
 
-def test_raters_leave_the_scan_as_it_is(scans):
+def test_raters_leave_the_scan_as_it_is(scans: list[PhantomScan]) -> None:
     alone = make_scan(4, 2, preset="tiny", lesions=True)
     assert alone.raters == ()
     assert np.array_equal(alone.image, scans[2].image)
     assert np.array_equal(alone.lesion, scans[2].lesion)
 
 
-def test_the_faintest_tenth_is_overlooked_and_the_brightest_four_fifths_are_not():
+def test_the_faintest_tenth_is_overlooked_and_the_brightest_four_fifths_are_not() -> None:
     # Ratios at the 9th and the 21st percentile of 1.38 exp(0.15 z): z = -1.34 and -0.81.
     ratios = np.array([1.38 * np.exp(0.15 * -1.34), 1.38 * np.exp(0.15 * -0.81)])
     share, cord = np.ones((1, 1, 3), np.float32), np.ones((1, 1, 3), bool)
@@ -209,7 +219,7 @@ def test_the_faintest_tenth_is_overlooked_and_the_brightest_four_fifths_are_not(
         assert mask.tolist() == [[[False, True, False]]]
 
 
-def test_the_border_is_off_by_the_share_of_a_voxel():
+def test_the_border_is_off_by_the_share_of_a_voxel() -> None:
     share = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 1, 101)
     owners = np.zeros((1, 1, 101), np.int32)
     counts = [

@@ -23,21 +23,21 @@ def axial() -> PhantomScan:
     return make_scan(7, 3, site=10, lesions=True)
 
 
-def test_two_scans_of_a_subject_share_the_body_alone():
+def test_two_scans_of_a_subject_share_the_body_alone() -> None:
     first, second = tiny(subject=1), tiny(subject=1, scan=1)
     assert first.protocol.site == second.protocol.site
     assert np.abs(first.cord.sum(dtype=int) - second.cord.sum(dtype=int)) < 0.2 * first.cord.sum()
     assert not np.array_equal(first.image, second.image)
 
 
-def test_a_tiny_scan_is_wide_and_long_enough_for_a_patch(scan):
+def test_a_tiny_scan_is_wide_and_long_enough_for_a_patch(scan: PhantomScan) -> None:
     rpi, _ = scan.grid.to_rpi()
     extent = np.array(rpi.shape) * rpi.spacing_mm
     assert extent.min() >= 24
     assert extent[2] / 0.5 >= 48
 
 
-def test_truth_and_raters_mark_components_of_5_mm3_in_the_cord(scan):
+def test_truth_and_raters_mark_components_of_5_mm3_in_the_cord(scan: PhantomScan) -> None:
     for mask in (scan.lesion, *scan.raters):
         assert not (mask & ~scan.cord).any()
         parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
@@ -45,13 +45,13 @@ def test_truth_and_raters_mark_components_of_5_mm3_in_the_cord(scan):
         assert (sizes >= SMALLEST_MM3).all()
 
 
-def test_the_volumes_of_the_lesions_account_for_every_labelled_voxel(scan):
+def test_the_volumes_of_the_lesions_account_for_every_labelled_voxel(scan: PhantomScan) -> None:
     assert len(scan.volumes_mm3) == len(scan.lesions) > 0
     total = int(scan.lesion.sum()) * scan.grid.voxel_volume_mm3
     assert sum(scan.volumes_mm3) == pytest.approx(total)
 
 
-def test_a_scan_without_cord_has_no_truth(cordless):
+def test_a_scan_without_cord_has_no_truth(cordless: PhantomScan) -> None:
     for scan in (cordless, *(tiny(subject=k, with_cord=False) for k in range(1, 4))):
         assert not scan.cord.any()
         assert not scan.lesion.any()
@@ -59,14 +59,14 @@ def test_a_scan_without_cord_has_no_truth(cordless):
         assert scan.hard_negatives == {}
 
 
-def test_the_centerline_runs_upwards_through_the_cord(scan):
+def test_the_centerline_runs_upwards_through_the_cord(scan: PhantomScan) -> None:
     voxels = np.round(scan.grid.to_voxel(scan.centerline)).astype(int)
     voxels = np.clip(voxels, 0, np.array(scan.grid.shape) - 1)
     assert scan.cord[tuple(voxels.T)].mean() > 0.98
     assert (np.diff(scan.centerline[:, 2]) > 0).all()
 
 
-def test_lesions_change_nothing_but_their_own_surroundings(scans):
+def test_lesions_change_nothing_but_their_own_surroundings(scans: list[PhantomScan]) -> None:
     with_, without = scans[3], tiny(subject=3, lesions=False)
     difference = np.abs(with_.image.astype(float) - without.image)
     near = ndimage.binary_dilation(with_.cord, iterations=4)
@@ -74,13 +74,13 @@ def test_lesions_change_nothing_but_their_own_surroundings(scans):
     assert difference[~near].max() < 0.1 * difference[with_.lesion > 0].mean()
 
 
-def test_lesions_are_brighter_than_the_cord(scan):
+def test_lesions_are_brighter_than_the_cord(scan: PhantomScan) -> None:
     inside, truth = scan.image[scan.cord > 0].astype(float), scan.lesion[scan.cord > 0] > 0
     assert not truth.any() or np.median(inside[truth]) > np.median(inside[~truth])
 
 
 @pytest.mark.slow
-def test_no_threshold_inside_the_cord_finds_the_lesions_of_the_study():
+def test_no_threshold_inside_the_cord_finds_the_lesions_of_the_study() -> None:
     scores = []
     for subject in range(8):
         scan = make_scan(7, subject, lesions=True)
@@ -90,7 +90,7 @@ def test_no_threshold_inside_the_cord_finds_the_lesions_of_the_study():
     assert 0 < np.median(scores) <= 0.30
 
 
-def test_cord_and_fluid_share_voxels(axial):
+def test_cord_and_fluid_share_voxels(axial: PhantomScan) -> None:
     image = axial.image.astype(float)
     cord = axial.cord > 0
     level = np.median(image[cord])
@@ -99,7 +99,7 @@ def test_cord_and_fluid_share_voxels(axial):
     assert mixed.mean() > 0.1
 
 
-def test_the_labels_of_a_thick_slice_lie_where_the_image_shows_them(axial):
+def test_the_labels_of_a_thick_slice_lie_where_the_image_shows_them(axial: PhantomScan) -> None:
     assert max(axial.grid.spacing_mm) > 4
     _, turn = axial.grid.to_rpi()
     image, cord, lesion = (
@@ -123,7 +123,7 @@ def test_the_labels_of_a_thick_slice_lie_where_the_image_shows_them(axial):
                 assert here > sign * matched(truth, region, shift)
 
 
-def test_sites_differ_in_more_than_contrast():
+def test_sites_differ_in_more_than_contrast() -> None:
     assert {site.plane for site in SITES} == {"sagittal", "axial", "3d"}
     assert 9 <= sum(site.plane == "sagittal" for site in SITES) <= 10
     assert {site.orientation for site in SITES} == set(ORIENTATIONS) - {"RAS"}
@@ -132,7 +132,7 @@ def test_sites_differ_in_more_than_contrast():
     assert len({(site.pixel_mm, site.slice_mm) for site in SITES}) == 13
 
 
-def test_the_sites_setting_is_what_is_stored(axial):
+def test_the_sites_setting_is_what_is_stored(axial: PhantomScan) -> None:
     # 32-bit floats and whole numbers.
     for number, scan in ((5, make_scan(2, 0, site=5, lesions=False)), (10, axial)):
         assert scan.grid.orientation == SITES[number].orientation
@@ -140,7 +140,7 @@ def test_the_sites_setting_is_what_is_stored(axial):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_28_percent_of_the_subjects_have_no_lesions_some_at_every_site(seed):
+def test_28_percent_of_the_subjects_have_no_lesions_some_at_every_site(seed: int) -> None:
     free = np.array([not has_lesions(seed, k) for k in range(130)])
     assert free[:108].mean() == pytest.approx(0.286, abs=0.02)
     # 10 subjects a site, 2.86 of them without lesions on average.
@@ -153,8 +153,8 @@ def test_28_percent_of_the_subjects_have_no_lesions_some_at_every_site(seed):
     [(True, 1, 2, True), (True, 99, 5, False), (False, 99, 1, False)],
 )
 def test_lesions_too_small_to_be_labelled_are_drawn_anew_up_to_five_times(
-    lesions, poor, draws, labelled, monkeypatch
-):
+    lesions: bool, poor: int, draws: int, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = []
 
     def draw(*args: Any, **options: Any) -> Lesions:
@@ -187,13 +187,13 @@ def test_lesions_too_small_to_be_labelled_are_drawn_anew_up_to_five_times(
         ({"raters": -1}, "raters is -1, expected 0 or more"),
     ],
 )
-def test_what_no_scan_can_be_made_of_is_refused(options, said):
+def test_what_no_scan_can_be_made_of_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=f"^{said}$"):
         make_scan(**{"seed": 0, **options})
 
 
 @pytest.mark.slow
-def test_wide_scans_come_in_every_plane_and_with_a_cord():
+def test_wide_scans_come_in_every_plane_and_with_a_cord() -> None:
     made = [make_scan(8, k, preset="wide") for k in range(8)]
     assert {scan.protocol.plane for scan in made} == {"sagittal", "axial", "3d"}
     assert all(scan.cord.any() for scan in made)
@@ -207,7 +207,9 @@ def marked(lesion: Any, share: float = 1.0, voxel_mm3: float = 1.0, cord: float 
 
 
 @pytest.mark.parametrize(("share", "counts"), [(0.5, True), (0.49, False)])
-def test_half_of_a_voxel_makes_it_cord_or_lesion_and_less_does_not(share, counts):
+def test_half_of_a_voxel_makes_it_cord_or_lesion_and_less_does_not(
+    share: float, counts: bool
+) -> None:
     lesion, _, _ = marked(np.s_[2:5, 2:5, 2], share)
     assert lesion.sum() == 9 * counts
     lesion, cord, _ = marked(np.s_[3:6, 3:6, 3:6], cord=share)
@@ -216,11 +218,11 @@ def test_half_of_a_voxel_makes_it_cord_or_lesion_and_less_does_not(share, counts
 
 
 @pytest.mark.parametrize(("volume_mm3", "kept"), [(4.9, False), (5.0, True)])
-def test_a_speck_under_5_mm3_is_dropped_and_counted(volume_mm3, kept):
+def test_a_speck_under_5_mm3_is_dropped_and_counted(volume_mm3: float, kept: bool) -> None:
     lesion, _, dropped = marked(np.s_[1:3, 1:3, 1:3], voxel_mm3=volume_mm3 / 8)
     assert (lesion.any(), dropped) == (kept, not kept)
 
 
-def test_voxels_that_touch_by_a_corner_are_one_component():
+def test_voxels_that_touch_by_a_corner_are_one_component() -> None:
     lesion, _, dropped = marked((range(5),) * 3)  # 5 mm³ together, 1 mm³ each
     assert (lesion.sum(), dropped) == (5, 0)

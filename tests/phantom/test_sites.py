@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.phantom import sites
 from sct_lesion_losses.phantom.acquisition import rpi_grid
+from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.scan import _in_view
 from sct_lesion_losses.phantom.sites import (
     ORIENTATIONS,
@@ -27,7 +28,9 @@ def protocols() -> list[Protocol]:
     return [any_protocol(np.random.default_rng([9, k])) for k in range(MANY)]
 
 
-def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(bodies, protocols):
+def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(
+    bodies: list[Body], protocols: list[Protocol]
+) -> None:
     drawn = noise = 0
     for k, protocol in enumerate(protocols):
         moved, with_column = sites.elsewhere(np.random.default_rng(k), protocol)
@@ -41,7 +44,9 @@ def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(bodies
     assert noise / MANY == pytest.approx(0.1, abs=0.06)
 
 
-def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(bodies, protocols):
+def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(
+    bodies: list[Body], protocols: list[Protocol]
+) -> None:
     cropped = 0
     for k, protocol in enumerate(protocols):
         made = sites.cropped(np.random.default_rng(k), protocol)
@@ -55,7 +60,7 @@ def test_a_cropped_field_is_no_larger_and_holds_the_cord_in_nearly_all(bodies, p
     assert cropped / MANY == pytest.approx(0.3, abs=0.1)
 
 
-def test_a_tiny_field_is_isotropic_and_straight(protocols):
+def test_a_tiny_field_is_isotropic_and_straight(protocols: list[Protocol]) -> None:
     made = sites.tiny(protocols[0])
     assert made.pixel_mm == made.slice_mm == 0.8
     assert made.gap_mm == 0
@@ -65,7 +70,7 @@ def test_a_tiny_field_is_isotropic_and_straight(protocols):
 
 @given(st.sampled_from(ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))
 @settings(max_examples=30)
-def test_every_voxel_keeps_its_place_in_storage(orientation, x, y, z):
+def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int, z: int) -> None:
     rpi = Grid((x, y, z), np.array([[-2, 0, 0, 5], [0, 3, 0, -7], [0, 0, 4, 1], [0, 0, 0, 1.0]]))
     array = np.arange(x * y * z).reshape(x, y, z)
     stored = stored_grid(rpi, orientation)
@@ -87,7 +92,9 @@ def test_every_voxel_keeps_its_place_in_storage(orientation, x, y, z):
         ("float32", np.float32, [-500, 1240, 50000, 100000]),
     ],
 )
-def test_the_signal_is_scaled_rounded_and_clipped_to_its_type(dtype, stored, expected):
+def test_the_signal_is_scaled_rounded_and_clipped_to_its_type(
+    dtype: str, stored: type, expected: list[float]
+) -> None:
     protocol = draw_protocol(np.random.default_rng(0), SITES[0])
     signal = np.array([-0.5, 1.24, 50, 100], np.float32)
     found = typed(signal, replace(protocol, dtype=dtype, scale=1000.0))

@@ -16,26 +16,26 @@ from sct_lesion_losses.phantom.tissue import (
 )
 
 
-def test_a_surface_covers_half_of_its_own_points():
+def test_a_surface_covers_half_of_its_own_points() -> None:
     distance = np.array([-1, -0.25, 0, 0.25, 1], np.float32)
     assert cover(distance, 1.0).tolist() == [1, 0.75, 0.5, 0.25, 0]
 
 
-def test_the_distance_to_an_ellipse_is_exact_on_its_axes_edge():
+def test_the_distance_to_an_ellipse_is_exact_on_its_axes_edge() -> None:
     u = np.array([6.0, 0.0, 6.1], np.float32)
     v = np.array([0.0, 4.0, 0.0], np.float32)
     found = ellipse_distance(u, v, np.float32([6] * 3), np.float32([4] * 3))
     assert found == pytest.approx([0, 0, 0.1], abs=0.01)
 
 
-def test_layers_are_laid_one_over_another_by_the_share_that_they_cover():
+def test_layers_are_laid_one_over_another_by_the_share_that_they_cover() -> None:
     under, share = np.ones(3, np.float32), np.array([0, 0.5, 1], np.float32)
     assert painted(under, [(share, 3.0)]).tolist() == [1, 2, 3]
     assert painted(under, [(share, 3.0), (share, np.float32([0, 0, 7]))]).tolist() == [1, 1, 7]
     assert under.tolist() == [1, 1, 1]
 
 
-def test_grey_matter_takes_10_to_16_percent_of_the_section(bodies):
+def test_grey_matter_takes_10_to_16_percent_of_the_section(bodies: list[Body]) -> None:
     a, b = np.meshgrid(*[np.linspace(-1, 1, 201, dtype=np.float32)] * 2)
     inside = a * a + b * b < 1
     shares = [
@@ -59,7 +59,7 @@ EVEN = {"uneven": 0.0, "stripe": 0.0, "mottle": 0.0, "csf_fall": 1.0, "flow": 0.
 
 
 @pytest.mark.parametrize("name", ["uneven", "stripe", "mottle"])
-def test_what_makes_the_cord_uneven_does_so_by_its_strength(bodies, name):
+def test_what_makes_the_cord_uneven_does_so_by_its_strength(bodies: list[Body], name: str) -> None:
     even = replace(draw_protocol(np.random.default_rng(0), SITES[12]), **EVEN)
     s = np.linspace(-180, 0, 400, dtype=np.float32)
     u = np.full_like(s, 0.5)
@@ -72,7 +72,7 @@ def test_what_makes_the_cord_uneven_does_so_by_its_strength(bodies, name):
     assert strong == pytest.approx(2 * weak, rel=0.05)
 
 
-def test_fluid_fades_downwards_and_the_cord_does_not(bodies):
+def test_fluid_fades_downwards_and_the_cord_does_not(bodies: list[Body]) -> None:
     even = replace(draw_protocol(np.random.default_rng(0), SITES[12]), **EVEN)
     s = np.float32([-100.0])
     ru, sac = bodies[0].at(s, "cord_ru", "sac_ru")

@@ -53,7 +53,7 @@ def limit(kind: int, value: int) -> Iterator[None]:
         resource.setrlimit(kind, before)
 
 
-def test_an_entry_is_loaded_as_it_was_written(file):
+def test_an_entry_is_loaded_as_it_was_written(file: Path) -> None:
     crop, facts = cache.load(file)
     assert np.array_equal(crop.values, CROP.values)
     assert np.array_equal(crop.lesion, CROP.lesion)
@@ -63,7 +63,7 @@ def test_an_entry_is_loaded_as_it_was_written(file):
     assert file.read_bytes() == again
 
 
-def test_a_flipped_bit_anywhere_is_noticed(file):
+def test_a_flipped_bit_anywhere_is_noticed(file: Path) -> None:
     whole = file.read_bytes()
     begin = 8 + int.from_bytes(whole[:8], "little")
     padding = len(whole[:begin].rstrip())
@@ -76,7 +76,7 @@ def test_a_flipped_bit_anywhere_is_noticed(file):
         assert cache.load(file) is None, position
 
 
-def test_a_file_that_is_too_short_or_too_long_or_of_another_name_is_noticed(file):
+def test_a_file_that_is_too_short_or_too_long_or_of_another_name_is_noticed(file: Path) -> None:
     whole = file.read_bytes()
     for content in (*(whole[:length] for length in range(len(whole))), whole + b"\0"):
         file.write_bytes(content)
@@ -85,7 +85,7 @@ def test_a_file_that_is_too_short_or_too_long_or_of_another_name_is_noticed(file
     assert cache.load(file.rename(file.with_name("another.safetensors"))) is None
 
 
-def test_loading_does_not_read_crops_into_memory(tmp_path):
+def test_loading_does_not_read_crops_into_memory(tmp_path: Path) -> None:
     crop = TrainingCrop(np.ones((512, 512, 16), np.float32), np.ones((512, 512, 16), bool))
     paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
     for path in paths:
@@ -101,14 +101,14 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_no_room_on_the_disk_is_said_and_leaves_nothing(tmp_path):
+def test_no_room_on_the_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     crop = TrainingCrop(np.zeros((64, 64, 64), np.float32), np.zeros((64, 64, 64), bool))
     with limit(resource.RLIMIT_FSIZE, 1 << 18), pytest.raises(OutputError, match="too large"):
         cache.write(tmp_path / "a.safetensors", crop, {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_many_open_files_is_another_thing_than_damage(file):
+def test_too_many_open_files_is_another_thing_than_damage(file: Path) -> None:
     with limit(resource.RLIMIT_NOFILE, 3), pytest.raises(DataError, match="ulimit -n"):
         cache.load(file)
 
@@ -151,7 +151,9 @@ def entries(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("margin", [0, 3])
-def test_what_comes_from_the_cache_is_what_is_cut(margin, scans, tmp_path):
+def test_what_comes_from_the_cache_is_what_is_cut(
+    margin: int, scans: list[CohortScan], tmp_path: Path
+) -> None:
     settings = CacheSettings(tmp_path, margin)
     cut = cache.crop_scans(scans, settings)
     found = cache.standardise_scans(cut, PREPARATION, settings)
@@ -170,7 +172,9 @@ def test_what_comes_from_the_cache_is_what_is_cut(margin, scans, tmp_path):
             assert array[:, :, 5:53].transpose(2, 0, 1).flags.c_contiguous
 
 
-def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(full, scans, caplog):
+def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(
+    full: Path, scans: list[CohortScan], caplog: pytest.LogCaptureFixture
+) -> None:
     before, lock = entries(full), (full / LOCK).stat().st_mtime_ns
     told: list[tuple[int, int]] = []
     settings = CacheSettings(full, progress=lambda *now: told.append(now))
@@ -185,7 +189,9 @@ def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(full, 
     assert told == []
 
 
-def test_workers_make_the_same_and_tell_of_their_progress(full, scans, tmp_path):
+def test_workers_make_the_same_and_tell_of_their_progress(
+    full: Path, scans: list[CohortScan], tmp_path: Path
+) -> None:
     told: list[tuple[int, int]] = []
     settings = CacheSettings(tmp_path, jobs=2, progress=lambda *now: told.append(now))
     cache.standardise_scans(cache.crop_scans(scans, settings), PREPARATION, settings)
@@ -195,7 +201,13 @@ def test_workers_make_the_same_and_tell_of_their_progress(full, scans, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "of another scan"])
-def test_a_damaged_entry_is_made_again_with_a_warning(damage, full, scans, tmp_path, caplog):
+def test_a_damaged_entry_is_made_again_with_a_warning(
+    damage: str,
+    full: Path,
+    scans: list[CohortScan],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     folder = shutil.copytree(full, tmp_path / "cache")
     file, other = (cut(scan, folder) for scan in scans[:2])
     whole = file.read_bytes()
@@ -205,7 +217,7 @@ def test_a_damaged_entry_is_made_again_with_a_warning(damage, full, scans, tmp_p
     assert caplog.messages == [f"{file}: damaged, it is made again"]
 
 
-def test_a_crop_that_vanished_is_said(own, tmp_path):
+def test_a_crop_that_vanished_is_said(own: CohortScan, tmp_path: Path) -> None:
     settings = CacheSettings(tmp_path / "cache")
     found = cache.crop_scans([own], settings)
     found[0].file.unlink()
@@ -213,7 +225,9 @@ def test_a_crop_that_vanished_is_said(own, tmp_path):
         cache.standardise_scans(found, PREPARATION, settings)
 
 
-def test_temporary_files_are_removed_when_nobody_can_be_writing_them(own, tmp_path):
+def test_temporary_files_are_removed_when_nobody_can_be_writing_them(
+    own: CohortScan, tmp_path: Path
+) -> None:
     new, old = tmp_path / ".tmp-new", tmp_path / ".tmp-old"
     for file in (new, old):
         file.touch()
@@ -224,8 +238,11 @@ def test_temporary_files_are_removed_when_nobody_can_be_writing_them(own, tmp_pa
 
 
 def test_another_process_at_the_cache_is_waited_for_but_not_for_ever(
-    own, tmp_path, monkeypatch, caplog
-):
+    own: CohortScan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr(cache, "WAIT_SAID_AFTER_S", 0.05)
     monkeypatch.setattr(cache, "PATIENCE_S", 0.2)
     start = time.monotonic()
@@ -242,12 +259,14 @@ def test_another_process_at_the_cache_is_waited_for_but_not_for_ever(
     assert its.exists()
 
 
-def test_without_a_lock_crops_are_made_all_the_same(own, tmp_path):
+def test_without_a_lock_crops_are_made_all_the_same(own: CohortScan, tmp_path: Path) -> None:
     (tmp_path / LOCK).mkdir()
     assert cut(own, tmp_path).exists()
 
 
-def test_more_scans_than_files_may_be_open_raise_the_limit(full, scans):
+def test_more_scans_than_files_may_be_open_raise_the_limit(
+    full: Path, scans: list[CohortScan]
+) -> None:
     settings = CacheSettings(full)
     many = cache.crop_scans(scans, settings) * 100
     with limit(resource.RLIMIT_NOFILE, 300):
@@ -256,7 +275,9 @@ def test_more_scans_than_files_may_be_open_raise_the_limit(full, scans):
     assert len(kept) == 400
 
 
-def test_the_same_content_under_another_name_is_there_already(own, full, caplog):
+def test_the_same_content_under_another_name_is_there_already(
+    own: CohortScan, full: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     renamed = replace(own, scan=own.scan.rename(own.scan.with_name("sub-XX_T2w.nii.gz")))
     with caplog.at_level(logging.INFO):
         cut(renamed, full)
@@ -264,7 +285,7 @@ def test_the_same_content_under_another_name_is_there_already(own, full, caplog)
 
 
 @pytest.mark.parametrize("changed", ["scan", "lesion_mask", "centerline"])
-def test_a_changed_file_makes_another_entry(changed, own, tmp_path):
+def test_a_changed_file_makes_another_entry(changed: str, own: CohortScan, tmp_path: Path) -> None:
     before = cut(own, tmp_path / "cache")
     image = nib.load(getattr(own, changed))
     moved = np.roll(np.asarray(image.dataobj), 1, axis=0)
@@ -272,7 +293,9 @@ def test_a_changed_file_makes_another_entry(changed, own, tmp_path):
     assert cut(own, tmp_path / "cache") != before
 
 
-def test_another_margin_and_other_landmarks_make_other_entries(own, tmp_path):
+def test_another_margin_and_other_landmarks_make_other_entries(
+    own: CohortScan, tmp_path: Path
+) -> None:
     settings = CacheSettings(tmp_path)
     other = PREPARATION.model_copy(update={"landmarks": (0.0, 31.0, 100.0)})
     crops = cache.crop_scans([own], settings)
@@ -287,8 +310,8 @@ def test_another_margin_and_other_landmarks_make_other_entries(own, tmp_path):
 
 
 def test_without_a_centerline_the_method_that_finds_one_makes_another_entry(
-    own, tmp_path, monkeypatch
-):
+    own: CohortScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = cut(own, tmp_path)
     image = nifti.read(own.scan)
     line = find.centerline(image.array, image.grid, file=own.centerline)
@@ -300,7 +323,9 @@ def test_without_a_centerline_the_method_that_finds_one_makes_another_entry(
     assert len({given, found, cut(replace(own, centerline=None), tmp_path)}) == 3
 
 
-def test_what_was_warned_of_is_said_with_every_training(own, tmp_path, caplog):
+def test_what_was_warned_of_is_said_with_every_training(
+    own: CohortScan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image = nib.load(own.centerline)
     line = np.asarray(image.dataobj).copy()
     line[:, :, 20] = 0
@@ -312,7 +337,9 @@ def test_what_was_warned_of_is_said_with_every_training(own, tmp_path, caplog):
     assert caplog.messages == [said, f"{own.scan.name}: {said}"]
 
 
-def test_what_was_warned_of_in_several_scans_is_said_once(tmp_path, caplog):
+def test_what_was_warned_of_in_several_scans_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     scans = cohorts.read(write_cohort(tmp_path, subjects=3))
     for scan in scans[:2]:
         image = nib.load(scan.scan)
@@ -329,14 +356,18 @@ def test_what_was_warned_of_in_several_scans_is_said_once(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_scan_that_cannot_be_read_is_named_and_the_others_kept(jobs, own, scans, tmp_path):
+def test_a_scan_that_cannot_be_read_is_named_and_the_others_kept(
+    jobs: int, own: CohortScan, scans: list[CohortScan], tmp_path: Path
+) -> None:
     own.scan.write_bytes(own.scan.read_bytes()[:-100])
     with pytest.raises(ImageError, match=rf"{own.scan.name}: truncated"):
         cache.crop_scans([scans[0], own], CacheSettings(tmp_path / "cache", jobs=jobs))
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(own, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    own: CohortScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crop_scan = cache.crop_scan
 
     def touched(scan: CohortScan, margin: int) -> tuple[TrainingCrop, str]:
@@ -350,7 +381,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(own, tmp_path, monkeypa
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_lacks_a_scan_and_cannot_be_written_is_refused(scans, tmp_path):
+def test_a_cache_that_lacks_a_scan_and_cannot_be_written_is_refused(
+    scans: list[CohortScan], tmp_path: Path
+) -> None:
     cut(scans[0], tmp_path)
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="3 of 4 crops are not in this cache"):
@@ -358,7 +391,7 @@ def test_a_cache_that_lacks_a_scan_and_cannot_be_written_is_refused(scans, tmp_p
     tmp_path.chmod(0o700)
 
 
-def test_a_file_in_place_of_the_cache_is_refused(scans, tmp_path):
+def test_a_file_in_place_of_the_cache_is_refused(scans: list[CohortScan], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match="4 of 4 crops are not in this cache"):
         cache.crop_scans(scans, CacheSettings(tmp_path / "cache"))
@@ -382,7 +415,9 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_two_processes_at_one_cache_cut_each_scan_once(scans, tmp_path):
+def test_two_processes_at_one_cache_cut_each_scan_once(
+    scans: list[CohortScan], tmp_path: Path
+) -> None:
     both = [waiting(scans, tmp_path / "cache") for _ in range(2)]
     for one in both:
         assert one.stdout is not None
@@ -398,7 +433,9 @@ def test_two_processes_at_one_cache_cut_each_scan_once(scans, tmp_path):
     assert not list((tmp_path / "cache").glob(".tmp-*"))
 
 
-def test_a_killed_process_is_gone_on_from_where_it_was(scans, tmp_path, caplog):
+def test_a_killed_process_is_gone_on_from_where_it_was(
+    scans: list[CohortScan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "cache"
     with waiting(scans, folder, "3") as killed:
         assert killed.stdout is not None

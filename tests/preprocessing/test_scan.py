@@ -33,7 +33,7 @@ def scan_of(shape=(40, 44, 50), spacing=(1.0, 1.0, 1.0), axes=(0, 1, 2), signs=(
 
 
 @pytest.mark.parametrize(("axes", "signs"), AXIS_ORDERS)
-def test_the_crop_is_the_same_in_every_axis_order(axes, signs):
+def test_the_crop_is_the_same_in_every_axis_order(axes, signs) -> None:
     image, grid, line = scan_of()
     expected = scan.prepare(image, grid, line, PREPARATION).values
     stored = np.transpose(image, axes)
@@ -48,7 +48,7 @@ def test_the_crop_is_the_same_in_every_axis_order(axes, signs):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_a_map_of_ones_comes_back_as_ones_in_the_crop_and_zeros_outside():
+def test_a_map_of_ones_comes_back_as_ones_in_the_crop_and_zeros_outside() -> None:
     image, grid, line = scan_of()
     prepared = scan.prepare(image, grid, line, PREPARATION)
     native = prepared.to_native(np.ones_like(prepared.values))
@@ -60,7 +60,7 @@ def test_a_map_of_ones_comes_back_as_ones_in_the_crop_and_zeros_outside():
     assert native[33:].max() == 0.0
 
 
-def test_a_short_cord_is_padded_said_and_undone(caplog):
+def test_a_short_cord_is_padded_said_and_undone(caplog: pytest.LogCaptureFixture) -> None:
     image, grid, line = scan_of(shape=(40, 44, 10))
     with caplog.at_level(logging.WARNING):
         prepared = scan.prepare(image, grid, line, PREPARATION)
@@ -74,20 +74,20 @@ def test_a_short_cord_is_padded_said_and_undone(caplog):
     assert inner[0] == 14
 
 
-def test_a_field_narrower_than_the_window_repeats_its_edge():
+def test_a_field_narrower_than_the_window_repeats_its_edge() -> None:
     image, grid, line = scan_of(shape=(16, 44, 50))
     values = scan.prepare(image, grid, line, PREPARATION).values
     np.testing.assert_array_equal(values[0], values[1])
     assert np.isfinite(values).all()
 
 
-def test_a_single_slice_is_prepared():
+def test_a_single_slice_is_prepared() -> None:
     image, grid, line = scan_of(shape=(40, 44, 1), spacing=(1.0, 1.0, 5.0))
     prepared = scan.prepare(image, grid, line, PREPARATION)
     assert prepared.to_native(np.ones_like(prepared.values)).shape == (40, 44, 1)
 
 
-def test_intensities_unlike_the_training_scans_are_said(caplog):
+def test_intensities_unlike_the_training_scans_are_said(caplog: pytest.LogCaptureFixture) -> None:
     image, grid, line = scan_of()
     with caplog.at_level(logging.WARNING):
         scan.prepare(image, grid, line, PREPARATION)
@@ -96,7 +96,7 @@ def test_intensities_unlike_the_training_scans_are_said(caplog):
     assert "intensities around the cord are unlike" in caplog.text
 
 
-def test_units_of_the_scan_do_not_matter():
+def test_units_of_the_scan_do_not_matter() -> None:
     image, grid, line = scan_of()
     expected = scan.prepare(image, grid, line, PREPARATION).values
     for other in (image * 1000, image * 0.01 + 7):
@@ -106,7 +106,7 @@ def test_units_of_the_scan_do_not_matter():
 
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("preparation", [PREPARATION, sct_lesion.PREPARATIONS["t2s"]])
-def test_blank_planes_change_nothing_of_what_a_network_sees(padding, preparation):
+def test_blank_planes_change_nothing_of_what_a_network_sees(padding: Padding, preparation) -> None:
     image, grid, line = scan_of()
     expected = scan.prepare(image, grid, line, preparation)
     more, larger = padding.of(image, grid)
@@ -120,7 +120,7 @@ def test_blank_planes_change_nothing_of_what_a_network_sees(padding, preparation
     assert np.count_nonzero(native) == np.count_nonzero(padding.undone(native))
 
 
-def test_a_line_over_blank_slices_alone_is_refused():
+def test_a_line_over_blank_slices_alone_is_refused() -> None:
     image, grid, line = scan_of()
     image[:, :, 30:] = 0
     with pytest.raises(CenterlineError, match="slices without signal only"):

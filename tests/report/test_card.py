@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ def text(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize("folder", sorted(store.PACKAGED.iterdir()), ids=lambda path: path.name)
-def test_the_card_of_a_shipped_bundle_follows_from_its_description(folder):
+def test_the_card_of_a_shipped_bundle_follows_from_its_description(folder: Path) -> None:
     shipped = (folder / check.CARD).read_text(encoding="utf-8")
     assert card.text(store.load(str(folder)).info) == shipped
 
 
-def test_one_of_anything_is_singular():
+def test_one_of_anything_is_singular() -> None:
     recipe = {
         **{"optimiser": "adam", "rate": 1e-4, "batch_size": 1, "epochs_planned": 1},
         **{"epochs_run": 1, "patience": 1, "rate_factor": 0.5, "minutes": 1.2},
@@ -44,7 +45,7 @@ def test_one_of_anything_is_singular():
         assert words in said
 
 
-def test_one_subject_gives_no_interval():
+def test_one_subject_gives_no_interval() -> None:
     metric = {"value": 0.067, "low": float("nan"), "high": float("nan"), "n": 1, "note": "a|b"}
     point = POINT | {"interval": None, "n_subjects": 1}
     said = text(operating_point=point, metrics={"v_f1_median": metric})
@@ -53,7 +54,7 @@ def test_one_subject_gives_no_interval():
     assert "| v_f1_median | 0.067 | n/a | 1 | a\\|b |" in said
 
 
-def test_the_curve_is_a_table_with_the_choice_marked():
+def test_the_curve_is_a_table_with_the_choice_marked() -> None:
     point = POINT | {
         "threshold": 0.3,
         "thresholds": (0.25, 0.3, 0.35),
@@ -82,7 +83,7 @@ def test_the_curve_is_a_table_with_the_choice_marked():
         assert words in said
 
 
-def test_the_numbers_of_the_objective_are_said():
+def test_the_numbers_of_the_objective_are_said() -> None:
     point = POINT | {"objective": "l_f1_at_specificity", "preset": "paper", "specificity": 0.9}
     said = text(operating_point=point)
     assert "`l_f1_at_specificity` (preset paper, P-specificity >= 0.9) on" in said
@@ -90,7 +91,7 @@ def test_the_numbers_of_the_objective_are_said():
     assert "`mean_v_fbeta` (beta 2.0) on" in text(operating_point=point)
 
 
-def test_the_shares_of_patches_and_the_averaging_of_weights_are_said_where_there_are_any():
+def test_the_shares_of_patches_and_the_averaging_of_weights_are_said_where_there_are_any() -> None:
     recipe = SHIPPED["recipe"] | {
         **{"cohort_shares": {"implants": 0.4, "simulated": 0.6}, "free_share": 0.25, "ema": 0.999}
     }
@@ -113,7 +114,7 @@ def curves(*val_losses: float | None) -> list[str]:
     return shown.split("\n```")[0].splitlines()
 
 
-def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked():
+def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked() -> None:
     # Bars of 40 characters at most: 0.8 is the largest, 0.4 is half of it.
     assert curves(0.8, 0.4, 0.6) == [
         "    1   0.500       0.800   0.001  " + "█" * 40,
@@ -127,7 +128,7 @@ def test_the_curves_of_a_training_are_a_table_with_the_best_epoch_marked():
     ]
 
 
-def test_the_start_of_a_training_is_epoch_0_and_never_the_best():
+def test_the_start_of_a_training_is_epoch_0_and_never_the_best() -> None:
     said = text(history=[{"epoch": 0, "val_loss": 0.1}, {"epoch": 1, "loss": 0.5, "val_loss": 0.2}])
     assert "- validation loss of the start, epoch 0 below: 0.100\n" in said
     assert (
@@ -137,7 +138,7 @@ def test_the_start_of_a_training_is_epoch_0_and_never_the_best():
     ) in said
 
 
-def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch():
+def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch() -> None:
     values = [1.0 + 0.001 * k for k in range(300)]
     values[100] = 0.2
     rows = curves(*values)
@@ -147,7 +148,7 @@ def test_the_curves_of_a_long_training_keep_its_best_and_its_last_epoch():
     assert rows[-1].split()[0] == "300"
 
 
-def test_what_is_missing_is_said_or_left_out():
+def test_what_is_missing_is_said_or_left_out() -> None:
     nothing: dict[str, Any] = {"metrics": {}, "provenance": {"data": "x"}, "seeds": {}}
     nothing |= {"packages": {}, "git_commit": None, "split_hash": None}
     said = text(operating_point={}, recipe=None, **nothing)
@@ -157,12 +158,12 @@ def test_what_is_missing_is_said_or_left_out():
     assert "## Training" not in said
 
 
-def test_a_published_threshold_is_shown_with_its_source():
+def test_a_published_threshold_is_shown_with_its_source() -> None:
     point = {"kind": "published", "threshold": 0.05, "source": "a paper, Table 2"}
     assert "\n**0.05**, published (a paper, Table 2).\n" in text(operating_point=point)
 
 
-def test_the_preparation_of_sct_is_described():
+def test_the_preparation_of_sct_is_described() -> None:
     preparation = {
         "kind": "sct",
         "contrast": "t2_ax",
@@ -175,7 +176,7 @@ def test_the_preparation_of_sct_is_described():
     assert "SCT's `t2_ax` lesion model wants them, less 835.592, divided by 528.386" in said
 
 
-def test_a_filter_of_lesions_is_shown_with_its_curve():
+def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
     lesions = LESIONS | {"n_lesion_free": 1, "specificity": 1.0, "specificity_asked": 0.8}
     shown = text(operating_point=POINT | {"lesions": lesions})
     assert "at least **0.5** and their volume at least **3 mm³**" in shown
@@ -185,7 +186,7 @@ def test_a_filter_of_lesions_is_shown_with_its_curve():
     assert "       0.5          0.500                  0.20 *" in shown
 
 
-def test_the_detection_limit_is_told_with_what_it_is_worth():
+def test_the_detection_limit_is_told_with_what_it_is_worth() -> None:
     shown = text(operating_point=POINT | {"detection_limit": LIMIT})
     assert "scans of 2 healthy people: **these are implants, not patients' lesions**" in shown
     assert "by the threshold and filter that the others choose" in shown

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ FOUND = (
 )
 
 
-def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(tmp_path):
+def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(
+    tmp_path: Path,
+) -> None:
     table, about = columns.write(tmp_path / "x_lesions.tsv", columns.PREDICTED_LESIONS, FOUND)
     measured = "lesion volume_mm3 length_mm x_mm y_mm z_mm mean_p highest_p vanishes_above "
     located = (
@@ -50,7 +53,7 @@ def test_the_lesions_of_a_mask_have_a_row_each_and_their_columns_are_described(t
     assert described["volume_mm3"] == {"Description": "Volume", "Units": "mm^3"}
 
 
-def test_the_lesions_of_manual_masks_have_a_row_each(tmp_path):
+def test_the_lesions_of_manual_masks_have_a_row_each(tmp_path: Path) -> None:
     lesions = [
         TruthLesion(bearing("a", "dice", 0.35, True, subject="one"), 1, 0.1 + 0.2, True),
         TruthLesion(bearing("a", "dice", None, subject="one", preset="anima"), 2, 7.0, False),
@@ -73,12 +76,12 @@ def test_the_lesions_of_manual_masks_have_a_row_each(tmp_path):
 
 
 @given(st.floats(0, 1))
-def test_a_number_is_read_again_to_the_bit(value):
+def test_a_number_is_read_again_to_the_bit(value: float) -> None:
     (column,) = (one for one in columns.of_scans({"tversky": "1"}) if one.name == "v_f1")
     assert float(column.text(bearing("a", measures={"V-F1": value}))) == value
 
 
-def test_the_scores_of_every_scan_have_every_column():
+def test_the_scores_of_every_scan_have_every_column() -> None:
     rows = [bearing("a\tb", threshold=0.3, site="S"), lesion_free("c", threshold=None)]
     first, second = (
         {column.name: column.text(row) for column in columns.of_scans({"tversky": "1.2"})}
@@ -110,11 +113,11 @@ def test_the_scores_of_every_scan_have_every_column():
         ),
     ],
 )
-def test_a_rule_names_its_preset_and_all_its_numbers(preset, said):
+def test_a_rule_names_its_preset_and_all_its_numbers(preset: str, said: str) -> None:
     assert columns.rule(PRESETS[preset]) == f"Lesion-wise scores by the preset {preset}: {said}"
 
 
-def test_a_table_is_read_back_as_texts(tmp_path):
+def test_a_table_is_read_back_as_texts(tmp_path: Path) -> None:
     row = {"scan": "sub-01", "status": "failed", "error": "a\ttab and\na line", "lesions": 2}
     table, _ = columns.write(tmp_path / "t.tsv", columns.SEGMENTED_SCANS, [row])
     [read] = columns.read(table)

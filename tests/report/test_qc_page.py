@@ -95,7 +95,7 @@ def planes(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return grey, p.reshape(grey.shape), bits[: grey.size].reshape(grey.shape)
 
 
-def test_the_pictures_hold_every_lesion_and_what_a_mask_would_hold_at_a_threshold(files):
+def test_the_pictures_hold_every_lesion_and_what_a_mask_would_hold_at_a_threshold(files) -> None:
     entry = json.loads(files[0].read_text())
     grey, p, mask = planes(entry)
     assert grey.shape[1] == 48
@@ -115,7 +115,7 @@ def test_the_pictures_hold_every_lesion_and_what_a_mask_would_hold_at_a_threshol
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.437])
-def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, threshold):
+def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, threshold) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 4)
     rule, volume = Filter(0.7, 8.0), scan.grid.voxel_volume_mm3
     labels = lesionwise.components(result.pmap >= 0.01)
@@ -132,13 +132,13 @@ def test_under_a_filter_the_contour_is_of_the_lesions_that_it_keeps(tmp_path, th
     assert masks[0.2][0].any()
 
 
-def test_a_filter_that_keeps_nothing_leaves_no_contour(tmp_path):
+def test_a_filter_that_keeps_nothing_leaves_no_contour(tmp_path) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 6, rule=Filter(1.0, 8.0))
     made = replace(result, pmap=np.zeros_like(result.pmap))
     assert not planes(qc_page.entry(scan, made, bundle, own))[1].any()
 
 
-def test_right_is_left_and_front_is_up_in_an_axial_slice_and_left_from_the_side(tmp_path):
+def test_right_is_left_and_front_is_up_in_an_axial_slice_and_left_from_the_side(tmp_path) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 4)
     rpi, turn = scan.grid.to_rpi()
     line = result.centerline.on(rpi)
@@ -163,7 +163,7 @@ def test_right_is_left_and_front_is_up_in_an_axial_slice_and_left_from_the_side(
 
 
 @pytest.mark.parametrize("rule", [None, Filter(0.5, 3.0)])
-def test_the_curve_is_of_the_masks_of_the_whole_scan_at_every_step(tmp_path, rule):
+def test_the_curve_is_of_the_masks_of_the_whole_scan_at_every_step(tmp_path, rule) -> None:
     scan, result, *_ = segmented(tmp_path, "t2", 6)
     volume = scan.grid.voxel_volume_mm3
     found = qc_page.curve(result.pmap, volume, rule)
@@ -174,7 +174,7 @@ def test_the_curve_is_of_the_masks_of_the_whole_scan_at_every_step(tmp_path, rul
         assert found["mm3"][k] == pytest.approx(mask.sum() * volume, abs=0.06)
 
 
-def test_slices_are_spread_and_lesions_come_first():
+def test_slices_are_spread_and_lesions_come_first() -> None:
     labels, p = np.zeros((4, 4, 400), np.int32), np.zeros((4, 4, 400), np.float32)
     assert len(qc_page.axial_slices(labels, p)) == qc_page.AXIAL_SLICES
     for number in range(30):
@@ -186,19 +186,19 @@ def test_slices_are_spread_and_lesions_come_first():
 
 
 @pytest.mark.parametrize(("length", "chosen"), [(1, [0]), (10, [4])])
-def test_a_short_scan_without_lesion_has_its_middle_slice(length, chosen):
+def test_a_short_scan_without_lesion_has_its_middle_slice(length, chosen) -> None:
     empty = np.zeros((4, 4, length), np.float32)
     assert qc_page.axial_slices(empty.astype(np.int32), empty) == chosen
 
 
-def test_without_a_mask_the_page_begins_at_the_tuned_threshold(tmp_path):
+def test_without_a_mask_the_page_begins_at_the_tuned_threshold(tmp_path) -> None:
     made = segmented(tmp_path, "t2", 4, mask=None, found=None, threshold=None)
     entry = qc_page.entry(*made)
     assert (entry["mask"], entry["threshold"]) == (None, THRESHOLD)
     assert entry["lesions"] == qc_page.entry(*segmented(tmp_path, "t2", 4))["lesions"] > 0
 
 
-def test_under_the_rule_of_sct_there_is_no_pmap_to_draw(tmp_path):
+def test_under_the_rule_of_sct_there_is_no_pmap_to_draw(tmp_path) -> None:
     made = segmented(tmp_path, "t2", 4, pmap=None, threshold=None)
     entry = qc_page.entry(*made)
     assert (entry["pmap"], entry["curve"], entry["peak"]) == (None, None, None)
@@ -209,13 +209,13 @@ def test_under_the_rule_of_sct_there_is_no_pmap_to_draw(tmp_path):
     assert not p.any()
 
 
-def test_an_entry_has_no_path_and_another_one_another_digest(files):
+def test_an_entry_has_no_path_and_another_one_another_digest(files) -> None:
     first, second = (json.loads(file.read_text()) for file in files[:2])
     assert str(files[0].parent) not in files[0].read_text()
     assert first["digest"] != second["digest"]
 
 
-def test_marks_outlive_a_kept_pmap_and_a_warning_but_no_other_mask(tmp_path):
+def test_marks_outlive_a_kept_pmap_and_a_warning_but_no_other_mask(tmp_path) -> None:
     scan, result, bundle, own = segmented(tmp_path, "t2", 4)
     changes = [{}, {"written": (own.mask,), "warnings": ("dark",)}, {"threshold": 0.5}]
     changes.append({"pmap": result.pmap / 2})
@@ -226,7 +226,7 @@ def test_marks_outlive_a_kept_pmap_and_a_warning_but_no_other_mask(tmp_path):
     assert first not in others
 
 
-def test_the_page_asks_for_nothing_and_no_text_becomes_markup(files, tmp_path):
+def test_the_page_asks_for_nothing_and_no_text_becomes_markup(files, tmp_path) -> None:
     page = tmp_path / "<b>.html"
     qc_page.write(page, files)
     text = page.read_text()
@@ -235,7 +235,7 @@ def test_the_page_asks_for_nothing_and_no_text_becomes_markup(files, tmp_path):
     assert "<title>&lt;b&gt;</title>" in text
 
 
-def test_files_are_named_as_seen_from_the_page(files, tmp_path):
+def test_files_are_named_as_seen_from_the_page(files, tmp_path) -> None:
     page = files[0].parent.parent / "elsewhere" / "page.html"
     qc_page.write(page, files[:1])
     assert (
@@ -244,7 +244,7 @@ def test_files_are_named_as_seen_from_the_page(files, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"format": 0}', '{"format": 3}'])
-def test_what_is_no_entry_is_refused(tmp_path, text):
+def test_what_is_no_entry_is_refused(tmp_path, text) -> None:
     (tmp_path / "entry.json").write_text(text)
     with pytest.raises(DataError, match=r"entry\.json: .*segment"):
         qc_page.write(tmp_path / "page.html", [tmp_path / "entry.json"])
@@ -252,7 +252,7 @@ def test_what_is_no_entry_is_refused(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path, capsys):
+def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path, capsys) -> None:
     anat = [tmp_path / "data" / f"sub-0{number}" / "anat" for number in (1, 2, 3)]
     for number, folder in enumerate(anat, start=1):
         made = phantom.make_scan(3 + number, lesions=True, preset="tiny")
@@ -279,7 +279,9 @@ def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path,
 
 
 @pytest.mark.slow
-def test_without_sct_the_page_takes_the_place_of_its_report(tmp_path, monkeypatch, capsys, caplog):
+def test_without_sct_the_page_takes_the_place_of_its_report(
+    tmp_path, monkeypatch, capsys, caplog
+) -> None:
     monkeypatch.chdir(tmp_path)
     made = phantom.make_scan(4, lesions=True, preset="tiny")
     write_nifti(tmp_path / "t2.nii.gz", made.image, made.grid)
@@ -337,7 +339,7 @@ def choose(page: Browser, control: str, value: object) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_lesions_shows_words_and_rounded_numbers(page, files):
+def test_the_table_of_lesions_shows_words_and_rounded_numbers(page, files) -> None:
     choose(page, "text", "sub-10")
     shown(page)
     cells = "[...document.querySelectorAll('#lesions tbody tr')[0].cells].map(c => c.textContent)"
@@ -359,7 +361,7 @@ def drawn(page: Browser) -> int:
 
 
 @pytest.mark.slow
-def test_the_slider_redraws_the_contour_and_says_what_the_whole_scan_holds(page, files):
+def test_the_slider_redraws_the_contour_and_says_what_the_whole_scan_holds(page, files) -> None:
     entry = json.loads(files[2].read_text())
     assert shown(page) == "sub-01_T2w.nii.gz"
     assert page.value("document.getElementById('value').textContent") == "0.40"
@@ -383,7 +385,7 @@ def test_the_slider_redraws_the_contour_and_says_what_the_whole_scan_holds(page,
 
 
 @pytest.mark.slow
-def test_the_list_is_sorted_and_filtered(page):
+def test_the_list_is_sorted_and_filtered(page) -> None:
     assert names(page) == ["sub-01_T2w", "sub-02_T2w", "sub-10_T2w"]
     said = "document.getElementById('failed').innerText"
     page.value("document.getElementById('failed').open = true")
@@ -411,7 +413,7 @@ def test_the_list_is_sorted_and_filtered(page):
 
 
 @pytest.mark.slow
-def test_keys_mark_scans_and_the_marks_stay(page):
+def test_keys_mark_scans_and_the_marks_stay(page) -> None:
     page.press("p")  # and on to the next one
     assert shown(page) == "sub-02_T2w.nii.gz"
     page.press("f")
@@ -435,7 +437,7 @@ def test_keys_mark_scans_and_the_marks_stay(page):
 
 
 @pytest.mark.slow
-def test_a_mark_under_a_filter_gives_the_place_to_the_next_scan(page):
+def test_a_mark_under_a_filter_gives_the_place_to_the_next_scan(page) -> None:
     choose(page, "by-mark", "none")
     page.press("j")
     assert shown(page) == "sub-02_T2w.nii.gz"
@@ -453,7 +455,7 @@ def test_a_mark_under_a_filter_gives_the_place_to_the_next_scan(page):
 
 
 @pytest.mark.slow
-def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys):
+def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys) -> None:
     assert page.value("document.getElementById('save-fails').disabled")
     page.press("f", "j")
     assert shown(page) == "sub-10_T2w.nii.gz"
@@ -479,7 +481,9 @@ def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys):
 
 
 @pytest.mark.slow
-def test_a_browser_that_keeps_nothing_says_so_and_marks_all_the_same(browser, files, tmp_path):
+def test_a_browser_that_keeps_nothing_says_so_and_marks_all_the_same(
+    browser, files, tmp_path
+) -> None:
     refused = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})"
     made = browser.call("Page.addScriptToEvaluateOnNewDocument", source=refused)
     try:
@@ -497,7 +501,7 @@ def test_a_browser_that_keeps_nothing_says_so_and_marks_all_the_same(browser, fi
 @pytest.mark.slow
 def test_a_scan_whose_pictures_cannot_be_read_says_so_and_shows_those_of_no_other(
     browser, files, tmp_path
-):
+) -> None:
     entry = json.loads(files[0].read_text())
     cut = entry["picture"] | {"values": entry["picture"]["values"][:40]}
     damaged = tmp_path / "damaged.json"
@@ -516,7 +520,7 @@ def test_a_scan_whose_pictures_cannot_be_read_says_so_and_shows_those_of_no_othe
 
 
 @pytest.mark.slow
-def test_a_page_of_failures_alone_lists_them(browser, tmp_path):
+def test_a_page_of_failures_alone_lists_them(browser, tmp_path) -> None:
     qc_page.write(tmp_path / "none.html", [], {"sub-01_T2w.nii.gz": "no cord"})
     browser.open(tmp_path / "none.html")
     browser.until("document.title === 'none' && document.readyState === 'complete'")
@@ -530,7 +534,7 @@ def test_a_page_of_failures_alone_lists_them(browser, tmp_path):
 @pytest.mark.slow
 def test_two_thousand_scans_open_in_three_seconds_and_those_seen_alone_are_drawn(
     browser, files, tmp_path
-):
+) -> None:
     entry = json.loads(files[0].read_text())
     many = [tmp_path / f"{number:04d}.json" for number in range(2000)]
     for number, file in enumerate(many):

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -69,14 +70,16 @@ def bold(found: Table) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("ending", WRITERS)
 @pytest.mark.parametrize("name", ["table1", "table2"])
-def test_the_tables_of_the_study_are_golden(testing_data, name, ending):
+def test_the_tables_of_the_study_are_golden(testing_data: Path, name: str, ending: str) -> None:
     golden = testing_data / "tables" / f"{name}.{ending}"
     assert WRITERS[ending](table(name, ROWS)) == golden.read_text(encoding="utf-8")
 
 
 @settings(max_examples=10)
 @given(st.lists(st.sampled_from([0, 1, 2, 3]), min_size=6, max_size=6), st.booleans())
-def test_bold_follows_from_the_tests_of_all_models_together(falling, second):
+def test_bold_follows_from_the_tests_of_all_models_together(
+    falling: list[int], second: bool
+) -> None:
     changes = {name: rises(*range(1, 1 + k)) for name, k in zip(MEASURES, falling, strict=True)}
     rows = evaluated("a", 0.3, changes) + (evaluated("b", 0.2, {}) if second else [])
     p = [wilcoxon([0.4] * SCANS, [0.4 + x for x in by]).p for by in changes.values()]
@@ -87,14 +90,14 @@ def test_bold_follows_from_the_tests_of_all_models_together(falling, second):
     assert bold(found["table1"]) == set()
 
 
-def test_a_column_of_nan_alone_is_unknown_and_has_n_0():
+def test_a_column_of_nan_alone_is_unknown_and_has_n_0() -> None:
     found = table("table2", [lesion_free("f", "a", at, at < 0.5) for at in (0.5, 0.3)])
     assert texts(found.body) == [["a", "0.3", *["n/a"] * 7, "1.00"]]
     assert texts(found.footer) == [["n", "", *["0"] * 7, "1"]]
     assert "over 0 tests" in found.notes[-1]
 
 
-def test_numbers_of_scans_are_those_of_each_measure_and_of_the_models_alike():
+def test_numbers_of_scans_are_those_of_each_measure_and_of_the_models_alike() -> None:
     rows = [bearing("s1", "a"), bearing("s1", "b"), bearing("s2", "b", measures={"L-F1": NAN})]
     rows.append(bearing("s1", "c"))
     assert texts(table("table1", rows).footer) == [
@@ -103,14 +106,14 @@ def test_numbers_of_scans_are_those_of_each_measure_and_of_the_models_alike():
     ]
 
 
-def test_without_rows_every_table_is_its_header():
+def test_without_rows_every_table_is_its_header() -> None:
     for found in tables.study([], [], {}).values():
         assert len(found.body) == len(found.footer) == 0
         for write in WRITERS.values():
             assert found.body.columns[1] in write(found)
 
 
-def test_one_model_has_no_pair_and_fills_the_other_tables():
+def test_one_model_has_no_pair_and_fills_the_other_tables() -> None:
     lesions = [TruthLesion(bearing("s1", "focal_tversky", 0.15, True), 1, 50.0, True)]
     found = tables.study(ROWS[: len(ROWS) // 2], lesions, {})
     assert {name: len(one.body) for name, one in found.items()} == {
@@ -120,7 +123,7 @@ def test_one_model_has_no_pair_and_fills_the_other_tables():
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_table_names_the_lesion_preset_with_its_numbers(preset):
+def test_every_table_names_the_lesion_preset_with_its_numbers(preset: str) -> None:
     scored = [
         dataclasses.replace(row, lesions=dataclasses.replace(row.lesions, preset=PRESETS[preset]))
         for row in ROWS
@@ -129,7 +132,7 @@ def test_every_table_names_the_lesion_preset_with_its_numbers(preset):
         assert found.notes.count(columns.rule(PRESETS[preset])) == 1, name
 
 
-def test_a_comparison_says_all_of_its_numbers_and_what_is_not_tested():
+def test_a_comparison_says_all_of_its_numbers_and_what_is_not_tested() -> None:
     found = tables.study([*ROWS, *evaluated("own", 0.5, {})], [], {})
     lines = texts(found["thresholds"].body)
     assert lines[1][:6] == ["V-sensitivity", "focal_tversky", "0.5", "focal_tversky", "0.15", "10"]
@@ -146,7 +149,7 @@ def test_a_comparison_says_all_of_its_numbers_and_what_is_not_tested():
     ]
 
 
-def test_published_values_stand_beside_the_measured():
+def test_published_values_stand_beside_the_measured() -> None:
     rows = [*ROWS, *evaluated("own", 0.3, {}), *evaluated("mine", 0.3, {})]
     found = table("published", rows, {"mine": "tversky"})
     assert [*found.body.columns[3:5]] == ["V-F1", "V-F1, published"]
@@ -158,7 +161,7 @@ def test_published_values_stand_beside_the_measured():
     assert lines["own"][1::2] == ["n/a"] * 5
 
 
-def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_lesion_free():
+def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_lesion_free() -> None:
     shares = {f"{k / 46:.2f}" for k in range(47)}  # of the 46 unseen scans without lesions
     for threshold, *_, specificity in tables.PUBLISHED.values():
         assert float(threshold) in THRESHOLDS
@@ -169,7 +172,7 @@ def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_le
     }
 
 
-def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model():
+def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> None:
     free = [lesion_free("f", "free", 0.5, True)]
     rule = [bearing("s", "sct as shipped", None, True)]
     rows = [*swept("dice", BROAD, 0.35), *swept("bce", NARROW, 0.3), *free, *rule]
@@ -180,7 +183,7 @@ def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model():
 
 
 @given(st.dictionaries(st.sampled_from(THRESHOLDS), st.floats(0, 1, allow_nan=False), min_size=1))
-def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve):
+def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, float]) -> None:
     (sweep,) = tables.sweeps(
         bearing("s", "a", at, False, {"V-F1": value}) for at, value in curve.items()
     )
@@ -192,7 +195,7 @@ def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve):
     assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
 
 
-def test_both_rules_of_patient_wise_scores_stand_side_by_side():
+def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:
     rows = [bearing(f"s{k}", "a", 0.3, True, detected=int(k < 15)) for k in range(26)]
     rows += [lesion_free("f", "a", 0.3, True), lesion_free("g", "a", 0.3, True, n_predicted=2)]
     (line,) = body("patients", rows)
@@ -200,7 +203,7 @@ def test_both_rules_of_patient_wise_scores_stand_side_by_side():
     assert [*line[:2], *line[5:]] == ["a", "0.3", "26", "2"]
 
 
-def test_sites_are_sorted_and_scans_of_none_come_last():
+def test_sites_are_sorted_and_scans_of_none_come_last() -> None:
     rows = [
         bearing("s1", "a", 0.3, True, {"V-F1": 0.2}),
         bearing("s2", "a", 0.3, True, {"V-F1": 0.6}, site="Lyon"),
@@ -221,7 +224,7 @@ def test_sites_are_sorted_and_scans_of_none_come_last():
     ]
 
 
-def test_lesions_are_counted_by_size_and_an_edge_belongs_above():
+def test_lesions_are_counted_by_size_and_an_edge_belongs_above() -> None:
     def lesion(
         label: int, volume_mm3: float, detected: bool, bundle: str = "a", tuned: bool = True
     ) -> TruthLesion:
@@ -264,7 +267,7 @@ def test_lesions_are_counted_by_size_and_an_edge_belongs_above():
         (tables.bounds, Interval(0.1, NAN, NAN, 3), "n/a"),
     ],
 )
-def test_a_number_is_written(written, value, text):
+def test_a_number_is_written(written, value, text: str) -> None:
     assert written(value) == text
 
 
@@ -321,7 +324,7 @@ SMALL = Table(
 strings = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 
 
-def test_a_table_as_text():
+def test_a_table_as_text() -> None:
     assert tables.tsv(SMALL) == (
         "Model\tV-F1\tp\nfocal_tversky\t0.40±0.10*\t<0.0001\na\t-0.1\t\nn\t26\t26\n"
     )
@@ -344,7 +347,7 @@ def test_a_table_as_text():
     )
 
 
-def test_a_table_without_rows_is_its_header():
+def test_a_table_without_rows_is_its_header() -> None:
     empty = Table("None", pd.DataFrame(columns=["A", "B"]))
     assert tables.tsv(empty) == "A\tB\n"
     assert tables.markdown(empty) == "**None**\n\n| A   |   B |\n| --- | --: |\n"
@@ -362,12 +365,12 @@ def test_a_table_without_rows_is_its_header():
         ),
     ],
 )
-def test_marks_in_a_name_are_escaped(write, text, escaped):
+def test_marks_in_a_name_are_escaped(write, text: str, escaped: str) -> None:
     assert escaped in write(Table("t", pd.DataFrame({"x": [text]})))
 
 
 @given(st.lists(st.tuples(strings, strings, st.booleans()), max_size=5))
-def test_no_text_breaks_the_columns(drawn):
+def test_no_text_breaks_the_columns(drawn: list[tuple[str, str, bool]]) -> None:
     rows = [(a, Strong(b) if bold else b) for a, b, bold in drawn]
     found = Table("t", pd.DataFrame(rows, columns=["one", "two"], dtype=object))
     lines = tables.tsv(found).split("\n")

@@ -61,20 +61,20 @@ def accepted(path: Path, caplog: pytest.LogCaptureFixture, said: str) -> nifti.S
 
 @pytest.mark.parametrize("keep", [5, 100, 400, -100, -9, -1])
 @pytest.mark.parametrize("gz", [True, False])
-def test_a_truncated_file_is_refused(keep, gz, tmp_path):
+def test_a_truncated_file_is_refused(keep: int, gz: bool, tmp_path: Path) -> None:
     content = gzip.compress(plain()) if gz else plain()
     path = put(tmp_path / ("t.nii.gz" if gz else "t.nii"), content[:keep])
     assert "truncated" in refused(path)
 
 
-def test_a_gzip_stream_that_is_whole_but_holds_too_few_voxels_is_refused(tmp_path):
+def test_a_gzip_stream_that_is_whole_but_holds_too_few_voxels_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "t.nii.gz", gzip.compress(plain()[:-100]))
     said = "truncated: 3996 of 4096 bytes of voxels; copy the file again"
     assert refused(path) == f"{path}: {said}"
 
 
 @pytest.mark.parametrize("keep", [4, 348, 539])
-def test_a_nifti2_file_cut_in_its_header_is_truncated(keep, tmp_path):
+def test_a_nifti2_file_cut_in_its_header_is_truncated(keep: int, tmp_path: Path) -> None:
     content = nib.Nifti2Image(IMAGE, AFFINE).to_bytes()
     path = put(tmp_path / "t.nii", content[:keep])
     assert refused(path) == f"{path}: truncated in its header; copy the file again"
@@ -87,7 +87,9 @@ def test_a_nifti2_file_cut_in_its_header_is_truncated(keep, tmp_path):
         (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
     ],
 )
-def test_a_file_that_cannot_be_opened_is_not_to_be_copied_again(error, said, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_not_to_be_copied_again(
+    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -98,7 +100,7 @@ def test_a_file_that_cannot_be_opened_is_not_to_be_copied_again(error, said, tmp
     assert "copy" not in message
 
 
-def test_a_flipped_bit_of_a_gzip_file_never_changes_a_voxel_unnoticed(tmp_path):
+def test_a_flipped_bit_of_a_gzip_file_never_changes_a_voxel_unnoticed(tmp_path: Path) -> None:
     content = gzip.compress(plain(), mtime=0)
     rng = np.random.default_rng(1)
     path = tmp_path / "f.nii.gz"
@@ -136,12 +138,12 @@ GARBAGE = {
 
 @pytest.mark.parametrize("kind", GARBAGE)
 @pytest.mark.parametrize("name", ["g.nii", "g.nii.gz"])
-def test_what_is_not_an_image_is_named(kind, name, tmp_path):
+def test_what_is_not_an_image_is_named(kind: str, name: str, tmp_path: Path) -> None:
     content, said = GARBAGE[kind]
     assert said in refused(put(tmp_path / name, content))
 
 
-def test_a_missing_file_a_dangling_link_a_folder_and_a_pipe_are_refused(tmp_path):
+def test_a_missing_file_a_dangling_link_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "missing.nii")
     link = tmp_path / "link.nii.gz"
     link.symlink_to(tmp_path / "gone" / "target.nii.gz")
@@ -152,14 +154,14 @@ def test_a_missing_file_a_dangling_link_a_folder_and_a_pipe_are_refused(tmp_path
         assert "is a folder or a special file" in refused(tmp_path / name)
 
 
-def test_a_link_to_an_image_is_followed(tmp_path):
+def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
     target = put(tmp_path / "annexed", plain())
     (tmp_path / "link.nii").symlink_to(target)
     assert np.array_equal(nifti.read(tmp_path / "link.nii").array, IMAGE)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_refused(tmp_path):
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "secret.nii", plain())
     path.chmod(0)
     assert "permission" in refused(path).lower()
@@ -175,7 +177,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
         "x" * 240 + ".nii.gz",
     ],
 )
-def test_unusual_names_are_read_and_written(name, tmp_path):
+def test_unusual_names_are_read_and_written(name: str, tmp_path: Path) -> None:
     scan = nifti.read(put(tmp_path / name, gzip.compress(plain())))
     nifti.write(tmp_path / name, scan.array, scan, np.int16)
     assert np.array_equal(nifti.read(tmp_path / name).array, IMAGE)
@@ -186,13 +188,13 @@ def test_unusual_names_are_read_and_written(name, tmp_path):
 
 
 @pytest.mark.parametrize("gz", [True, False])
-def test_a_header_that_claims_terabytes_is_refused(gz, tmp_path):
+def test_a_header_that_claims_terabytes_is_refused(gz: bool, tmp_path: Path) -> None:
     content = plain(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
     path = put(tmp_path / "t.nii", gzip.compress(content) if gz else content)
     assert "GiB of voxels" in refused(path)
 
 
-def test_a_claim_that_the_file_cannot_hold_allocates_nothing(tmp_path):
+def test_a_claim_that_the_file_cannot_hold_allocates_nothing(tmp_path: Path) -> None:
     content = gzip.compress(plain(dim=[3, 1500, 1500, 1500, 1, 1, 1, 1]))  # 6.3 GiB of int16
     path = put(tmp_path / "t.nii.gz", content)
     tracemalloc.start()
@@ -203,7 +205,7 @@ def test_a_claim_that_the_file_cannot_hold_allocates_nothing(tmp_path):
     assert peak < 4 << 20
 
 
-def test_a_gzip_bomb_is_refused_in_little_memory(tmp_path):
+def test_a_gzip_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.nii.gz"
     with gzip.open(path, "wb") as file:
         file.write(plain())
@@ -255,14 +257,18 @@ NOWHERE = {"sform_code": 1, "qform_code": 1, "quatern_b": np.nan}
         ),
     ],
 )
-def test_a_header_or_voxels_that_are_no_3d_scan_are_refused(content, said, tmp_path):
+def test_a_header_or_voxels_that_are_no_3d_scan_are_refused(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
     assert said in refused(put(tmp_path / "a.nii", content))
 
 
 # --- voxels
 
 
-def test_nan_and_infinite_voxels_are_counted_and_replaced(tmp_path, caplog):
+def test_nan_and_infinite_voxels_are_counted_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image = IMAGE.astype(np.float64) - 5
     image[0, 0, :5] = [np.nan, -np.inf, np.inf, np.nan, 1e300]  # the last is beyond float32
     scan = accepted(put(tmp_path / "n.nii", plain(image)), caplog, "5 of 2048 voxels")
@@ -272,20 +278,22 @@ def test_nan_and_infinite_voxels_are_counted_and_replaced(tmp_path, caplog):
     assert np.array_equal(scan.array[1:], image[1:])
 
 
-def test_negative_intensities_are_kept(tmp_path):
+def test_negative_intensities_are_kept(tmp_path: Path) -> None:
     scan = nifti.read(put(tmp_path / "n.nii", plain(IMAGE - np.int16(500))))
     assert scan.array.min() < 0
     assert scan.notes == ()
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 8, 1), (16, 16, 8, 1, 1), (16, 128, 1)])
-def test_one_volume_in_4d_and_one_slice_are_read_as_3d(shape, tmp_path):
+def test_one_volume_in_4d_and_one_slice_are_read_as_3d(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
     scan = nifti.read(put(tmp_path / "v.nii", plain(IMAGE.reshape(shape))))
     assert np.array_equal(scan.array, IMAGE.reshape(shape[:3]))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_values_on_a_surface_are_called_so(tmp_path):
+def test_values_on_a_surface_are_called_so(tmp_path: Path) -> None:
     axes = (
         nib.cifti2.ScalarAxis(["a"] * 27),
         nib.cifti2.BrainModelAxis.from_surface([0, 1], 9, "CORTEX_LEFT"),
@@ -305,7 +313,7 @@ def test_values_on_a_surface_are_called_so(tmp_path):
         ("t2.dcm", "dcm2niix"),
     ],
 )
-def test_other_formats_are_refused_with_what_to_do(name, said):
+def test_other_formats_are_refused_with_what_to_do(name: str, said: str) -> None:
     with pytest.raises(ImageError, match=rf"ends in \.nii or \.nii\.gz; .*{said}"):
         nifti.stem(Path(name))
 
@@ -313,7 +321,7 @@ def test_other_formats_are_refused_with_what_to_do(name, said):
 # --- scaling
 
 
-def test_a_scaling_slope_is_applied_and_zero_means_none(tmp_path):
+def test_a_scaling_slope_is_applied_and_zero_means_none(tmp_path: Path) -> None:
     path = put(tmp_path / "s.nii", plain(scl_slope=0.5, scl_inter=-10))
     assert np.array_equal(nifti.read(path).array, IMAGE * 0.5 - 10)
     assert np.array_equal(nifti.read(path).array, nib.load(path).get_fdata())
@@ -350,8 +358,13 @@ PARALLEL = {"srow_x": [1, 1, 0, 0], "srow_y": [1, 1.0005, 0, 0]}  # x and y, but
     ],
 )
 def test_what_has_one_sensible_reading_is_read_so_with_a_warning(
-    name, content, said, factor, tmp_path, caplog
-):
+    name: str,
+    content: bytes,
+    said: str,
+    factor: float,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     scan = accepted(put(tmp_path / name, content), caplog, said)
     assert np.array_equal(scan.array, IMAGE * factor)
     assert np.allclose(scan.grid.affine, AFFINE, atol=1e-6)
@@ -359,17 +372,19 @@ def test_what_has_one_sensible_reading_is_read_so_with_a_warning(
     assert np.array_equal(nib.load(tmp_path / "b.nii").affine, scan.grid.affine)
 
 
-def test_forms_that_differ_by_rounding_are_not_spoken_of(tmp_path):
+def test_forms_that_differ_by_rounding_are_not_spoken_of(tmp_path: Path) -> None:
     assert nifti.read(put(tmp_path / "a.nii", plain(qform_code=1, qoffset_x=0.01))).notes == ()
 
 
-def test_without_any_form_the_orientation_is_a_guess(tmp_path, caplog):
+def test_without_any_form_the_orientation_is_a_guess(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=0))
     scan = accepted(path, caplog, "the orientation is a guess")
     assert np.array_equal(scan.grid.affine, nib.load(path).affine)
 
 
-def test_a_qfac_of_0_stands_for_1(tmp_path):
+def test_a_qfac_of_0_stands_for_1(tmp_path: Path) -> None:
     made = plain(affine=np.diag([1.0, 1, 2, 1]), sform_code=0, qform_code=1)
     header = nib.Nifti1Header(made[:348], check=False)
     header["pixdim"][0] = 0
@@ -377,7 +392,9 @@ def test_a_qfac_of_0_stands_for_1(tmp_path):
     assert np.allclose(scan.grid.affine[:3, :3], np.diag([1, 1, 2]))
 
 
-def test_negative_voxel_sizes_lose_their_sign(tmp_path, caplog):
+def test_negative_voxel_sizes_lose_their_sign(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pixdim = [-1, 1, -1, 2, 1, 1, 1, 1]
     path = put(tmp_path / "a.nii", plain(sform_code=0, qform_code=1, pixdim=pixdim))
     scan = accepted(path, caplog, "without their sign")
@@ -385,7 +402,9 @@ def test_negative_voxel_sizes_lose_their_sign(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("shear", "verdict"), [(0.01, ""), (0.1, "warned"), (0.5, "refused")])
-def test_shear_is_warned_of_and_beyond_12_degrees_refused(shear, verdict, tmp_path):
+def test_shear_is_warned_of_and_beyond_12_degrees_refused(
+    shear: float, verdict: str, tmp_path: Path
+) -> None:
     affine = np.eye(4)
     affine[0, 1] = shear
     image = nib.Nifti1Image(IMAGE, None)
@@ -400,7 +419,7 @@ def test_shear_is_warned_of_and_beyond_12_degrees_refused(shear, verdict, tmp_pa
 
 
 @pytest.mark.parametrize("size", [0.1, 10.0])
-def test_tiny_and_huge_voxels_are_read(size, tmp_path):
+def test_tiny_and_huge_voxels_are_read(size: float, tmp_path: Path) -> None:
     affine = np.diag([size, size, size, 1])
     scan = nifti.read(put(tmp_path / "a.nii", plain(affine=affine)))
     assert scan.grid.spacing_mm == pytest.approx((size,) * 3)
@@ -415,7 +434,7 @@ def scan(tmp_path: Path) -> nifti.Scan:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_said(scan, tmp_path):
+def test_a_read_only_folder_is_said(scan: nifti.Scan, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     with pytest.raises(OutputError, match="locked"):
@@ -439,7 +458,9 @@ except OutputError as error:
 """
 
 
-def test_a_disk_that_fills_leaves_the_old_file_and_no_other(scan, tmp_path):
+def test_a_disk_that_fills_leaves_the_old_file_and_no_other(
+    scan: nifti.Scan, tmp_path: Path
+) -> None:
     target = put(tmp_path / "mask.nii", b"old")
     done = subprocess.run(
         [sys.executable, "-c", FULL, scan.path, target], capture_output=True, text=True, check=True
@@ -449,7 +470,9 @@ def test_a_disk_that_fills_leaves_the_old_file_and_no_other(scan, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.nii", "scan.nii"]
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(scan, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(
+    scan: nifti.Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -462,7 +485,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(scan, tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["m.nii", "m.nii.gz"])
-def test_outputs_carry_no_text_and_no_extension_of_the_input(name, tmp_path):
+def test_outputs_carry_no_text_and_no_extension_of_the_input(name: str, tmp_path: Path) -> None:
     fields = ("descrip", "aux_file", "intent_name", "db_name")
     image = nib.Nifti1Image(IMAGE, AFFINE)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jean Dupont" * 9))
@@ -488,7 +511,9 @@ def test_outputs_carry_no_text_and_no_extension_of_the_input(name, tmp_path):
         st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4
     )
 )
-def test_no_header_however_damaged_gets_past_the_error_tree(changes, tmp_path):
+def test_no_header_however_damaged_gets_past_the_error_tree(
+    changes: list[tuple[int, bytes]], tmp_path: Path
+) -> None:
     content = bytearray(plain())
     for place, value in changes:
         content[place : place + len(value)] = value

@@ -46,7 +46,9 @@ def holding(*values: float, dtype: str = "float32") -> np.ndarray:
         (holding(1, 2, 3, 4, 5, 6), r"the values 0, 1, 2, 3, 4, … \(7 in all\)"),
     ],
 )
-def test_a_mask_of_other_values_is_refused_with_the_values(array, said, tmp_path):
+def test_a_mask_of_other_values_is_refused_with_the_values(
+    array: np.ndarray, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(ImageError, match=said):
         nifti.read_mask(save(tmp_path / "m.nii.gz", array))
 
@@ -60,18 +62,20 @@ def test_a_mask_of_other_values_is_refused_with_the_values(array, said, tmp_path
         (GRID.shape, np.diag([1.0, 1, 2, 1]), "orientation LPI and RPI"),
     ],
 )
-def test_a_mask_on_another_grid_is_refused(shape, affine, said, tmp_path):
+def test_a_mask_on_another_grid_is_refused(
+    shape: tuple[int, ...], affine: np.ndarray, said: str, tmp_path: Path
+) -> None:
     path = save(tmp_path / "m.nii.gz", np.zeros(shape, "u1"), affine)
     with pytest.raises(GeometryError, match=said):
         nifti.read_mask(path, like=GRID)
 
 
-def test_a_header_rounded_by_another_tool_still_fits(tmp_path):
+def test_a_header_rounded_by_another_tool_still_fits(tmp_path: Path) -> None:
     path = save(tmp_path / "m.nii", holding(1), moved(0.02, 0.02, 0.02))
     assert nifti.read_mask(path, like=GRID).array.any()
 
 
-def test_a_damaged_mask_is_refused(tmp_path):
+def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.nii.gz", holding(1))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ImageError, match="truncated"):
@@ -79,7 +83,7 @@ def test_a_damaged_mask_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.99999, 1.00000006, 0.9995, 254.9999])
-def test_a_mask_of_a_scaled_header_is_taken(value, tmp_path):
+def test_a_mask_of_a_scaled_header_is_taken(value: float, tmp_path: Path) -> None:
     array = holding(value, 1e-9, dtype="float64")
     mask = nifti.read_mask(save(tmp_path / "m.nii.gz", array)).array
     assert np.argwhere(mask).tolist() == [[0, 0, 0]]

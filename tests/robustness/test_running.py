@@ -65,8 +65,8 @@ def stopped_while_writing(
     ],
 )
 def test_a_stopped_command_leaves_the_old_mask_and_nothing_else(
-    module, with_signal, status, said, pmap, tmp_path
-):
+    module: str, with_signal: signal.Signals, status: int, said: str, pmap: Path, tmp_path: Path
+) -> None:
     [scan] = table.read(write_cohort(tmp_path / "data", subjects=1, lesion_free=0))
     args = {
         "rethreshold": ["-i", str(pmap), "-thr", "0.5"],
@@ -80,7 +80,7 @@ def test_a_stopped_command_leaves_the_old_mask_and_nothing_else(
     assert list(mask.parent.iterdir()) == [mask]
 
 
-def test_a_killed_command_leaves_the_old_mask(pmap):
+def test_a_killed_command_leaves_the_old_mask(pmap: Path) -> None:
     mask, args = pmap.parent / "out" / "m.nii", ["-i", str(pmap), "-thr", "0.5"]
     assert stopped_while_writing(mask, "rethreshold", args, signal.SIGKILL)[0] == -signal.SIGKILL
     assert mask.read_bytes() == b"old"
@@ -88,7 +88,7 @@ def test_a_killed_command_leaves_the_old_mask(pmap):
     assert all(path == mask or path.name.startswith(".") for path in mask.parent.iterdir())
 
 
-def test_two_commands_with_one_output_leave_one_whole_mask(pmap):
+def test_two_commands_with_one_output_leave_one_whole_mask(pmap: Path) -> None:
     code = "import sys\nfrom sct_lesion_losses.cli.rethreshold import main\nsys.exit(main())"
     args = [sys.executable, "-c", code, "-i", str(pmap), "-thr", "0.5", "-v", "0"]
     out = ["-ofolder", str(pmap.parent / "out")]
@@ -107,7 +107,7 @@ def test_two_commands_with_one_output_leave_one_whole_mask(pmap):
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-"])
-def test_a_command_without_a_stream_does_its_work(closed, pmap):
+def test_a_command_without_a_stream_does_its_work(closed: str, pmap: Path) -> None:
     program = Path(sys.executable).with_name("sct_rethreshold_lesion")
     line = f'"{program}" -i p.nii.gz -thr 0.5 -lesions 1 -o m.nii {closed}'
     done = subprocess.run(["sh", "-c", line], cwd=pmap.parent, capture_output=True)
@@ -116,7 +116,7 @@ def test_a_command_without_a_stream_does_its_work(closed, pmap):
     assert np.array_equal(mask, np.asarray(nib.load(pmap).dataobj) >= np.float32(0.5))
 
 
-def test_a_command_whose_folder_was_deleted_does_its_work(pmap):
+def test_a_command_whose_folder_was_deleted_does_its_work(pmap: Path) -> None:
     program = Path(sys.executable).with_name("sct_rethreshold_lesion")
     (pmap.parent / "gone").mkdir()
     line = f'rmdir "$PWD"; "{program}" -i "{pmap}" -thr 0.5 -ofolder "{pmap.parent}/out"'

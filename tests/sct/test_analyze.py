@@ -113,7 +113,9 @@ def numbers(scan: Scan) -> list[int]:
     return [int(one[0]) for one in found]
 
 
-def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(scan, sct):
+def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(
+    scan: Scan, sct: Callable[..., None]
+) -> None:
     arguments = ["-m", "lesions.nii.gz", "-s", "cord.nii.gz", "-ofolder", "out"]
     sct("sct_analyze_lesion", *arguments)
     rows = sheets(scan.folder / "out" / "lesions_analysis.xlsx")["measures"]
@@ -126,7 +128,9 @@ def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(scan, sc
         assert own.diameter_mm == pytest.approx(told["max_equivalent_diameter [mm]"], rel=0.01)
 
 
-def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(scan, sct):
+def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(
+    scan: Scan, sct: Callable[..., None]
+) -> None:
     (scan.folder / "levels").mkdir(exist_ok=True)
     arguments = ["-i", "cord.nii.gz", "-s", "cord.nii.gz", "-c", "t2", "-discfile", "discs.nii.gz"]
     sct("sct_label_vertebrae", *arguments, "-ofolder", "levels")

@@ -1,5 +1,7 @@
 """SCT's centerline weights, read strictly."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def detector(values: list[str]) -> str:
     return f"{HEAD}   SVMDetector: [ {rows} ]\nps0: 1.\nps1: 1.\n"
 
 
-def test_weights_are_read_in_order():
+def test_weights_are_read_in_order() -> None:
     values = centerline.parse(detector([f"{k}.5e-02" for k in range(577)]), "t2_model.yml")
     np.testing.assert_allclose(values, (np.arange(577) + 0.5) / 100, rtol=1e-6)
     assert values.dtype == np.float32
@@ -51,17 +53,21 @@ RIGHT = detector(["0.1"] * 577)
         ("\0" * 99, "winSize is missing"),
     ],
 )
-def test_other_weights_those_of_another_hog_and_other_files_are_refused(text, said):
+def test_other_weights_those_of_another_hog_and_other_files_are_refused(
+    text: str, said: str
+) -> None:
     with pytest.raises(SctError, match=said):
         centerline.parse(text, "t2_model.yml")
 
 
-def test_an_unknown_contrast_is_wrong_use():
+def test_an_unknown_contrast_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="'flair'"):
         centerline.weights("flair")
 
 
-def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
+def test_missing_weights_say_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(tmp_path))
     with pytest.raises(
         SctError, match=r"optic_models/t2_model\.yml .*reinstall SCT, or use -centerline embedded"
@@ -73,7 +79,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.sct
-def test_sct_own_models_are_read(sct_dir):
+def test_sct_own_models_are_read(sct_dir: Path) -> None:
     found = {contrast: centerline.weights(contrast) for contrast in centerline.CONTRASTS}
     assert {values.shape for values in found.values()} == {(577,)}
     assert found["t2"][[0, -1]] == pytest.approx([1.03807012e-02, -1.26354277e00], rel=1e-6)

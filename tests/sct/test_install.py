@@ -29,13 +29,15 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_no_sct_is_none_and_where_it_is_needed_it_is_said_how_to_install_it(tree):
+def test_no_sct_is_none_and_where_it_is_needed_it_is_said_how_to_install_it(tree: Path) -> None:
     assert install.find() is None
     with pytest.raises(SctError, match=r"install it .* or set \$SCT_DIR"):
         install.require()
 
 
-def test_sct_is_found_by_its_variable_with_its_commands_or_without(tree, monkeypatch):
+def test_sct_is_found_by_its_variable_with_its_commands_or_without(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(tree))
     found = install.require()
     assert (found.root, found.bin, found.data) == (tree, tree / "bin", tree / "data")
@@ -47,7 +49,9 @@ def test_sct_is_found_by_its_variable_with_its_commands_or_without(tree, monkeyp
         found.run(["sct_version"])
 
 
-def test_sct_is_found_by_the_path_and_through_a_link_on_it(tree, tmp_path, monkeypatch):
+def test_sct_is_found_by_the_path_and_through_a_link_on_it(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
     assert install.find() == install.Installation(tree, tree / "bin")
     links = tmp_path / "links"
@@ -57,7 +61,9 @@ def test_sct_is_found_by_the_path_and_through_a_link_on_it(tree, tmp_path, monke
     assert install.require().root == tree
 
 
-def test_commands_on_the_path_serve_the_variable_of_the_same_tree_only(tree, tmp_path, monkeypatch):
+def test_commands_on_the_path_serve_the_variable_of_the_same_tree_only(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = tree / "python" / "bin"
     script(commands / "sct_version", "echo 7.4")
     (tree / "bin" / "sct_version").unlink()
@@ -70,7 +76,9 @@ def test_commands_on_the_path_serve_the_variable_of_the_same_tree_only(tree, tmp
     assert install.require().bin is None
 
 
-def test_a_variable_that_is_no_folder_is_said(tree, monkeypatch, caplog):
+def test_a_variable_that_is_no_folder_is_said(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(tree / "gone"))
     monkeypatch.setenv("PATH", f"{tree / 'bin'}:/usr/bin:/bin")
     with caplog.at_level(logging.WARNING):
@@ -94,8 +102,8 @@ def test_a_variable_that_is_no_folder_is_said(tree, monkeypatch, caplog):
     ids=["colours", "environment", "another command", "question", "latin"],
 )
 def test_a_command_runs_in_scts_own_world_and_its_plain_text_is_returned(
-    tree, monkeypatch, body, printed
-):
+    tree: Path, monkeypatch: pytest.MonkeyPatch, body: str, printed: str
+) -> None:
     for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "QT_QPA_PLATFORM_PLUGIN_PATH"):
         monkeypatch.setenv(name, "/nowhere")
     script(tree / "bin" / "sct_x", body)
@@ -103,7 +111,7 @@ def test_a_command_runs_in_scts_own_world_and_its_plain_text_is_returned(
     assert said == printed.format(tree=tree)
 
 
-def test_arguments_never_pass_through_a_shell(tree, tmp_path):
+def test_arguments_never_pass_through_a_shell(tree: Path, tmp_path: Path) -> None:
     script(tree / "bin" / "sct_args", 'for word; do printf "<%s>" "$word"; done')
     marker = tmp_path / "marker"
     words = [f"$(touch {marker})", "a b", ";ls", "*", "-x", ""]
@@ -126,7 +134,9 @@ def test_arguments_never_pass_through_a_shell(tree, tmp_path):
     ],
     ids=["lines", "traceback", "long", "long traceback", "silent"],
 )
-def test_a_failed_command_is_named_with_what_it_said_last_and_what_to_do_instead(tree, lines, said):
+def test_a_failed_command_is_named_with_what_it_said_last_and_what_to_do_instead(
+    tree: Path, lines: list[str], said: str
+) -> None:
     body = "".join(f"printf '{line}\\n' >&2\n" for line in lines)
     script(tree / "bin" / "sct_fail", f"{body}exit 3")
     sct = install.Installation(tree, tree / "bin")
@@ -137,7 +147,9 @@ def test_a_failed_command_is_named_with_what_it_said_last_and_what_to_do_instead
     )
 
 
-def test_the_remedy_is_named_without_sct_without_its_command_and_its_models(tree, monkeypatch):
+def test_the_remedy_is_named_without_sct_without_its_command_and_its_models(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SctError, match=r"was not found; use that, or install it"):
         install.require("use that")
     sct = install.Installation(tree, tree / "bin")
@@ -147,7 +159,7 @@ def test_the_remedy_is_named_without_sct_without_its_command_and_its_models(tree
         sct.read("optic_models", "t2_model.yml", "use that")
 
 
-def test_a_command_that_is_no_program_is_an_error(tree):
+def test_a_command_that_is_no_program_is_an_error(tree: Path) -> None:
     broken = tree / "bin" / "sct_broken"
     broken.write_text("#!/no/such/interpreter\n")
     broken.chmod(0o755)
@@ -155,7 +167,7 @@ def test_a_command_that_is_no_program_is_an_error(tree):
         install.Installation(tree, tree / "bin").run(["sct_broken"])
 
 
-def test_a_tree_without_a_model_or_a_version_says_so(tree):
+def test_a_tree_without_a_model_or_a_version_says_so(tree: Path) -> None:
     (tree / "spinalcordtoolbox" / "version.txt").unlink()
     found = install.Installation(tree, None)
     assert found.version is None

@@ -67,8 +67,8 @@ def case(request: pytest.FixtureRequest, shared: Path, sct_dir: Path) -> Case:
     ],
 )
 def test_the_published_threshold_is_that_of_t2_alone(
-    contrast, threshold, said, tmp_path, monkeypatch
-):
+    contrast: str, threshold: float | None, said: str, tmp_path: Path, monkeypatch
+) -> None:
     sct = sct_graph.install(tmp_path, sct_graph.make((2, 4)), contrast)
     monkeypatch.setenv("SCT_DIR", str(sct))
     bundle = lesion.load(contrast)
@@ -99,7 +99,7 @@ def prepared(shape: tuple[int, int, int] = (60, 60, 20)) -> lesion.SctPrepared:
 
 
 @pytest.mark.sct
-def test_the_mask_is_scts_voxel_for_voxel(case):
+def test_the_mask_is_scts_voxel_for_voxel(case: Case) -> None:
     mask = lesion.sct_rule(case.image, case.grid, case.line, case.contrast, case.network())
     expected = case.sct("native_seg")
     assert expected.any()
@@ -107,7 +107,7 @@ def test_the_mask_is_scts_voxel_for_voxel(case):
 
 
 @pytest.mark.sct
-def test_the_crop_and_its_pmap_are_scts_there_and_on_the_scan(case):
+def test_the_crop_and_its_pmap_are_scts_there_and_on_the_scan(case: Case) -> None:
     preparation = lesion.PREPARATIONS[case.contrast]
     made = lesion.prepare(case.image, case.grid, case.line, preparation)
     # float32 in place of float64 interpolation: 0.0005 of 2611.
@@ -118,20 +118,22 @@ def test_the_crop_and_its_pmap_are_scts_there_and_on_the_scan(case):
 
 
 @pytest.mark.sct
-def test_scts_model_is_a_bundle(sct_dir):
+def test_scts_model_is_a_bundle(sct_dir: Path) -> None:
     bundle = lesion.load("t2s")
     assert (bundle.name, bundle.threshold, bundle.folder) == ("sct", 0.5, None)
     assert bundle.preparation == lesion.PREPARATIONS["t2s"]
     assert bundle.network.startswith(b"\x08")
 
 
-def test_a_model_that_was_not_downloaded_says_how_to_get_it(tmp_path, monkeypatch):
+def test_a_model_that_was_not_downloaded_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(tmp_path))
     with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
         lesion.load("t2")
 
 
-def test_an_unknown_contrast_is_wrong_use():
+def test_an_unknown_contrast_is_wrong_use() -> None:
     grid, line = voxel()
     with pytest.raises(UsageError, match="t2, t2_ax, t2s"):
         lesion.load("t1")
@@ -139,12 +141,12 @@ def test_an_unknown_contrast_is_wrong_use():
         lesion.sct_rule(np.zeros(grid.shape), grid, line, "t1", constant_network(0.5))
 
 
-def test_normalise_takes_the_numbers_of_the_contrast():
+def test_normalise_takes_the_numbers_of_the_contrast() -> None:
     patches = np.array([871.309, 871.309 + 2 * 557.916], np.float32).reshape(2, 1, 1, 1)
     np.testing.assert_allclose(prepared().normalise(patches).ravel(), [0, 2], atol=1e-6)
 
 
-def test_a_short_crop_is_padded_to_one_patch_and_back():
+def test_a_short_crop_is_padded_to_one_patch_and_back() -> None:
     made = prepared((60, 60, 20))
     assert made.values.shape == (48, 48, 48)
     assert not made.values[:, :, 20:].any()
@@ -154,7 +156,7 @@ def test_a_short_crop_is_padded_to_one_patch_and_back():
     np.testing.assert_array_equal(made.to_native(np.ones((48, 48, 48), np.float32)), expected)
 
 
-def test_the_map_comes_back_on_the_images_own_axes():
+def test_the_map_comes_back_on_the_images_own_axes() -> None:
     grid, line = voxel((60, 64, 50))
     stored = Grid((50, 60, 64), grid.affine @ np.eye(4)[[1, 2, 0, 3]])
     image = np.random.default_rng(0).random(grid.shape).astype(np.float32)
@@ -166,7 +168,7 @@ def test_the_map_comes_back_on_the_images_own_axes():
     np.testing.assert_array_equal(back, plain.to_native(plain.values).transpose(2, 0, 1))
 
 
-def test_blocks_do_not_overlap_and_blocks_of_zeros_are_not_predicted():
+def test_blocks_do_not_overlap_and_blocks_of_zeros_are_not_predicted() -> None:
     made = prepared((60, 60, 110))
     values = made.values.copy()
     values[:, :, 48:96] = 0
@@ -181,7 +183,7 @@ def test_blocks_do_not_overlap_and_blocks_of_zeros_are_not_predicted():
 
 
 @pytest.mark.parametrize(("probability", "found"), [(0.1001, True), (0.1, False), (0.0, False)])
-def test_the_rule_cuts_above_a_tenth(probability, found):
+def test_the_rule_cuts_above_a_tenth(probability: float, found: bool) -> None:
     grid, line = voxel()
     image = np.random.default_rng(0).random(grid.shape)
     # float32 0.1 is above 0.1; SCT compares in float32 and so do we.
@@ -190,7 +192,7 @@ def test_the_rule_cuts_above_a_tenth(probability, found):
     assert mask.any() == found
 
 
-def test_the_second_cut_keeps_voxels_that_are_mostly_outside():
+def test_the_second_cut_keeps_voxels_that_are_mostly_outside() -> None:
     # 0.8 mm voxels: the line at 30 is voxel 48 of 0.5 mm, the window 25 to 72. The network finds
     # only voxel 25; native voxel 16 lies at 25.6, 0.4 of it from there, 15 and 17 beyond reach.
     grid = Grid((60, 60, 40), np.diag([-0.8, 0.8, 0.8, 1.0]))
@@ -204,7 +206,7 @@ def test_the_second_cut_keeps_voxels_that_are_mostly_outside():
     assert not mask[17:].any()
 
 
-def test_a_constant_image_is_survived():
+def test_a_constant_image_is_survived() -> None:
     grid, line = voxel()
     made = lesion.prepare(np.full(grid.shape, 7), grid, line, lesion.PREPARATIONS["t2"])
     assert np.isfinite(made.values).all()
@@ -232,18 +234,18 @@ def straight(grid: Grid, x: float, y: float, slices: slice = slice(None)) -> Cen
         (95.0, 52),  # would end at 120: 100 - 48
     ],
 )
-def test_windows_stay_inside_the_image(centre, start):
+def test_windows_stay_inside_the_image(centre: float, start: int) -> None:
     grid = rpi_grid((100, 100, 3), (0.5, 0.5, 3))
     assert (Crop.around(straight(grid, centre, centre), grid).starts == start).all()
 
 
-def test_a_line_on_the_scans_own_voxels_is_moved_to_the_plane_grid():
+def test_a_line_on_the_scans_own_voxels_is_moved_to_the_plane_grid() -> None:
     # 1 mm voxels become two: voxel 30 becomes 60, and 60 - 23 = 37.
     grid = rpi_grid((80, 80, 2), (1, 1, 3))
     assert (Crop.around(straight(grid, 30, 30), grid).starts == 37).all()
 
 
-def test_cut_takes_the_window_and_nothing_where_there_is_no_centerline():
+def test_cut_takes_the_window_and_nothing_where_there_is_no_centerline() -> None:
     grid = rpi_grid((100, 90, 3), (0.5, 0.5, 3))
     image = np.arange(100 * 90 * 3, dtype=np.int32).reshape(100, 90, 3)
     cut = Crop.around(straight(grid, 50, 40, slice(1, 2)), grid).cut(image)
@@ -255,7 +257,7 @@ def test_cut_takes_the_window_and_nothing_where_there_is_no_centerline():
     assert not cut[40:].any()
 
 
-def test_refine_is_linear_between_slices_and_level_beyond_them():
+def test_refine_is_linear_between_slices_and_level_beyond_them() -> None:
     # Two slices of 1 mm become four: at 0, 0.5, 1 and 1.5 slices; the last is beyond.
     grid = rpi_grid((60, 60, 2), (0.5, 0.5, 1))
     values = np.zeros((48, 48, 2), np.float32)
@@ -269,7 +271,9 @@ def test_refine_is_linear_between_slices_and_level_beyond_them():
     st.sampled_from([0.5, 1.0, 2.0]),
     st.integers(0, 200),
 )
-def test_uncut_puts_every_voxel_back(shape, thickness_mm, seed):
+def test_uncut_puts_every_voxel_back(
+    shape: tuple[int, int, int], thickness_mm: float, seed: int
+) -> None:
     grid = rpi_grid(shape, (0.5, 0.5, thickness_mm))
     rng = np.random.default_rng(seed)
     xy = rng.uniform(0, np.array(shape[:2]) - 1, (shape[2], 2))
@@ -286,7 +290,7 @@ def test_uncut_puts_every_voxel_back(shape, thickness_mm, seed):
     np.testing.assert_allclose(back, expected, atol=1e-6)
 
 
-def test_uncut_of_ones_is_one_inside_the_windows_and_zero_away_from_them():
+def test_uncut_of_ones_is_one_inside_the_windows_and_zero_away_from_them() -> None:
     grid = rpi_grid((60, 60, 6), (0.8, 0.8, 2))
     found = Crop.around(straight(grid, 30, 30, slice(1, 5)), grid)
     back = found.uncut(np.ones(found.fine.shape, np.float32))
@@ -297,7 +301,7 @@ def test_uncut_of_ones_is_one_inside_the_windows_and_zero_away_from_them():
     assert not back[47:].any()
 
 
-def test_uncut_reaches_the_edge_of_the_image_and_refuses_a_map_of_another_crop():
+def test_uncut_reaches_the_edge_of_the_image_and_refuses_a_map_of_another_crop() -> None:
     # Linear interpolation has no value beyond the last voxel centre: the edge value holds.
     grid = rpi_grid((20, 20, 2), (0.8, 0.8, 2))
     found = Crop.around(straight(grid, 10, 10), grid)
@@ -307,7 +311,9 @@ def test_uncut_reaches_the_edge_of_the_image_and_refuses_a_map_of_another_crop()
 
 
 @given(st.integers(0, 100), st.sampled_from([0.35, 0.5, 0.7, 0.8, 1.0]))
-def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(seed, spacing_mm):
+def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(
+    seed: int, spacing_mm: float
+) -> None:
     rng = np.random.default_rng(seed)
     grid = lesion.as_header(rpi_grid((40, 50, 6), (spacing_mm, spacing_mm, 2.5)))
     mask = np.zeros(grid.shape, bool)
@@ -327,7 +333,7 @@ def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(seed, spac
     np.testing.assert_array_equal(lesion.centerline(mask, grid).xy, expected)
 
 
-def test_the_line_of_a_mask_does_not_depend_on_the_axis_order():
+def test_the_line_of_a_mask_does_not_depend_on_the_axis_order() -> None:
     grid = rpi_grid((40, 50, 6), (0.8, 0.8, 2.5))
     mask = np.zeros(grid.shape, bool)
     mask[10:17, 20:24, 1:5] = True

@@ -37,7 +37,9 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_an_entry_names_the_files_and_the_folders_sct_would_name(fake_sct, files, tmp_path):
+def test_an_entry_names_the_files_and_the_folders_sct_would_name(
+    fake_sct: Path, files: list[Path], tmp_path: Path
+) -> None:
     report = tmp_path / "new" / "qc"
     qc.entry(*files, plane="axial", folder=report)
     assert " ".join((report / "arguments").read_text().split()) == (
@@ -49,14 +51,18 @@ def test_an_entry_names_the_files_and_the_folders_sct_would_name(fake_sct, files
     assert "jane" not in (report / "folder").read_text()  # nor anywhere in the arguments
 
 
-def test_dataset_and_subject_are_the_callers(fake_sct, files, tmp_path):
+def test_dataset_and_subject_are_the_callers(
+    fake_sct: Path, files: list[Path], tmp_path: Path
+) -> None:
     report = tmp_path / "qc"
     qc.entry(*files, plane="sagittal", folder=report, dataset="trial", subject="s7")
     words = (report / "arguments").read_text().split()
     assert words[-4:] == ["-qc-dataset", "trial", "-qc-subject", "s7"]
 
 
-def test_a_failed_report_and_a_folder_that_cannot_be_made_are_errors(fake_sct, files, tmp_path):
+def test_a_failed_report_and_a_folder_that_cannot_be_made_are_errors(
+    fake_sct: Path, files: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="use another -qc"):
         qc.entry(*files, plane="axial", folder=tmp_path / "file" / "qc")

@@ -99,8 +99,8 @@ def packaged(testing_data: Path, tmp_path: Path) -> Path:
 
 
 def test_a_missing_binary_ends_in_a_sentence_that_names_the_embedded_detector(
-    sct, packaged, capsys
-):
+    sct: Sct, packaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if shutil.which(SPINE_DETECT, path=str(sct.root / "bin")):
         pytest.skip(f"this SCT has {SPINE_DETECT}")
     args = ["-i", str(packaged / "t2_fake_lesion.nii.gz"), "-ofolder", str(packaged / "out")]
@@ -111,7 +111,9 @@ def test_a_missing_binary_ends_in_a_sentence_that_names_the_embedded_detector(
     assert not list((packaged / "out").glob("*"))
 
 
-def test_a_missing_model_of_the_cord_ends_in_a_sentence_that_names_the_file(sct, packaged, capsys):
+def test_a_missing_model_of_the_cord_ends_in_a_sentence_that_names_the_file(
+    sct: Sct, packaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if any(path.is_file() for path in (sct.root / "data" / "deepseg_models").rglob("*")):
         pytest.skip("this SCT has models of sct_deepseg")
     args = ["-i", str(packaged / "t2_fake_lesion.nii.gz"), "-ofolder", str(packaged / "out")]
@@ -121,7 +123,7 @@ def test_a_missing_model_of_the_cord_ends_in_a_sentence_that_names_the_file(sct,
     assert said.endswith("; give a mask of the cord with -cord <file>")
 
 
-def test_a_fitted_centerline_is_read_from_its_image_and_its_csv(sct, packaged):
+def test_a_fitted_centerline_is_read_from_its_image_and_its_csv(sct: Sct, packaged: Path) -> None:
     cord, line = packaged / "t2_fake_lesion_sc_seg.nii.gz", packaged / "line.nii.gz"
     done = sct.run("sct_get_centerline", "-i", cord, "-method", "fitseg", "-o", line)
     assert done.returncode == 0, done.stderr
@@ -140,7 +142,9 @@ def test_a_fitted_centerline_is_read_from_its_image_and_its_csv(sct, packaged):
     assert np.linalg.norm(apart_mm, axis=1).max() < 1
 
 
-def test_the_qc_report_gets_an_entry_without_the_folders_of_the_scan(sct, packaged):
+def test_the_qc_report_gets_an_entry_without_the_folders_of_the_scan(
+    sct: Sct, packaged: Path
+) -> None:
     args = ["-i", str(packaged / "t2_fake_lesion.nii.gz"), "-ofolder", str(packaged / "out")]
     names = ["-qc-dataset", "trial", "-qc-subject", "s7"]
     assert command.main([*args, *LOOK, "-qc", str(packaged / "qc"), *names]) == 0
@@ -175,8 +179,8 @@ def analysed(sct: Sct, scan: Path, cord: Path, folder: Path) -> None:
 
 
 def test_lesions_of_the_packaged_scan_are_measured_alike_once_they_are_cut_to_the_cord(
-    sct, packaged
-):
+    sct: Sct, packaged: Path
+) -> None:
     scan = packaged / "t2_fake_lesion.nii.gz"
     cord = packaged / "t2_fake_lesion_sc_seg.nii.gz"
     assert command.main(["-i", str(scan), "-ofolder", str(packaged / "whole"), *LOOK]) == 0
@@ -187,7 +191,7 @@ def test_lesions_of_the_packaged_scan_are_measured_alike_once_they_are_cut_to_th
 
 
 @pytest.mark.parametrize("seed", [4, 5, 6])
-def test_lesions_of_simulated_scans_are_measured_alike(sct, tmp_path, seed):
+def test_lesions_of_simulated_scans_are_measured_alike(sct: Sct, tmp_path: Path, seed: int) -> None:
     made = phantom.make_scan(seed, lesions=True, preset="tiny")
     write_nifti(tmp_path / "t2.nii.gz", made.image, made.grid)
     write_nifti(tmp_path / "cord.nii.gz", made.cord, made.grid)
@@ -217,7 +221,9 @@ def random_masks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Grid
     return turned[0], turned[1], Grid(turned[0].shape, affine)
 
 
-def test_whatever_is_cut_to_a_cord_mask_is_analysed_with_the_same_counts_and_volumes(sct, tmp_path):
+def test_whatever_is_cut_to_a_cord_mask_is_analysed_with_the_same_counts_and_volumes(
+    sct: Sct, tmp_path: Path
+) -> None:
     pairs, expected = [], []
     for seed in range(24):
         blobs, mask, grid = random_masks(np.random.default_rng(seed))
@@ -239,7 +245,9 @@ def test_whatever_is_cut_to_a_cord_mask_is_analysed_with_the_same_counts_and_vol
     logger.info("%d masks with %d lesions are analysed alike", len(pairs), sum(map(len, expected)))
 
 
-def test_a_batch_of_scts_own_segments_every_subject_and_fails_the_one_that_cannot_be(sct, tmp_path):
+def test_a_batch_of_scts_own_segments_every_subject_and_fails_the_one_that_cannot_be(
+    sct: Sct, tmp_path: Path
+) -> None:
     data, results = tmp_path / "data", tmp_path / "results"
     for number in (1, 2):
         made = phantom.make_scan(3 + number, lesions=True, preset="tiny")

@@ -126,7 +126,7 @@ def test_thresholds_that_do_not_rise_from_0_to_1_are_refused(thresholds):
         sweep(np.zeros(3, bool), np.zeros(3, np.float32), thresholds)
 
 
-def test_a_threshold_that_was_not_swept_has_no_index():
+def test_a_threshold_that_was_not_swept_has_no_index() -> None:
     counts = count(np.ones((2, 2, 2), bool), np.ones((2, 2, 2)), SPACING_MM, (0.1, 0.3))
     assert counts.index(0.1 + 0.2) == 1
     with pytest.raises(UsageError, match=r"0\.2 is not among those that were swept"):

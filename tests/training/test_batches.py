@@ -189,7 +189,7 @@ def plainly(crop: TrainingCrop, intensity: float, seed: int) -> tuple[np.ndarray
 
 @pytest.mark.parametrize("margin", [0, 4])
 @pytest.mark.parametrize("intensity", [0.0, 1.0])
-def test_a_batch_is_cut_varied_turned_and_normalised(margin, intensity):
+def test_a_batch_is_cut_varied_turned_and_normalised(margin: int, intensity: float) -> None:
     one = noisy(margin)
     for seed in range(4):
         patches, lesions = batches_of([one], intensity=intensity, seed=seed)[0]
@@ -198,7 +198,7 @@ def test_a_batch_is_cut_varied_turned_and_normalised(margin, intensity):
         np.testing.assert_array_equal(lesions, expected_lesions)
 
 
-def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch():
+def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch() -> None:
     one = noisy(margin=4)
     stored = []
     for array in (one.values, one.lesion):
@@ -210,7 +210,7 @@ def test_a_crop_stored_slice_after_slice_and_read_only_gives_the_same_batch():
     assert np.array_equal(first[1], again[1])
 
 
-def test_a_stripe_follows_the_cord_when_the_window_is_moved_and_is_no_lesion():
+def test_a_stripe_follows_the_cord_when_the_window_is_moved_and_is_no_lesion() -> None:
     values = np.full((56, 56, 60), 20, np.float32)
     values[27:29, 27:29] = 0  # the middle of the crop stays the darkest of the patch
     still = {"mirrors": False, "rotations": False, "shift_mm": 2.0, "stripe": 1.0}
@@ -244,7 +244,7 @@ print(faults(5))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_batches_live_in_the_memory_of_those_before():
+def test_batches_live_in_the_memory_of_those_before() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
     )

@@ -68,7 +68,7 @@ def test_epsilon_is_that_of_the_layers():
 KERNEL = (3, 3, 3, 4, 8)
 
 
-def test_weights_fill_the_range_of_glorot():
+def test_weights_fill_the_range_of_glorot() -> None:
     drawn = np.asarray(glorot_uniform(KERNEL, seed=1))
     # 27 voxels of 4 inputs and of 8 outputs: sqrt(6 / 324), drawn 864 times.
     assert np.abs(drawn).max() == pytest.approx(math.sqrt(6 / 324), rel=0.02)
@@ -76,7 +76,7 @@ def test_weights_fill_the_range_of_glorot():
     assert np.abs(drawn).max() <= math.sqrt(6 / 324)
 
 
-def test_weights_are_those_of_the_generator_of_numpy():
+def test_weights_are_those_of_the_generator_of_numpy() -> None:
     # A window of 4 with 1 input and 1 output: ±sqrt(6 / 8).
     expected = (2 * np.random.default_rng(7).random(4) - 1) * math.sqrt(6 / 8)
     drawn = np.asarray(glorot_uniform((4, 1, 1), seed=7))
@@ -85,7 +85,7 @@ def test_weights_are_those_of_the_generator_of_numpy():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_weights_have_the_dtype_asked_for(dtype):
+def test_weights_have_the_dtype_asked_for(dtype: str) -> None:
     drawn = glorot_uniform(KERNEL, dtype, seed=1)
     assert keras.backend.standardize_dtype(drawn.dtype) == dtype
 

@@ -60,7 +60,7 @@ def trained(scts: Bundle, cohort: Path, tmp_path_factory: pytest.TempPathFactory
     return train.run(cohort, folder, recipe(scts), TrainSettings(init=scts))
 
 
-def test_the_bundle_says_where_its_weights_come_from(trained, scts):
+def test_the_bundle_says_where_its_weights_come_from(trained: Path, scts: Bundle) -> None:
     bundle = store.load(trained)
     from_sct = f"SCT's lesion model t2 (t2_lesion.onnx), sha256 {scts.sha256}"
     assert bundle.info.provenance.ancestor == from_sct
@@ -74,7 +74,9 @@ def test_the_bundle_says_where_its_weights_come_from(trained, scts):
     assert "`unet3d_doubling`, filters 2-4" in card
 
 
-def test_the_bundle_segments_a_scan_as_keras_computes_it(trained, cohort, tmp_path):
+def test_the_bundle_segments_a_scan_as_keras_computes_it(
+    trained: Path, cohort: Path, tmp_path: Path
+) -> None:
     scan, bundle = cohorts.read(cohort)[0], store.load(trained)
     settings = SegmentSettings(
         bundle=str(trained),
@@ -95,7 +97,7 @@ def test_the_bundle_segments_a_scan_as_keras_computes_it(trained, cohort, tmp_pa
     assert np.array_equal(mask, result.pmap >= 0.5)
 
 
-def test_training_begins_at_scts_kernels(scts, cohort, tmp_path):
+def test_training_begins_at_scts_kernels(scts: Bundle, cohort: Path, tmp_path: Path) -> None:
     still = recipe(scts, rate=STILL, epochs_planned=1)
     train.run(cohort, tmp_path / "b", still, TrainSettings(init=scts))
     before, after = (
@@ -107,7 +109,9 @@ def test_training_begins_at_scts_kernels(scts, cohort, tmp_path):
         np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
-def test_fine_tuning_goes_on_from_such_a_bundle(trained, cohort, tmp_path):
+def test_fine_tuning_goes_on_from_such_a_bundle(
+    trained: Path, cohort: Path, tmp_path: Path
+) -> None:
     first = warm_start.load(str(trained))
     assert first is not None
     once = recipe(first, epochs_planned=1)
@@ -120,7 +124,9 @@ def test_fine_tuning_goes_on_from_such_a_bundle(trained, cohort, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"filters": (4, 8)}, {"architecture": "unet3d"}])
-def test_another_network_is_refused_before_a_scan_is_read(scts, changes, tmp_path):
+def test_another_network_is_refused_before_a_scan_is_read(
+    scts: Bundle, changes: dict[str, object], tmp_path: Path
+) -> None:
     with pytest.raises(
         UsageError, match=r"bundle sct: its network is unet3d_doubling 2-4, expected unet3d.*leave"
     ):
@@ -133,20 +139,22 @@ def test_another_network_is_refused_before_a_scan_is_read(scts, changes, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_weights_to_train_on_is_no_start(scts, tmp_path):
+def test_a_model_without_weights_to_train_on_is_no_start(scts: Bundle, tmp_path: Path) -> None:
     bare = replace(scts, weights=b"")
     with pytest.raises(UsageError, match="bundle sct: it has no weights to train on"):
         train.run(tmp_path / "no cohort", tmp_path / "b", recipe(None), TrainSettings(init=bare))
 
 
-def test_a_bundle_of_an_unknown_network_is_no_start(scts):
+def test_a_bundle_of_an_unknown_network_is_no_start(scts: Bundle) -> None:
     network = scts.info.network.model_copy(update={"architecture": "resnet"})
     other = replace(scts, info=scts.info.model_copy(update={"network": network}))
     with pytest.raises(UsageError, match="bundle sct: architecture is 'resnet'"):
         warm_start.network(other)
 
 
-def test_a_contrast_chooses_among_scts_models(monkeypatch, tmp_path):
+def test_a_contrast_chooses_among_scts_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     network = sct_graph.make((2, 4, 6))
     monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path, network, "t2_ax")))
     bundle = warm_start.load("sct", "t2_ax")
@@ -159,12 +167,12 @@ def test_a_contrast_chooses_among_scts_models(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tversky", None])
-def test_a_contrast_belongs_to_scts_models_alone(name):
+def test_a_contrast_belongs_to_scts_models_alone(name: str | None) -> None:
     with pytest.raises(UsageError, match="-c t2s chooses among SCT's lesion models"):
         warm_start.load(name, "t2s")
 
 
-def test_the_recipe_follows_from_the_start():
+def test_the_recipe_follows_from_the_start() -> None:
     bundle = warm_start.load("tversky")
     assert warm_start.entries(bundle) == {"filters": (16, 32, 64), "architecture": "unet3d"}
     assert warm_start.load(None) is None
@@ -197,7 +205,9 @@ def test_keras_and_its_export_give_what_the_file_gives(filters):
     assert warm_start.read(network) == (architecture, weights)
 
 
-def test_a_file_is_compared_without_the_device_that_keras_computes_on(monkeypatch):
+def test_a_file_is_compared_without_the_device_that_keras_computes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def compute(*_: object, **__: object) -> None:
         raise AssertionError("Keras computes, on a GPU with kernels rounded to 10 bits")
 
@@ -276,7 +286,9 @@ NETWORK = sct_graph.make((2, 4))
     [b"", b"version https://git-lfs.github.com/spec/v1\n", NETWORK[:10], NETWORK[:-1]],
     ids=["empty", "pointer", "begun", "truncated"],
 )
-def test_a_damaged_model_is_said_with_what_to_do(content, tmp_path, monkeypatch):
+def test_a_damaged_model_is_said_with_what_to_do(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path, content)))
     said = r"t2_lesion.onnx is no start.*: expected.*ONNX model, found a damaged or another.*-init"
     with pytest.raises(SctError, match=said):
@@ -298,7 +310,9 @@ def prepared_patch(shared: Path, contrast: str) -> np.ndarray:
 
 @pytest.mark.sct
 @pytest.mark.parametrize("contrast", ["t2_ax", "t2s"])
-def test_pmaps_are_those_of_scts_file_and_stay_so_when_exported(contrast, shared, sct_dir):
+def test_pmaps_are_those_of_scts_file_and_stay_so_when_exported(
+    contrast: str, shared: Path, sct_dir: Path
+) -> None:
     bundle = warm_start.load("sct", contrast)
     noise = np.random.default_rng(0).normal(size=(2, 48, 48, 48)).astype(np.float32)
     patches = np.concatenate([prepared_patch(shared, contrast), noise])

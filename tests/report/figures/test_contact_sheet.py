@@ -54,7 +54,9 @@ def outlines(axes: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("stored", ["RPI", "PIR", "ASL", "LPI", "SAL"])
-def test_a_scan_in_any_orientation_has_its_labels_where_they_are(stored, tmp_path):
+def test_a_scan_in_any_orientation_has_its_labels_where_they_are(
+    stored: str, tmp_path: Path
+) -> None:
     made = contact_sheet.figure([labelled_scan(tmp_path, stored)])
     side, axial, zoom = made.axes
     found = outlines(zoom)
@@ -85,7 +87,7 @@ def test_a_scan_in_any_orientation_has_its_labels_where_they_are(stored, tmp_pat
     )
 
 
-def test_a_scan_without_lesions_is_drawn_at_the_middle_of_its_cord(tmp_path):
+def test_a_scan_without_lesions_is_drawn_at_the_middle_of_its_cord(tmp_path: Path) -> None:
     made = contact_sheet.figure([labelled_scan(tmp_path, empty=True)])
     side, _, zoom = made.axes
     assert list(outlines(zoom)) == [CORD_COLOUR]
@@ -93,7 +95,9 @@ def test_a_scan_without_lesions_is_drawn_at_the_middle_of_its_cord(tmp_path):
     assert made.texts[0].get_text().endswith("no lesions")
 
 
-def test_one_scan_of_each_site_comes_first_and_lesion_free_ones_from_other_sites(tmp_path):
+def test_one_scan_of_each_site_comes_first_and_lesion_free_ones_from_other_sites(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "empty").mkdir()
     full = labelled_scan(tmp_path / "full").lesion_mask
@@ -121,6 +125,8 @@ def test_one_scan_of_each_site_comes_first_and_lesion_free_ones_from_other_sites
         ((0.8, 0.8, 1.0), "3-D, 0.80 × 0.80 × 1.00 mm"),
     ],
 )
-def test_the_plane_is_that_of_the_thick_slices(spacing, said):
+def test_the_plane_is_that_of_the_thick_slices(
+    spacing: tuple[float, float, float], said: str
+) -> None:
     grid = Grid((4, 4, 4), np.diag([-spacing[0], spacing[1], spacing[2], 1.0]))
     assert contact_sheet.acquired(grid) == said

@@ -3,6 +3,7 @@ import struct
 import sys
 import xml.dom.minidom
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -31,14 +32,14 @@ def files_of(*names: str) -> set[str]:
     return {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
 
 
-def test_every_figure_has_its_place_in_the_report():
+def test_every_figure_has_its_place_in_the_report() -> None:
     anchors = {anchor for anchor, _, _ in page.SECTIONS}
     assert {figure.section for figure in figures.FIGURES.values()} <= anchors
 
 
 def test_every_figure_is_written_as_png_and_svg_the_same_whatever_the_settings(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(evaluation, "mine", lambda rows: style.sheet(1), raising=False)
     mine = figures.ReportFigure("scores", "evaluation.mine", "Nothing.", of_rows=True)
     monkeypatch.setitem(figures.FIGURES, "mine", mine)  # registered once, a figure is written
@@ -59,7 +60,7 @@ def test_every_figure_is_written_as_png_and_svg_the_same_whatever_the_settings(
             assert "bce" in text
 
 
-def test_boxes_show_the_quartiles_of_every_threshold():
+def test_boxes_show_the_quartiles_of_every_threshold() -> None:
     made = evaluation.boxes(sweep_rows())
     assert [axes.get_title() for axes in made.axes] == [
         "tversky\nn = 7, tuned: 0.35",
@@ -80,14 +81,14 @@ def test_boxes_show_the_quartiles_of_every_threshold():
         assert labelled(axes, "tuned").get_xdata() == [0.35]
 
 
-def test_few_scans_have_points_and_a_median_but_no_box():
+def test_few_scans_have_points_and_a_median_but_no_box() -> None:
     (axes,) = evaluation.boxes(sweep_rows(["a"], scans=4)).axes
     assert "boxes" not in {artist.get_label() for artist in axes.collections}
     assert len(labelled(axes, "medians").get_segments()) == 21
     assert len(axes.collections[-1].get_offsets()) == 4 * 21
 
 
-def test_boxes_of_a_tuned_threshold_off_the_grid_do_not_overlap():
+def test_boxes_of_a_tuned_threshold_off_the_grid_do_not_overlap() -> None:
     rows = sweep_rows(["a"])
     rows += [bearing(f"s{s}", "a", 0.36, False, {"V-F1": 0.5}) for s in range(7)]
     (axes,) = evaluation.boxes(rows).axes
@@ -98,7 +99,7 @@ def test_boxes_of_a_tuned_threshold_off_the_grid_do_not_overlap():
     assert all(left[1] < right[0] for left, right in pairwise(edges))
 
 
-def test_lines_are_the_medians_and_dots_the_tuned_thresholds():
+def test_lines_are_the_medians_and_dots_the_tuned_thresholds() -> None:
     (axes,) = evaluation.lines(sweep_rows()).axes
     assert axes.get_ylim() == (0, 1)
     for m, model in enumerate(("tversky", "bce")):
@@ -112,7 +113,7 @@ def test_lines_are_the_medians_and_dots_the_tuned_thresholds():
 
 
 @pytest.mark.parametrize("number", [1, 2, 12])
-def test_labels_at_the_ends_of_lines_do_not_overlap(number):
+def test_labels_at_the_ends_of_lines_do_not_overlap(number: int) -> None:
     (axes,) = evaluation.lines(sweep_rows([f"m{k}" for k in range(number)])).axes
     made = axes.figure
     made.draw_without_rendering()
@@ -129,7 +130,7 @@ def test_labels_at_the_ends_of_lines_do_not_overlap(number):
         assert not any(box.overlaps(other) for other in boxes[:k])
 
 
-def test_a_rule_without_thresholds_is_a_level_line_and_has_no_boxes():
+def test_a_rule_without_thresholds_is_a_level_line_and_has_no_boxes() -> None:
     rows = sweep_rows()
     rows += [bearing(f"s{s}", "rule", None, True, {"V-F1": s / 10}) for s in range(7)]
     (axes,) = evaluation.lines(rows).axes
@@ -137,7 +138,7 @@ def test_a_rule_without_thresholds_is_a_level_line_and_has_no_boxes():
     assert len(evaluation.boxes(rows).axes) == 2
 
 
-def test_points_are_the_patient_wise_scores_with_their_intervals():
+def test_points_are_the_patient_wise_scores_with_their_intervals() -> None:
     made = evaluation.patients(sweep_rows())
     assert "preset paper" in made.get_suptitle()
     axes = made.axes[0]
@@ -154,7 +155,9 @@ def test_points_are_the_patient_wise_scores_with_their_intervals():
     assert labelled(axes, "bce").get_xydata()[0] == pytest.approx((0.5, 1.0))
 
 
-def test_a_figure_that_the_rows_do_not_allow_is_left_out_and_an_old_one_removed(tmp_path):
+def test_a_figure_that_the_rows_do_not_allow_is_left_out_and_an_old_one_removed(
+    tmp_path: Path,
+) -> None:
     for name in files_of(*NAMES):
         (tmp_path / name).touch()
     figures.write(sweep_rows(free=0), tmp_path)
@@ -170,13 +173,13 @@ def test_a_figure_that_the_rows_do_not_allow_is_left_out_and_an_old_one_removed(
             draw(rows)
 
 
-def test_v_f1_is_counted_once_where_rows_are_of_several_presets():
+def test_v_f1_is_counted_once_where_rows_are_of_several_presets() -> None:
     rows = [bearing(f"s{s}", "a", 0.5, preset=p) for s in range(6) for p in ("paper", "anima")]
     (axes,) = evaluation.boxes(rows).axes
     assert axes.get_title() == "a\nn = 6, untuned"
 
 
-def test_without_matplotlib_one_line_says_so(tmp_path, monkeypatch, caplog):
+def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level("INFO"):
         assert figures.write(sweep_rows(), tmp_path / "out") == ()
@@ -187,20 +190,20 @@ def test_without_matplotlib_one_line_says_so(tmp_path, monkeypatch, caplog):
         style.save(None, tmp_path / "a.png")
 
 
-def test_no_two_models_look_the_same():
+def test_no_two_models_look_the_same() -> None:
     names = [*PUBLISHED, "sct as shipped", "default", *(f"mine {k}" for k in range(14))]
     found = style.looks(names)
     assert len({tuple(look.values()) for look in found.values()}) == len(names)
 
 
-def test_whiskers_reach_1_5_box_lengths_along_the_axis():
+def test_whiskers_reach_1_5_box_lengths_along_the_axis() -> None:
     values = np.array([1.0, 4.0, 8.0, 16.0, 100.0])
     # Quartiles 4, 8, 16. Linear: from 4 - 18 to 16 + 18. Logarithmic: from 4 / 8 to 16 * 8.
     assert evaluation.box(values, logarithmic=False) == (1.0, 4.0, 8.0, 16.0, 16.0)
     assert evaluation.box(values, logarithmic=True) == (1.0, 4.0, 8.0, 16.0, 100.0)
 
 
-def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path):
+def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path: Path) -> None:
     made = evaluation.froc(LesionPoint(**LESIONS), "tiny")
     curve, chosen = made.axes[0].lines
     assert curve.get_xydata().tolist() == [[2.5, 0.7], [0.2, 0.5]]
@@ -209,7 +212,7 @@ def test_the_froc_curve_is_that_of_the_point_its_peak_marked(tmp_path):
     assert [path.name for path in written] == ["tiny 1.0.png", "tiny 1.0.svg"]
 
 
-def test_froc_curves_are_lines_and_masks_are_points_that_are_in_the_picture():
+def test_froc_curves_are_lines_and_masks_are_points_that_are_in_the_picture() -> None:
     model = FrocScore((0, 0.5, 2), (0, 0.25, 0.75), True, 4, 2)
     rater = FrocScore((0, 5), (0, 1), False, 4, 2)
     [axes] = evaluation.froc_curves({"tversky": model, "rater": rater}).axes
@@ -221,7 +224,7 @@ def test_froc_curves_are_lines_and_masks_are_points_that_are_in_the_picture():
         evaluation.froc_curves({"rater": FrocScore((0, 5), (0, math.nan), False, 4, 0)})
 
 
-def test_the_detection_limit_has_a_point_for_every_range_with_implants():
+def test_the_detection_limit_has_a_point_for_every_range_with_implants() -> None:
     made = evaluation.detection_limit(DetectionLimit(**LIMIT), "here 1.0.0")
     contrast, volume = made.axes
     bar, point = contrast.lines

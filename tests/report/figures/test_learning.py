@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ def history(*losses: float | None) -> tuple[Epoch, ...]:
     )
 
 
-def test_each_training_has_its_losses_and_its_rate():
+def test_each_training_has_its_losses_and_its_rate() -> None:
     made = learning.figure({"a": history(0.9, 0.4, 0.6), "none": (), "b": history(3, 2, 1)})
     assert [axes.get_title() for axes in made.axes] == ["a", "", "b", ""]
     loss, rate = made.axes[:2]
@@ -25,27 +27,27 @@ def test_each_training_has_its_losses_and_its_rate():
     assert made.axes[0].get_ylim() != made.axes[2].get_ylim()
 
 
-def test_what_was_not_measured_is_a_gap():
+def test_what_was_not_measured_is_a_gap() -> None:
     unknown = (Epoch(epoch=1), Epoch(epoch=2))
     made = learning.figure({"a": history(0.9, None, 0.6), "b": unknown})
     values = made.axes[0].lines[1].get_ydata()
     assert np.isnan(values).tolist() == [False, True, False]
 
 
-def test_the_start_is_drawn_and_is_not_the_best_epoch():
+def test_the_start_is_drawn_and_is_not_the_best_epoch() -> None:
     made = learning.figure({"a": (Epoch(epoch=0, val_loss=0.1), *history(0.9, 0.4))})
     lines = {line.get_label(): line for line in made.axes[0].lines}
     assert lines["validation"].get_xydata()[0] == pytest.approx((0, 0.1))
     assert lines["lowest validation loss"].get_xydata()[0] == pytest.approx((2, 0.4))
 
 
-def test_bundles_without_a_history_are_refused():
+def test_bundles_without_a_history_are_refused() -> None:
     with pytest.raises(DataError, match="no training has an epoch"):
         learning.figure({"sct": ()})
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.svg"])
-def test_one_training_is_drawn_with_its_best_epoch(name, tmp_path):
+def test_one_training_is_drawn_with_its_best_epoch(name: str, tmp_path: Path) -> None:
     for epochs in (history(0.9, 0.5, 0.6), history(*np.linspace(1, 0.1, 100))):
         learning.draw_history(epochs, tmp_path / name)
         learning.draw_history(epochs, tmp_path / f"again_{name}")

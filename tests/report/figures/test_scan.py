@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ def grid_of(shape: tuple[int, int, int], spacing: tuple[float, float, float]) ->
         ((60, 60, 1), (1, 1, 5), True),
     ],
 )
-def test_a_png_is_drawn_of_any_scan(shape, spacing, marked, tmp_path):
+def test_a_png_is_drawn_of_any_scan(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], marked: bool, tmp_path: Path
+) -> None:
     grid = grid_of(shape, spacing)
     image = np.random.default_rng(0).random(shape)
     mask = np.zeros(shape, bool)
@@ -40,7 +43,7 @@ def test_a_png_is_drawn_of_any_scan(shape, spacing, marked, tmp_path):
     assert struct.unpack(">II", content[16:24]) == (1210, 704)
 
 
-def test_only_the_field_around_the_cord_is_resampled():
+def test_only_the_field_around_the_cord_is_resampled() -> None:
     # 448 x 448 voxels of 0.9 mm are 800 x 800 at 0.5 mm; 120 mm from front to back are shown.
     fine = grid_of((448, 448, 10), (0.9, 0.9, 8.0)).resampled((0.5, 0.5, 0.5))
     x, y, z = scan._around(straight(fine).xy, fine)
@@ -49,7 +52,7 @@ def test_only_the_field_around_the_cord_is_resampled():
     assert z == slice(0, fine.shape[2])
 
 
-def test_axial_slices_go_through_the_largest_lesions_and_stay_apart():
+def test_axial_slices_go_through_the_largest_lesions_and_stay_apart() -> None:
     lesions = np.zeros((40, 40, 120), np.float32)
     lesions[10:14, 10:14, 30:34] = 1
     lesions[20:30, 20:30, 80] = 1
@@ -60,7 +63,7 @@ def test_axial_slices_go_through_the_largest_lesions_and_stay_apart():
     assert np.diff(sorted(chosen)).min() * 0.5 >= scan.APART_MM
 
 
-def test_the_side_view_outlines_the_lesions_of_its_own_plane():
+def test_the_side_view_outlines_the_lesions_of_its_own_plane() -> None:
     grid = grid_of((61, 60, 80), (0.5, 0.5, 0.5))
     mask = np.zeros(grid.shape, bool)
     mask[29:32, 28:32, 20:24] = True  # in the middle of the cord
@@ -76,7 +79,7 @@ def counting(shape: tuple[int, int, int]) -> np.ndarray:
     return 100.0 * x + 10 * y + z
 
 
-def test_an_axial_view_of_whole_voxels_is_the_slice_with_the_right_on_the_left():
+def test_an_axial_view_of_whole_voxels_is_the_slice_with_the_right_on_the_left() -> None:
     grid = grid_of((4, 3, 5), (1.0, 1.0, 4.0))
     seen = view(grid, AXIAL, (2.0, 1.0, 3.4), (10.0, 10.0), pixel_mm=1.0)
     # Slice 3; RPI columns run from right to left, rows from the back, at the bottom, to the front.
@@ -85,14 +88,14 @@ def test_an_axial_view_of_whole_voxels_is_the_slice_with_the_right_on_the_left()
     assert seen.extent == (-2.0, 2.0, -1.5, 1.5)  # 4 x 3 mm in the middle of 10 x 10
 
 
-def test_a_sagittal_view_has_the_front_on_the_left_and_no_blend_of_slices():
+def test_a_sagittal_view_has_the_front_on_the_left_and_no_blend_of_slices() -> None:
     grid = grid_of((3, 4, 2), (3.0, 1.0, 1.0))
     seen = view(grid, SAGITTAL, (1.4, 0.0, 0.0), (4.0, 2.0), pixel_mm=1.0)
     expected = [[100 + 10 * y + z for y in (3, 2, 1, 0)] for z in range(2)]
     assert seen.plane(counting(grid.shape)).tolist() == expected
 
 
-def test_a_panel_stays_inside_a_larger_field():
+def test_a_panel_stays_inside_a_larger_field() -> None:
     grid = grid_of((60, 60, 3), (1.0, 1.0, 1.0))
     # The field ends at voxel 59.5, so the middle of the panel is 10 mm before it.
     assert view(grid, AXIAL, (58.0, 30.0, 1.0), (20.0, 20.0), 0.5).middle == (49.5, 30.0, 1.0)
@@ -101,7 +104,9 @@ def test_a_panel_stays_inside_a_larger_field():
 @given(
     n=st.integers(1, 40), spacing=st.floats(0.2, 8), pixel_mm=st.floats(0.2, 2), at=st.floats(0, 1)
 )
-def test_the_pixels_cover_the_part_of_the_field_in_the_panel(n, spacing, pixel_mm, at):
+def test_the_pixels_cover_the_part_of_the_field_in_the_panel(
+    n: int, spacing: float, pixel_mm: float, at: float
+) -> None:
     grid = grid_of((n, n, 2), (spacing, spacing, 1.0))
     seen = view(grid, AXIAL, (at * (n - 1), at * (n - 1), 0.0), (30.0, 30.0), pixel_mm)
     rows, columns = seen.plane(np.zeros(grid.shape)).shape
@@ -135,7 +140,7 @@ def filled(axes) -> dict[str, object]:
     return {c.get_label(): c for c in axes.collections if not c.get_label().startswith("_")}
 
 
-def test_each_kind_of_voxel_has_its_area_its_colour_and_false_positives_a_hatch():
+def test_each_kind_of_voxel_has_its_area_its_colour_and_false_positives_a_hatch() -> None:
     mask = np.roll(TRUTH, 3, axis=2)  # of the larger lesion, 7 x 4 voxels overlap
     masks = {"a": mask, "none": np.zeros_like(TRUTH)}
     made = scan.comparison(IMAGE, GRID, TRUTH, masks)
@@ -153,7 +158,7 @@ def test_each_kind_of_voxel_has_its_area_its_colour_and_false_positives_a_hatch(
     assert [axes.get_title() for axes in made.axes[2:]] == ["a\nV-F1 0.67", "none\nV-F1 0.00"]
 
 
-def test_the_scale_bar_is_as_long_as_it_says():
+def test_the_scale_bar_is_as_long_as_it_says() -> None:
     axes = scan.comparison(IMAGE, GRID, TRUTH, {}).axes[0]
     ends = axes.transData.transform(axes.lines[0].get_xydata())
     box = axes.get_window_extent()
@@ -163,7 +168,7 @@ def test_the_scale_bar_is_as_long_as_it_says():
     assert "10 mm" in [text.get_text() for text in axes.texts]
 
 
-def test_the_picture_is_the_same_however_the_scan_is_stored(tmp_path):
+def test_the_picture_is_the_same_however_the_scan_is_stored(tmp_path: Path) -> None:
     masks = {f"model {k}": np.roll(TRUTH, k, axis=1) for k in range(7)}
     style.save_all(scan.comparison(IMAGE, GRID, TRUTH, masks), tmp_path / "one")
     turned = Grid(SHAPE[::-1], np.array(GRID.affine)[:, [2, 1, 0, 3]])
@@ -174,12 +179,12 @@ def test_the_picture_is_the_same_however_the_scan_is_stored(tmp_path):
         assert one == two
 
 
-def test_the_panel_holds_the_lesions_of_the_slice_and_false_positives_near_them():
+def test_the_panel_holds_the_lesions_of_the_slice_and_false_positives_near_them() -> None:
     mask = TRUTH.copy()
     mask[6, 30, 70] = True
     assert "FP" in filled(scan.comparison(IMAGE, GRID, TRUTH, {"a": mask}).axes[2])
 
 
-def test_a_scan_without_lesions_is_refused():
+def test_a_scan_without_lesions_is_refused() -> None:
     with pytest.raises(DataError, match="holds no lesion"):
         scan.comparison(IMAGE, GRID, np.zeros(SHAPE, bool), {})

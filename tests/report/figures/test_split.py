@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ PARTS = [
 ]
 
 
-def test_the_same_parts_give_the_same_files_wide_enough_for_print(tmp_path):
+def test_the_same_parts_give_the_same_files_wide_enough_for_print(tmp_path: Path) -> None:
     for name in ("one", "two"):
         style.save_all(split.figure(PARTS), tmp_path / name)
     for ending in ("png", "svg"):
@@ -34,12 +35,12 @@ def test_the_same_parts_give_the_same_files_wide_enough_for_print(tmp_path):
 @pytest.mark.parametrize(
     "volumes", [[], [7.0], [7.0] * 6, [1e-3, 1e6, 10.0, 20.0, 30.0], list(np.linspace(1, 9, 3000))]
 )
-def test_any_load_can_be_drawn(volumes, tmp_path):
+def test_any_load_can_be_drawn(volumes: list[float], tmp_path: Path) -> None:
     made = split.figure([part("training", volumes, lesion_free=1)])
     style.save(made, tmp_path / "split.png")
 
 
-def test_labels_count_scans_subjects_and_the_lesion_free():
+def test_labels_count_scans_subjects_and_the_lesion_free() -> None:
     assert [split.label(p) for p in PARTS] == [
         "training\n6 scans, 6 subjects",
         "validation\n1 scan, 1 subject",
