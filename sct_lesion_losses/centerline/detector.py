@@ -1,7 +1,7 @@
 """The embedded detector: finds the cord without SCT, and says when there is none.
 
-OptiC's idea with weights of this package's own, trained by `sct_lesion_losses.centerline.training`
-on simulated scans only: HOG scores at 1 mm on axial slabs, then the best path.
+OptiC's idea with weights of this package's own, trained by ``benchmarks/cord_detector.py`` on
+simulated scans only: HOG scores at 1 mm on axial slabs, then the best path.
 """
 
 from __future__ import annotations
@@ -83,12 +83,6 @@ def load(path: Path = _FILE) -> Detector:
     with np.load(path, allow_pickle=False) as stored:
         training = json.loads(str(stored["training"]))
         return Detector(stored["weights"], float(stored["limit"]), training)
-
-
-def save(path: Path, detector: Detector) -> None:
-    """Write a detector, without pickles."""
-    training = np.array(json.dumps(detector.training, sort_keys=True))
-    np.savez(path, weights=detector.weights, limit=np.float64(detector.limit), training=training)
 
 
 @lru_cache(maxsize=1)

@@ -25,7 +25,6 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 PIXEL_MM = 1.0  # of the slices the weights were trained on
 SMOOTHNESS = 1.0  # SCT's -lambda
 WINDOW_PX = 32
-FEATURES = 576  # 4 × 4 blocks of 2 × 2 cells of 9 orientations
 # Of OpenCV's descriptor, in the order of its arguments.
 PARAMETERS = (
     (WINDOW_PX, WINDOW_PX),  # window
@@ -173,28 +172,6 @@ def scores_within(image: Picture, weights: Floats, rows: slice, columns: slice) 
     around = image[y : rows.stop + _HALF + 1, x : columns.stop + _HALF + 1]
     part = np.s_[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
     return scores(around, weights)[part]
-
-
-def features(image: Picture, pixels: npt.NDArray[np.integer[Any]]) -> Floats:
-    """Descriptors around some pixels of a slice.
-
-    Parameters
-    ----------
-    image : (rows, columns) uint8
-    pixels : (N, 2) int
-        Row and column of each pixel.
-
-    Returns
-    -------
-    (N, 576) float32
-    """
-    if not len(pixels):
-        return np.empty((0, FEATURES), np.float32)
-    # The border is added here: OpenCV drops listed windows that leave the padded image.
-    corners = [(int(column) + 1, int(row) + 1) for row, column in pixels]
-    hog = cv2.HOGDescriptor(*PARAMETERS)
-    values = hog.compute(np.pad(image, _HALF + 1, mode="reflect"), locations=corners)
-    return np.asarray(values, np.float32).reshape(len(pixels), FEATURES)
 
 
 def best_path(

@@ -6,9 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from cord_detector import Example
 
 from sct_lesion_losses.centerline import detector
-from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 

@@ -3,17 +3,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from cord_detector import Example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from sct_lesion_losses.centerline import detector, optic
 from sct_lesion_losses.centerline.detector import Detector, detect, evidence, shows_cord
-from sct_lesion_losses.centerline.training import Example
 from sct_lesion_losses.errors import CenterlineError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
@@ -140,14 +139,6 @@ def test_the_signal_is_relative_to_the_upper_quartile_around(middle: int, expect
     image[away < 4] = middle
     found = detector.relative_signal(image, np.array([20, 30]))
     assert found == pytest.approx(expected, abs=0.01)
-
-
-def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
-    weights = np.arange(577, dtype=np.float32)
-    detector.save(tmp_path / "d.npz", Detector(weights, 0.25, {"version": "7", "seed": 3}))
-    back = detector.load(tmp_path / "d.npz")
-    np.testing.assert_array_equal(back.weights, weights)
-    assert (back.limit, back.training) == (0.25, {"version": "7", "seed": 3})
 
 
 def test_what_decides_what_a_detector_finds_is_its_identity() -> None:

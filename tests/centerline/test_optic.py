@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import cord_detector
 import nibabel as nib
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_a_score_is_the_weighted_sum_of_the_features_there(shape: tuple[int, int
     image = picture(*shape)
     weights = np.random.default_rng(1).normal(size=577).astype(np.float32)
     pixels = np.array([(0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 3)])
-    expected = optic.features(image, pixels) @ weights[:-1] + weights[-1]
+    expected = cord_detector.features(image, pixels) @ weights[:-1] + weights[-1]
     actual = optic.scores(image, weights)[pixels[:, 0], pixels[:, 1]]
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 

@@ -1,7 +1,8 @@
 """Training of the embedded detector, on simulated scans only.
 
-``python -m sct_lesion_losses.centerline.training -o detector.npz`` makes the shipped file. The
-same seed and the same scans give the same weights.
+    python benchmarks/cord_detector.py -o sct_lesion_losses/centerline/detector.npz
+
+makes the shipped file. The same seed and the same scans give the same weights.
 
 A logistic regression on HOG: the cord's centre of each slab against random places first, then
 for some rounds against those places that the weights so far take for a cord (hard negatives).
@@ -12,10 +13,12 @@ at random, because a contrast or a field of view must not decide where the cord 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +28,7 @@ from scipy.optimize import minimize
 
 from sct_lesion_losses import __version__, phantom
 from sct_lesion_losses.centerline import detector, optic
-from sct_lesion_losses.centerline.detector import Detector, evidence, save, trace
+from sct_lesion_losses.centerline.detector import Detector, evidence, trace
 from sct_lesion_losses.centerline.optic import Doubles, Floats, Picture
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.geometry.grid import Grid
@@ -36,6 +39,7 @@ RIGHT_MM = 3.5  # nearer to the cord's centre is neither right nor wrong
 WRONG_PER_SLAB = 10
 PENALTY = 1e-3  # of the squared weights, against the mean logistic loss
 ROUNDS = 3
+FEATURES = 576  # 4 × 4 blocks of 2 × 2 cells of 9 orientations
 LIMIT_SHARE = 0.75  # of the way from the scans without a cord to those with one
 # Share of what is held out without a cord, scans and noise together, that may be taken for a cord.
 # The limit is set on these: how many of other scans it refuses, benchmarks/centerline.py measures.
@@ -137,6 +141,29 @@ def _narrowed(values: Doubles, point: Doubles, rng: np.random.Generator) -> tupl
     return values[y0 : int(y + front) + 1, x0 : int(x + right) + 1], point - (x0, y0)
 
 
+def features(image: Picture, pixels: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Descriptors around some pixels of a slice.
+
+    Parameters
+    ----------
+    image : (rows, columns) uint8
+    pixels : (N, 2) int
+        Row and column of each pixel.
+
+    Returns
+    -------
+    (N, 576) float32
+    """
+    if not len(pixels):
+        return np.empty((0, FEATURES), np.float32)
+    # The border is added here: OpenCV drops listed windows that leave the padded image.
+    corners = [(int(column) + 1, int(row) + 1) for row, column in pixels]
+    hog = cv2.HOGDescriptor(*optic.PARAMETERS)
+    padded = np.pad(image, optic.WINDOW_PX // 2 + 1, mode="reflect")
+    values = hog.compute(padded, locations=corners)
+    return np.asarray(values, np.float32).reshape(len(pixels), FEATURES)
+
+
 def collect_descriptors(
     examples: Iterable[Example],
     rng: np.random.Generator,
@@ -164,8 +191,8 @@ def collect_descriptors(
         for k in range(int(rng.integers(every)), len(example.pictures.images), every):
             image, point = augmented(example.pictures.images[k], example.points[k], rng)
             centre = np.rint(point[None, ::-1])
-            right.append(optic.features(image, centre[np.isfinite(centre).all(1)].astype(int)))
-            wrong.append(optic.features(image, _wrong_places(image, point, rng, weights)))
+            right.append(features(image, centre[np.isfinite(centre).all(1)].astype(int)))
+            wrong.append(features(image, _wrong_places(image, point, rng, weights)))
     return np.concatenate(right), np.concatenate(wrong)
 
 
@@ -213,7 +240,7 @@ def fit(right: Floats, wrong: Floats) -> Floats:
         total = (share * np.logaddexp(0, -margin)).sum() + PENALTY * (trial[:-1] ** 2).sum() / 2
         return float(total), np.append(gradient, slope.sum())
 
-    start = np.zeros(optic.FEATURES + 1)
+    start = np.zeros(FEATURES + 1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
     return np.append(found[:-1], found[-1] - found[:-1] @ centre).astype(np.float32)
 
@@ -315,11 +342,15 @@ def run(seed: int, scans: int) -> Detector:
     return Detector(weights, limit, record)
 
 
+def save(path: Path, made: Detector) -> None:
+    """Write a detector, without pickles."""
+    training = np.array(json.dumps(made.training, sort_keys=True))
+    np.savez(path, weights=made.weights, limit=np.float64(made.limit), training=training)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the detector and write it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sct_lesion_losses.centerline.training", description=main.__doc__
-    )
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("-o", metavar="<file>", type=Path, required=True, help="detector .npz")
     parser.add_argument("-seed", metavar="<int>", type=int, default=0, help="(default: 0)")
     parser.add_argument("-scans", metavar="<int>", type=int, default=240, help="(default: 240)")

@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cord_detector as training
 import numpy as np
 import pytest
+from cord_detector import Example
 
 from sct_lesion_losses import phantom
-from sct_lesion_losses.centerline import detector, training
-from sct_lesion_losses.centerline.training import Example
+from sct_lesion_losses.centerline import detector
+from sct_lesion_losses.centerline.detector import Detector
 from sct_lesion_losses.errors import TrainingError
 from sct_lesion_losses.geometry.centerline import Centerline
 
@@ -102,6 +104,14 @@ def test_the_command_trains_and_writes_a_detector(
     assert (made.training["scans"], made.training["seed"]) == (16, 5)
     assert made.training["held_out_refused"] == 0
     assert made.training["held_out_accepted_without"] == 0
+
+
+def test_a_saved_detector_comes_back(tmp_path: Path) -> None:
+    weights = np.arange(577, dtype=np.float32)
+    training.save(tmp_path / "d.npz", Detector(weights, 0.25, {"version": "7", "seed": 3}))
+    back = detector.load(tmp_path / "d.npz")
+    np.testing.assert_array_equal(back.weights, weights)
+    assert (back.limit, back.training) == (0.25, {"version": "7", "seed": 3})
 
 
 def test_a_detector_that_tells_nothing_apart_is_not_written(
