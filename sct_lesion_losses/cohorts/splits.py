@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from sct_lesion_losses.cohorts.table import (
 )
 from sct_lesion_losses.errors import DataError, ImageError
 from sct_lesion_losses.executor import Progress
-from sct_lesion_losses.images import nifti
+from sct_lesion_losses.images import bids, nifti
 from sct_lesion_losses.metrics import lesionwise
 
 IntArray = NDArray[np.int64]
@@ -149,17 +148,16 @@ def noted(table: Path) -> dict[Path, LesionLoad]:
     Raises
     ------
     DataError
-        It holds none.
+        It cannot be read, or holds none.
     """
     try:
-        with table.open(encoding="utf-8", newline="") as stream:
-            return {
-                table.parent / row["scan"]: LesionLoad(
-                    int(float(row["lesions"])), float(row["lesion_volume_mm3"])
-                )
-                for row in csv.DictReader(stream, delimiter="\t")
-            }
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return {
+            table.parent / row["scan"]: LesionLoad(
+                int(float(row["lesions"])), float(row["lesion_volume_mm3"])
+            )
+            for row in bids.read_table(table)
+        }
+    except (KeyError, ValueError) as error:
         raise DataError(
             f"{table}: not the table of a split with its lesion loads; make it by sct_split_lesion"
         ) from error

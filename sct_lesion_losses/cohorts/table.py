@@ -26,7 +26,6 @@ from sct_lesion_losses.images.nifti import Scan, stem
 SPLITS = ("training", "validation", "thr-optimization", "unseen")
 _MOST_OF_IMAGE = 0.2  # of all voxels; lesions that fill the cord of a close crop are below
 HOST_HASH = "ImplantHostHash"  # in the sidecar of a scan with implants
-MISSING = "n/a"  # of a value in a BIDS table
 _REQUIRED = ("scan", "lesion_mask", "subject")
 COLUMNS = (*_REQUIRED, "site", "split", "centerline")
 _CENTERLINE = ("label-centerline", "centerline")
@@ -307,10 +306,7 @@ def file_hash(path: Path) -> str:
 
 
 def _read_table(path: Path) -> list[CohortScan]:
-    try:
-        rows = _rows(path)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a TSV table ({error})") from error
+    rows = bids.read_table(path)
     if rows and (absent := [name for name in _REQUIRED if name not in rows[0]]):
         raise DataError(
             f"{path}: no column {', '.join(absent)}, only {', '.join(rows[0])}; expected a TSV "
@@ -344,30 +340,6 @@ def _read_table(path: Path) -> list[CohortScan]:
     if len({scan.scan for scan in scans}) != len(scans):
         raise DataError(f"{path}: a scan is listed twice")
     return sorted(scans, key=lambda s: str(s.scan))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Read a table with a header, as spreadsheets of any country leave it: tab, comma, semicolon.
-
-    Column names are in small letters; of a value that is missing nothing is left.
-    """
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise csv.Error("it holds binary data")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    header = text.partition("\n")[0]
-    delimiter = max("\t,;", key=header.count)
-    return [
-        {
-            name.strip().lower(): "" if (known := value.strip()) == MISSING else known
-            for name, value in row.items()
-            if name
-        }
-        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
-    ]
 
 
 def _existing(file: Path, where: str) -> Path:
@@ -435,5 +407,5 @@ def _sites(path: Path) -> dict[str, str]:
         f"sub-{row.get('participant_id', '').removeprefix('sub-')}": (
             row.get("site") or row.get("institution", "")
         )
-        for row in _rows(path)
+        for row in bids.read_table(path)
     }

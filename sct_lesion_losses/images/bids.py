@@ -1,12 +1,15 @@
-"""Scans in a BIDS folder, and the names of what is derived from them."""
+"""Scans in a BIDS folder, its tables, and the names of what is derived from the scans."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import sct_lesion_losses
 from sct_lesion_losses.errors import DataError, UsageError
@@ -14,6 +17,7 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_json
 
 LISTED = 20  # scans that an error names
+UNKNOWN = "n/a"  # a missing value of a table
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +169,50 @@ def _files(folder: Path) -> list[Path]:
             inner = [Path(place, name) for name in folders]
             starts += [path for path in inner if path.is_symlink()]
     return sorted(found)
+
+
+def read_table(path: Path, *, quotes: bool = True) -> list[dict[str, str]]:
+    """Read the rows of a table as texts by column; those missing or n/a are empty.
+
+    Tables are read as spreadsheets of any country leave them: in UTF-8 or Latin-1, with tabs,
+    commas or semicolons. Names of columns are in small letters.
+
+    Parameters
+    ----------
+    path : Path
+    quotes : bool
+        A value may stand in quotation marks; False: these are letters like others.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    try:
+        content = path.read_bytes()
+        if b"\0" in content:
+            raise csv.Error("it holds binary data")
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+        lines = io.StringIO(text, newline="")
+        delimiter = max("\t,;", key=text.partition("\n")[0].count)
+        rows = [*csv.DictReader(lines, restval="", delimiter=delimiter, quoting=quoting)]
+    except (OSError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read as a TSV table ({error}); save it as text with tabs, or "
+            "remove it"
+        ) from error
+    return [
+        {
+            name.strip().lower(): "" if (known := value.strip()) == UNKNOWN else known
+            for name, value in row.items()
+            if name
+        }
+        for row in rows
+    ]
 
 
 def suffix(image: Path) -> str:

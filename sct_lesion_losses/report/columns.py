@@ -9,13 +9,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.geometry.location import MOST, Location
 from sct_lesion_losses.images import atomic
+from sct_lesion_losses.images.bids import UNKNOWN
 from sct_lesion_losses.metrics import PRESETS, Preset
 from sct_lesion_losses.metrics.lesionwise import MeasuredLesion
-
-UNKNOWN = "n/a"  # a missing value, as in BIDS tables
 
 
 @dataclass(frozen=True)
@@ -90,23 +88,6 @@ def write(
     atomic.write_text(path, "".join("\t".join(line) + "\n" for line in lines))
     atomic.write_json(about, {**described, **(facts or {})})
     return path, about
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a table that `write` wrote, as texts by column; none where there is no such file.
-
-    Raises
-    ------
-    DataError
-        It cannot be read.
-    """
-    try:
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error}); remove it") from error
-    return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
 
 
 def rule(preset: Preset) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cohorts.splits import SHARES, PartLoad
+from sct_lesion_losses.images.bids import UNKNOWN
 from sct_lesion_losses.report import card
-from sct_lesion_losses.report.columns import UNKNOWN
 from sct_lesion_losses.report.figures import FIGURES, style
 from sct_lesion_losses.report.tables import (
     REFERENCE,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.errors import OutputError
+from sct_lesion_losses.images.bids import UNKNOWN
 from sct_lesion_losses.metrics import scores, statistics
 from sct_lesion_losses.metrics.scores import (
     ALPHA,
@@ -31,7 +32,7 @@ from sct_lesion_losses.metrics.scores import (
     between_thresholds,
 )
 from sct_lesion_losses.metrics.statistics import Interval, Spread
-from sct_lesion_losses.report.columns import UNKNOWN, rule
+from sct_lesion_losses.report.columns import rule
 from sct_lesion_losses.thresholds.choice import best_of, plateau
 
 try:

@@ -426,7 +426,7 @@ def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Out
 def _read(scan: BatchScan, settings: SegmentSettings, status: str) -> Outcome:
     """Read back what was written of a scan."""
     told = _told(segment.written(settings, scan.outputs)[-1])
-    lesions = columns.read(scan.outputs.table) if settings.lesions else []
+    lesions = bids.read_table(scan.outputs.table, quotes=False) if settings.lesions else []
     return Outcome(status, told, tuple(lesions))
 
 
@@ -469,7 +469,7 @@ def _write_tables(
         with atomic.locked(lock, busy, PATIENCE_S, remove=True), atomic.together():
             for name, described, rows in made:
                 file = folder / name
-                before = columns.read(file)
+                before = bids.read_table(file, quotes=False) if file.is_file() else []
                 if name == SCANS:
                     others |= {row["scan"] for row in before if (folder / row["mask"]).is_file()}
                     others -= {scan.name for scan, _ in own}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from sct_lesion_losses.errors import (
 )
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.location import Location, locate
-from sct_lesion_losses.images import atomic, cord_mask, nifti
+from sct_lesion_losses.images import atomic, bids, cord_mask, nifti
 from sct_lesion_losses.images.cord_mask import CordMask
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.images.outputs import Outputs
@@ -82,25 +81,20 @@ def listed(table: Path) -> list[tuple[Path, str, bool | None]]:
     DataError
         It cannot be read, or has no such columns, no row or another value of the third.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            lines = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
-            rows = list(lines)
-        paths = [table.parent / row[COLUMNS[0]].strip() for row in rows]
-        thresholds = [row[COLUMNS[1]].strip() for row in rows]
-    except KeyError as error:
-        raise DataError(
-            f"{table}: has no column {error.args[0]!r}; name the columns {' and '.join(COLUMNS)}, "
-            "separated by tabs"
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a table of thresholds ({error})") from error
+    rows = bids.read_table(table, quotes=False)
     if not rows:
         raise DataError(f"{table}: has no row; list a p-map and its threshold in each")
-    points = [row.get(_POINT, "").strip() for row in rows]
+    if absent := [name for name in COLUMNS if name not in rows[0]]:
+        raise DataError(
+            f"{table}: has no column {absent[0]!r}; name the columns {' and '.join(COLUMNS)}"
+        )
+    points = [row.get(_POINT, "") for row in rows]
     if unknown := set(points).difference(_POINTS):
         raise DataError(f"{table}: {_POINT} is {min(unknown)!r}, expected 0, 1 or nothing")
-    return list(zip(paths, thresholds, map(_POINTS.get, points), strict=True))
+    return [
+        (table.parent / row[COLUMNS[0]], row[COLUMNS[1]], _POINTS[point])
+        for row, point in zip(rows, points, strict=True)
+    ]
 
 
 def rethreshold(

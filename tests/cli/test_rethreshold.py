@@ -324,7 +324,7 @@ def test_every_bad_row_of_a_table_is_told(pmap, capsys):
     ("text", "said"),
     [
         ("pmap\tthr\na\t0.5\n", "has no column 'threshold'"),
-        ("pmap,threshold\na,0.5\n", "has no column 'pmap'"),
+        ("thr;threshold\na;0.5\n", "has no column 'pmap'"),
         ("pmap\tthreshold\n", "has no row"),
         ("pmap\tthreshold\tlesion_point\na\t0.5\tyes\n", "lesion_point is 'yes', expected 0, 1"),
         (None, "cannot be read"),

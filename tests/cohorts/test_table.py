@@ -219,7 +219,7 @@ def test_what_is_no_cohort_is_refused(tmp_path):
         cohort.read(tmp_path / "nowhere")
     path = tmp_path / "table.tsv"
     path.write_bytes(gzip.compress(b"scan") + b"\xff\xfe")
-    with pytest.raises(DataError, match="not a TSV table"):
+    with pytest.raises(DataError, match="cannot be read as a TSV table"):
         cohort.read(path)
 
 

@@ -120,6 +120,27 @@ def test_masks_in_linked_folders_are_found_once(tmp_path: Path) -> None:
     assert len(bids.find_labels(tmp_path / "link", names, (bids.LESION_MASKS,))) == 2
 
 
+@pytest.mark.parametrize("quotes", [True, False])
+def test_rows_of_a_table_are_texts_by_column(tmp_path: Path, quotes: bool) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text('Scan \tsite\n"a, b"\t n/a\nc\n\nd\tx\tmore\n', encoding="utf-8-sig")
+    first = "a, b" if quotes else '"a, b"'
+    assert bids.read_table(table, quotes=quotes) == [
+        {"scan": first, "site": ""},
+        {"scan": "c", "site": ""},
+        {"scan": "d", "site": "x"},
+    ]
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (bytes(40), "binary data")])
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None, why: str) -> None:
+    table = tmp_path / "t.tsv"
+    if content is not None:
+        table.write_bytes(content)
+    with pytest.raises(DataError, match=rf"t\.tsv: cannot be read as a TSV table \(.*{why}"):
+        bids.read_table(table)
+
+
 def test_derivatives_are_described_once(tmp_path: Path) -> None:
     bids.describe_derivatives(tmp_path / "out")
     path = tmp_path / "out" / "dataset_description.json"

@@ -22,10 +22,9 @@ from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
 from sct_lesion_losses.geometry.grid import Grid
-from sct_lesion_losses.images import cord_mask, nifti
+from sct_lesion_losses.images import bids, cord_mask, nifti
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.phantom.dataset import write_nifti
-from sct_lesion_losses.report import columns
 
 pytestmark = [pytest.mark.sct, pytest.mark.slow]
 
@@ -164,7 +163,7 @@ def analysed(sct: Sct, scan: Path, cord: Path, folder: Path) -> None:
     args = ["-i", str(scan), "-ofolder", str(folder), "-lesions", "1", "-cord", str(cord)]
     assert command.main([*args, *LOOK]) == 0
     name = nifti.stem(scan)[0]
-    ours = columns.read(folder / f"{name}_lesionseg_lesions.tsv")
+    ours = bids.read_table(folder / f"{name}_lesionseg_lesions.tsv")
     told = json.loads((folder / f"{name}_lesionseg.json").read_text())
     [theirs] = sct.analyses([(folder / f"{name}_lesionseg.nii.gz", cord)])
     assert isinstance(theirs, dict), theirs
@@ -287,6 +286,6 @@ def test_a_batch_of_scts_own_segments_every_subject_and_fails_the_one_that_canno
         assert f"batch_subject_{subject}.log" in logs, logs
         made = results / "results" / subject / "anat"
         assert (made / f"{subject}_T2w_lesionseg.nii.gz").exists()
-        assert columns.read(made / f"{subject}_T2w_lesionseg_lesions.tsv")
+        assert bids.read_table(made / f"{subject}_T2w_lesionseg_lesions.tsv")
     entries = [json.loads(path.read_text()) for path in (results / "qc" / "_json").glob("*.json")]
     assert sorted(entry["subject"] for entry in entries) == ["sub-01", "sub-02"]

@@ -15,7 +15,6 @@ from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.errors import DataError, SctError
 from sct_lesion_losses.images import nifti, outputs
 from sct_lesion_losses.phantom.dataset import write_nifti
-from sct_lesion_losses.report import columns
 from sct_lesion_losses.report.sidecar import Segmentation
 from sct_lesion_losses.sct import mask as sct_mask
 from sct_lesion_losses.workflows import batch, segment
@@ -153,7 +152,7 @@ def test_scans_of_a_batch_find_their_cord_masks_and_are_segmented_anew_with_anot
     given = batch.with_labels(found, "cord", labels)
     outcomes, tables = batch.run(given, settings)
     assert [outcome.status for outcome in outcomes.values()] == [DONE, DONE, FAILED]
-    first, *_, last = columns.read(tables[0])
+    first, *_, last = table_rows(tables[0])
     cut = json.loads(given[0].outputs.sidecar.read_text())["OutsideCord"]
     assert float(first["outside_mm3"]) == cut["RemovedMm3"] > 0
     assert int(first["outside_lesions"]) == cut["LesionsRemoved"]
