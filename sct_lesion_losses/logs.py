@@ -1,31 +1,37 @@
-"""Warnings and errors of one scan, collected for its sidecar and said with its name; durations."""
+"""Log lines and errors as they are said: of which scan, without folders; durations."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError
+from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError, LesionError
 
 _PACKAGE = "sct_lesion_losses"
+_OF_SCANS = (CenterlineError, GeometryError, EngineError)
+_BEFORE = r"(?<![^\s'\"(\[<=,;])"  # a path begins here; "sub-*/anat/" and "~/data/" go on
+_FOLDERS = r"/(?:[^\s/:'\",;()]+/)+"
 _scan: ContextVar[str] = ContextVar("scan", default="")
 
 
 @contextmanager
-def about(scan: Path) -> Iterator[None]:
+def about(
+    scan: Path, errors: type[LesionError] | tuple[type[LesionError], ...] = _OF_SCANS
+) -> Iterator[None]:
     """Let the errors and the log lines of the block say which scan they are about.
 
-    An error about its cord, its grid or its p-map begins with the scan's name, unless it holds it;
-    `with_scan` does the same for a line of the log.
+    An error of these types, by default one about its cord, its grid or its p-map, begins with the
+    scan's name, unless it holds it; `with_scan` does the same for a line of the log.
     """
     token = _scan.set(scan.name)
     try:
         yield
-    except (CenterlineError, GeometryError, EngineError) as error:
+    except errors as error:
         if scan.name in str(error):
             raise
         raise type(error)(f"{scan.name}: {error}") from error
@@ -37,6 +43,22 @@ def with_scan(text: str) -> str:
     """Text of a log line, behind the name of the scan that is at work if it does not hold it."""
     scan = _scan.get()
     return f"{scan}: {text}" if scan and scan not in text else text
+
+
+def without_folders(text: str, folders: Iterable[Path] = ()) -> str:
+    """Cut absolute folders, and some given ones, off the paths in a text, so that it can be shared.
+
+    Parameters
+    ----------
+    text : str
+    folders : iterable of Path
+        They may be relative, or hold spaces.
+
+    >>> without_folders("/home/me/study/bundles/dice: cannot write here")
+    'dice: cannot write here'
+    """
+    known = [f"{re.escape(str(folder))}/" for folder in folders if folder != Path("/")]
+    return re.sub(f"{_BEFORE}(?:{'|'.join([*sorted(known, key=len)[::-1], _FOLDERS])})", "", text)
 
 
 class _Collector(logging.Handler):

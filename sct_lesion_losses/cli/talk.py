@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import time
@@ -22,8 +21,6 @@ TYPED = __name__  # where the context of a command keeps what was typed
 EVERY_S = 30.0  # between the lines on progress where there is no terminal
 _OF_BUNDLES = ("-bundle", "-init")
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
-_BEFORE = r"(?<![^\s'\"(\[<=,;])"  # a path begins here; "sub-*/anat/" and "~/data/" go on
-_FOLDERS = r"/(?:[^\s/:'\",;()]+/)+"
 
 logger = logging.getLogger("sct_lesion_losses")
 
@@ -43,7 +40,7 @@ class _Line(logging.Formatter):
 
 
 def without_folders(text: str, args: Sequence[str] = ()) -> str:
-    """Cut the folders of absolute paths away, so that a log can be shared.
+    """Cut folders off the paths in a line, see `logs.without_folders`.
 
     Parameters
     ----------
@@ -57,8 +54,7 @@ def without_folders(text: str, args: Sequence[str] = ()) -> str:
     paths.append(Path(os.path.expanduser("~/file")))  # noqa: PTH111 - never raises
     folders = {path.parent for path in paths if path.is_absolute()}
     folders |= {path for path in paths if path.is_absolute() and path.suffix == ""}
-    known = [f"{re.escape(str(folder))}/" for folder in folders if folder != Path("/")]
-    return re.sub(f"{_BEFORE}(?:{'|'.join([*sorted(known, key=len)[::-1], _FOLDERS])})", "", text)
+    return logs.without_folders(text, folders)
 
 
 def open_closed_streams() -> None:

@@ -11,16 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sct_lesion_losses import __version__, executor
+from sct_lesion_losses import __version__, executor, logs
 from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import DataError, NoCordError
+from sct_lesion_losses.errors import DataError, LesionError, NoCordError
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
-from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, naming, read_scan
+from sct_lesion_losses.inference.models import AS_IN_COHORT, LocatedScan, Model, read_scan
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import PRESETS, lesionwise
 from sct_lesion_losses.metrics.froc import ScoredLesions, scored_lesions
@@ -333,7 +333,7 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     LesionError
         The scan or a model cannot be used; the message names the scan. Nothing is kept of it then.
     """
-    with naming(task.scan):
+    with logs.about(task.scan.scan, LesionError):
         found = read_scan(task.scan, task.inference)
         counted = {model: _count(model, found) for model in task.keys if model.is_given}
         networks = [model for model in task.keys if not model.is_given]

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sct_lesion_losses import logs
 from sct_lesion_losses.cohorts.table import CohortScan
+from sct_lesion_losses.errors import LesionError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
 from sct_lesion_losses.images.nifti import Scan
-from sct_lesion_losses.inference.models import Model, naming, read_scan
+from sct_lesion_losses.inference.models import Model, read_scan
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import lesionwise
 from sct_lesion_losses.metrics.froc import NEIGHBOURS, mean_probabilities
@@ -57,7 +59,7 @@ def number(task: InstanceTask) -> dict[Model | None, PlacedLesions]:
         The scan or a model cannot be used, or a file cannot be written; the message names the scan.
     """
     placed: dict[Model | None, PlacedLesions] = {}
-    with naming(task.scan):
+    with logs.about(task.scan.scan, LesionError):
         found = read_scan(task.scan, task.inference)
         grid = found.image.grid
         if task.placed:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,6 @@ from sct_lesion_losses.bundle.store import SCT_NAME, Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import LesionError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.nifti import Scan
@@ -31,17 +29,6 @@ AS_IN_COHORT = "cohort"
 IN_COHORT = InferenceSettings(centerline=AS_IN_COHORT)
 Kind = Literal["network", "sct_rule", "masks", "pmaps"]
 RULE_THRESHOLDS = (0.5,)  # a mask is swept as a p-map of 0 and 1
-
-
-@contextmanager
-def naming(scan: CohortScan) -> Iterator[None]:
-    """Let the errors of a block name the scan that it is about."""
-    try:
-        yield
-    except LesionError as error:
-        if scan.scan.name in str(error):
-            raise
-        raise type(error)(f"{scan.scan.name}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

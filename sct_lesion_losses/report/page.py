@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cohorts.splits import SHARES, PartLoad
 from sct_lesion_losses.images.bids import UNKNOWN
@@ -27,7 +27,6 @@ TEMPLATE = "report.html.j2"
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _RESULTS = {"epochs_run", "best_epoch", "minutes"}  # of a recipe, in the table of bundles
-_FOLDERS = re.compile(r"(?<![^\s'\"(\[<=,;])~?/(?:[^\s/:'\",;()]+/)+")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def html(
         title=TITLE,
         disclaimer=card.DISCLAIMER,
         lead=lead,
-        alerts=[without_folders(alert) for alert in alerts],
+        alerts=[logs.without_folders(alert) for alert in alerts],
         sections=SECTIONS,
         tables={**tables, **numbered},
         command=command,
@@ -113,15 +112,6 @@ def pictures(folders: Sequence[Path]) -> dict[str, list[Picture]]:
             source = f"data:{_TYPES[smaller.suffix]};base64,{content}"
             found.setdefault(figure.section, []).append(Picture(source, figure.caption))
     return found
-
-
-def without_folders(text: str) -> str:
-    """Cut the folders of absolute paths away, so that a page can be shared.
-
-    >>> without_folders("/home/me/study/bundles/dice: cannot write here")
-    'dice: cannot write here'
-    """
-    return _FOLDERS.sub("", text)
 
 
 def cohort_table(parts: Sequence[PartLoad]) -> Table:

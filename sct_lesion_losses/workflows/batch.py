@@ -440,9 +440,8 @@ def _told(file: Path) -> dict[str, Any]:
 
 def _failed(scan: BatchScan, error: BaseException) -> Outcome:
     """Log at once why a scan failed; its own folders are cut away from the reason."""
-    said = " ".join(describe(error).split())
-    for folder in (scan.image.parent, scan.outputs.mask.parent):
-        said = re.sub(rf"(?<![\w./-]){re.escape(f'{folder}{os.sep}')}", "", said)
+    folders = (scan.image.parent, scan.outputs.mask.parent)
+    said = logs.without_folders(" ".join(describe(error).split()), folders)
     said = said.removeprefix(f"{scan.image.name}: ")
     debug = logger.isEnabledFor(logging.DEBUG)
     logger.error("%s: %s", scan.image, said, exc_info=error if debug else None)

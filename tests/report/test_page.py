@@ -4,7 +4,6 @@ import base64
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,16 +56,3 @@ def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkey
     assert "<pre>" not in made  # there is no command line
     assert f'src="data:image/png;base64,{encoded}" alt="What &amp; &#34;why&#34;"' in made
     assert "<figcaption>Figure 1. What &amp; &#34;why&#34;. More.</figcaption>" in made
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("/home/me/out/bundles/dice: cannot write", "dice: cannot write"),
-        ("see ~/x/y.json", "see y.json"),
-        ("a rate of 1/2, and/or less", "a rate of 1/2, and/or less"),
-        ("https://host/a/b", "https://host/a/b"),
-    ],
-)
-def test_folders_of_absolute_paths_are_cut_away(text: str, shown: str) -> None:
-    assert page.without_folders(text) == shown
