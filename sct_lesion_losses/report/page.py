@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from sct_lesion_losses import logs
-from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.cohorts.splits import SHARES, PartLoad
 from sct_lesion_losses.images.bids import UNKNOWN
 from sct_lesion_losses.report import card
@@ -20,13 +17,11 @@ from sct_lesion_losses.report.tables import (
     Columns,
     Table,
     frame,
-    threshold_text,
 )
 
 TEMPLATE = "report.html.j2"
 TITLE = "Loss functions and decision thresholds for spinal cord MS lesions"
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-_RESULTS = {"epochs_run", "best_epoch", "minutes"}  # of a recipe, in the table of bundles
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ SECTIONS = (
     ),
     ("published", "Beside the published values", ("published",)),
     ("breakdown", "By site and by size of lesion", ("lesion_sizes", "sites")),
-    ("how", "How it was made", ("facts", "recipes", "bundles")),
+    ("how", "How it was made", ("facts",)),
 )
 
 
@@ -136,67 +131,7 @@ def cohort_table(parts: Sequence[PartLoad]) -> Table:
     )
 
 
-def facts_table(facts: Mapping[str, str], title: str = "Software and settings") -> Table:
+def facts_table(facts: Mapping[str, str]) -> Table:
     """List entries and their values."""
     rows = {(name,): value or UNKNOWN for name, value in facts.items()}
-    return Table(title, frame(("Entry",), rows, {"Value": str}))
-
-
-def recipe_table(bundles: Sequence[BundleInfo]) -> Table:
-    """List the entries of the bundles' recipes; one that differs is given for each bundle."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for info in bundles:
-        if info.recipe is None:
-            continue
-        recipe = {
-            "loss numbers": info.loss.numbers,
-            "filters": info.network.filters,
-            **info.recipe.model_dump(exclude=_RESULTS),
-            "seeds": info.seeds,
-        }
-        for name, value in recipe.items():
-            found.setdefault(name, {}).setdefault(_value(value), []).append(info.name)
-    facts = {}
-    for name, values in found.items():
-        each = [f"{value} ({', '.join(of)})" for value, of in values.items()]
-        facts[name.replace("_", " ")] = "; ".join(each if len(each) > 1 else values)
-    return facts_table(facts, "Recipes of the trainings")
-
-
-def _value(entry: Any) -> str:
-    if isinstance(entry, Mapping):
-        return ", ".join(f"{name} {_value(value)}" for name, value in entry.items()) or "default"
-    if isinstance(entry, list | tuple):
-        return ", ".join(map(_value, entry))
-    if isinstance(entry, bool):
-        return "yes" if entry else "no"
-    return "none" if entry is None else f"{entry:g}" if isinstance(entry, float) else str(entry)
-
-
-_TRAINED = ("Epochs", "Best epoch", "Its validation loss", "Minutes")
-_OPERATED = ("Threshold", "Tuned", "95 % interval", "Tuned on scans")
-
-
-def bundle_table(bundles: Sequence[BundleInfo]) -> Table:
-    """List training and operating point of every bundle."""
-    rows = {}
-    for info in bundles:
-        recipe, point, known = info.recipe, info.operating_point, dict.fromkeys(_TRAINED, UNKNOWN)
-        if recipe is not None:
-            known["Epochs"] = str(recipe.epochs_run)
-            if recipe.minutes is not None:
-                known["Minutes"] = f"{recipe.minutes:.0f}"
-            for best in info.history:
-                if best.epoch == recipe.best_epoch:
-                    known["Best epoch"] = str(best.epoch)
-                    if best.val_loss is not None:
-                        known["Its validation loss"] = f"{best.val_loss:.4f}"
-        known["Threshold"] = threshold_text(point.threshold)
-        known["Tuned"] = "yes" if point.kind == "tuned" else "no"
-        known["95 % interval"] = (
-            "{:g} to {:g}".format(*point.interval) if point.interval else UNKNOWN
-        )
-        known["Tuned on scans"] = str(point.n_scans)
-        rows[info.name, info.version, info.loss.name] = known
-    columns = {name: itemgetter(name) for name in (*_TRAINED, *_OPERATED)}
-    return Table("Bundles", frame(("Bundle", "Version", "Loss"), rows, columns))
+    return Table("Software and settings", frame(("Entry",), rows, {"Value": str}))

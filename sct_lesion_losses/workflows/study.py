@@ -458,8 +458,6 @@ def _report(
         "parts": page.cohort_table(splits.by_part(scans, splits.noted(folder / SPLIT))),
         "over_thresholds": tables.over_thresholds(evaluation.rows),
         "facts": page.facts_table(how),
-        "recipes": page.recipe_table(infos),
-        "bundles": page.bundle_table(infos),
     }
     models = counted(len(evaluation.models), "model")
     unseen = len({row.scan for row in evaluation.rows})
