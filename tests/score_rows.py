@@ -14,8 +14,6 @@ from sct_lesion_losses.metrics.voxelwise import VoxelScore
 NAN = float("nan")
 SCORE = 0.4  # of every measure that a test does not give
 THRESHOLDS = tuple(k / 20 for k in range(21))
-BROAD = dict.fromkeys(THRESHOLDS[4:17], 0.5)  # median V-F1, from 0.2 to 0.8
-NARROW = {0.3: 0.4, 0.5: 0.2}
 
 
 @dataclass(frozen=True)
@@ -97,26 +95,3 @@ def sweep_rows(
 def medians(model: int, scans: int = 7) -> list[float]:
     """Median V-F1 at each of the thresholds."""
     return [float(np.median([f1(model, s, t) for s in range(scans)])) for t in THRESHOLDS]
-
-
-def swept(
-    bundle: str,
-    v_f1: Mapping[float, float],
-    tuned: float,
-    predicted: Mapping[float, int] | None = None,
-    scans: int = 8,
-) -> list[ScanScore]:
-    """Scans whose V-F1 at every threshold lies evenly around that given, and lesion-free ones."""
-    rows = []
-    for threshold in THRESHOLDS:
-        for k in range(scans):
-            value = v_f1.get(threshold, 0.1) + (k - (scans - 1) / 2) / 1000
-            measures = {"V-F1": value}
-            rows.append(bearing(f"s{k}", bundle, threshold, threshold == tuned, measures))
-        marked = (predicted or {}).get(threshold, 0)
-        for k in range(4):
-            found = int(k < marked)
-            rows.append(
-                lesion_free(f"free{k}", bundle, threshold, threshold == tuned, n_predicted=found)
-            )
-    return rows

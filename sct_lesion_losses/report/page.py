@@ -43,11 +43,7 @@ class Picture:
 SECTIONS = (
     ("cohort", "The cohort and its split", ("parts",)),
     ("scores", "Scores on the unseen scans", ("table1", "table2", "intervals", "patients", "froc")),
-    (
-        "thresholds",
-        "Over thresholds, and between models",
-        ("over_thresholds", "thresholds", "models"),
-    ),
+    ("thresholds", "Over thresholds, and between models", ("thresholds", "models")),
     ("published", "Beside the published values", ("published",)),
     ("breakdown", "By site and by size of lesion", ("lesion_sizes", "sites")),
     ("how", "How it was made", ("facts",)),

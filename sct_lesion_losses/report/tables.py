@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sct_lesion_losses.errors import OutputError
 from sct_lesion_losses.images.bids import UNKNOWN
@@ -33,7 +32,6 @@ from sct_lesion_losses.metrics.scores import (
 )
 from sct_lesion_losses.metrics.statistics import Interval, Spread
 from sct_lesion_losses.report.columns import rule
-from sct_lesion_losses.thresholds.choice import best_of, plateau
 
 try:
     import pandas as pd
@@ -41,7 +39,6 @@ except ImportError as error:  # raised before any work: the flows import this mo
     raise OutputError("tables need pandas: pip install 'sct_lesion_losses[report]'") from error
 
 SIZES_MM3 = {"under 30": (0, 30), "30 to 100": (30, 100), "100 or more": (100, math.inf)}
-NEAR = 0.1  # below the best median V-F1; less is noise where some 40 scans make the median
 _TESTS = "two-sided Wilcoxon signed-rank tests on the same scans, p corrected by Holm over"
 
 # Threshold, V-F1, L-F1, P-sensitivity and P-specificity of the study's models on its unseen set, as
@@ -470,99 +467,3 @@ def _comparisons(found: Sequence[Comparison], title: str, more: Sequence[str]) -
         *more,
     )
     return Table(title, pd.DataFrame(texts, columns=[*_COMPARED], dtype=object), notes=notes)
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """V-F1 of one model on the scans with lesions.
-
-    Attributes
-    ----------
-    model : str
-    scores : dict of float to (N,) float64
-        By threshold, rising; empty where masks come from a rule of the model's own.
-    tuned : float or None
-        The model's own threshold.
-    by_rule : (N,) float64
-        Where there are no thresholds, by its rule.
-    """
-
-    model: str
-    scores: dict[float, npt.NDArray[np.float64]]
-    tuned: float | None
-    by_rule: npt.NDArray[np.float64]
-
-    @property
-    def n(self) -> int:
-        """Number of scans."""
-        return max(map(len, (*self.scores.values(), self.by_rule)))
-
-    @property
-    def thresholds(self) -> npt.NDArray[np.float64]:
-        """Thresholds, (T,), rising."""
-        return np.array([*self.scores])
-
-    @property
-    def medians(self) -> npt.NDArray[np.float64]:
-        """Median V-F1 at each threshold, (T,)."""
-        return np.array([np.median(own) for own in self.scores.values()])
-
-    @property
-    def best(self) -> int:
-        """Index of the threshold of the highest median."""
-        return best_of(self.medians, self.thresholds)
-
-    @property
-    def plateau(self) -> tuple[float, float]:
-        """First and last threshold around the best whose median is at most 0.1 below it."""
-        medians, best = self.medians, self.best
-        return plateau(medians, self.thresholds, best, medians[best] - NEAR)
-
-
-def sweeps(rows: Iterable[ScanScore]) -> list[Sweep]:
-    """Sweep of each model with a scan that has lesions, in the order of the rows.
-
-    Parameters
-    ----------
-    rows : iterable of ScanScore
-        By any lesion presets: V-F1 is the same by all.
-    """
-    found: dict[str, dict[float | None, dict[str, float]]] = {}
-    tuned: dict[str, float | None] = {}
-    for row in _known(rows):
-        scans = found.setdefault(row.bundle, {}).setdefault(row.threshold, {})
-        scans[row.scan] = row.voxels.f1
-        if row.tuned:
-            tuned[row.bundle] = row.threshold
-    made = []
-    for model, by_threshold in found.items():
-        values = {at: np.array([*scans.values()]) for at, scans in by_threshold.items()}
-        swept = {at: values[at] for at in sorted(at for at in values if at is not None)}
-        made.append(Sweep(model, swept, tuned.get(model), values.get(None, np.array([]))))
-    return made
-
-
-_OVER: Columns[Sweep] = {
-    "Best": lambda sweep: threshold_text(sweep.thresholds[sweep.best]),
-    "V-F1 there": lambda sweep: score(sweep.medians[sweep.best]),
-    "Plateau": lambda sweep: " to ".join(f"{end:g}" for end in dict.fromkeys(sweep.plateau)),
-    "Width": lambda sweep: score(sweep.plateau[1] - sweep.plateau[0]),
-    "Tuned": lambda sweep: threshold_text(sweep.tuned),
-}
-
-
-def over_thresholds(rows: Sequence[ScanScore]) -> Table:
-    """List the range of thresholds over which each model stays near its best median V-F1.
-
-    Parameters
-    ----------
-    rows : sequence of ScanScore
-        Of the unseen scans at all thresholds. Models without thresholds, and those without a scan
-        that has lesions, are left out.
-    """
-    models = {(sweep.model,): sweep for sweep in sweeps(rows) if sweep.scores}
-    note = (
-        "Best: threshold of the highest median V-F1 of the unseen scans. Plateau: thresholds "
-        f"around it at most {NEAR:g} below that."
-    )
-    return Table("Models over thresholds", frame(("Model",), models, _OVER), notes=(note,))

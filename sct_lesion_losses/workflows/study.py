@@ -39,7 +39,7 @@ from sct_lesion_losses.inference.models import locate
 from sct_lesion_losses.inference.predict import InferenceSettings
 from sct_lesion_losses.metrics import UNTUNED
 from sct_lesion_losses.metrics.scores import ScanScore
-from sct_lesion_losses.report import counted, figures, page, tables
+from sct_lesion_losses.report import counted, figures, page
 from sct_lesion_losses.report.figures import style
 from sct_lesion_losses.thresholds import lesion_filter
 from sct_lesion_losses.workflows import evaluate, evaluated, split, tune
@@ -456,7 +456,6 @@ def _report(
     every = {
         **evaluation.tables,
         "parts": page.cohort_table(splits.by_part(scans, splits.noted(folder / SPLIT))),
-        "over_thresholds": tables.over_thresholds(evaluation.rows),
         "facts": page.facts_table(how),
     }
     models = counted(len(evaluation.models), "model")

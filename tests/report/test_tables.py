@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from score_rows import BROAD, NAN, NARROW, bearing, lesion_free, swept
+from score_rows import NAN, bearing, lesion_free
 
 from sct_lesion_losses.metrics import PRESETS, statistics
 from sct_lesion_losses.metrics.patientwise import proportion
@@ -170,29 +170,6 @@ def test_published_thresholds_are_of_the_grid_and_specificities_shares_of_the_le
         *("bce", "combo", "dice", "focal_tversky", "generalized_dice", "log_cosh_dice", "sct"),
         "tversky",
     }
-
-
-def test_the_range_of_thresholds_near_the_best_is_listed_for_each_model() -> None:
-    free = [lesion_free("f", "free", 0.5, True)]
-    rule = [bearing("s", "sct as shipped", None, True)]
-    rows = [*swept("dice", BROAD, 0.35), *swept("bce", NARROW, 0.3), *free, *rule]
-    assert texts(tables.over_thresholds(rows).body) == [
-        ["dice", "0.5", "0.50", "0.2 to 0.8", "0.60", "0.35"],
-        ["bce", "0.3", "0.40", "0.3", "0.00", "0.3"],
-    ]
-
-
-@given(st.dictionaries(st.sampled_from(THRESHOLDS), st.floats(0, 1, allow_nan=False), min_size=1))
-def test_a_plateau_holds_the_best_and_nothing_far_below_it(curve: dict[float, float]) -> None:
-    (sweep,) = tables.sweeps(
-        bearing("s", "a", at, False, {"V-F1": value}) for at, value in curve.items()
-    )
-    low, high = sweep.plateau
-    best = sweep.thresholds[sweep.best]
-    assert low <= best <= high
-    assert curve[best] == pytest.approx(max(curve.values()), abs=1e-12)
-    inside = [value for threshold, value in curve.items() if low <= threshold <= high]
-    assert min(inside) >= max(curve.values()) - 0.1 - 1e-9
 
 
 def test_both_rules_of_patient_wise_scores_stand_side_by_side() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from sct_lesion_losses.metrics import UNTUNED, scores
 from sct_lesion_losses.metrics.froc import FALSE_LESIONS, FrocScore
 from sct_lesion_losses.metrics.patientwise import PatientScore
 from sct_lesion_losses.metrics.scores import ByBundle, ScanScore
-from sct_lesion_losses.report import counted, tables
+from sct_lesion_losses.report import counted
 from sct_lesion_losses.report.figures import style
-from sct_lesion_losses.report.tables import Sweep, threshold_text
+from sct_lesion_losses.report.tables import threshold_text
 
 FROM = 5  # fewer points have no quartiles worth a box
 WHISKER = 1.5  # box lengths
@@ -45,11 +46,70 @@ def box(
     return min(float(inside.min()), low), low, middle, high, max(float(inside.max()), high)
 
 
-def _sweeps(rows: Sequence[ScanScore]) -> list[Sweep]:
-    found = tables.sweeps(rows)
-    if not found:
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """V-F1 of one model on the scans with lesions.
+
+    Attributes
+    ----------
+    model : str
+    scores : dict of float to (N,) float64
+        By threshold, rising; empty where masks come from a rule of the model's own.
+    tuned : float or None
+        The model's own threshold.
+    by_rule : (N,) float64
+        Where there are no thresholds, by its rule.
+    """
+
+    model: str
+    scores: dict[float, npt.NDArray[np.float64]]
+    tuned: float | None
+    by_rule: npt.NDArray[np.float64]
+
+    @property
+    def n(self) -> int:
+        """Number of scans."""
+        return max(map(len, (*self.scores.values(), self.by_rule)))
+
+    @property
+    def thresholds(self) -> npt.NDArray[np.float64]:
+        """Thresholds, (T,), rising."""
+        return np.array([*self.scores])
+
+    @property
+    def medians(self) -> npt.NDArray[np.float64]:
+        """Median V-F1 at each threshold, (T,)."""
+        return np.array([np.median(own) for own in self.scores.values()])
+
+
+def sweeps(rows: Iterable[ScanScore]) -> list[Sweep]:
+    """Sweep of each model with a scan that has lesions, in the order of the rows.
+
+    Parameters
+    ----------
+    rows : iterable of ScanScore
+        By any lesion presets: V-F1 is the same by all.
+
+    Raises
+    ------
+    DataError
+        No scan has lesions.
+    """
+    found: dict[str, dict[float | None, dict[str, float]]] = {}
+    tuned: dict[str, float | None] = {}
+    for row in (row for row in rows if not np.isnan(row.voxels.f1)):
+        scans = found.setdefault(row.bundle, {}).setdefault(row.threshold, {})
+        scans[row.scan] = row.voxels.f1
+        if row.tuned:
+            tuned[row.bundle] = row.threshold
+    made = []
+    for model, by_threshold in found.items():
+        values = {at: np.array([*scans.values()]) for at, scans in by_threshold.items()}
+        swept = {at: values[at] for at in sorted(at for at in values if at is not None)}
+        made.append(Sweep(model, swept, tuned.get(model), values.get(None, np.array([]))))
+    if not made:
         raise DataError("no scan has lesions, so that V-F1 is not defined; evaluate some that have")
-    return found
+    return made
 
 
 def _quarters(axes: Any, *which: str) -> None:
@@ -84,7 +144,7 @@ def boxes(rows: Sequence[ScanScore]) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = [sweep for sweep in _sweeps(rows) if sweep.scores]
+    shown = [sweep for sweep in sweeps(rows) if sweep.scores]
     if not shown:
         raise DataError("no model has thresholds; evaluate a bundle, or sct")
     n_rows, _ = style.shape(len(shown))
@@ -154,7 +214,7 @@ def lines(rows: Sequence[ScanScore]) -> Any:
     """
     from matplotlib.lines import Line2D
 
-    shown = _sweeps(rows)
+    shown = sweeps(rows)
     looks = style.looks(sweep.model for sweep in shown)
     made = style.sheet(_HEIGHT_INCH, layout="constrained")
     axes = made.subplots()
