@@ -214,10 +214,12 @@ class Filtered:
     @property
     def sentence(self) -> str:
         """Say in one line what was removed, and why."""
+        volume = self.rule.volume_mm3
         return (
             f"the lesion filter (chosen at threshold {self.threshold:g}) dropped {self.removed} of "
             f"{counted(self.predicted, 'predicted lesion')}; it keeps those of a highest "
-            f"probability of at least {self.rule.peak:g} and at least {self.rule.volume_mm3:g} mm³"
+            f"probability of at least {self.rule.peak:g}"
+            + (f" and at least {volume:g} mm³" if volume else "")
         )
 
     @property
@@ -303,7 +305,7 @@ class Segmentation:
         at = "by SCT's rule" if self.threshold is None else f"at threshold {self.threshold:g}"
         if self.outside is not None:
             at += f", {self.outside.removed} more outside the cord mask"
-        if self.filtered is not None:
+        if self.filtered is not None and self.filtered.predicted:
             at += f", {self.filtered.removed} more removed by the filter of lesions"
         comma = "," if self.found.lesions else ""
         return f"{self.found.load}{comma} {at}{self.found.peak}"

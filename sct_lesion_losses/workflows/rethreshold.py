@@ -163,7 +163,7 @@ def rethreshold(
             values, outside = sidecar.cut_to_cord(values, whole, known, scan.grid)
     mask, *lesion_counts = mask_at(values, threshold, scan.grid.voxel_volume_mm3, rule)
     filtered = None if rule is None else Filtered(rule, tuned, *lesion_counts)
-    if filtered is not None:
+    if filtered is not None and filtered.predicted:
         logger.info("%s: %s", pmap.name, filtered.sentence)
     labels = lesionwise.components(mask)
     found = Found.of(labels, values, scan.grid)

@@ -434,7 +434,7 @@ def _mask(
     threshold, rule = decided(bundle, settings)
     mask, *lesions = lesion_filter.mask_at(pmap, threshold, grid.voxel_volume_mm3, rule)
     filtered = None if rule is None else Filtered(rule, bundle.threshold, *lesions)
-    if filtered is not None:
+    if filtered is not None and filtered.predicted:
         logger.info("%s", filtered.sentence)
     if doubt := sidecar.threshold_doubt(threshold, bundle.tuned_threshold, bundle.name):
         logger.warning("%s", doubt)

@@ -95,7 +95,9 @@ def test_lesions_are_dropped_by_the_filter_of_the_bundle_that_made_the_pmap(pmap
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.2", "-o", "m.nii"]
     assert main(args) == 0
     assert np.array_equal(np.argwhere(nib.load("m.nii").get_fdata())[:, 0], [4, 4, 4])
-    assert "chosen at threshold 0.3) dropped 1 of 2 predicted lesions" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "chosen at threshold 0.3) dropped 1 of 2 predicted lesions" in said
+    assert "it keeps those of a highest probability of at least 0.5\n" in said
     said = {"LeastPeak": 0.5, "LeastVolumeMm3": 0.0, "LesionsRemoved": 1}
     assert json.loads(Path("m.json").read_text())["LesionFilter"] == said
     assert main([*args, "-lesion_point", "0"]) == 0
