@@ -80,7 +80,8 @@ def brighten_middle(
     """Lay a bright stripe along the middle of the cord, with the given probability.
 
     It is no lesion: grey matter or a central canal that shows, or a line where the bright fluid's
-    signal is truncated, may run through a whole healthy cord (Bronskill et al. 1988, Radiology 166).
+    signal is truncated, may run through a whole healthy cord (Bronskill et al. 1988, Radiology
+    166).
 
     Parameters
     ----------
