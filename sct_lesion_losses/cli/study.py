@@ -38,7 +38,6 @@ from sct_lesion_losses.losses import LOSSES, STUDY
     "Take these bundles, names or folders, in place of training, with their own thresholds.",
     dest="bundles",
 )
-@option("-retune {0,1}", "With -bundle: tune copies of the bundles on this cohort.")
 @option(
     "-dry_run {0,1}",
     "Print what is done already in the output folder and what is missing, and do nothing.",
@@ -89,7 +88,6 @@ def main(
     cache, workers = values.pop("cache"), cluster or 1
     settings = study.StudySettings(
         bundles=bundles,
-        retune=values.pop("retune"),
         rules=options.rules(values),
         evaluation=evaluation,
         workers=workers,

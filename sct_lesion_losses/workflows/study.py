@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,6 @@ from sct_lesion_losses.errors import (
     BundleError,
     DataError,
     LesionError,
-    OutputError,
     SctError,
     TrainingError,
     UsageError,
@@ -68,9 +67,7 @@ class StudySettings:
     recipes : tuple of Recipe
         One for each loss to train, whose name its bundle takes.
     bundles : tuple of str
-        Names or folders of bundles that are taken in place of training.
-    retune : bool
-        Tune copies of these bundles; they keep their own thresholds otherwise.
+        Names or folders of bundles that are taken in place of training, with their thresholds.
     rules : Rules
         How to split a cohort that comes without a split.
     evaluation : EvaluateSettings
@@ -85,7 +82,6 @@ class StudySettings:
 
     recipes: tuple[Recipe, ...] = ()
     bundles: tuple[str, ...] = ()
-    retune: bool = False
     rules: Rules = Rules()  # noqa: RUF009 (frozen)
     evaluation: EvaluateSettings = EvaluateSettings()  # noqa: RUF009
     workers: Jobs = 1
@@ -100,8 +96,6 @@ class StudySettings:
         for named in (self.losses, self.bundles):
             if len(set(named)) < len(named):
                 raise UsageError(f"one of {', '.join(named)} is given twice")
-        if self.retune and not self.bundles:
-            raise UsageError("-retune 1 goes with -bundle; trained bundles are tuned anyway")
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -139,7 +133,7 @@ def run(
         The cohort cannot be split, there is nothing to evaluate, or the evaluation fails.
     """
     folder = folder.absolute()
-    untuned = _to_tune(settings, folder)
+    _require_bundles(settings)
     style.require()
     cohorts.read(data)  # nothing is written for a cohort that cannot be read
     with executor.pool(settings.workers):  # nor for a cluster that is not there
@@ -150,8 +144,8 @@ def run(
     with atomic.locked(folder / atomic.LOCK, busy):
         _split(data.absolute(), folder, settings.rules, progress)
         _train(folder, settings, progress, failures)
-        _tune(untuned, folder, settings, progress, failures)
-        models = _models(untuned, folder, settings, failures)
+        _tune(folder, settings, progress, failures)
+        models = _models(folder, settings, failures)
         with progress("evaluating") as report:
             evaluation = evaluate.run(
                 models, folder / SPLIT, folder / EVALUATION, settings.evaluation, report
@@ -172,11 +166,12 @@ def listed(folder: Path, settings: StudySettings) -> list[tuple[str, str]]:
         See `run`, as far as it can be told before.
     """
     folder = folder.absolute()
-    bundles, untuned = folder / BUNDLES, _to_tune(settings, folder)
+    _require_bundles(settings)
+    bundles = folder / BUNDLES
     return [
         ("split", _state((folder / SPLIT).is_file())),
         *((f"train {r.loss.name}", _trained(bundles / r.loss.name, r)) for r in settings.recipes),
-        *((f"tune {name}", _state(_is_tuned(bundles / name))) for name in untuned),
+        *((f"tune {loss}", _state(_is_tuned(bundles / loss))) for loss in settings.losses),
         ("evaluate", _state((folder / EVALUATION / f"{evaluate.SCORES}.tsv").is_file())),
         ("report", _state((folder / PAGE).is_file())),
     ]
@@ -209,34 +204,9 @@ def _work(bundle: Path) -> Path:
     return bundle.with_name(bundle.name + WORK_SUFFIX)
 
 
-def _to_tune(settings: StudySettings, folder: Path) -> dict[str, Path]:
-    """Folders of the bundles that are tuned, by the names of what is written into ``bundles``.
-
-    Raises
-    ------
-    UsageError
-        Two of the given bundles cannot be told apart.
-    OutputError
-        The tuned copy of one would replace a bundle that was trained here.
-    """
-    if not settings.bundles:
-        return {loss: folder / BUNDLES / loss for loss in settings.losses}
-    models = evaluated.models_of(settings.bundles, settings.evaluation.inference.contrast)
-    given = [one.bundle for one in models if one.bundle and not one.is_sct and settings.retune]
-    sources = {bundle.name: bundle.folder for bundle in given if bundle.folder is not None}
-    if len(sources) < len(given):
-        raise UsageError(
-            f"two of the bundles are named alike ({', '.join(one.name for one in given)}), and "
-            "tuned copies of them would be, too; give one of them another name, or leave out "
-            "-retune"
-        )
-    for name in sources:
-        if _work(folder / BUNDLES / name).exists():
-            raise OutputError(
-                f"{folder / BUNDLES / name} was trained here, and the tuned copy of {name} would "
-                "replace it; choose another -ofolder, or leave out -retune"
-            )
-    return sources
+def _require_bundles(settings: StudySettings) -> None:
+    """Raise an error where a given bundle is not there, or two cannot be told apart."""
+    evaluated.models_of(settings.bundles, settings.evaluation.inference.contrast)
 
 
 @contextmanager
@@ -346,41 +316,34 @@ def _train_one(
 
 
 def _tune(
-    untuned: Mapping[str, Path],
-    folder: Path,
-    settings: StudySettings,
-    progress: Opened,
-    failures: dict[str, str],
+    folder: Path, settings: StudySettings, progress: Opened, failures: dict[str, str]
 ) -> None:
-    """Tune what was trained, or copies of what was given; note why that failed."""
+    """Tune what was trained; note why that failed."""
     evaluation = settings.evaluation
-    for name, source in untuned.items():
-        if f"train {name}" in failures:
+    for loss in settings.losses:
+        if f"train {loss}" in failures:
             continue
         how = tune.TuneSettings(
             inference=evaluation.inference,
-            folder=folder / BUNDLES / name,
+            folder=folder / BUNDLES / loss,
             force=True,
             results=folder / EVALUATION,
             jobs=evaluation.jobs,
             command=evaluation.command,
         )
-        with _step(f"tune {name}", failures), progress(f"tuning {name}") as report:
-            tune.run(source, folder / SPLIT, how, report)
+        with _step(f"tune {loss}", failures), progress(f"tuning {loss}") as report:
+            tune.run(folder / BUNDLES / loss, folder / SPLIT, how, report)
 
 
-def _models(
-    made: Collection[str], folder: Path, settings: StudySettings, failures: dict[str, str]
-) -> list[str]:
+def _models(folder: Path, settings: StudySettings, failures: dict[str, str]) -> list[str]:
     """Return what is to be evaluated: whatever could be made and loads, and SCT's model."""
-    models = [name for name in settings.bundles if name == SCT_NAME or not settings.retune]
-    for name in made:
-        copy_failed = settings.retune and f"tune {name}" in failures
-        if f"train {name}" in failures or copy_failed:
+    models = [*settings.bundles]
+    for loss in settings.losses:
+        if f"train {loss}" in failures:
             continue
-        with _step(name, failures):
-            store.load(folder / BUNDLES / name)
-            models.append(str(folder / BUNDLES / name))
+        with _step(loss, failures):
+            store.load(folder / BUNDLES / loss)
+            models.append(str(folder / BUNDLES / loss))
     if not models:
         why = next(iter(failures.values()))
         raise TrainingError(f"there is nothing to evaluate, every training has failed: {why}")
@@ -467,6 +430,6 @@ def _report(
 
 def _origin(settings: StudySettings, failures: Mapping[str, str]) -> str:
     failed = any(step.startswith("tune ") for step in failures)
-    if settings.recipes or settings.retune:
+    if settings.recipes:
         return "tuned on the part thr-optimization" + ", but for the failed" * failed
     return "those that the given bundles came with"

@@ -139,7 +139,6 @@ WRONG = {
         "-i cohort -ofolder out -losses dise": "is not one of",
         "-i cohort -ofolder out -losses dice dice": "given twice",
         "-i cohort -ofolder out -losses dice -bundle tversky": "give one of the two",
-        "-i cohort -ofolder out -retune 1": "goes with -bundle",
         "-i cohort -ofolder out -rate 0": "rate is 0.0",
         "-i cohort -ofolder out -scheduler tcp://a:1 -scheduler_file b": "give one of them",
         "-i cohort -ofolder out -loss dice": "-loss",

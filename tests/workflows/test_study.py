@@ -256,20 +256,13 @@ def test_a_list_of_a_new_study_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_given_bundles_keep_their_thresholds_unless_copies_are_tuned(small, split_table, tmp_path):
+def test_given_bundles_keep_their_thresholds(small, split_table, tmp_path):
     asked, before = StudySettings(bundles=(str(small),)), contents(small)
     assert study.run(split_table, tmp_path / "out", asked) == {}
     assert not (tmp_path / "out" / "bundles").exists()
     scores = tmp_path / "out" / "evaluation" / "scores.json"
     levels = json.loads(scores.read_text())["bundle"]["Levels"]
     assert levels["small"]["TunedThreshold"] == store.load(small).threshold
-    copy = tmp_path / "out" / "bundles" / "small"
-    retuned = replace(asked, retune=True)
-    assert study.run(split_table, tmp_path / "out", retuned) == {}
-    assert store.load(copy).tuned_threshold is not None
-    first = contents(copy)
-    assert study.run(split_table, tmp_path / "out", retuned) == {}
-    assert contents(copy) == first
     assert contents(small) == before
 
 
@@ -288,7 +281,6 @@ def test_scts_model_enters_where_it_is_found(made, tmp_path, monkeypatch):
         ([], {}, "give one of the two"),
         (["dice", "dice"], {}, "given twice"),
         (["dice"], {"bundles": ("tversky",)}, "give one of the two"),
-        (["dice"], {"retune": True}, "goes with -bundle"),
     ],
 )
 def test_a_study_of_nothing_or_of_two_things_is_refused(losses, changes, said):
@@ -309,17 +301,13 @@ def test_what_cannot_end_well_is_told_before_any_work(original, tmp_path):
     with pytest.raises(BundleError, match="nothere"):
         study.listed(folder, StudySettings(bundles=("bce", "nothere")))
     shutil.copytree(store.load("bce").folder or "", tmp_path / "bce")
-    alike = StudySettings(bundles=("bce", str(tmp_path / "bce")), retune=True)
     with pytest.raises(UsageError, match="bce"):
-        study.run(tmp_path, folder, alike)
+        study.run(tmp_path, folder, StudySettings(bundles=("bce", str(tmp_path / "bce"))))
     with pytest.raises(DataError):
         study.run(tmp_path / "nowhere", folder, StudySettings(bundles=("bce",)))
     assert not folder.exists()
     with pytest.raises(DataError, match="unseen site Z"):
         study.run(original / "data", folder, replace(SETTINGS, rules=Rules(unseen_sites=("Z",))))
-    (folder / "bundles" / "bce.training").mkdir(parents=True)
-    with pytest.raises(OutputError, match="the tuned copy of bce would replace it"):
-        study.listed(folder, StudySettings(bundles=("bce",), retune=True))
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8))
