@@ -67,7 +67,6 @@ def _sidecar(scan: PhantomScan) -> dict[str, Any]:
         "Simulated": True,
         "SimulationProtocol": asdict(p),
         "SimulationSeed": scan.seed,
-        "SimulatedHardNegatives": scan.hard_negatives,
         "DroppedComponents": scan.dropped,
     }
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sct_lesion_losses.phantom.anatomy import (
-    AXIS_MM,
-    LEVELS,
     Body,
     Floats,
     NoiseField,
@@ -280,47 +276,3 @@ def rater_mask(
     seen = np.append(ratios >= faint, False)  # the last is that of voxels without a lesion
     mask: npt.NDArray[np.bool_] = (share >= border) & cord & seen[owners]
     return mask
-
-
-SMALLEST_BULGE_MM = 0.5  # about a pixel; less cannot be told from the sac's own wobble
-
-
-def hard_negatives(
-    body: Body, lesions: Lesions, along_mm: npt.NDArray[np.float64]
-) -> dict[str, Any]:
-    """Say what looks like a lesion and is none, where the cord is seen at `along_mm`, (N,).
-
-    Only what the anatomy brings; the protocol of a scan holds what the scanner adds.
-
-    Returns
-    -------
-    dict
-        ``haze``: brightness of the diffuse change of the cord, relative to the tissue, 1 where
-        there is none. ``canal_line_mm``: radius of the bright line of the central canal, 0 where
-        there is none; ``canal_share``: share of the cord in view that shows it. ``fissure_mm``,
-        ``fissure_depth``: half width of the ventral fissure at the surface; its depth as a share
-        of the cord's half axis from front to back. ``rootlets``: share of the fluid's signal that
-        roots and ligaments take away. ``bulges_mm``: indentation of the sac's front by each disc
-        in view, its deepest point, under the vertebrae around it, such as "C4-C5"; those of
-        `SMALLEST_BULGE_MM` and more.
-    """
-    numbers, bulge = body.numbers, body.tables["bulge"]
-    seen = np.interp(along_mm, AXIS_MM, body.tables["canal"]) * (numbers["canal_line"] > 0)
-    bulges = {}
-    for k, (upper, lower) in enumerate(itertools.pairwise(LEVELS)):
-        between = np.flatnonzero((body.centres[k] > AXIS_MM) & (body.centres[k + 1] < AXIS_MM))
-        if not len(between):  # below the part of the body that is made
-            continue
-        deepest = between[np.argmax(bulge[between])]
-        in_view = len(along_mm) > 0 and along_mm[0] <= AXIS_MM[deepest] <= along_mm[-1]
-        if in_view and bulge[deepest] >= SMALLEST_BULGE_MM:
-            bulges[f"{upper}-{lower}"] = round(float(bulge[deepest]), 2)
-    return {
-        "haze": lesions.haze,
-        "canal_line_mm": numbers["canal_line"],
-        "canal_share": round(float(np.mean(seen > 0)), 3) if len(seen) else 0.0,
-        "fissure_mm": numbers["fissure"],
-        "fissure_depth": numbers["fissure_depth"],
-        "rootlets": numbers["rootlets"],
-        "bulges_mm": bulges,
-    }

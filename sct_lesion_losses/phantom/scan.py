@@ -18,7 +18,6 @@ from sct_lesion_losses.phantom.lesions import (
     Lesions,
     distance,
     draw_lesions,
-    hard_negatives,
     rater_mask,
 )
 from sct_lesion_losses.phantom.sites import (
@@ -125,8 +124,6 @@ class PhantomScan:
         Labelled components that were too small to be kept.
     raters : tuple of (X, Y, Z) uint8
         What each rater marks as lesion.
-    hard_negatives : dict
-        See `lesions.hard_negatives`; empty in a scan without a cord.
     protocol : Protocol
     seed : (int, int, int)
         Seed of the cohort, and numbers of subject and scan.
@@ -141,7 +138,6 @@ class PhantomScan:
     volumes_mm3: tuple[float, ...]
     dropped: int
     raters: tuple[npt.NDArray[np.uint8], ...]
-    hard_negatives: dict[str, Any]
     protocol: Protocol
     seed: tuple[int, int, int]
 
@@ -263,7 +259,6 @@ def make_scan(
         volumes_mm3=labelled_mm3(owner, lesion, len(drawn.items), grid),
         dropped=dropped,
         raters=tuple(rated),
-        hard_negatives=hard_negatives(body, drawn, along) if with_cord else {},
         protocol=protocol,
         seed=(seed, subject, scan),
     )

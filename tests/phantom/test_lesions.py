@@ -1,19 +1,17 @@
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from sct_lesion_losses.phantom import PhantomScan, make_scan
-from sct_lesion_losses.phantom.anatomy import AXIS_MM, Body, make_body
+from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.lesions import (
     MEDIAN_RATIO,
     SPREAD_RATIO,
     Lesions,
     distance,
     draw_lesions,
-    hard_negatives,
     rater_mask,
 )
 
@@ -142,48 +140,6 @@ def test_lesions_may_run_into_one_another(drawn: list[Lesions]) -> None:
         )
         touching += any(a[1] > b[0] for a, b in itertools.pairwise(spans))
     assert touching > 5
-
-
-def bulging(body: Body, depths_mm: dict[int, float]) -> Body:
-    """The same body with bulges of the discs below the given vertebrae (0 is C1), and no others."""
-    bulge = np.zeros_like(body.tables["bulge"])
-    for k, depth in depths_mm.items():
-        at = (body.centres[k] + body.centres[k + 1]) / 2
-        bulge += np.float32(depth) * np.exp(-0.5 * ((AXIS_MM - at) / 2.5) ** 2)
-    return replace(body, tables={**body.tables, "bulge": bulge.astype(np.float32)})
-
-
-def test_bulges_in_view_are_told_of_by_the_vertebrae_around_the_disc(
-    body: Body, drawn: list[Lesions]
-) -> None:
-    made = bulging(body, {2: 1.2, 4: 2.5, 5: 0.3, 17: 1.0})
-    found = hard_negatives(made, drawn[0], np.array([-200.0, 0.0]))["bulges_mm"]
-    assert found == pytest.approx({"C3-C4": 1.2, "C5-C6": 2.5}, abs=0.02)
-    view = np.array([body.centres[5], body.centres[3]])
-    assert list(hard_negatives(made, drawn[0], view)["bulges_mm"]) == ["C5-C6"]
-    assert hard_negatives(made, drawn[0], np.empty(0))["bulges_mm"] == {}
-
-
-def test_haze_line_fissure_and_roots_are_those_that_are_drawn(
-    body: Body, drawn: list[Lesions]
-) -> None:
-    lined = replace(body, numbers={**body.numbers, "canal_line": 0.31, "rootlets": 0.2})
-    along = np.arange(-200.0, 0.0)
-    found = hard_negatives(lined, replace(drawn[0], haze=1.07), along)
-    assert (found["haze"], found["canal_line_mm"], found["rootlets"]) == (1.07, 0.31, 0.2)
-    assert found["fissure_mm"] == body.numbers["fissure"]
-    assert found["fissure_depth"] == body.numbers["fissure_depth"]
-    assert 0 < found["canal_share"] < 0.5
-    plain = replace(body, numbers={**body.numbers, "canal_line": 0.0})
-    assert hard_negatives(plain, drawn[0], np.array([-90.0, 0.0]))["canal_share"] == 0
-
-
-def test_vertebrae_below_the_part_of_the_body_that_is_made_have_no_bulges(
-    drawn: list[Lesions],
-) -> None:
-    tall = make_body(np.random.default_rng([1, 19]))
-    assert tall.centres[-2] < AXIS_MM[0]
-    hard_negatives(tall, drawn[0], np.array([-400.0, 0.0]))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

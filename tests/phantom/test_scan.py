@@ -56,7 +56,6 @@ def test_a_scan_without_cord_has_no_truth(cordless: PhantomScan) -> None:
         assert not scan.cord.any()
         assert not scan.lesion.any()
         assert scan.centerline.shape == (0, 3)
-        assert scan.hard_negatives == {}
 
 
 def test_the_centerline_runs_upwards_through_the_cord(scan: PhantomScan) -> None:
