@@ -17,11 +17,10 @@ from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.cord_mask import CordMask
 from sct_lesion_losses.images.nifti import Scan
 from sct_lesion_losses.sct import install
+from sct_lesion_losses.sct.install import Installation
 
 NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
-# SCT 7 names the cord's model as a task; sct_deepseg_sc is its command of before.
-CORD, OLDER_CORD = ("sct_deepseg", "spinalcord"), ("sct_deepseg_sc",)
-_TASKS_SINCE = 7
+CORD = ("sct_deepseg", "spinalcord")
 CORD_REMEDY = "give a mask of the cord with -cord <file>"
 
 
@@ -62,12 +61,8 @@ def drawn(
         return nifti.read_mask(result)
 
 
-def cord_command(contrast: str) -> list[str]:
-    """Command of this SCT that segments the cord.
-
-    Parameters
-    ----------
-    contrast : {"t2", "t2_ax", "t2s"}
+def require_cord() -> Installation:
+    """Return the SCT that segments the cord.
 
     Raises
     ------
@@ -75,16 +70,13 @@ def cord_command(contrast: str) -> list[str]:
         SCT, or its command, is missing.
     """
     found = install.require(CORD_REMEDY)
-    major = (found.version or "").partition(".")[0]
-    older = major.isdigit() and int(major) < _TASKS_SINCE
-    command = [*OLDER_CORD, "-c", contrast.partition("_")[0]] if older else [*CORD]
-    if not found.has(command[0]):
-        raise SctError(f"SCT's command {command[0]} was not found; {CORD_REMEDY}")
-    return command
+    if not found.has(CORD[0]):
+        raise SctError(f"SCT's command {CORD[0]} was not found; {CORD_REMEDY}")
+    return found
 
 
-def cord(image: NDArray[Any], grid: Grid, contrast: str) -> CordMask:
-    """Segment the cord by SCT: `sct_deepseg spinalcord`, before SCT 7 `sct_deepseg_sc`.
+def cord(image: NDArray[Any], grid: Grid) -> CordMask:
+    """Segment the cord by `sct_deepseg spinalcord` of SCT 7 and newer.
 
     Raises
     ------
@@ -93,8 +85,7 @@ def cord(image: NDArray[Any], grid: Grid, contrast: str) -> CordMask:
     ImageError
         SCT finds no cord.
     """
-    command = cord_command(contrast)
-    name, mask = " ".join(command), drawn(image, grid, command, CORD_REMEDY, "cord")
+    name, mask = " ".join(CORD), drawn(image, grid, CORD, CORD_REMEDY, "cord")
     if not mask.grid.matches(grid, tolerance_mm=min(grid.spacing_mm) / 10):
         raise SctError(
             f"SCT's command {name} drew the cord on another grid (shape {mask.grid.shape}, "
@@ -104,7 +95,7 @@ def cord(image: NDArray[Any], grid: Grid, contrast: str) -> CordMask:
     return CordMask.of(mask, name)
 
 
-def cord_identity(contrast: str) -> str:
+def cord_identity() -> str:
     """Identify the command and the SCT that segment a cord.
 
     Raises
@@ -112,5 +103,5 @@ def cord_identity(contrast: str) -> str:
     SctError
         SCT, or its command, is missing.
     """
-    found = install.require(CORD_REMEDY)
-    return " ".join([*cord_command(contrast), str(found.bin), str(found.version)])
+    found = require_cord()
+    return " ".join([*CORD, str(found.bin), str(found.version)])

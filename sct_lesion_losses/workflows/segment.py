@@ -303,7 +303,7 @@ def require(settings: SegmentSettings, outputs: Outputs) -> None:
     if settings.qc is not None:
         sct_qc.require()
     if settings.cord == BY_SCT:
-        sct_mask.cord_command(settings.inference.contrast)
+        sct_mask.require_cord()
     if not settings.pmap_alone:
         outputs.require_own()
 
@@ -353,7 +353,7 @@ def inference_sha256(bundle: Bundle, settings: SegmentSettings) -> str | None:
         inference.brain,
     ]
     if settings.cord == BY_SCT:
-        facts.append(sct_mask.cord_identity(inference.contrast))
+        facts.append(sct_mask.cord_identity())
     elif settings.cord is not None:
         facts.append(file_hash(Path(settings.cord)))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -383,7 +383,7 @@ def _cord(scan: Scan, settings: SegmentSettings) -> CordMask | None:
     if settings.cord is None:
         return None
     if settings.cord == BY_SCT:
-        return sct_mask.cord(scan.array, scan.grid, settings.inference.contrast)
+        return sct_mask.cord(scan.array, scan.grid)
     return cord_mask.read(Path(settings.cord), scan.grid)
 
 

@@ -176,41 +176,35 @@ def test_a_mask_never_overwrites_its_cord_mask(folder, tmp_path):
     assert mask.read_bytes() == (folder / "cord.nii.gz").read_bytes()
 
 
-def fake_sct(root: Path, cord: Path, version: str = "7.4") -> Path:
-    """Make an SCT whose commands for the cord give a file."""
+def fake_sct(root: Path, cord: Path) -> Path:
+    """Make an SCT whose command for the cord gives a file."""
     tool = f"""#!/bin/sh
 printf '%s ' "$(basename "$0")" "$@" > {root}/called
 while [ "$1" != -o ]; do shift; done
 cp {cord} "$2"
 """
-    for name in ("sct_version", "sct_deepseg", "sct_deepseg_sc"):
+    for name in ("sct_version", "sct_deepseg"):
         (root / "bin").mkdir(parents=True, exist_ok=True)
         (root / "bin" / name).write_text(tool)
         (root / "bin" / name).chmod(0o755)
     (root / "spinalcordtoolbox").mkdir()
-    (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+    (root / "spinalcordtoolbox" / "version.txt").write_text("7.4")
     return root
 
 
-@pytest.mark.parametrize(
-    ("version", "called"),
-    [("7.4", "sct_deepseg spinalcord -i"), ("6.5", "sct_deepseg_sc -c t2 -i")],
-)
-def test_sct_is_asked_for_the_cord_by_the_command_of_its_version(
-    folder, tmp_path, monkeypatch, version, called
-):
-    root = fake_sct(tmp_path / "sct", folder / "cord.nii.gz", version)
+def test_sct_is_asked_for_the_cord(folder, tmp_path, monkeypatch):
+    root = fake_sct(tmp_path / "sct", folder / "cord.nii.gz")
     monkeypatch.setenv("SCT_DIR", str(root))
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
     settings = replace(CUT, cord="sct")
     segment.segment(folder / "t2.nii.gz", settings, names)
-    assert (root / "called").read_text().startswith(called)
+    assert (root / "called").read_text().startswith("sct_deepseg spinalcord -i")
     told = json.loads(names.sidecar.read_text())
-    assert told["CordMask"] == called.removesuffix(" -i")
+    assert told["CordMask"] == "sct_deepseg spinalcord"
     assert told["OutsideCord"]["LesionsRemoved"] > 0
     bundle, _ = segment.opened(settings)
     before = segment.inference_sha256(bundle, settings)
-    (root / "spinalcordtoolbox" / "version.txt").write_text(f"{version}.1")
+    (root / "spinalcordtoolbox" / "version.txt").write_text("7.4.1")
     assert segment.inference_sha256(bundle, settings) != before
 
 
@@ -251,7 +245,7 @@ def test_a_cord_that_sct_draws_on_another_grid_is_refused(
     monkeypatch.setenv("SCT_DIR", str(fake_sct(tmp_path / "sct", tmp_path / "turned.nii.gz")))
     scan = nifti.read(folder / "t2.nii.gz")
     with pytest.raises(SctError, match=said):
-        sct_mask.cord(scan.array, scan.grid, "t2")
+        sct_mask.cord(scan.array, scan.grid)
 
 
 def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(folder, tmp_path, monkeypatch):
