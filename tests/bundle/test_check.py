@@ -281,10 +281,7 @@ def test_files_cut_short_anywhere_are_refused(network: bytes, make_weights: Make
 @given(st.data(), st.sampled_from([check_network, check_weights]))
 @settings(max_examples=300)
 def test_changed_bytes_are_accepted_or_refused(
-    network: bytes,
-    make_weights: Make,
-    data: st.DataObject,
-    checked: Callable[[bytes], None],
+    network: bytes, make_weights: Make, data: st.DataObject, checked: Callable[[bytes], None]
 ) -> None:
     weights = make_weights({"conv/kernel": np.full((3, 3, 3, 1, 1), 0.5)})
     changed = bytearray(network if checked is check_network else weights)

@@ -311,9 +311,7 @@ def test_a_published_threshold_is_read_with_its_source(make_info: Make) -> None:
     assert schema.parse(schema.dump(info)) == info
 
 
-def test_all_that_an_operating_point_may_hold_is_read_as_written(
-    make_info: Make,
-) -> None:
+def test_all_that_an_operating_point_may_hold_is_read_as_written(make_info: Make) -> None:
     parts = {"site": SITE, "lesions": LESIONS, "detection_limit": LIMIT, "tuned_on": SEEN}
     info = make_info(operating_point={**TUNED, **parts})
     assert schema.parse(schema.dump(info)) == info

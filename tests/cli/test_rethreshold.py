@@ -167,12 +167,6 @@ def test_a_filter_that_is_demanded_must_be_known(pmap, capsys, point, threshold,
     assert not Path("t2_lesionseg_thr0.2.nii.gz").exists()
 
 
-def test_a_mask_in_place_of_a_pmap_is_refused(pmap, capsys):
-    nib.Nifti1Image((pmap > 0.5).astype(np.uint8), AFFINE).to_filename("mask.nii.gz")
-    assert main(["-i", "mask.nii.gz", "-thr", "0.5"]) == 1
-    assert "was a mask given in its place?" in capsys.readouterr().err
-
-
 def test_the_pmap_is_never_overwritten(pmap):
     before = Path("t2_lesionseg_pmap.nii.gz").read_bytes()
     args = ["-i", "t2_lesionseg_pmap.nii.gz", "-thr", "0.5"]
@@ -337,17 +331,6 @@ def test_a_table_that_names_no_thresholds_is_refused(pmap, capsys, text, said):
         Path("t.tsv").write_text(text)
     assert main(["-i", "t.tsv"]) == 1
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("more", [["-thr", "0.5"], ["-o", "m.nii"], ["-ofolder", "out"]])
-def test_a_table_has_its_own_thresholds_and_folders(capsys, more):
-    assert main(["-i", "t.tsv", *more]) == 2
-    assert "leave out -thr, -o and -ofolder" in capsys.readouterr().err
-
-
-def test_a_single_pmap_needs_a_threshold(capsys):
-    assert main(["-i", "t2_lesionseg_pmap.nii.gz"]) == 2
-    assert "-thr is missing" in capsys.readouterr().err
 
 
 def test_a_quotation_mark_in_a_table_is_a_letter_of_a_name(pmap):

@@ -21,11 +21,6 @@ def test_everything_lies_beside_a_mask_of_ones_own_name() -> None:
     assert names.labels == Path("out/deep/mine_labels.nii.gz")
 
 
-def test_a_folder_given_as_the_output_file_is_refused() -> None:
-    with pytest.raises(UsageError, match="-ofolder"):
-        outputs.for_scan(Path("t2.nii.gz"), out=Path("results"))
-
-
 def test_the_scan_itself_is_never_overwritten(tmp_path: Path) -> None:
     scan = tmp_path / "t2.nii.gz"
     with pytest.raises(UsageError, match="overwrite the scan"):

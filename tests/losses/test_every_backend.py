@@ -68,26 +68,21 @@ def tolerance(name, case, otherwise):
     return SATURATED if saturated and not overlap else otherwise
 
 
+@pytest.mark.parametrize("what", ["value", "gradient"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("name", IN_ORACLE)
-def test_values_are_those_of_the_oracle(table, oracle, name, pooling):
-    values, _ = oracle
+def test_values_and_gradients_are_those_of_the_oracle(table, oracle, name, pooling, what):
+    values, slopes = oracle
     for case in cases(name):
-        expected = np.broadcast_to(values[name][case][pooling], 3)
-        value = table[f"value/{name}/float32/{pooling}/{case}"]
-        relative = tolerance(name, case, otherwise=SUM)
-        np.testing.assert_allclose(value, expected, rtol=relative, atol=1e-6, err_msg=case)
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("name", IN_ORACLE)
-def test_gradients_are_those_of_the_oracle(table, oracle, name, pooling):
-    _, slopes = oracle
-    for case in cases(name):
-        gradient = table[f"gradient/{name}/float32/{pooling}/{case}"]
-        expected = slopes[f"grad/{name}/{pooling}/{case}"]
-        relative = tolerance(name, case, otherwise=0)
-        np.testing.assert_allclose(gradient, expected, rtol=relative, atol=1e-6, err_msg=case)
+        if what == "value":
+            expected, apart = np.broadcast_to(values[name][case][pooling], 3), SUM
+        else:
+            expected, apart = slopes[f"grad/{name}/{pooling}/{case}"], 0
+        found, relative = (
+            table[f"{what}/{name}/float32/{pooling}/{case}"],
+            tolerance(name, case, apart),
+        )
+        np.testing.assert_allclose(found, expected, rtol=relative, atol=1e-6, err_msg=case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

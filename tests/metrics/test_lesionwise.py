@@ -346,12 +346,6 @@ def test_labels_cover_the_mask_and_sizes_never_grow(mask: np.ndarray, connectivi
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_an_empty_mask_has_no_lesion() -> None:
-    labels = components(np.zeros((4, 4, 4), bool))
-    assert labels.max() == 0
-    assert measures(labels, np.zeros((4, 4, 4), np.float32), np.eye(4)) == []
-
-
 def test_measures_of_a_bar_worked_out_by_hand() -> None:
     # Voxels 0.5 x 1 x 2 mm; axis 2 runs downwards: it is the one nearest to superior-inferior.
     affine = np.array([[0.5, 0, 0, 10], [0, 1, 0, 20], [0, 0, -2, 30], [0, 0, 0, 1.0]])

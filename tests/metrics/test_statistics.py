@@ -153,9 +153,7 @@ def test_holm_on_a_worked_example() -> None:
 
 
 @given(p_values)
-def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_their_order(
-    p: list[float],
-) -> None:
+def test_holm_is_between_the_p_value_and_bonferroni_and_keeps_their_order(p: list[float]) -> None:
     raw, adjusted = np.array(p), np.array(holm(p))
     assert np.array_equal(np.isnan(raw), np.isnan(adjusted))
     raw, adjusted = raw[~np.isnan(raw)], adjusted[~np.isnan(adjusted)]

@@ -1,14 +1,7 @@
 import numpy as np
 import pytest
 
-from sct_lesion_losses.phantom.anatomy import (
-    AXIS_MM,
-    LEVELS,
-    Body,
-    field,
-    make_table,
-    smooth_walk,
-)
+from sct_lesion_losses.phantom.anatomy import AXIS_MM, LEVELS, Body, field, make_table, smooth_walk
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,14 @@ from sct_lesion_losses.phantom import sites
 from sct_lesion_losses.phantom.acquisition import rpi_grid
 from sct_lesion_losses.phantom.anatomy import Body
 from sct_lesion_losses.phantom.scan import _in_view
-from sct_lesion_losses.phantom.sites import (
-    ORIENTATIONS,
-    SITES,
-    Protocol,
-    any_protocol,
-    draw_protocol,
-    stored_grid,
-    typed,
-)
+from sct_lesion_losses.phantom.sites import Protocol
 
 MANY = 200
 
 
 @pytest.fixture(scope="module")
-def protocols() -> list[Protocol]:
-    return [any_protocol(np.random.default_rng([9, k])) for k in range(MANY)]
+def protocols() -> list[sites.Protocol]:
+    return [sites.any_protocol(np.random.default_rng([9, k])) for k in range(MANY)]
 
 
 def test_a_field_of_view_elsewhere_shows_no_cord_where_the_spine_is_drawn(
@@ -68,12 +60,12 @@ def test_a_tiny_field_is_isotropic_and_straight(protocols: list[Protocol]) -> No
     assert made.plane == "3d"
 
 
-@given(st.sampled_from(ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))
+@given(st.sampled_from(sites.ORIENTATIONS), st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))
 @settings(max_examples=30)
 def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int, z: int) -> None:
     rpi = Grid((x, y, z), np.array([[-2, 0, 0, 5], [0, 3, 0, -7], [0, 0, 4, 1], [0, 0, 0, 1.0]]))
     array = np.arange(x * y * z).reshape(x, y, z)
-    stored = stored_grid(rpi, orientation)
+    stored = sites.stored_grid(rpi, orientation)
     assert stored.orientation == orientation
     kept = stored.to_rpi()[1].undo(array)
     assert kept.shape == stored.shape
@@ -95,8 +87,8 @@ def test_every_voxel_keeps_its_place_in_storage(orientation: str, x: int, y: int
 def test_the_signal_is_scaled_rounded_and_clipped_to_its_type(
     dtype: str, stored: type, expected: list[float]
 ) -> None:
-    protocol = draw_protocol(np.random.default_rng(0), SITES[0])
+    protocol = sites.draw_protocol(np.random.default_rng(0), sites.SITES[0])
     signal = np.array([-0.5, 1.24, 50, 100], np.float32)
-    found = typed(signal, replace(protocol, dtype=dtype, scale=1000.0))
+    found = sites.typed(signal, replace(protocol, dtype=dtype, scale=1000.0))
     assert found.dtype == stored
     assert found.tolist() == pytest.approx(expected)

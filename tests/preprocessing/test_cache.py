@@ -179,8 +179,8 @@ def test_a_second_training_makes_nothing_in_a_cache_that_may_be_read_only(
     told: list[tuple[int, int]] = []
     settings = CacheSettings(full, progress=lambda *now: told.append(now))
     full.chmod(0o500)
-    with caplog.at_level(logging.INFO):
-        cache.standardise_scans(cache.crop_scans(scans, settings), PREPARATION, settings)
+    caplog.set_level("INFO")
+    cache.standardise_scans(cache.crop_scans(scans, settings), PREPARATION, settings)
     full.chmod(0o700)
     assert f"crops: 0 made, 4 taken from the cache {full}" in caplog.messages
     assert len(before) == 8
@@ -279,8 +279,8 @@ def test_the_same_content_under_another_name_is_there_already(
     own: CohortScan, full: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     renamed = replace(own, scan=own.scan.rename(own.scan.with_name("sub-XX_T2w.nii.gz")))
-    with caplog.at_level(logging.INFO):
-        cut(renamed, full)
+    caplog.set_level("INFO")
+    cut(renamed, full)
     assert "crops: 0 made, 1 taken" in caplog.text
 
 
@@ -380,17 +380,6 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert entries(tmp_path / "cache") == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_lacks_a_scan_and_cannot_be_written_is_refused(
-    scans: list[CohortScan], tmp_path: Path
-) -> None:
-    cut(scans[0], tmp_path)
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="3 of 4 crops are not in this cache"):
-        cache.crop_scans(scans, CacheSettings(tmp_path))
-    tmp_path.chmod(0o700)
-
-
 def test_a_file_in_place_of_the_cache_is_refused(scans: list[CohortScan], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match="4 of 4 crops are not in this cache"):
@@ -446,8 +435,8 @@ def test_a_killed_process_is_gone_on_from_where_it_was(
     finished = entries(folder)
     assert len(finished) == 2
     assert len(list(folder.glob(".tmp-*"))) == 1
-    with caplog.at_level(logging.INFO):
-        found = cache.crop_scans(scans, CacheSettings(folder))
+    caplog.set_level("INFO")
+    found = cache.crop_scans(scans, CacheSettings(folder))
     assert "crops: 2 made, 2 taken from the cache" in caplog.text
     assert finished.items() <= entries(folder).items()
     assert [one.seen for one in found] == [

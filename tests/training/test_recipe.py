@@ -16,15 +16,19 @@ def test_defaults_are_the_study_s():
     assert recipe.augmentations == ("mirrors", "90-degree rotations")
 
 
-def test_combo_is_trained_by_adadelta_with_a_rate_of_1():
-    assert (study("combo").optimiser, study("combo").rate) == ("adadelta", 1.0)
-    assert study("combo", rate=0.1).rate == 0.1
-
-
-def test_another_optimiser_has_its_own_rate():
-    assert study("combo", optimiser="adam").rate == 1e-4
-    assert study("tversky", optimiser="adadelta").rate == 1.0
-    assert study("tversky", optimiser="adadelta", rate=0.5).rate == 0.5
+@pytest.mark.parametrize(
+    ("loss", "entries", "expected"),
+    [
+        ("combo", {}, ("adadelta", 1.0)),
+        ("combo", {"rate": 0.1}, ("adadelta", 0.1)),
+        ("combo", {"optimiser": "adam"}, ("adam", 1e-4)),
+        ("tversky", {"optimiser": "adadelta"}, ("adadelta", 1.0)),
+        ("tversky", {"optimiser": "adadelta", "rate": 0.5}, ("adadelta", 0.5)),
+    ],
+)
+def test_combo_is_trained_by_adadelta_and_every_optimiser_has_its_own_rate(loss, entries, expected):
+    recipe = study(loss, **entries)
+    assert (recipe.optimiser, recipe.rate) == expected
 
 
 def test_a_shift_is_rounded_to_whole_voxels_and_widens_the_crop_by_as_many():
@@ -76,12 +80,21 @@ def test_shares_of_cohorts_make_1():
         study(cohort_shares={"a": 0.7, "b": 0.2})
 
 
-def test_a_state_from_before_an_entry_was_known_belongs_to_recipes_without_it():
-    after = recipes.settings(study())
-    known = ("ema", "cohort_shares", "free_share")
-    before = {name: value for name, value in after.items() if name not in known}
-    assert differences(before, after) == []
-    assert differences(before, recipes.settings(study(ema=0.99))) == ["ema: None -> 0.99"]
+@pytest.mark.parametrize(
+    ("unknown", "entry", "changed"),
+    [
+        (("ema", "cohort_shares", "free_share"), {"ema": 0.99}, ["ema"]),
+        (("stripe",), {"stripe": 0.5}, ["augmentations", "stripe"]),
+    ],
+)
+def test_a_state_from_before_an_entry_was_known_belongs_to_recipes_without_it(
+    unknown, entry, changed
+):
+    now = recipes.settings(study())
+    before = {name: value for name, value in now.items() if name not in unknown}
+    assert differences(before, now) == []
+    found = differences(before, recipes.settings(study(**entry)))
+    assert [text.partition(":")[0] for text in found] == changed
 
 
 def test_an_argument_of_the_loss_that_is_not_a_number_is_refused():
@@ -111,11 +124,3 @@ def test_a_network_that_cannot_be_is_refused(filters, kind, said):
 
 def test_people_read_the_kind_and_the_filters():
     assert str(network((32, 64), DOUBLING)) == "unet3d_doubling 32-64"
-
-
-def test_a_training_begun_before_stripes_could_be_asked_for_goes_on():
-    now = recipes.settings(study())
-    begun = {name: value for name, value in now.items() if name != "stripe"}
-    assert differences(begun, now) == []
-    changed = differences(begun, recipes.settings(study(stripe=0.5)))
-    assert [text.partition(":")[0] for text in changed] == ["augmentations", "stripe"]

@@ -203,8 +203,6 @@ def test_masks_that_are_none_or_on_another_grid_are_refused(data, rater, tmp_pat
 
 
 def test_names_that_cannot_be_used_are_refused_before_any_work(data, rater, tmp_path):
-    with pytest.raises(UsageError, match="give -bundle, -masks or -pmaps"):
-        evaluate.run([], data, tmp_path / "out")
     with pytest.raises(UsageError, match="'a b' is no name"):
         EvaluateSettings(masks={"a b": rater})
     for subject in TRUTH:

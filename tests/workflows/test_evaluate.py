@@ -396,12 +396,10 @@ def test_a_model_that_was_never_tuned_is_in_table_1_alone(small, stranger, fresh
     assert not any(row.tuned for row in found.rows if row.bundle == "stranger")
 
 
-def test_models_of_one_name_are_told_apart_or_refused(small, fresh, tmp_path):
+def test_models_of_one_name_are_told_apart(small, fresh, tmp_path):
     newer = save_changed(tmp_path / "newer" / "small", store.load(small), version="2.0")
     found = evaluate.run([small, newer.folder], fresh, tmp_path / "out")
     assert {row.bundle for row in found.rows} == {"small 1.0.0", "small 2.0"}
-    with pytest.raises(UsageError, match="2 of the models are named small"):
-        evaluate.run([small, small], fresh, tmp_path / "out")
 
 
 def test_a_bundle_that_is_tuned_anew_is_evaluated_anew(mine, fresh, tmp_path):

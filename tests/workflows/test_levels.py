@@ -159,13 +159,6 @@ def test_levels_alone_ask_for_the_table(folder, tmp_path):
     assert "level\tlevels" in (tmp_path / "t2_lesionseg_lesions.tsv").read_text()
 
 
-def test_levels_are_refused_where_no_lesion_is_marked(folder, tmp_path):
-    args = ["-i", str(folder / "t2.nii.gz"), "-levels", str(folder / "labels.nii.gz"), "-thr", "0"]
-    args += ["-qc_page", str(tmp_path / "p.html"), "-ofolder", str(tmp_path)]
-    assert command.main(args) == 2
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_scan_that_a_pattern_leaves_out_needs_no_labels(folder, tmp_path):
     data, labels = tmp_path / "data", tmp_path / "labels"
     copies(folder / "t2.nii.gz", *(data / f"sub-0{k}/anat/sub-0{k}_T2w.nii.gz" for k in (1, 2)))

@@ -11,7 +11,7 @@ from small_data import contents, save_changed, write_cohort
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import OperatingPoint
 from sct_lesion_losses.cohorts import table as cohorts
-from sct_lesion_losses.errors import BundleError, DataError, UsageError
+from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.thresholds import THRESHOLDS, Objective, count, lesion_filter
 from sct_lesion_losses.workflows import operating_points, tune
 from sct_lesion_losses.workflows.tune import TuneSettings
@@ -154,15 +154,6 @@ def test_its_card_says_what_it_is(zurich):
     assert "- its threshold is that of the site Zurich" in card
     assert "subjects that decided: 2, fewer than 5" in card
     assert "Not measured." in card
-
-
-def test_an_existing_bundle_is_kept_unless_told(small, mine, fresh):
-    before = (mine / "bundle.json").read_bytes()
-    with pytest.raises(BundleError, match="replace it with -force 1"):
-        tune.run(small, fresh, site(mine, "Bern"))
-    assert (mine / "bundle.json").read_bytes() == before
-    tune.run(small, fresh, site(mine, "Bern", force=True))
-    assert store.load(mine).info.operating_point.site.name == "Bern"
 
 
 def test_scans_that_were_trained_or_tuned_on_and_those_without_lesions_are_refused(
