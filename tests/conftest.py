@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small_data import write_cohort
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
@@ -51,6 +52,12 @@ def sct_checkout() -> Path:
     if not SCT_DIR or not (folder / "bin" / "sct_version").exists():
         pytest.skip("SCT_DIR names no SCT with commands in its bin; see docs/contributing.md")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory) -> Path:
+    """Folder of a cohort of eight, two without lesions; to be left as it is."""
+    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8, lesion_free=2)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 
 AXIS_ORDERS = [
@@ -39,6 +40,25 @@ def affine_of(
     affine[:3, :3] = linear
     affine[:3, 3] = origin
     return affine
+
+
+def rpi_grid(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Grid:
+    """Grid whose axes run to the left, to the front and upwards."""
+    return Grid(shape, affine_of((0, 1, 2), (-1, 1, 1), spacing, origin=origin))
+
+
+def straight(
+    grid: Grid, x: float | None = None, y: float | None = None, slices: slice = slice(None)
+) -> Centerline:
+    """Line through the middle of the slices of an RPI grid, or through (x, y), in some of them."""
+    nx, ny, nz = grid.shape
+    xy = np.full((nz, 2), np.nan)
+    xy[slices] = (nx - 1) / 2 if x is None else x, (ny - 1) / 2 if y is None else y
+    return Centerline(grid, xy)
 
 
 @st.composite

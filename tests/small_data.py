@@ -8,9 +8,12 @@ import nibabel as nib
 import numpy as np
 from example_points import LESIONS
 
+from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.bundle.store import Bundle
+from sct_lesion_losses.phantom import PhantomScan
+from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.preprocessing.cache import TrainingCrop
 
 SHAPE = (60, 60, 64)  # 30 x 30 x 32 mm at 0.5 mm
@@ -54,6 +57,13 @@ def _write(path: Path, array: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(array, affine), path)
 
 
+def simulate(path: Path, seed: int) -> PhantomScan:
+    """Write a small simulated scan with lesions, and return it with its truth."""
+    made = phantom.make_scan(seed, lesions=True, preset="tiny")
+    write_nifti(path, made.image, made.grid)
+    return made
+
+
 def train_small(folder: Path) -> Path:
     """Train the bundle `small` enough to find bright blocks; return the split of its cohort."""
     from sct_lesion_losses.training.recipe import study
@@ -90,6 +100,19 @@ def save_filtering(
     return save_changed(folder, bundle, operating_point=point)
 
 
+def stored(file: Path) -> np.ndarray:
+    """Voxels of an image."""
+    return np.asarray(nib.load(file).dataobj)
+
+
+def run_onnx(network: bytes, patches: np.ndarray) -> np.ndarray:
+    """Lesion of every patch, (N, X, Y, Z), by ONNX Runtime alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: patches[:, None]})[0][:, 0]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Bytes of every file below a folder, by its path in it."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -101,6 +124,14 @@ def copies(source: Path, *files: Path) -> None:
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, file)
+
+
+def script(path: Path, body: str = "") -> Path:
+    """Make a program of the shell, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def table_rows(table: Path) -> list[dict[str, str]]:

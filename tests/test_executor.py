@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import worker_tasks
@@ -137,18 +136,8 @@ OF_DISTRIBUTED = pytest.mark.filterwarnings("default")  # its libraries warn
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Address of a cluster of two worker processes here; it sets $OMP_NUM_THREADS, undone here."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        mock.patch.dict(os.environ),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            memory_limit=0,
-        ) as made,
-    ):
+    """Address of a cluster of two worker processes here."""
+    with worker_tasks.cluster() as made:
         yield made.scheduler_address
 
 
@@ -185,13 +174,9 @@ def test_errors_and_warnings_of_a_cluster_are_those_of_its_tasks(
 def test_a_cluster_that_cannot_be_used_is_refused(
     workers: int, threads: int, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(executor, "PATIENCE_S", 1)
     with (
-        mock.patch.dict(os.environ),
-        distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None
-        ) as made,
+        worker_tasks.cluster(workers, threads, processes=False) as made,
         pytest.raises((UsageError, WorkerError), match=error),
     ):
         executor.run(worker_tasks.slower_first, range(2), made.scheduler_address)

@@ -5,12 +5,35 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from sct_lesion_losses import executor, logs
 from sct_lesion_losses.cli.parser import Terminated, sigterm
 from sct_lesion_losses.errors import DataError
 from sct_lesion_losses.images.atomic import replacing
+
+
+@contextmanager
+def cluster(workers: int = 2, threads: int = 1, processes: bool = True) -> Iterator[Any]:
+    """Start a cluster here; the test is skipped without Dask. Its $OMP_NUM_THREADS is undone."""
+    import pytest
+
+    dask = pytest.importorskip("distributed")
+    with (
+        mock.patch.dict(os.environ),
+        dask.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=processes,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as made,
+    ):
+        yield made
 
 
 def slower_first(number: int) -> int:

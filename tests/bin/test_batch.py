@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from sct_lesion_losses import phantom
-from sct_lesion_losses.phantom.dataset import write_nifti
+from small_data import script, simulate
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 # The scan's name may tell it to fail with a status.
-COMMAND = r"""#!/bin/sh
-printf '%s\t' "$@" >>"$CALLS"; echo >>"$CALLS"
+COMMAND = r"""printf '%s\t' "$@" >>"$CALLS"; echo >>"$CALLS"
 case $2 in *status*) s=${2##*status}; exit "${s%%_*}" ;; esac
 """
 
@@ -29,10 +26,8 @@ class Site:
         self.env = {"CALLS": str(self.calls), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
         self.tool("sct_deepseg_lesion_tuned", COMMAND)
 
-    def tool(self, name: str, text: str = "#!/bin/sh\n") -> None:
-        path = self.calls.parent / name
-        path.write_text(text)
-        path.chmod(0o755)
+    def tool(self, name: str, body: str = "") -> None:
+        script(self.calls.parent / name, body)
 
     def scan(self, name: str) -> Path:
         path = self.data / name
@@ -137,11 +132,10 @@ def test_the_tasks_of_an_array_share_the_subjects_out(site: Site) -> None:
 def test_a_job_of_dask_starts_a_cluster_and_ends_it(name: str, status: int, site: Site) -> None:
     site.data = site.data / name  # where the fake command reads its status from
     site.data.mkdir(parents=True)
-    site.tool("srun", '#!/bin/sh\nexec "$@"\n')
+    site.tool("srun", 'exec "$@"')
     site.tool(
         "dask",
-        """#!/bin/sh
-echo "$*" >>"$CALLS.dask"; echo $$ >>"$CALLS.pids"
+        """echo "$*" >>"$CALLS.dask"; echo $$ >>"$CALLS.pids"
 case $1 in scheduler) sleep 0.2; : >"$4" ;; esac
 exec sleep 60
 """,
@@ -219,14 +213,12 @@ def test_a_subject_gets_a_lesion_table_unless_other_options_are_given(site: Site
 def test_a_cohort_is_segmented_by_the_real_commands(script: str, site: Site) -> None:
     if script == "batch_dask.sh":
         pytest.importorskip("distributed")
-    made = phantom.make_scan(4, lesions=True, preset="tiny")
     subjects = [f"sub-{n:02d}" for n in range(1, 6)]
     for subject in subjects:
-        image = site.scan(f"{subject}/anat/{subject}_T2w.nii.gz")
-        write_nifti(image, made.image, made.grid)
+        simulate(site.scan(f"{subject}/anat/{subject}_T2w.nii.gz"), 4)
     (site.calls.parent / "sct_deepseg_lesion_tuned").unlink()
     # Two tasks of a job.
-    site.tool("srun", '#!/bin/sh\n"$@" & first=$!\n"$@" & second=$!\n'
+    site.tool("srun", '"$@" & first=$!\n"$@" & second=$!\n'
               'trap \'kill "$first" "$second"\' TERM\nwait\n')  # fmt: skip
     path = os.pathsep.join([str(Path(sys.executable).parent), site.env["PATH"]])
     tasks = [array(task, 1, 2) for task in (1, 2)] if "slurm" in script else [{}]

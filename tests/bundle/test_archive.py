@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_bundle import make_files
 
 from sct_lesion_losses.bundle import archive, check, store
 from sct_lesion_losses.errors import BundleError
 
-MakeFiles = Callable[..., dict[str, bytes]]
 Members = list[tuple[str | zipfile.ZipInfo, bytes]]
 
 
 @pytest.fixture
-def members(make_files: MakeFiles) -> Members:
+def members() -> Members:
     """Names and contents of a good archive, to be damaged."""
     return [(f"tiny/{name}", content) for name, content in make_files().items()]
 
@@ -134,9 +134,7 @@ def test_a_name_that_is_there_twice_is_refused(members: Members, write: Write, i
     refused(write([*members, members[0]]), into, "twice")
 
 
-def test_a_bundle_packed_under_another_name_is_refused(
-    make_files: MakeFiles, write: Write, into: Path
-) -> None:
+def test_a_bundle_packed_under_another_name_is_refused(write: Write, into: Path) -> None:
     path = write([(f"x/{name}", content) for name, content in make_files().items()])
     refused(path, into, "'tiny' is packed as 'x'")
 

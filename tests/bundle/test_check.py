@@ -15,16 +15,15 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from small_bundle import NETWORK, WEIGHTS, make_files, make_model, make_weights
 
 from sct_lesion_losses.bundle import check, store
 from sct_lesion_losses.bundle.check import check_network, check_weights
 from sct_lesion_losses.errors import BundleError
 
-Make = Callable[..., Any]
-
 
 @pytest.fixture
-def folder(tmp_path: Path, make_files: Make) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A good bundle, to be damaged."""
     made = tmp_path / "tiny"
     made.mkdir()
@@ -127,13 +126,13 @@ def test_a_file_too_large_is_refused(folder: Path) -> None:
     ],
 )
 def test_contents_that_are_refused_are_said_whatever_their_hash(
-    folder: Path, make_files: Make, make_model: Make, make_weights: Make, name: str, words: str
+    folder: Path, name: str, words: str
 ) -> None:
     info = json.loads(make_files()[check.INFO]) | {"schema_version": 2}
     wrong = {
         check.INFO: json.dumps(info).encode(),
         check.NETWORK: make_model(opset=18).SerializeToString(),
-        check.WEIGHTS: make_weights({"kernel": np.array([np.nan])}),
+        check.WEIGHTS: make_weights(kernel=[np.nan]),
         check.CARD: b"\xff\xfe\x00",
     }
     put(folder, make_files({name: wrong[name]}))
@@ -235,7 +234,7 @@ INNER = helper.make_graph([], "inner", [], [])
     ],
 )
 def test_a_network_too_new_or_more_or_less_than_layers_and_finite_numbers_is_refused(
-    make_model: Make, damage: Callable[[Any], None], words: str
+    damage: Callable[[Any], None], words: str
 ) -> None:
     model = make_model()
     damage(model)
@@ -243,7 +242,7 @@ def test_a_network_too_new_or_more_or_less_than_layers_and_finite_numbers_is_ref
         check_network(model.SerializeToString())
 
 
-def test_whole_numbers_and_weights_listed_as_inputs_are_accepted(make_model: Make) -> None:
+def test_whole_numbers_and_weights_listed_as_inputs_are_accepted() -> None:
     model = make_model()
     make = helper.make_tensor
     model.graph.initializer.extend(
@@ -270,9 +269,8 @@ def test_other_formats_are_refused(content: bytes) -> None:
         check_weights(content)
 
 
-def test_files_cut_short_anywhere_are_refused(network: bytes, make_weights: Make) -> None:
-    kept = make_weights({"conv/kernel": np.full((3, 3, 3, 1, 1), 0.5)})
-    for whole, checked in ((network, check_network), (kept, check_weights)):
+def test_files_cut_short_anywhere_are_refused() -> None:
+    for whole, checked in ((NETWORK, check_network), (WEIGHTS, check_weights)):
         for length in range(len(whole)):
             with pytest.raises(BundleError):
                 checked(whole[:length])
@@ -281,10 +279,9 @@ def test_files_cut_short_anywhere_are_refused(network: bytes, make_weights: Make
 @given(st.data(), st.sampled_from([check_network, check_weights]))
 @settings(max_examples=300)
 def test_changed_bytes_are_accepted_or_refused(
-    network: bytes, make_weights: Make, data: st.DataObject, checked: Callable[[bytes], None]
+    data: st.DataObject, checked: Callable[[bytes], None]
 ) -> None:
-    weights = make_weights({"conv/kernel": np.full((3, 3, 3, 1, 1), 0.5)})
-    changed = bytearray(network if checked is check_network else weights)
+    changed = bytearray(NETWORK if checked is check_network else WEIGHTS)
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -311,11 +308,9 @@ def test_a_file_of_safetensors_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_to_train_on_that_are_not_finite_are_refused(
-    make_weights: Make, value: float
-) -> None:
+def test_weights_to_train_on_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(BundleError, match="'bad': 1 numbers are NaN or infinite"):
-        check_weights(make_weights({"good": np.ones(3), "bad": np.array([1, value])}))
+        check_weights(make_weights(good=np.ones(3), bad=[1, value]))
 
 
 F32 = {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}

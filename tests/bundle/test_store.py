@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from small_bundle import NETWORK, WEIGHTS, make_info
 
 from sct_lesion_losses.bundle import check, store
-from sct_lesion_losses.bundle.schema import BundleInfo
 from sct_lesion_losses.errors import BundleError, OutputError
 
-Info = Callable[..., BundleInfo]
 Put = Callable[..., store.Bundle]
 Shelves = dict[str, Path]
 
@@ -32,13 +31,13 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelves:
 
 
 @pytest.fixture
-def put(network: bytes, weights: bytes, make_info: Info, tmp_path: Path) -> Put:
+def put(tmp_path: Path) -> Put:
     """Save a bundle in a folder, threshold at will; one of the package is copied there."""
 
     def save(folder: Path, threshold: float = 0.5, overwrite: bool = False) -> store.Bundle:
         info = make_info(name=folder.name, operating_point={"threshold": threshold})
         target = tmp_path / "made" / folder.name if store.is_shipped(folder) else folder
-        bundle = store.save(target, info, network, weights, "# card\n", overwrite=overwrite)
+        bundle = store.save(target, info, NETWORK, WEIGHTS, "# card\n", overwrite=overwrite)
         if target != folder:
             shutil.copytree(target, folder)
         return bundle
@@ -64,7 +63,7 @@ def test_saving_twice_gives_the_same_bytes(put: Put, tmp_path: Path) -> None:
 
 
 def test_the_hash_of_p_maps_ignores_the_threshold_and_the_name_alone(
-    put: Put, make_info: Info, tmp_path: Path
+    put: Put, tmp_path: Path
 ) -> None:
     one = put(tmp_path / "one")
     other = put(tmp_path / "other", threshold=0.3)
@@ -127,11 +126,9 @@ def test_a_bundle_in_the_package_is_never_written(
     assert [path.name for path in shelves["package"].iterdir()] == ["a"]
 
 
-def test_a_network_that_is_refused_is_not_saved(
-    tmp_path: Path, make_info: Info, weights: bytes
-) -> None:
+def test_a_network_that_is_refused_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx"):
-        store.save(tmp_path / "tiny", make_info(), b"", weights, "")
+        store.save(tmp_path / "tiny", make_info(), b"", WEIGHTS, "")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_data import script
 
 from sct_lesion_losses.cli.segment import main, main_tversky
 from sct_lesion_losses.errors import BundleError, ImageError
@@ -67,11 +68,8 @@ def test_without_options_the_settings_are_the_defaults(runs):
 
 
 def test_every_option_reaches_the_settings(runs, tmp_path, monkeypatch):
-    program = tmp_path / "sct" / "bin" / "sct_qc"
-    program.parent.mkdir(parents=True)
     for name in ("sct_qc", "sct_version"):
-        program.with_name(name).write_text("#!/bin/sh\n")
-        program.with_name(name).chmod(0o755)
+        script(tmp_path / "sct" / "bin" / name)
     monkeypatch.setenv("SCT_DIR", str(tmp_path / "sct"))
     args = (
         "-i /data/t2.nii.gz -o m.nii.gz -ofolder /out -bundle sct -c t2_ax -thr 0.3 -pmap 1 "
@@ -159,28 +157,20 @@ def dataset(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "masks"),
+    ("options", "folder", "masks"),
     [
-        (
-            [],
-            [
-                "ds/derivatives/sct_lesion_losses/sub-01/anat/sub-01_label-L_mask.nii.gz",
-                "ds/derivatives/sct_lesion_losses/sub-02/ses-1/anat/"
-                "sub-02_ses-1_label-L_mask.nii.gz",
-            ],
-        ),
-        (
-            ["-c", "t2s", "-ofolder", "out"],
-            ["out/sub-02/ses-1/anat/sub-02_ses-1_label-L_desc-T2star_mask.nii.gz"],
-        ),
+        ([], "ds/derivatives/sct_lesion_losses", ["sub-01_label-L", "sub-02_ses-1_label-L"]),
+        (["-c", "t2s", "-ofolder", "out"], "out", ["sub-02_ses-1_label-L_desc-T2star"]),
     ],
 )
 def test_the_scans_of_a_contrast_in_a_bids_folder_are_segmented_into_derivatives(
-    options, masks, runs, dataset
+    options, folder, masks, runs, dataset
 ):
     assert main(["-i", "ds", *options]) == 0
-    assert [str(outputs.mask) for _, _, outputs in runs] == masks
-    described = Path(masks[0][: masks[0].index("sub-")], "dataset_description.json")
+    made = [outputs.mask for _, _, outputs in runs]
+    assert [mask.name for mask in made] == [f"{name}_mask.nii.gz" for name in masks]
+    assert all(mask.is_relative_to(folder) for mask in made)
+    described = Path(folder, "dataset_description.json")
     assert json.loads(described.read_text())["DatasetType"] == "derivative"
 
 

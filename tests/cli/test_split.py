@@ -1,18 +1,11 @@
 import sys
-from pathlib import Path
 
 import pytest
-from small_data import write_cohort
 
 from sct_lesion_losses.cli.split import main
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.splits import Rules
 from sct_lesion_losses.workflows import split
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=6, lesion_free=2)
 
 
 def test_the_command_prints_the_table_and_logs_the_parts(cohort, tmp_path, capsys):

@@ -28,14 +28,6 @@ def test_a_training_from_scts_model_takes_over_its_network(tmp_path, monkeypatch
     assert "sct_train_lesion -i cohort -ofolder b -init sct -c t2_ax" in info.provenance.commands[0]
 
 
-def test_scts_model_that_is_damaged_stops_before_a_scan_is_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SCT_DIR", str(sct_graph.install(tmp_path / "sct", b"no model")))
-    args = ["-i", str(tmp_path / "no cohort"), "-ofolder", str(tmp_path / "b"), "-init", "sct"]
-    assert main(args) == 1
-    assert "t2_lesion.onnx is no start for a training" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["sct"]
-
-
 def given(*args: str) -> Recipe:
     """The recipe that a command line asks for."""
 

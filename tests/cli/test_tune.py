@@ -123,8 +123,8 @@ def test_scans_of_healthy_people_reach_the_tuning_with_how_they_are_implanted(
     ],
 )
 def test_what_a_threshold_is_worth_is_logged_as_far_as_the_subjects_tell(args, said, calls, caplog):
-    with caplog.at_level("INFO"):
-        assert main(["-bundle", "x/b", *args.split()]) == 0
+    caplog.set_level("INFO")
+    assert main(["-bundle", "x/b", *args.split()]) == 0
     assert said in caplog.text
     assert "nan" not in caplog.text
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_data import write_cohort
 
 from sct_lesion_losses.cli import (
     bundle,
@@ -50,7 +49,12 @@ WRONG = {
     segment.main_tversky: {"-i t2.nii.gz -bundle sct": "no such option: -bundle"},
     rethreshold.main: {
         **{f"-i p.nii -thr {wrong}": "-thr" for wrong in ("0", "-0.1", "1.01", "nan", "x")},
+        "-i p.nii": "-thr is missing",
         "-i t.tsv -cord c.nii": "-cord belongs to one p-map",
+        **{
+            f"-i t.tsv {wrong}": "leave out -thr, -o and -ofolder"
+            for wrong in ("-thr 0.5", "-o m.nii", "-ofolder out")
+        },
     },
     simulate.main: {"-ofolder x -n 0": "-n", "-ofolder x -figure sheet.tiff": "ends in .png"},
     implant.main: {
@@ -192,11 +196,6 @@ COULD_NOT = {
     },
     evaluate.main: {"-bundle sct -i cohort -ofolder out": "SCT"},
 }
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=4, lesion_free=2)
 
 
 @pytest.mark.parametrize(("main", "args", "said"), rows(COULD_NOT))

@@ -1,7 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from geometry import AXIS_ORDERS, affine_of
+from geometry import AXIS_ORDERS, affine_of, rpi_grid
 
 from sct_lesion_losses.errors import GeometryError
 from sct_lesion_losses.geometry.centerline import Centerline
@@ -13,7 +13,7 @@ SHAPE = (11, 31, 25)
 
 
 def grid_of(spacing=(1.0, 1.0, 1.0), shape=SHAPE) -> Grid:
-    return Grid(shape, affine_of(*RPI, spacing, origin=(40.0, -20.0, 7.0)))
+    return rpi_grid(shape, spacing, (40.0, -20.0, 7.0))
 
 
 def line_on(grid: Grid, x: float = 5, y: float = 5, slope: float = 0.0) -> Centerline:

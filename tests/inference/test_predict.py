@@ -2,16 +2,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+from geometry import rpi_grid, straight
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.store import Bundle
-from sct_lesion_losses.geometry.centerline import Centerline
-from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.engine import Network
 
-GRID = Grid((60, 60, 120), np.diag([-0.5, 0.5, 0.5, 1.0]))
-LINE = Centerline(GRID, np.full((120, 2), 30.0))
+GRID = rpi_grid((60, 60, 120), (0.5, 0.5, 0.5))
+LINE = straight(GRID, 30, 30)
 
 
 def bundle(tta: bool) -> Bundle:

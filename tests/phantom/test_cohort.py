@@ -6,6 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from small_data import contents
 
 from sct_lesion_losses.errors import OutputError, UsageError
 from sct_lesion_losses.geometry.grid import Grid
@@ -21,13 +22,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_cohort(3, 1, tmp_path_factory.mktemp("cohort"), preset="tiny")
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def test_a_second_run_writes_the_same_bytes(cohort: Path, tmp_path: Path) -> None:
-    assert _content(make_cohort(3, 1, tmp_path, preset="tiny", jobs=2)) == _content(cohort)
+    assert contents(make_cohort(3, 1, tmp_path, preset="tiny", jobs=2)) == contents(cohort)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +35,7 @@ def test_scans_of_a_larger_or_partial_cohort_are_the_same(
 ) -> None:
     make_cohort(**{"n_subjects": 3, "seed": 1, "out": tmp_path, "preset": "tiny"} | options)
     assert sorted(path.name for path in tmp_path.glob("sub-*")) == [f"sub-{k}" for k in made]
-    known, found = _content(cohort), _content(tmp_path)
+    known, found = contents(cohort), contents(tmp_path)
     shared = {name for name in known if any(f"sub-{k}" in name for k in made)}
     assert len(shared) > 4
     assert all(found[name] == known[name] for name in shared)
@@ -157,7 +153,7 @@ def test_an_interrupted_cohort_is_made_whole_by_the_same_call(
         with pytest.raises(KeyboardInterrupt):
             make_cohort(3, 1, tmp_path, preset="tiny")
     assert (tmp_path / "sub-001").is_dir()
-    assert _content(make_cohort(3, 1, tmp_path, preset="tiny")) == _content(cohort)
+    assert contents(make_cohort(3, 1, tmp_path, preset="tiny")) == contents(cohort)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +164,10 @@ def test_a_folder_with_another_cohort_is_left_as_it_is(
 ) -> None:
     usual = {"n_subjects": 1, "seed": 1, "out": tmp_path, "preset": "tiny", "raters": 1}
     make_cohort(**usual)
-    before = _content(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(OutputError, match="choose an empty folder"):
         make_cohort(**(usual | options))
-    assert _content(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,9 @@
-import logging
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from geometry import AXIS_ORDERS, PADDINGS, Padding, affine_of
-from small_data import write_cohort
 
 from sct_lesion_losses.bundle.schema import StudyPreparation
 from sct_lesion_losses.cohorts import table
@@ -62,8 +57,7 @@ def test_a_map_of_ones_comes_back_as_ones_in_the_crop_and_zeros_outside() -> Non
 
 def test_a_short_cord_is_padded_said_and_undone(caplog: pytest.LogCaptureFixture) -> None:
     image, grid, line = scan_of(shape=(40, 44, 10))
-    with caplog.at_level(logging.WARNING):
-        prepared = scan.prepare(image, grid, line, PREPARATION)
+    prepared = scan.prepare(image, grid, line, PREPARATION)
     assert prepared.values.shape == (48, 48, 48)
     assert "covered over" in caplog.text
     counted = np.broadcast_to(np.arange(48, dtype=np.float32), (48, 48, 48))
@@ -89,10 +83,9 @@ def test_a_single_slice_is_prepared() -> None:
 
 def test_intensities_unlike_the_training_scans_are_said(caplog: pytest.LogCaptureFixture) -> None:
     image, grid, line = scan_of()
-    with caplog.at_level(logging.WARNING):
-        scan.prepare(image, grid, line, PREPARATION)
-        assert "unlike" not in caplog.text
-        scan.prepare(image**6, grid, line, PREPARATION)
+    scan.prepare(image, grid, line, PREPARATION)
+    assert "unlike" not in caplog.text
+    scan.prepare(image**6, grid, line, PREPARATION)
     assert "intensities around the cord are unlike" in caplog.text
 
 
@@ -125,11 +118,6 @@ def test_a_line_over_blank_slices_alone_is_refused() -> None:
     image[:, :, 30:] = 0
     with pytest.raises(CenterlineError, match="slices without signal only"):
         scan.prepare(image, grid, line.only(np.arange(30, 50)), PREPARATION)
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=4)
 
 
 def test_the_inner_window_of_a_training_scan_is_what_a_network_sees_in_use(cohort):
@@ -165,9 +153,3 @@ def test_blank_slices_of_a_training_scan_are_left_out(cohort, tmp_path):
     expected, _ = cache.crop_scan(one)
     np.testing.assert_array_equal(found.values, expected.values)
     np.testing.assert_array_equal(found.lesion, expected.lesion)
-
-
-def test_what_crops_scans_does_not_load_keras():
-    code = "import sys, sct_lesion_losses.preprocessing.cache; print('keras' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from scipy import ndimage
+from small_data import simulate
 
 from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
@@ -255,8 +256,7 @@ def test_what_is_no_entry_is_refused(tmp_path, text) -> None:
 def test_a_run_writes_the_page_of_its_scans_those_done_before_included(tmp_path, capsys) -> None:
     anat = [tmp_path / "data" / f"sub-0{number}" / "anat" for number in (1, 2, 3)]
     for number, folder in enumerate(anat, start=1):
-        made = phantom.make_scan(3 + number, lesions=True, preset="tiny")
-        write_nifti(folder / f"sub-0{number}_T2w.nii.gz", made.image, made.grid)
+        simulate(folder / f"sub-0{number}_T2w.nii.gz", 3 + number)
     (anat[2] / "sub-03_T2w.nii.gz").write_bytes(b"no image")
     page = tmp_path / "page.html"
     args = ["-i", str(tmp_path / "data"), "-qc_page", str(page), "-v", "0"]
@@ -283,8 +283,7 @@ def test_without_sct_the_page_takes_the_place_of_its_report(
     tmp_path, monkeypatch, capsys, caplog
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = phantom.make_scan(4, lesions=True, preset="tiny")
-    write_nifti(tmp_path / "t2.nii.gz", made.image, made.grid)
+    simulate(tmp_path / "t2.nii.gz", 4)
     assert segment(["-i", "t2.nii.gz", "-qc", "reports/qc", "-v", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "reports/qc/sct_lesion_losses.html"
     assert "sct_qc was not found: the page reports/qc/sct_lesion_losses.html" in caplog.text

@@ -8,13 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import sct_graph
+from geometry import rpi_grid, straight
 from hypothesis import given
 from hypothesis import strategies as st
 from nibabel import Nifti1Image
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from sct_lesion_losses.errors import CenterlineError, GeometryError, SctError, UsageError
+from sct_lesion_losses.errors import CenterlineError, GeometryError, UsageError
 from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import engine
@@ -79,8 +80,8 @@ def test_the_published_threshold_is_that_of_t2_alone(
 
 def voxel(shape: tuple[int, int, int] = (60, 60, 20)) -> tuple[Grid, Centerline]:
     """Grid of 0.5 mm in RPI, and a straight line through its middle."""
-    grid = Grid(shape, np.diag([-0.5, 0.5, 0.5, 1.0]))
-    return grid, Centerline(grid, np.tile(np.array(shape[:2]) / 2, (shape[2], 1)))
+    grid = rpi_grid(shape, (0.5, 0.5, 0.5))
+    return grid, straight(grid, shape[0] / 2, shape[1] / 2)
 
 
 def network_of(infer: Callable[[np.ndarray], np.ndarray]) -> engine.Network:
@@ -123,14 +124,6 @@ def test_scts_model_is_a_bundle(sct_dir: Path) -> None:
     assert (bundle.name, bundle.threshold, bundle.folder) == ("sct", 0.5, None)
     assert bundle.preparation == lesion.PREPARATIONS["t2s"]
     assert bundle.network.startswith(b"\x08")
-
-
-def test_a_model_that_was_not_downloaded_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCT_DIR", str(tmp_path))
-    with pytest.raises(SctError, match="sct_download_data -d deepseg_lesion_models"):
-        lesion.load("t2")
 
 
 def test_an_unknown_contrast_is_wrong_use() -> None:
@@ -210,19 +203,6 @@ def test_a_constant_image_is_survived() -> None:
     grid, line = voxel()
     made = lesion.prepare(np.full(grid.shape, 7), grid, line, lesion.PREPARATIONS["t2"])
     assert np.isfinite(made.values).all()
-
-
-def rpi_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Grid:
-    """Grid whose axes start right, posterior and inferior."""
-    affine = np.diag([-spacing_mm[0], spacing_mm[1], spacing_mm[2], 1.0])
-    affine[:3, 3] = 17.3, -41.9, 5.1
-    return Grid(shape, affine)
-
-
-def straight(grid: Grid, x: float, y: float, slices: slice = slice(None)) -> Centerline:
-    xy = np.full((grid.shape[2], 2), np.nan)
-    xy[slices] = x, y
-    return Centerline(grid, xy)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +295,8 @@ def test_the_line_of_a_mask_is_that_of_nibabels_resampling_to_the_bit(
     seed: int, spacing_mm: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    grid = lesion.as_header(rpi_grid((40, 50, 6), (spacing_mm, spacing_mm, 2.5)))
+    spacing, origin = (spacing_mm, spacing_mm, 2.5), (17.3, -41.9, 5.1)
+    grid = lesion.as_header(rpi_grid((40, 50, 6), spacing, origin))
     mask = np.zeros(grid.shape, bool)
     for z in range(1, 5):
         x, y = rng.integers(2, 30, 2)

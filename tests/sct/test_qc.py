@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from small_data import script
 
 from sct_lesion_losses.errors import OutputError, SctError
 from sct_lesion_losses.sct import qc
@@ -19,10 +20,7 @@ cat "$2" "$4" "$6" > report/images
 def fake_sct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "sct"
     for name, body in [("sct_version", "echo 7.4"), ("sct_qc", SCT_QC)]:
-        path = root / "bin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        script(root / "bin" / name, body)
     monkeypatch.setenv("SCT_DIR", str(root))
     return root
 

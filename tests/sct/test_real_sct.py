@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_data import script, simulate
 
-from sct_lesion_losses import phantom
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cli import segment as command
 from sct_lesion_losses.geometry.centerline import HOW_TO_GIVE
@@ -191,8 +191,7 @@ def test_lesions_of_the_packaged_scan_are_measured_alike_once_they_are_cut_to_th
 
 @pytest.mark.parametrize("seed", [4, 5, 6])
 def test_lesions_of_simulated_scans_are_measured_alike(sct: Sct, tmp_path: Path, seed: int) -> None:
-    made = phantom.make_scan(seed, lesions=True, preset="tiny")
-    write_nifti(tmp_path / "t2.nii.gz", made.image, made.grid)
+    made = simulate(tmp_path / "t2.nii.gz", seed)
     write_nifti(tmp_path / "cord.nii.gz", made.cord, made.grid)
     analysed(sct, tmp_path / "t2.nii.gz", tmp_path / "cord.nii.gz", tmp_path / "out")
 
@@ -249,10 +248,7 @@ def test_a_batch_of_scts_own_segments_every_subject_and_fails_the_one_that_canno
 ) -> None:
     data, results = tmp_path / "data", tmp_path / "results"
     for number in (1, 2):
-        made = phantom.make_scan(3 + number, lesions=True, preset="tiny")
-        scan = data / f"sub-0{number}" / "anat" / f"sub-0{number}_T2w.nii.gz"
-        scan.parent.mkdir(parents=True)
-        write_nifti(scan, made.image, made.grid)
+        simulate(data / f"sub-0{number}" / "anat" / f"sub-0{number}_T2w.nii.gz", 3 + number)
     broken = data / "sub-03" / "anat" / "sub-03_T2w.nii.gz"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no image")
@@ -260,10 +256,7 @@ def test_a_batch_of_scts_own_segments_every_subject_and_fails_the_one_that_canno
     code = (
         "import sys; from sct_lesion_losses.cli.segment import main; sys.exit(main(sys.argv[1:]))"
     )
-    tool.write_text(
-        f"#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -c '{code}' \"$@\"\n"
-    )
-    tool.chmod(0o755)
+    script(tool, f"PYTHONPATH={REPOSITORY} exec {sys.executable} -c '{code}' \"$@\"")
     done = subprocess.run(
         [
             *(sct.root / "bin" / "sct_run_batch", "-jobs", "2", "-continue-on-error", "1"),

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from small_data import write_cohort
 
 from sct_lesion_losses.training.callbacks import CHECKPOINT, LOG
 
@@ -22,11 +21,6 @@ OPTIONS = (
 )
 LEFT = {CHECKPOINT, LOG, ".lock", "split.tsv", "training.png"}
 CODE = "import sys; from sct_lesion_losses.cli.train import main; sys.exit(main())"
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
 
 
 def start(

@@ -4,12 +4,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import safetensors.numpy
 import sct_graph
 from onnx import helper, numpy_helper
-from small_data import write_cohort
+from small_data import run_onnx
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Architecture, Recipe
@@ -38,11 +36,6 @@ def recipe(init: Bundle | None, **changes: object) -> Recipe:
     """Two epochs of two steps, in the network of the start."""
     small = {"batch_size": 2, "patches_per_epoch": 4, "validation_patches": 2, "epochs_planned": 2}
     return study(**{**small, **warm_start.entries(init), **changes})
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cohort(tmp_path_factory.mktemp("cohort"), subjects=8)
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +88,6 @@ def test_the_bundle_segments_a_scan_as_keras_computes_it(
     np.testing.assert_allclose(result.pmap, expected, atol=1e-5)
     mask = np.asanyarray(nib.load(outputs.mask).dataobj)
     assert np.array_equal(mask, result.pmap >= 0.5)
-
-
-def test_training_begins_at_scts_kernels(scts: Bundle, cohort: Path, tmp_path: Path) -> None:
-    still = recipe(scts, rate=STILL, epochs_planned=1)
-    train.run(cohort, tmp_path / "b", still, TrainSettings(init=scts))
-    before, after = (
-        safetensors.numpy.load(bundle.weights) for bundle in (scts, store.load(tmp_path / "b"))
-    )
-    kernels = [name for name in before if name.endswith("kernel")]
-    assert len(kernels) == 8  # two levels down, one up: 6 convolutions, 1 transposed, the last
-    for name in kernels:
-        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
 def test_fine_tuning_goes_on_from_such_a_bundle(
@@ -179,11 +160,6 @@ def test_the_recipe_follows_from_the_start() -> None:
     assert warm_start.entries(None) == {}
 
 
-def run(network: bytes, patches: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: patches[:, None]})[0][:, 0]
-
-
 def keras_of(architecture: Architecture, weights: bytes) -> unet.keras.Model:
     model = unet.build(architecture)
     export.import_weights(model, weights)
@@ -194,13 +170,13 @@ def keras_of(architecture: Architecture, weights: bytes) -> unet.keras.Model:
 def test_keras_and_its_export_give_what_the_file_gives(filters):
     network = sct_graph.make(filters)
     patches = np.random.default_rng(1).normal(size=(2, 48, 48, 48)).astype(np.float32)
-    expected = run(network, patches)
+    expected = run_onnx(network, patches)
     architecture, weights = warm_start.read(network)
     model = keras_of(architecture, weights)
     received = np.asarray(model(patches[..., None], training=False))[..., 0]
     assert architecture == recipes.network(filters, DOUBLING)
     assert np.abs(received - expected).max() < 1e-5
-    assert np.abs(received - run(export.to_onnx(model), patches)).max() < 1e-5
+    assert np.abs(received - run_onnx(export.to_onnx(model), patches)).max() < 1e-5
     assert expected.std() > 0.01
     assert warm_start.read(network) == (architecture, weights)
 
@@ -317,9 +293,9 @@ def test_pmaps_are_those_of_scts_file_and_stay_so_when_exported(
     noise = np.random.default_rng(0).normal(size=(2, 48, 48, 48)).astype(np.float32)
     patches = np.concatenate([prepared_patch(shared, contrast), noise])
     model = keras_of(bundle.info.network, bundle.weights)
-    scts = run(bundle.network, patches)
+    scts = run_onnx(bundle.network, patches)
     ours = np.asarray(model(patches[..., None], training=False))[..., 0]
-    exported = run(export.to_onnx(model), patches)
+    exported = run_onnx(export.to_onnx(model), patches)
     assert bundle.info.network.filters == FILTERS[contrast]
     assert scts[0].max() > 0.9  # the scan's lesion; SCT finds nothing in noise
     assert np.abs(ours - scts).max() < 1e-4

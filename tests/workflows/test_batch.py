@@ -10,18 +10,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import pytest
+import worker_tasks
 from filelock import FileLock
-from small_data import copies, save_filtering, table_rows
+from small_data import copies, save_filtering, simulate, table_rows
 
-from sct_lesion_losses import phantom
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.errors import DataError, UsageError
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
-from sct_lesion_losses.phantom.dataset import write_nifti
 from sct_lesion_losses.workflows import batch, segment
 from sct_lesion_losses.workflows.batch import DONE, FAILED, SKIPPED, BatchSettings
 from sct_lesion_losses.workflows.rethreshold import default_outputs, rethreshold
@@ -40,8 +38,7 @@ def scans(tmp_path_factory) -> list[Path]:
     """Two small simulated scans with lesions."""
     folder = tmp_path_factory.mktemp("scans")
     for seed in (4, 5):
-        made = phantom.make_scan(seed, lesions=True, preset="tiny")
-        write_nifti(folder / f"{seed}.nii.gz", made.image, made.grid)
+        simulate(folder / f"{seed}.nii.gz", seed)
     return [folder / "4.nii.gz", folder / "5.nii.gz"]
 
 
@@ -329,25 +326,13 @@ def test_what_a_killed_process_left_of_a_scan_is_removed(done):
     assert list(done.rglob(".*")) == [others]
 
 
-OF_DISTRIBUTED = pytest.mark.filterwarnings("default")  # its libraries warn
-
-
-@OF_DISTRIBUTED
+@pytest.mark.filterwarnings("default")  # libraries of Dask warn
 @pytest.mark.slow
 def test_workers_of_a_cluster_need_not_be_in_the_same_folder(done, own_bundle, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.chdir(done.parent)
     settings = replace(EVERY, bundle=f"./{own_bundle.name}")
-    with (
-        mock.patch.dict(os.environ),  # it sets $OMP_NUM_THREADS
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            memory_limit=0,
-        ) as made,
-    ):
+    with worker_tasks.cluster() as made:
         with distributed.Client(made) as client:
             client.run(os.chdir, "/")
         scans = batch.find([Path("data")])

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from small_data import copies, save_filtering, table_rows
+from small_data import copies, save_filtering, script, stored, table_rows
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.cli import segment as command
@@ -48,15 +48,11 @@ def whole(folder) -> Segmentation:
     return segment.segment(folder / "t2.nii.gz", replace(CUT, cord=None), names)
 
 
-def read(file: Path) -> np.ndarray:
-    return np.asarray(nib.load(file).dataobj)
-
-
 def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
     folder, whole, tmp_path, caplog
 ):
     caplog.set_level("INFO")
-    cord = read(folder / "cord.nii.gz") > 0
+    cord = stored(folder / "cord.nii.gz") > 0
     assert whole.pmap is not None
     every = whole.pmap >= np.float32(0.05)
     parts, count = ndimage.label(every, EDGES)
@@ -66,8 +62,8 @@ def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
     assert cut > 0
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
     result = segment.segment(folder / "t2.nii.gz", replace(CUT, cord=folder / "cord.nii.gz"), names)
-    np.testing.assert_array_equal(read(names.mask) > 0, every & cord)
-    np.testing.assert_array_equal(read(names.pmap), np.where(cord, whole.pmap, 0))
+    np.testing.assert_array_equal(stored(names.mask) > 0, every & cord)
+    np.testing.assert_array_equal(stored(names.pmap), np.where(cord, whole.pmap, 0))
     told = json.loads(names.sidecar.read_text())
     voxel_mm3 = float(abs(np.linalg.det(nib.load(names.mask).affine)))
     outside_mm3 = np.count_nonzero(every & ~cord) * voxel_mm3
@@ -77,7 +73,7 @@ def test_lesions_keep_what_is_inside_and_what_is_outside_is_counted(
         "RemovedMm3": pytest.approx(outside_mm3, abs=1e-3),
     }
     assert told["LesionCount"] == ndimage.label(every & cord, EDGES)[1]
-    assert len(table_rows(names.table)) == told["LesionCount"] == read(names.labels).max()
+    assert len(table_rows(names.table)) == told["LesionCount"] == stored(names.labels).max()
     volume_mm3 = sum(float(row["volume_mm3"]) for row in table_rows(names.table))
     assert all(0 < float(row["cord_share"]) <= 1 for row in table_rows(names.table))
     assert volume_mm3 == pytest.approx(np.count_nonzero(every & cord) * voxel_mm3, rel=1e-3)
@@ -103,7 +99,7 @@ def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(folder, whole, tmp_path
     same = ("CordMask", "CordMaskSHA256", "OutsideCord", "LesionCount", "LesionVolumeMm3")
     described = json.loads(again.sidecar.read_text())
     assert {key: described[key] for key in same} == {key: told[key] for key in same}
-    np.testing.assert_array_equal(read(again.mask), read(names.mask))
+    np.testing.assert_array_equal(stored(again.mask), stored(names.mask))
     known = ("lesion", "volume_mm3", "highest_p")
     kept = [
         [{key: row[key] for key in known} for row in table_rows(each.table)]
@@ -112,13 +108,13 @@ def test_a_stored_pmap_is_cut_to_the_cord_as_its_scan_is(folder, whole, tmp_path
     assert kept[0] == kept[1]
     # One that was cut already tells of the cord it was cut to.
     rethreshold(names.pmap, 0.05, again, lesion_point=False)
-    np.testing.assert_array_equal(read(again.mask), read(names.mask))
+    np.testing.assert_array_equal(stored(again.mask), stored(names.mask))
     assert json.loads(again.sidecar.read_text())["CordMaskSHA256"] == told["CordMaskSHA256"]
 
 
 def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(folder, tmp_path, whole):
     assert whole.pmap is not None
-    every, cord = whole.pmap >= np.float32(0.05), read(folder / "cord.nii.gz") > 0
+    every, cord = whole.pmap >= np.float32(0.05), stored(folder / "cord.nii.gz") > 0
     lesions, parts = ndimage.label(every, EDGES)[0], ndimage.label(every & cord, EDGES)[0]
     voxel_mm3 = float(abs(np.linalg.det(nib.load(folder / "t2.nii.gz").affine)))
     # The smallest part has too little volume inside the cord; its lesion has enough in all.
@@ -130,7 +126,7 @@ def test_lesions_are_cut_first_and_filtered_by_what_is_left_of_them(folder, tmp_
     names = outputs.for_scan(folder / "t2.nii.gz", folder=tmp_path)
     settings = replace(CUT, bundle=str(tmp_path / "large"), threshold=None, lesion_point=None)
     segment.segment(folder / "t2.nii.gz", replace(settings, cord=folder / "cord.nii.gz"), names)
-    np.testing.assert_array_equal(read(names.mask) > 0, every & cord & ~smallest)
+    np.testing.assert_array_equal(stored(names.mask) > 0, every & cord & ~smallest)
     assert json.loads(names.sidecar.read_text())["LesionFilter"]["LesionsRemoved"] == 1
 
 
@@ -178,15 +174,11 @@ def test_a_mask_never_overwrites_its_cord_mask(folder, tmp_path):
 
 def fake_sct(root: Path, cord: Path) -> Path:
     """Make an SCT whose command for the cord gives a file."""
-    tool = f"""#!/bin/sh
-printf '%s ' "$(basename "$0")" "$@" > {root}/called
+    tool = f"""printf '%s ' "$(basename "$0")" "$@" > {root}/called
 while [ "$1" != -o ]; do shift; done
-cp {cord} "$2"
-"""
+cp {cord} "$2\""""
     for name in ("sct_version", "sct_deepseg"):
-        (root / "bin").mkdir(parents=True, exist_ok=True)
-        (root / "bin" / name).write_text(tool)
-        (root / "bin" / name).chmod(0o755)
+        script(root / "bin" / name, tool)
     (root / "spinalcordtoolbox").mkdir()
     (root / "spinalcordtoolbox" / "version.txt").write_text("7.4")
     return root
@@ -216,15 +208,15 @@ def test_the_cord_that_sct_drew_is_kept_for_other_commands_and_expected_by_a_bat
     settings = BatchSettings(replace(CUT, cord="sct"))
     assert [one.status for one in batch.run(found, settings)[0].values()] == [DONE]
     names = found[0].outputs
-    np.testing.assert_array_equal(read(names.cord), read(folder / "cord.nii.gz"))
-    assert read(names.cord).dtype == np.uint8
+    np.testing.assert_array_equal(stored(names.cord), stored(folder / "cord.nii.gz"))
+    assert stored(names.cord).dtype == np.uint8
     assert names.cord.name in json.loads(names.sidecar.read_text())["Files"]
     assert [one.status for one in batch.run(found, settings)[0].values()] == [SKIPPED]
     names.cord.unlink()
     assert [one.status for one in batch.run(found, settings)[0].values()] == [DONE]
-    mask = read(names.mask)
+    mask = stored(names.mask)
     rethreshold(names.pmap, 0.05, names, cord=names.cord, lesion_point=False)
-    np.testing.assert_array_equal(read(names.mask), mask)
+    np.testing.assert_array_equal(stored(names.mask), mask)
     caplog.clear()
     segment.segment(folder / "t2.nii.gz", replace(CUT, cord=names.cord), names)
     assert "from an earlier run" not in caplog.text  # it is of this run: given

@@ -1,7 +1,6 @@
 """Segmenting whole scans with the shipped bundle: what is written, said and never lost."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import sct_graph
 from geometry import affine_of
-from small_data import contents, save_filtering
+from small_data import contents, save_filtering, stored
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.errors import CenterlineError, OutputError, UsageError
@@ -122,8 +121,8 @@ def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
         key: value for key, value in beside.items() if key != "Warnings"
     }
     kept = run(scan, tmp_path / "kept", bundle=filtering, lesions=True)
-    every, some = (read(tmp_path / name / "t2_lesionseg.nii.gz") > 0 for name in ("all", "kept"))
-    wanted = by_hand(every, read(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz"), scan)
+    every, some = (stored(tmp_path / name / "t2_lesionseg.nii.gz") > 0 for name in ("all", "kept"))
+    wanted = by_hand(every, stored(tmp_path / "all" / "t2_lesionseg_pmap.nii.gz"), scan)
     np.testing.assert_array_equal(some, wanted)
     removed = told["LesionCount"] - kept["LesionCount"]
     assert kept["LesionFilter"] == {**tuned, "LesionsRemoved": removed}
@@ -133,7 +132,7 @@ def test_the_filter_of_lesions_is_applied_and_said_unless_it_is_turned_off(
     )
     assert said in caplog.text
     run(scan, tmp_path / "kept", bundle=filtering, lesion_point=True)
-    np.testing.assert_array_equal(read(tmp_path / "kept" / "t2_lesionseg.nii.gz") > 0, wanted)
+    np.testing.assert_array_equal(stored(tmp_path / "kept" / "t2_lesionseg.nii.gz") > 0, wanted)
     with pytest.raises(UsageError, match="has no second operating point"):
         run(scan, tmp_path / "none", bundle="bce", lesion_point=True)
     assert not (tmp_path / "none").exists()
@@ -148,24 +147,20 @@ def test_a_stored_pmap_gives_the_mask_that_segmenting_gives(
         scan, tmp_path, bundle=filtering, threshold=threshold, lesion_point=lesion_point, pmap=True
     )
     pmap = tmp_path / "t2_lesionseg_pmap.nii.gz"
-    mask = read(tmp_path / "t2_lesionseg.nii.gz")
+    mask = stored(tmp_path / "t2_lesionseg.nii.gz")
     if lesion_point is None:
-        plain = read(pmap) >= np.float32(threshold)
-        np.testing.assert_array_equal(mask > 0, by_hand(plain, read(pmap), scan))
+        plain = stored(pmap) >= np.float32(threshold)
+        np.testing.assert_array_equal(mask > 0, by_hand(plain, stored(pmap), scan))
     # What another run leaves beside it says nothing of this p-map.
     run(scan, tmp_path, threshold=0.9)
     names = outputs.for_scan(scan, folder=tmp_path / "again")
     again = rethreshold(pmap, threshold, names, lesion_point=lesion_point)
-    np.testing.assert_array_equal(read(names.mask), mask)
+    np.testing.assert_array_equal(stored(names.mask), mask)
     assert json.loads(again.written[-1].read_text())["LesionFilter"] == told["LesionFilter"]
     alone = tmp_path / "alone"
     run(scan, alone, bundle=filtering, threshold=0.0)
     rethreshold(alone / pmap.name, threshold, names, lesion_point=lesion_point)
-    np.testing.assert_array_equal(read(names.mask), mask)
-
-
-def read(file: Path) -> np.ndarray:
-    return np.asarray(nib.load(file).dataobj)
+    np.testing.assert_array_equal(stored(names.mask), mask)
 
 
 def by_hand(mask: np.ndarray, pmap: np.ndarray, scan: Path) -> np.ndarray:
@@ -322,20 +317,6 @@ def test_a_command_told_to_stop_while_it_starts_does_not_say_it_is_done(after_s,
     # -15: before the first line of Python nobody handles the signal. 0: the work was done already.
     done = (tmp_path / "t2_lesionseg.nii.gz").exists()
     assert process.returncode in ((143, -15, 0) if done else (143, -15))
-
-
-def test_two_commands_with_one_folder_leave_one_whole_result(scan, tmp_path):
-    both = [
-        subprocess.Popen(command(scan, tmp_path, "-lesions", "1"), stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
-    alone = tmp_path / "alone"
-    subprocess.run(command(scan, alone, "-lesions", "1"), check=True, stdout=subprocess.DEVNULL)
-    for name in sorted(os.listdir(alone)):  # noqa: PTH208
-        if not name.endswith("seg.json"):  # the second to write saw files of the first
-            assert (tmp_path / name).read_bytes() == (alone / name).read_bytes(), name
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
 
 
 def test_a_batch_names_the_scan_of_every_warning(scan, tmp_path):

@@ -1,17 +1,15 @@
 import json
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import onnxruntime
 import pytest
 import safetensors.numpy
 from filelock import FileLock
 from on_backend import run as run_on
-from small_data import save_changed, write_cohort
+from small_data import run_onnx, save_changed, write_cohort
 
 from sct_lesion_losses.bundle import store
 from sct_lesion_losses.bundle.schema import Recipe
@@ -110,8 +108,8 @@ def test_a_resumed_training_adds_epochs_and_leaves_its_bundle_where_there_are_no
     bundle = store.load(mine)
     assert [line.epoch for line in bundle.info.history] == [1, 2, 3]
     info = save_changed(mine, bundle, version="2.0").info
-    with caplog.at_level(logging.INFO):
-        train.run(cohort, mine, small(epochs_planned=3), RESUME)
+    caplog.set_level("INFO")
+    train.run(cohort, mine, small(epochs_planned=3), RESUME)
     assert "small: this training is finished, and its bundle stays as it is; a -bun" in caplog.text
     assert store.load(mine).info == info
     (mine / "model.onnx").unlink()
@@ -158,9 +156,6 @@ def test_a_training_starts_from_the_weights_of_a_bundle(cohort, trained, tmp_pat
     assert second.preparation == first.preparation
     assert second.info.provenance.ancestor == f"small 1.0.0, weights {first.weights_sha256}"
     assert set(first.info.provenance.trained_on) <= set(second.info.provenance.trained_on)
-    said = "bundle small: its network is unet3d 2-4, expected unet3d 4-8"
-    with pytest.raises(UsageError, match=said):
-        train.run(cohort, tmp_path / "b", small(filters=(4, 8)), TrainSettings(init=first))
 
 
 @pytest.fixture(scope="module")
@@ -312,15 +307,15 @@ def test_a_cohort_without_lesions_in_training_is_refused(tmp_path):
 
 def test_trainings_side_by_side_share_what_is_prepared_of_the_scans(cohort, tmp_path, caplog):
     told = []
-    with caplog.at_level(logging.INFO):
-        for name in ("first", "second"):
-            train.run(
-                cohort,
-                tmp_path / name,
-                FAST,
-                TrainSettings(jobs=2, cache=tmp_path / "elsewhere"),
-                on_scan=lambda *now, name=name: told.append((name, *now)),
-            )
+    caplog.set_level("INFO")
+    for name in ("first", "second"):
+        train.run(
+            cohort,
+            tmp_path / name,
+            FAST,
+            TrainSettings(jobs=2, cache=tmp_path / "elsewhere"),
+            on_scan=lambda *now, name=name: told.append((name, *now)),
+        )
     said = [text for text in caplog.messages if text.startswith(("split:", "crops:"))]
     split = "split: 4 training, 1 validation, 1 thr-optimization, 2 unseen"
     assert said == [
@@ -348,11 +343,8 @@ def test_every_entry_of_the_recipe_is_in_the_bundle(cohort, tmp_path):
     )
     folder = train.run(cohort, tmp_path / "small", recipe)
     kept = store.load(folder).info.recipe
-    assert kept.stop_patience == 2
-    assert (kept.patches_per_epoch, kept.validation_patches) == (4, 2)
-    assert (kept.lesion_share, kept.prior, kept.devices) == (0.5, 0.02, 1)
-    assert (kept.shift_mm, kept.intensity, kept.stripe) == (1.0, 0.25, 0.5)
-    assert kept.keep == "best"
+    assert kept.model_dump(exclude=RESULTS) == recipe.model_dump(exclude=RESULTS)
+    assert (kept.keep, kept.devices) == ("best", 1)
     assert kept.best_epoch is not None
     # A training that has ended gives the weights of its last epoch where they are asked for.
     last = recipe.model_copy(update={"keep": "last"})
@@ -367,6 +359,5 @@ def test_a_bundle_is_trained_on_jax_without_tensorflow(cohort, tmp_path):
     bundle = store.load(tmp_path / "small")
     assert bundle.info.recipe.backend == "jax"
     assert trained["history"][1] < trained["history"][0]
-    session = onnxruntime.InferenceSession(bundle.network, providers=["CPUExecutionProvider"])
-    found = session.run(["lesion"], {"patches": trained["patches"].transpose(0, 4, 1, 2, 3)})[0]
-    assert np.abs(found - trained["keras"].transpose(0, 4, 1, 2, 3)).max() < 1e-5
+    found = run_onnx(bundle.network, trained["patches"][..., 0])
+    assert np.abs(found - trained["keras"][..., 0]).max() < 1e-5

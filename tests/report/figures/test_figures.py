@@ -181,8 +181,8 @@ def test_v_f1_is_counted_once_where_rows_are_of_several_presets() -> None:
 
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with caplog.at_level("INFO"):
-        assert figures.write(sweep_rows(), tmp_path / "out") == ()
+    caplog.set_level("INFO")
+    assert figures.write(sweep_rows(), tmp_path / "out") == ()
     assert not (tmp_path / "out").exists()
     (record,) = caplog.records
     assert "sct_lesion_losses[report]" in record.getMessage()

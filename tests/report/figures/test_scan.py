@@ -3,24 +3,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geometry import rpi_grid, straight
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 
 from sct_lesion_losses.errors import DataError
-from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.report.figures import scan, style
 from sct_lesion_losses.report.figures.scan import AXIAL, SAGITTAL, view
-
-
-def straight(grid: Grid) -> Centerline:
-    middle = (np.array(grid.shape[:2]) - 1) / 2
-    return Centerline(grid, np.tile(middle, (grid.shape[2], 1)))
-
-
-def grid_of(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Grid:
-    return Grid(shape, np.diag([-spacing[0], spacing[1], spacing[2], 1.0]))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +25,7 @@ def grid_of(shape: tuple[int, int, int], spacing: tuple[float, float, float]) ->
 def test_a_png_is_drawn_of_any_scan(
     shape: tuple[int, int, int], spacing: tuple[float, float, float], marked: bool, tmp_path: Path
 ) -> None:
-    grid = grid_of(shape, spacing)
+    grid = rpi_grid(shape, spacing)
     image = np.random.default_rng(0).random(shape)
     mask = np.zeros(shape, bool)
     mask[tuple(n // 2 for n in shape)] = marked
@@ -45,7 +36,7 @@ def test_a_png_is_drawn_of_any_scan(
 
 def test_only_the_field_around_the_cord_is_resampled() -> None:
     # 448 x 448 voxels of 0.9 mm are 800 x 800 at 0.5 mm; 120 mm from front to back are shown.
-    fine = grid_of((448, 448, 10), (0.9, 0.9, 8.0)).resampled((0.5, 0.5, 0.5))
+    fine = rpi_grid((448, 448, 10), (0.9, 0.9, 8.0)).resampled((0.5, 0.5, 0.5))
     x, y, z = scan._around(straight(fine).xy, fine)
     assert x.stop - x.start <= 2 * 20 / 0.5 + 3
     assert y.stop - y.start <= 2 * 60 / 0.5 + 3
@@ -64,7 +55,7 @@ def test_axial_slices_go_through_the_largest_lesions_and_stay_apart() -> None:
 
 
 def test_the_side_view_outlines_the_lesions_of_its_own_plane() -> None:
-    grid = grid_of((61, 60, 80), (0.5, 0.5, 0.5))
+    grid = rpi_grid((61, 60, 80), (0.5, 0.5, 0.5))
     mask = np.zeros(grid.shape, bool)
     mask[29:32, 28:32, 20:24] = True  # in the middle of the cord
     mask[38:42, 28:32, 60:64] = True  # 5 mm beside it
@@ -80,7 +71,7 @@ def counting(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_an_axial_view_of_whole_voxels_is_the_slice_with_the_right_on_the_left() -> None:
-    grid = grid_of((4, 3, 5), (1.0, 1.0, 4.0))
+    grid = rpi_grid((4, 3, 5), (1.0, 1.0, 4.0))
     seen = view(grid, AXIAL, (2.0, 1.0, 3.4), (10.0, 10.0), pixel_mm=1.0)
     # Slice 3; RPI columns run from right to left, rows from the back, at the bottom, to the front.
     expected = [[100 * x + 10 * y + 3 for x in range(4)] for y in range(3)]
@@ -89,14 +80,14 @@ def test_an_axial_view_of_whole_voxels_is_the_slice_with_the_right_on_the_left()
 
 
 def test_a_sagittal_view_has_the_front_on_the_left_and_no_blend_of_slices() -> None:
-    grid = grid_of((3, 4, 2), (3.0, 1.0, 1.0))
+    grid = rpi_grid((3, 4, 2), (3.0, 1.0, 1.0))
     seen = view(grid, SAGITTAL, (1.4, 0.0, 0.0), (4.0, 2.0), pixel_mm=1.0)
     expected = [[100 + 10 * y + z for y in (3, 2, 1, 0)] for z in range(2)]
     assert seen.plane(counting(grid.shape)).tolist() == expected
 
 
 def test_a_panel_stays_inside_a_larger_field() -> None:
-    grid = grid_of((60, 60, 3), (1.0, 1.0, 1.0))
+    grid = rpi_grid((60, 60, 3), (1.0, 1.0, 1.0))
     # The field ends at voxel 59.5, so the middle of the panel is 10 mm before it.
     assert view(grid, AXIAL, (58.0, 30.0, 1.0), (20.0, 20.0), 0.5).middle == (49.5, 30.0, 1.0)
 
@@ -107,7 +98,7 @@ def test_a_panel_stays_inside_a_larger_field() -> None:
 def test_the_pixels_cover_the_part_of_the_field_in_the_panel(
     n: int, spacing: float, pixel_mm: float, at: float
 ) -> None:
-    grid = grid_of((n, n, 2), (spacing, spacing, 1.0))
+    grid = rpi_grid((n, n, 2), (spacing, spacing, 1.0))
     seen = view(grid, AXIAL, (at * (n - 1), at * (n - 1), 0.0), (30.0, 30.0), pixel_mm)
     rows, columns = seen.plane(np.zeros(grid.shape)).shape
     left, right, bottom, top = seen.extent
@@ -119,7 +110,7 @@ def test_the_pixels_cover_the_part_of_the_field_in_the_panel(
 
 
 SHAPE = (9, 60, 80)
-GRID = grid_of(SHAPE, (3.0, 1.0, 1.0))
+GRID = rpi_grid(SHAPE, (3.0, 1.0, 1.0))
 IMAGE = np.random.default_rng(0).random(SHAPE)
 TRUTH = np.zeros(SHAPE, bool)  # a small lesion at x = 2, and a larger one at x = 6
 TRUTH[2, 30, 10:12] = True
