@@ -1,16 +1,12 @@
 """Where lesions are, beside what SCT's own commands make of the same masks."""
 
-import os
-import re
-import subprocess
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from real_sct import Sct
 
 from sct_lesion_losses.geometry import levels
 from sct_lesion_losses.geometry.centerline import Centerline
@@ -68,60 +64,24 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Scan:
     return Scan(seg, tmp_path_factory.mktemp("analyze"))
 
 
-@pytest.fixture
-def sct(sct_checkout: Path, scan: Scan) -> Callable[..., None]:
-    """Run a command of a real SCT in the folder of the scan."""
-
-    def run(name: str, *arguments: str) -> None:
-        kept = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
-        words = [str(sct_checkout / "bin" / name), *arguments]
-        done = subprocess.run(words, cwd=scan.folder, env=kept, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    return run
-
-
-def sheets(file: Path) -> dict[str, list[dict[str, str]]]:
-    """Rows of the sheets of an Excel file, by the names in their first rows."""
-    space = {"x": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
-    with zipfile.ZipFile(file) as book:
-        names = ElementTree.fromstring(book.read("xl/workbook.xml")).iterfind(".//x:sheet", space)
-        texts = ElementTree.fromstring(book.read("xl/sharedStrings.xml")).findall("x:si", space)
-        shared = ["".join(one.itertext()) for one in texts]
-        found = {}
-        for number, name in enumerate(names, start=1):
-            sheet = ElementTree.fromstring(book.read(f"xl/worksheets/sheet{number}.xml"))
-            rows = []
-            for row in sheet.iterfind(".//x:row", space):
-                cells = {}
-                for cell in row.iterfind("x:c", space):
-                    value = cell.findtext("x:v", "", space)
-                    text = shared[int(value)] if cell.get("t") == "s" else value
-                    cells[re.sub(r"\d", "", cell.get("r", ""))] = text
-                rows.append(cells)
-            found[name.get("name", "")] = [
-                {rows[0][column]: text for column, text in row.items()} for row in rows[1:]
-            ]
-    return found
-
-
-def numbers(scan: Scan) -> list[int]:
-    """SCT's number of each lesion; it counts them in its own order."""
-    theirs = np.asarray(nib.load(scan.folder / "out" / "lesions_label.nii.gz").dataobj)
+def analysed(sct: Sct, scan: Scan, *more: object) -> tuple[list[int], dict[str, Any]]:
+    """SCT's number of each lesion, which it counts in its own order, and its sheets."""
+    files = [scan.folder / f"{name}.nii.gz" for name in ("lesions", "cord")]
+    [sheets] = sct.analyses([files], *more)
+    theirs = np.asarray(nib.load(sct.folder / "lesions_label.nii.gz").dataobj)
     found = [np.unique(theirs[scan.labels == k]) for k in range(1, scan.labels.max() + 1)]
     assert all(one.size == 1 for one in found)
-    return [int(one[0]) for one in found]
+    return [int(one[0]) for one in found], sheets
 
 
 def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(
-    scan: Scan, sct: Callable[..., None]
+    scan: Scan, sct: Sct
 ) -> None:
-    arguments = ["-m", "lesions.nii.gz", "-s", "cord.nii.gz", "-ofolder", "out"]
-    sct("sct_analyze_lesion", *arguments)
-    rows = sheets(scan.folder / "out" / "lesions_analysis.xlsx")["measures"]
-    theirs = {int(float(row["label"])): row for row in rows}
-    for number, own in zip(numbers(scan), scan.located(), strict=True):
-        told = {name: float(text) for name, text in theirs[number].items()}
+    numbers, sheets = analysed(sct, scan)
+    measures = sheets["measures"]
+    for number, own in zip(numbers, scan.located(), strict=True):
+        row = measures["label"].index(number)
+        told = {name: column[row] for name, column in measures.items()}
         assert own.cord_share == pytest.approx(told["max_axial_damage_ratio []"], abs=1e-9)
         # Both are corrected for the cord's tilt; SCT smooths its line by splines.
         assert own.cord_length_mm == pytest.approx(told["length [mm]"], rel=0.02)
@@ -129,12 +89,13 @@ def test_extents_and_shares_of_the_cord_are_those_of_sct_analyze_lesion(
 
 
 def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(
-    scan: Scan, sct: Callable[..., None]
+    scan: Scan, sct: Sct
 ) -> None:
-    (scan.folder / "levels").mkdir(exist_ok=True)
-    arguments = ["-i", "cord.nii.gz", "-s", "cord.nii.gz", "-c", "t2", "-discfile", "discs.nii.gz"]
-    sct("sct_label_vertebrae", *arguments, "-ofolder", "levels")
-    labelled = nib.load(scan.folder / "levels" / "cord_labeled.nii.gz")
+    cord, out = scan.folder / "cord.nii.gz", sct.folder / "levels"
+    options = ["-c", "t2", "-discfile", scan.folder / "discs.nii.gz", "-ofolder", out]
+    done = sct.run("sct_label_vertebrae", "-i", cord, "-s", cord, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    labelled = nib.load(out / "cord_labeled.nii.gz")
     theirs = scan.turn.apply(np.asarray(labelled.dataobj).astype(int))
     discs = np.asarray(nib.load(scan.folder / "discs.nii.gz").dataobj).astype(int)
     by_discs = levels.along(scan.turn.apply(discs), scan.line)
@@ -146,12 +107,11 @@ def test_levels_are_those_of_sct_label_vertebrae_and_sct_analyze_lesion(
 
     scan.save("f/template/PAM50_levels", np.asarray(labelled.dataobj))
     scan.save("f/atlas/PAM50_atlas_00", np.ones(scan.grid.shape))
-    arguments = ["-m", "lesions.nii.gz", "-s", "cord.nii.gz", "-ofolder", "out", "-f", "f"]
-    sct("sct_analyze_lesion", *arguments)
-    book = sheets(scan.folder / "out" / "lesions_analysis.xlsx")
-    for number, own in zip(numbers(scan), scan.located(by_levels), strict=True):
-        rows = book[f"lesion#{number}_distribution"]
-        shares = {int(row["row"]): float(row["PAM50_00"]) for row in rows if row["row"].isdigit()}
+    numbers, sheets = analysed(sct, scan, "-f", scan.folder / "f")
+    for number, own in zip(numbers, scan.located(by_levels), strict=True):
+        rows = sheets[f"lesion#{number}_distribution"]
+        pairs = zip(rows["row"], rows["PAM50_00"], strict=True)
+        shares = {int(row): float(share) for row, share in pairs if str(row).isdigit()}
         assert own.level == max(shares, key=lambda level: shares[level])
         # The lesion's levels, but for slivers on the other side of a border.
         spanned = set(range(own.levels[0], own.levels[-1] + 1))

@@ -6,15 +6,14 @@ Its models and binaries are not needed: `docs/contributing.md` says how such a c
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real_sct import Sct
 from scipy import ndimage
 from small_data import script, simulate
 
@@ -32,61 +31,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 logger = logging.getLogger(__name__)
 SPINE_DETECT = "isct_spine_detect"  # of SCT's binaries, which a checkout lacks
 LOOK = ["-centerline", "embedded", "-bundle", "bce", "-thr", "0.05", "-lesion_point", "0"]
-# Analyses many pairs of a lesion mask and a cord mask in one process of SCT's own Python.
-ANALYSES = """
-import contextlib, io, json, os, pickle, sys, traceback
-from spinalcordtoolbox.scripts import sct_analyze_lesion
-here, found = os.getcwd(), []
-for mask, cord in json.loads(sys.stdin.read()):
-    os.chdir(here)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            sct_analyze_lesion.main(["-m", mask, "-s", cord, "-ofolder", here, "-v", "0"])
-    except (Exception, SystemExit) as error:
-        found.append(repr(error))
-        continue
-    name = os.path.basename(mask).split(".")[0]
-    with open(os.path.join(here, name + "_analysis.pkl"), "rb") as stream:
-        found.append(pickle.load(stream)["measures"].to_dict("list"))
-print("found:" + json.dumps(found, default=float))
-"""
-
-
-@dataclass(frozen=True)
-class Sct:
-    """A checkout of SCT and a folder to work in."""
-
-    root: Path
-    folder: Path
-
-    def run(self, name: str, *args: object) -> subprocess.CompletedProcess[str]:
-        """Run one of its commands, as a shell with its folder on the PATH would."""
-        words = [str(self.root / "bin" / name), *map(str, args)]
-        return subprocess.run(words, cwd=self.folder, capture_output=True, text=True)
-
-    def analyses(self, pairs: list[tuple[Path, Path]]) -> list[dict[str, list[float]] | str]:
-        """Measures of `sct_analyze_lesion`, or its error, for every lesion and cord mask."""
-        script = (self.root / "bin" / "sct_analyze_lesion").resolve()
-        python = re.findall(r"/\S+/python[\d.]*", script.read_text())[0]
-        done = subprocess.run(
-            [python, "-c", ANALYSES],
-            cwd=self.folder,
-            input=json.dumps([[str(mask), str(cord)] for mask, cord in pairs]),
-            capture_output=True,
-            text=True,
-        )
-        told = [line for line in done.stdout.splitlines() if line.startswith("found:")]
-        assert told, done.stderr
-        found: list[dict[str, list[float]] | str] = json.loads(told[-1].removeprefix("found:"))
-        return found
-
-
-@pytest.fixture
-def sct(sct_checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sct:
-    monkeypatch.setenv("SCT_DIR", str(sct_checkout))
-    folder = tmp_path / "sct"
-    folder.mkdir()
-    return Sct(sct_checkout, folder)
 
 
 @pytest.fixture
@@ -167,6 +111,7 @@ def analysed(sct: Sct, scan: Path, cord: Path, folder: Path) -> None:
     told = json.loads((folder / f"{name}_lesionseg.json").read_text())
     [theirs] = sct.analyses([(folder / f"{name}_lesionseg.nii.gz", cord)])
     assert isinstance(theirs, dict), theirs
+    theirs = theirs["measures"]
     assert len(ours) == len(theirs["label"]) == told["LesionCount"] > 0
     pairs = {"volume_mm3": "volume [mm3]", "cord_share": "max_axial_damage_ratio []"}
     for own, name in pairs.items():
@@ -239,7 +184,7 @@ def test_whatever_is_cut_to_a_cord_mask_is_analysed_with_the_same_counts_and_vol
     found = sct.analyses(pairs)
     for (mask, _), theirs, ours in zip(pairs, found, expected, strict=True):
         assert isinstance(theirs, dict), f"{mask.name}: {theirs}"
-        np.testing.assert_allclose(sorted(theirs["volume [mm3]"]), ours, rtol=1e-5)
+        np.testing.assert_allclose(sorted(theirs["measures"]["volume [mm3]"]), ours, rtol=1e-5)
     logger.info("%d masks with %d lesions are analysed alike", len(pairs), sum(map(len, expected)))
 
 
