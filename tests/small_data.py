@@ -105,6 +105,12 @@ def stored(file: Path) -> np.ndarray:
     return np.asarray(nib.load(file).dataobj)
 
 
+def reoriented(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
+    """Return the image with its voxels stored along other axes, at the same places."""
+    own, other = nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes)
+    return image.as_reoriented(nib.orientations.ornt_transform(own, other))
+
+
 def run_onnx(network: bytes, patches: np.ndarray) -> np.ndarray:
     """Lesion of every patch, (N, X, Y, Z), by ONNX Runtime alone."""
     import onnxruntime

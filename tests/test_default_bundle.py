@@ -11,8 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
+from small_data import reoriented
 
 import sct_lesion_losses as sll
 from sct_lesion_losses.bundle import store
@@ -147,18 +147,13 @@ def test_every_axis_order_of_a_scan_gives_the_same_mask(testing_data: Path, tmp_
     scan = nib.load(testing_data / SCAN)
     paths = [tmp_path / f"{codes}.nii.gz" for codes in ORDERS]
     for path, codes in zip(paths, ORDERS, strict=True):
-        reordered(scan, codes).to_filename(path)
-    masks = [array(reordered(mask, "RPI")) > 0 for mask in segmented(paths, tmp_path / "masks")]
+        reoriented(scan, codes).to_filename(path)
+    masks = [array(reoriented(mask, "RPI")) > 0 for mask in segmented(paths, tmp_path / "masks")]
     pmap = nib.load(tmp_path / "masks" / f"{ORDERS[0]}_lesionseg_pmap.nii.gz")
-    decided = np.abs(array(reordered(pmap, "RPI")) - store.load("default").threshold) > TIE
+    decided = np.abs(array(reoriented(pmap, "RPI")) - store.load("default").threshold) > TIE
     assert masks[0].any()
     for codes, mask in zip(ORDERS, masks, strict=True):
         assert not ((mask != masks[0]) & decided).any(), codes
-
-
-def reordered(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
-    """Return the image with its voxels stored along other axes, at the same places."""
-    return image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
 
 
 def test_blank_slices_and_columns_change_no_voxel_of_the_mask(

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from small_data import contents, table_rows
+from small_data import contents, reoriented, table_rows
 
 from sct_lesion_losses.cohorts import table
 from sct_lesion_losses.errors import DataError, OutputError, UsageError
@@ -101,11 +101,8 @@ def test_the_same_call_writes_the_same_bytes_whatever_else_is_in_it(hosts, made,
 def test_the_axis_order_of_a_host_does_not_matter(hosts, made, tmp_path, acquisition):
     turned = []
     for path in (hosts[0][0], hosts[1][0]):
-        image = nib.load(path)
-        codes = nib.orientations.axcodes2ornt("SPR")
-        turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), codes)
         turned.append(tmp_path / path.name)
-        nib.save(image.as_reoriented(turn), turned[-1])
+        nib.save(reoriented(nib.load(path), "SPR"), turned[-1])
     other = implant.run(turned[:1], turned[1:], tmp_path / "turned", SETTINGS)
     for pattern in ("sub-01/anat/*T2w.nii.gz", "derivatives/labels/sub-01/anat/*_seg.nii.gz"):
         for path in sorted(made.glob(pattern)):

@@ -5,6 +5,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from small_data import reoriented
 
 from sct_lesion_losses.cohorts.table import CohortScan
 from sct_lesion_losses.geometry.grid import Grid
@@ -28,13 +29,9 @@ def labelled_scan(folder: Path, stored: str = "RPI", empty: bool = False) -> Coh
     affine = np.diag([-2.0, 1.0, 1.5, 1.0])
     # nibabel names an axis after where it ends, the convention here after where it starts.
     ends = stored.translate(str.maketrans("RLAPIS", "LRPASI"))
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(ends)
-    )
     names = {"T2w": image, "T2w_label-lesion_seg": lesion, "T2w_label-SC_seg": cord}
     for name, array in names.items():
-        made = nib.Nifti1Image(array, affine).as_reoriented(turn)
-        nib.save(made, folder / f"sub-1_{name}.nii.gz")
+        nib.save(reoriented(nib.Nifti1Image(array, affine), ends), folder / f"sub-1_{name}.nii.gz")
     sidecar = {"Manufacturer": "GE", "MagneticFieldStrength": 1.5}
     (folder / "sub-1_T2w.json").write_text(json.dumps(sidecar))
     return CohortScan(
