@@ -366,11 +366,11 @@ def test_outputs_are_named_as_asked(tmp_path):
 
 
 def test_a_stored_pmap_with_a_bids_name_is_cut_again_with_what_lies_beside_it(done, caplog):
-    scan = batch.find([done])[0]
-    again = rethreshold(scan.outputs.pmap, 0.4, default_outputs(scan.outputs.pmap, 0.4, done))
+    scan, tuned = batch.find([done])[0], store.load("default").threshold
+    again = rethreshold(scan.outputs.pmap, tuned, default_outputs(scan.outputs.pmap, tuned, done))
     assert caplog.messages == []
     told = json.loads(again.written[-1].read_text())
-    assert again.written[0].name == "sub-01_run-1_label-L_thr0.4.nii.gz"
+    assert again.written[0].name == f"sub-01_run-1_label-L_thr{tuned:g}.nii.gz"
     assert told["Bundle"] == "default"
     assert again.written[0].read_bytes() == scan.outputs.mask.read_bytes()
     assert told["ScanSHA256"] == json.loads(scan.outputs.sidecar.read_text())["ScanSHA256"]
