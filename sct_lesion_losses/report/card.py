@@ -60,6 +60,7 @@ def text(info: BundleInfo) -> str:
         "score": lambda value: "-" if value is None else f"{value:.3f}",
         "pairs": _pairs,
         "counted": counted,
+        "kept": lambda point: Filter(point.peak, point.volume_mm3).words,
         "cell": lambda content: content.replace("|", "\\|"),
         "learning": _learning,
     }
@@ -168,10 +169,7 @@ def metrics_filtered(
     voxels = [scan.voxel_score(rule).f1 for scan in scans]
     medians = statistics.interval([score.f1 for score in lesions], subjects)
     patients = patientwise.score(lesions)
-    note = (
-        f"tuned, lesions of a peak of {rule.peak:g} and {rule.volume_mm3:g} mm³ or more, "
-        f"preset {PRESET}"
-    )
+    note = f"tuned, lesions of {rule.words}, preset {PRESET}"
     return _known(
         {
             "v_f1_median_filtered": (statistics.interval(voxels, subjects), note),

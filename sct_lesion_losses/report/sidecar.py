@@ -214,12 +214,9 @@ class Filtered:
     @property
     def sentence(self) -> str:
         """Say in one line what was removed, and why."""
-        volume = self.rule.volume_mm3
         return (
             f"the lesion filter (chosen at threshold {self.threshold:g}) dropped {self.removed} of "
-            f"{counted(self.predicted, 'predicted lesion')}; it keeps those of a highest "
-            f"probability of at least {self.rule.peak:g}"
-            + (f" and at least {volume:g} mm³" if volume else "")
+            f"{counted(self.predicted, 'predicted lesion')}; it keeps those of {self.rule.words}"
         )
 
     @property

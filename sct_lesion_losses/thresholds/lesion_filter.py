@@ -48,6 +48,16 @@ class Filter:
     peak: float = 0.0
     volume_mm3: float = 0.0
 
+    @property
+    def words(self) -> str:
+        """What a lesion that is kept has.
+
+        >>> Filter(0.5, 3).words
+        'a highest probability of at least 0.5 and at least 3 mm³'
+        """
+        volume = f" and at least {self.volume_mm3:g} mm³" if self.volume_mm3 else ""
+        return f"a highest probability of at least {self.peak:g}{volume}"
+
     def keeps(
         self, sizes: NDArray[np.int64], peaks: NDArray[np.floating[Any]], voxel_mm3: float
     ) -> BoolArray:

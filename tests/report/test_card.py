@@ -179,7 +179,9 @@ def test_the_preparation_of_sct_is_described() -> None:
 def test_a_filter_of_lesions_is_shown_with_its_curve() -> None:
     lesions = LESIONS | {"n_lesion_free": 1, "specificity": 1.0, "specificity_asked": 0.8}
     shown = text(operating_point=POINT | {"lesions": lesions})
-    assert "at least **0.5** and their volume at least **3 mm³**" in shown
+    assert "they have **a highest probability of at least 0.5 and at least 3 mm³**, chosen" in shown
+    any_size = text(operating_point=POINT | {"lesions": lesions | {"volume_mm3": 0.0}})
+    assert "they have **a highest probability of at least 0.5**, chosen" in any_size
     assert "2 scans with lesions and 1 without" in shown
     assert "P-specificity 0.8 or more" in shown
     assert "- median L-F1 0.600, without it 0.500" in shown
@@ -289,7 +291,7 @@ def test_the_filter_of_lesions_is_measured_on_every_scan():
     wilson = proportion(1, 2)
     share = found["p_specificity_filtered"]
     assert (share.low, share.high) == (wilson.low, wilson.high)
-    assert "a peak of 0.5 and 2 mm³ or more, preset paper" in share.note
+    assert "a highest probability of at least 0.5 and at least 2 mm³, preset paper" in share.note
     assert set(card.metrics_filtered(EMPTY, ["d", "e"], Filter())) == {"p_specificity_filtered"}
     assert card.metrics_filtered([], [], Filter()) == {}
 
