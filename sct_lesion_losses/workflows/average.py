@@ -78,6 +78,7 @@ def average(names: Sequence[str], folder: Path, force: bool = False, command: st
     model = unet.build(last.info.network)
     export.import_weights(model, safetensors.numpy.save(mean))
     before, recipe = last.info.provenance, last.info.recipe
+    made = [line for bundle in bundles for line in bundle.info.provenance.commands]
     facts = {
         "name": folder.name,
         "created": date.today(),
@@ -88,7 +89,7 @@ def average(names: Sequence[str], folder: Path, force: bool = False, command: st
         else recipe.model_copy(update={"best_epoch": None, "keep": "best"}),
         "provenance": before.model_copy(
             update={
-                "commands": (*before.commands[:1], *filter(None, [command])),
+                "commands": (*dict.fromkeys(made), *filter(None, [command])),
                 "trained_on": tuple(
                     sorted({seen for one in bundles for seen in one.info.provenance.trained_on})
                 ),

@@ -120,7 +120,11 @@ def test_average_writes_the_mean_of_the_weights_untuned(make, shipped, tmp_path,
     bias = weights["lesion/bias"].copy()
     weights["lesion/bias"] += 2
     other = replace(shipped, weights=safetensors.numpy.save(weights))
-    save_changed(one.with_name("two"), other, version="1.1.0")
+    both = shipped.info.provenance.commands
+    own = shipped.info.provenance.model_copy(
+        update={"commands": (*both, "sct_train_lesion -i more")}
+    )
+    save_changed(one.with_name("two"), other, version="1.1.0", provenance=own)
     assert main(["average", str(one), str(one.with_name("two")), "-ofolder", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder}\n"
     made = store.load(folder)
@@ -136,7 +140,8 @@ def test_average_writes_the_mean_of_the_weights_untuned(make, shipped, tmp_path,
     assert made.info.operating_point.kind == "untuned"
     assert made.info.metrics == {}
     assert "the mean of one 1.0.0, weights" in (folder / check.CARD).read_text()
-    assert made.info.provenance.commands[-1] == ("sct_lesion_bundle average one two -ofolder mean")
+    line = "sct_lesion_bundle average one two -ofolder mean"
+    assert made.info.provenance.commands == (*both, "sct_train_lesion -i more", line)
 
 
 def test_only_bundles_that_are_alike_are_averaged(make, capsys, tmp_path):
