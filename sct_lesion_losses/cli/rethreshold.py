@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 @command("sct_rethreshold_lesion", help="Make other lesion masks from p-maps that `-pmap 1` wrote.")
 @option(
     "-i <file>",
-    "P-map (3-D NIfTI file, probabilities), or a TSV with the columns pmap and threshold, as the "
-    "page of -qc_page saves it: paths from its folder, each mask is written beside its p-map.",
+    "P-map (3-D NIfTI file, probabilities), or a TSV or CSV with the columns pmap and threshold, "
+    "as the page of -qc_page saves it: paths from its folder, each mask is written beside its "
+    "p-map.",
     dest="image",
     mandatory=True,
 )
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
     "single p-map.",
     kind=float_range(0, 1, min_open=True),
     dest="threshold",
-    shown="that of the TSV",
+    shown="that of the table",
 )
 @option(
     "-o <file>",
@@ -53,17 +54,17 @@ def main(
     lesion_point: bool | None,
     **values: Any,
 ) -> int:
-    """Threshold the p-maps and print what was written; return 1 where a row of a TSV failed."""
-    table = image.suffix.lower() == ".tsv"
+    """Threshold the p-maps and print what was written; return 1 where a row of a table failed."""
+    table = image.suffix.lower() in (".tsv", ".csv")
     if table and (threshold, out, folder) != (None, None, None):
         raise UsageError(
-            "-i with a TSV writes each mask beside its p-map, at the threshold of its row: leave "
+            "-i with a table writes each mask beside its p-map, at the threshold of its row: leave "
             "out -thr, -o and -ofolder"
         )
     if table and values["cord"] is not None:
         raise UsageError(
-            "-cord belongs to one p-map: leave it out with a TSV; p-maps that were segmented with "
-            "-cord are cut to the cord already"
+            "-cord belongs to one p-map: leave it out with a table; p-maps that were segmented "
+            "with -cord are cut to the cord already"
         )
     if not table and threshold is None:
         raise UsageError("-thr is missing; it is needed for a single p-map")
@@ -111,4 +112,5 @@ def _threshold(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"the threshold is {text!r}, expected a number in (0, 1]") from error
+        given = repr(text) if text else "missing"
+        raise UsageError(f"the threshold is {given}, expected a number in (0, 1]") from error

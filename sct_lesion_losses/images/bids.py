@@ -171,7 +171,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_table(path: Path, *, quotes: bool = True) -> list[dict[str, str]]:
+def read_table(path: Path, own: Collection[str] = ()) -> list[dict[str, str]]:
     """Read the rows of a table as texts by column; those missing or n/a are empty.
 
     Tables are read as spreadsheets of any country leave them: in UTF-8 or Latin-1, with tabs,
@@ -180,15 +180,16 @@ def read_table(path: Path, *, quotes: bool = True) -> list[dict[str, str]]:
     Parameters
     ----------
     path : Path
-    quotes : bool
-        A value may stand in quotation marks; False: these are letters like others.
+    own : collection of str
+        Columns that a table which this package wrote must have: one in UTF-8, with tabs, whose
+        quotation marks are letters like others, and with every row whole.
 
     Raises
     ------
     DataError
-        It cannot be read.
+        It is missing, or cannot be read.
     """
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if own else csv.QUOTE_MINIMAL
     try:
         content = path.read_bytes()
         if b"\0" in content:
@@ -196,18 +197,26 @@ def read_table(path: Path, *, quotes: bool = True) -> list[dict[str, str]]:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
+            if own:
+                raise
             text = content.decode("latin-1")
         lines = io.StringIO(text, newline="")
-        delimiter = max("\t,;", key=text.partition("\n")[0].count)
-        rows = [*csv.DictReader(lines, restval="", delimiter=delimiter, quoting=quoting)]
-    except (OSError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read as a TSV table ({error}); save it as text with tabs, or "
-            "remove it"
-        ) from error
+        delimiter = "\t" if own else max("\t,;", key=text.partition("\n")[0].count)
+        table = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)
+        rows = [*table]
+        if absent := set(own).difference(table.fieldnames or ()):
+            raise csv.Error(f"it has no column {min(absent)!r}")
+        if own and (not text.endswith("\n") or any(None in row.values() for row in rows)):
+            raise csv.Error("it is cut short")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such table; correct its path") from error
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        remedy = "remove it" if own else "save it as text with tabs"
+        raise DataError(f"{path}: cannot be read as a TSV table ({why}); {remedy}") from error
     return [
         {
-            name.strip().lower(): "" if (known := value.strip()) == UNKNOWN else known
+            name.strip().lower(): "" if (known := (value or "").strip()) == UNKNOWN else known
             for name, value in row.items()
             if name
         }

@@ -43,6 +43,7 @@ _TOLD = {  # columns of the table of scans, and the entries of a scan's JSON tha
     "highest_p": "HighestProbability",
     "seconds": "Seconds",
 }
+_NEEDED = {SCANS: ("scan", "mask"), LESIONS: ("scan",)}  # for the rows of other scans
 
 logger = logging.getLogger(__name__)
 
@@ -426,7 +427,15 @@ def _segment(settings: BatchSettings, patience_s: float, scan: BatchScan) -> Out
 def _read(scan: BatchScan, settings: SegmentSettings, status: str) -> Outcome:
     """Read back what was written of a scan."""
     told = _told(segment.written(settings, scan.outputs)[-1])
-    lesions = bids.read_table(scan.outputs.table, quotes=False) if settings.lesions else []
+    if not settings.lesions:
+        return Outcome(status, told)
+    table = scan.outputs.table
+    lesions = bids.read_table(table, [column.name for column in columns.PREDICTED_LESIONS])
+    if len(lesions) != told.get("LesionCount"):
+        raise DataError(
+            f"{table}: has {counted(len(lesions), 'row')}, and the JSON beside it tells of "
+            f"{told.get('LesionCount')} lesions; remove it"
+        )
     return Outcome(status, told, tuple(lesions))
 
 
@@ -439,7 +448,7 @@ def _told(file: Path) -> dict[str, Any]:
 
 
 def _failed(scan: BatchScan, error: BaseException) -> Outcome:
-    """Log at once why a scan failed; its own folders are cut away from the reason."""
+    """Log at once why a scan failed; absolute folders and its own are cut away from the reason."""
     folders = (scan.image.parent, scan.outputs.mask.parent)
     said = logs.without_folders(" ".join(describe(error).split()), folders)
     said = said.removeprefix(f"{scan.image.name}: ")
@@ -468,7 +477,7 @@ def _write_tables(
         with atomic.locked(lock, busy, PATIENCE_S, remove=True), atomic.together():
             for name, described, rows in made:
                 file = folder / name
-                before = bids.read_table(file, quotes=False) if file.is_file() else []
+                before = bids.read_table(file, _NEEDED[name]) if file.is_file() else []
                 if name == SCANS:
                     others |= {row["scan"] for row in before if (folder / row["mask"]).is_file()}
                     others -= {scan.name for scan, _ in own}

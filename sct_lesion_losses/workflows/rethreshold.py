@@ -71,7 +71,7 @@ def default_outputs(pmap: Path, threshold: float, folder: Path | None = None) ->
 
 
 def listed(table: Path) -> list[tuple[Path, str, bool | None]]:
-    """Read p-maps, their thresholds as texts, and whether lesions are filtered, from a TSV.
+    """Read p-maps, their thresholds as texts, and whether lesions are filtered, from a table.
 
     Paths are taken from the folder of the table, whose columns are `COLUMNS`, and, for 0 and 1
     as by `-lesion_point`, "lesion_point"; others do not matter.
@@ -81,7 +81,7 @@ def listed(table: Path) -> list[tuple[Path, str, bool | None]]:
     DataError
         It cannot be read, or has no such columns, no row or another value of the third.
     """
-    rows = bids.read_table(table, quotes=False)
+    rows = bids.read_table(table)
     if not rows:
         raise DataError(f"{table}: has no row; list a p-map and its threshold in each")
     if absent := [name for name in COLUMNS if name not in rows[0]]:

@@ -307,13 +307,15 @@ def test_a_table_says_of_each_row_whether_lesions_are_filtered_unless_the_option
 
 
 def test_every_bad_row_of_a_table_is_told(pmap, capsys):
-    rows = ("pmap\tthreshold", "missing_pmap.nii.gz\t0.5", "t2_lesionseg_pmap.nii.gz\thigh")
+    rows = ["pmap\tthreshold", "missing_pmap.nii.gz\t0.5"]
+    rows += ["t2_lesionseg_pmap.nii.gz\thigh", "t2_lesionseg_pmap.nii.gz\tn/a"]
     Path("t.tsv").write_text("\n".join(rows))
     assert main(["-i", "t.tsv"]) == 1
-    first, second, last = capsys.readouterr().err.splitlines()
+    first, second, third, last = capsys.readouterr().err.splitlines()
     assert "t.tsv, row 1: missing_pmap.nii.gz: " in first
     assert second.endswith("t.tsv, row 2: the threshold is 'high', expected a number in (0, 1]")
-    assert last.endswith("2 of 2 rows failed")
+    assert third.endswith("row 3: the threshold is missing, expected a number in (0, 1]")
+    assert last.endswith("3 of 3 rows failed")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,7 @@ def test_every_bad_row_of_a_table_is_told(pmap, capsys):
         ("thr;threshold\na;0.5\n", "has no column 'pmap'"),
         ("pmap\tthreshold\n", "has no row"),
         ("pmap\tthreshold\tlesion_point\na\t0.5\tyes\n", "lesion_point is 'yes', expected 0, 1"),
-        (None, "cannot be read"),
+        (None, "t.tsv: no such table"),
     ],
 )
 def test_a_table_that_names_no_thresholds_is_refused(pmap, capsys, text, said):
@@ -333,9 +335,10 @@ def test_a_table_that_names_no_thresholds_is_refused(pmap, capsys, text, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_quotation_mark_in_a_table_is_a_letter_of_a_name(pmap):
-    name = '"a" pmap.nii.gz'
-    Path("t2_lesionseg_pmap.nii.gz").rename(name)
-    Path("thresholds.tsv").write_text(f"pmap\tthreshold\n{name}\t0.5\n")
-    assert main(["-i", "thresholds.tsv", "-v", "0"]) == 0
-    assert Path('"a" pmap_thr0.5.nii.gz').exists()
+@pytest.mark.parametrize(("name", "comma"), [("t.tsv", "\t"), ("t.csv", ","), ("t.CSV", ";")])
+def test_a_table_may_have_the_quotation_marks_of_a_spreadsheet(pmap, name, comma):
+    Path("t2_lesionseg_pmap.nii.gz").rename('"a", pmap.nii.gz')
+    rows = [('"pmap"', '"threshold"'), ('"""a"", pmap.nii.gz"', "0.5")]
+    Path(name).write_text("\n".join(map(comma.join, rows)))
+    assert main(["-i", name, "-v", "0"]) == 0
+    assert Path('"a", pmap_thr0.5.nii.gz').exists()

@@ -120,25 +120,49 @@ def test_masks_in_linked_folders_are_found_once(tmp_path: Path) -> None:
     assert len(bids.find_labels(tmp_path / "link", names, (bids.LESION_MASKS,))) == 2
 
 
-@pytest.mark.parametrize("quotes", [True, False])
-def test_rows_of_a_table_are_texts_by_column(tmp_path: Path, quotes: bool) -> None:
+def test_rows_of_a_table_are_texts_by_column(tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     table.write_text('Scan \tsite\n"a, b"\t n/a\nc\n\nd\tx\tmore\n', encoding="utf-8-sig")
-    first = "a, b" if quotes else '"a, b"'
-    assert bids.read_table(table, quotes=quotes) == [
-        {"scan": first, "site": ""},
+    assert bids.read_table(table) == [
+        {"scan": "a, b", "site": ""},
         {"scan": "c", "site": ""},
         {"scan": "d", "site": "x"},
     ]
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (bytes(40), "binary data")])
-def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None, why: str) -> None:
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
-    if content is not None:
-        table.write_bytes(content)
-    with pytest.raises(DataError, match=rf"t\.tsv: cannot be read as a TSV table \(.*{why}"):
+    with pytest.raises(DataError, match=r"t\.tsv: no such table; correct its path$"):
         bids.read_table(table)
+    table.write_bytes(bytes(40))
+    said = r"cannot be read as a TSV table \(it holds binary data\); save it as text with tabs$"
+    with pytest.raises(DataError, match=rf"t\.tsv: {said}"):
+        bids.read_table(table)
+    with pytest.raises(DataError, match=r"TSV table \(Is a directory\); save"):
+        bids.read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it has no column 'scan'"),
+        (b"scan;site\na;b\n", "it has no column 'scan'"),
+        (b"scan\tsite\na\tb\nc\n", "it is cut short"),
+        (b"scan\tsite\na\tb", "it is cut short"),
+        ("scan\tsite\nä\tb\n".encode("latin-1"), "codec can't decode"),
+    ],
+)
+def test_a_table_that_this_package_wrote_is_read_whole_or_not_at_all(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text('scan\tsite\n"ä; \tb\n', encoding="utf-8")
+    assert bids.read_table(table, own=("scan", "site")) == [{"scan": '"ä;', "site": "b"}]
+    table.write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"cannot be read as a TSV table \(.*{why}.*\); remove it$"
+    ):
+        bids.read_table(table, own=("scan", "site"))
 
 
 def test_derivatives_are_described_once(tmp_path: Path) -> None:

@@ -120,8 +120,9 @@ def test_a_rule_names_its_preset_and_all_its_numbers(preset: str, said: str) -> 
 def test_a_table_is_read_back_as_texts(tmp_path: Path) -> None:
     row = {"scan": "sub-01", "status": "failed", "error": "a\ttab and\na line", "lesions": 2}
     table, _ = columns.write(tmp_path / "t.tsv", columns.SEGMENTED_SCANS, [row])
-    [read] = bids.read_table(table, quotes=False)
-    assert list(read) == [column.name for column in columns.SEGMENTED_SCANS]
+    names = [column.name for column in columns.SEGMENTED_SCANS]
+    [read] = bids.read_table(table, own=names)
+    assert list(read) == names
     assert (read["scan"], read["error"], read["lesions"]) == ("sub-01", "a tab and a line", "2")
     assert read["mask"] == ""
     before = table.read_text()

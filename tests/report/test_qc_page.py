@@ -472,6 +472,7 @@ def test_fails_and_thresholds_are_exported_and_applied(page, files, capsys) -> N
     page.value("scans[at].stored = false; document.getElementById('save-thresholds').click()")
     assert "Left out: 1 without a kept p-map" in page.value(said)
     assert page.value("thresholds()").count("\n") == 1
+    assert page.value("""cell('"a" pmap.nii')""") == '"""a"" pmap.nii"'
     (files[0].parent / "thresholds.tsv").write_text(table)
     assert rethreshold(["-i", str(files[0].parent / "thresholds.tsv"), "-v", "0"]) == 0
     mask = nifti.read(files[0].parent / "sub-10_T2w_lesionseg_thr0.25.nii.gz").array

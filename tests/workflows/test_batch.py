@@ -199,6 +199,36 @@ def test_rows_of_scans_that_are_not_in_this_run_stay_while_their_masks_do(done):
     assert after[1] == [row for row in before[1] if row["scan"] != third.name]
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "row", "latin"])
+def test_a_damaged_lesion_table_has_the_scan_segmented_anew(damage, done):
+    scan = batch.find([done])[0]
+    whole = scan.outputs.table.read_bytes()
+    assert whole.count(b"\n") > 1
+    header, _, rows = whole.partition(b"\n")
+    damaged = {
+        "empty": b"",
+        "cut": b"\t".join(whole.split(b"\t")[:-3]),
+        "row": header + b"\n" + rows.partition(b"\n")[2],
+        "latin": whole.replace(b"n/a", b"\xe4"),
+    }[damage]
+    assert damaged != whole
+    before = table_rows(derivatives(done) / batch.LESIONS)
+    scan.outputs.table.write_bytes(damaged)
+    found, _ = batch.run(batch.find([done]), BatchSettings(EVERY))
+    assert statuses(found) == [DONE, SKIPPED, SKIPPED]
+    assert scan.outputs.table.read_bytes() == whole
+    assert table_rows(derivatives(done) / batch.LESIONS) == before
+
+
+@pytest.mark.parametrize("name", [batch.SCANS, batch.LESIONS])
+def test_a_foreign_table_is_not_replaced_and_said(name, done):
+    table = derivatives(done) / name
+    table.write_text("subject\tage\n1\t40\n")
+    with pytest.raises(DataError, match=rf"{name}: .*it has no column '\w+'\); remove it"):
+        batch.run(batch.find([done]), BatchSettings(EVERY))
+    assert table.read_text() == "subject\tage\n1\t40\n"
+
+
 def test_a_lesion_table_that_cannot_be_read_or_a_report_has_the_scan_segmented_anew(done):
     bundle, _ = segment.opened(EVERY)
     one, two, _ = batch.find([done])
