@@ -13,6 +13,7 @@ from sct_lesion_losses.geometry.centerline import Centerline
 from sct_lesion_losses.geometry.grid import Grid
 from sct_lesion_losses.inference import predict
 from sct_lesion_losses.inference.predict import InferenceSettings
+from sct_lesion_losses.report import columns
 from sct_lesion_losses.report.sidecar import Found, Segmentation
 from sct_lesion_losses.workflows import batch, segment
 
@@ -34,8 +35,9 @@ def runs(monkeypatch, tmp_path) -> Runs:
         if image.name.startswith("defect"):
             raise ValueError("x")
         if settings.lesions:  # a batch reads the table back
-            outputs.table.parent.mkdir(parents=True, exist_ok=True)
-            outputs.table.touch()
+            lesions = [{"lesion": 1}, {"lesion": 2}]
+            columns.write(outputs.table, columns.PREDICTED_LESIONS, lesions)
+            outputs.sidecar.write_text('{"LesionCount": 2}')
         found = Found(2, 143.0, 0.9, (1.0, 2.0, 3.0))
         written = (outputs.mask, outputs.sidecar)
         line = Centerline(Grid((1, 1, 1), np.diag([-1.0, 1.0, 1.0, 1.0])), np.zeros((1, 2)))
