@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from sct_lesion_losses.sct.install import Installation
 
 NIFTI_TYPES = ("uint8", "int16", "int32", "uint16", "float32", "float64")
 CORD = ("sct_deepseg", "spinalcord")
+OLDEST = 7  # SCT that segments the cord by it
 CORD_REMEDY = "give a mask of the cord with -cord <file>"
 
 
@@ -67,11 +69,17 @@ def require_cord() -> Installation:
     Raises
     ------
     SctError
-        SCT, or its command, is missing.
+        SCT, or its command, is missing, or SCT is older than its command's `spinalcord`.
     """
     found = install.require(CORD_REMEDY)
     if not found.has(CORD[0]):
         raise SctError(f"SCT's command {CORD[0]} was not found; {CORD_REMEDY}")
+    major = re.match(r"\d+(?=\.)", found.version or "")
+    if major and int(major[0]) < OLDEST:
+        raise SctError(
+            f"SCT {found.version} has no {' '.join(CORD)}, expected {OLDEST} or newer; "
+            f"{CORD_REMEDY}"
+        )
     return found
 
 

@@ -240,6 +240,25 @@ def test_a_cord_that_sct_draws_on_another_grid_is_refused(
         sct_mask.cord(scan.array, scan.grid)
 
 
+@pytest.mark.parametrize(
+    ("version", "old"),
+    [("6.5", True), ("5.8.dev0", True), ("7.4.dev0", False), ("10.0", False), ("git-6", False)],
+)
+def test_an_sct_that_cannot_segment_the_cord_is_refused_before_any_scan(
+    folder, tmp_path, monkeypatch, version, old
+):
+    root = fake_sct(tmp_path / "sct", folder / "cord.nii.gz")
+    (root / "spinalcordtoolbox" / "version.txt").write_text(version)
+    monkeypatch.setenv("SCT_DIR", str(root))
+    found = batch.find([folder / "t2.nii.gz"], folder=tmp_path / "out")
+    if not old:
+        batch.require(found, replace(CUT, cord="sct"))
+        return
+    said = f"SCT {version} has no sct_deepseg spinalcord, expected 7 or newer; give a mask"
+    with pytest.raises(SctError, match=said):
+        batch.require(found, replace(CUT, cord="sct"))
+
+
 def test_no_sct_to_ask_for_the_cord_is_said_with_what_goes_without(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("SCT_DIR", raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
