@@ -10,28 +10,25 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from sct_lesion_losses.errors import CenterlineError, EngineError, GeometryError, LesionError
+from sct_lesion_losses.errors import LesionError
 
 _PACKAGE = "sct_lesion_losses"
-_OF_SCANS = (CenterlineError, GeometryError, EngineError)
 _BEFORE = r"(?<![^\s'\"(\[<=,;])"  # a path begins here; "sub-*/anat/" and "~/data/" go on
 _FOLDERS = r"/(?:[^\s/:'\",;()]+/)+"
 _scan: ContextVar[str] = ContextVar("scan", default="")
 
 
 @contextmanager
-def about(
-    scan: Path, errors: type[LesionError] | tuple[type[LesionError], ...] = _OF_SCANS
-) -> Iterator[None]:
+def about(scan: Path) -> Iterator[None]:
     """Let the errors and the log lines of the block say which scan they are about.
 
-    An error of these types, by default one about its cord, its grid or its p-map, begins with the
-    scan's name, unless it holds it; `with_scan` does the same for a line of the log.
+    A `LesionError` begins with the scan's name, unless it holds it; `with_scan` does the same for
+    a line of the log.
     """
     token = _scan.set(scan.name)
     try:
         yield
-    except errors as error:
+    except LesionError as error:
         if scan.name in str(error):
             raise
         raise type(error)(f"{scan.name}: {error}") from error

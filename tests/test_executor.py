@@ -45,7 +45,8 @@ def test_what_a_worker_logs_is_logged_here_with_the_name_of_its_scan_even_where_
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scans = [Path("/data/a.nii.gz"), Path("/data/b.nii.gz")]
-    assert executor.run(worker_tasks.warn_and_fail, scans, 2, failed=text_of) == ["lost", "lost"]
+    found = executor.run(worker_tasks.warn_and_fail, scans, 2, failed=text_of)
+    assert found == ["a.nii.gz: lost", "b.nii.gz: lost"]
     assert sorted(caplog.messages) == ["a.nii.gz: 3 slices are lost", "b.nii.gz: 3 slices are lost"]
     assert capfd.readouterr().err == ""
 

@@ -277,7 +277,7 @@ class Command(click.Command):
             if verbosity >= 2:
                 traceback.print_exc()
             said = describe(error)
-            said = said if verbosity >= 2 else talk.without_folders(said, args)
+            said = said if verbosity >= 2 else talk.without_typed_folders(said, args)
             return self._fail(said, getattr(error, "exit_status", FAILED))
 
     def _fail(self, message: str, status: int) -> int:

@@ -36,10 +36,10 @@ class _Line(logging.Formatter):
         text = logs.with_scan(super().format(record))
         if record.levelno != logging.INFO:
             text = f"{record.levelname}: {text}"
-        return without_folders(text, self._args)
+        return without_typed_folders(text, self._args)
 
 
-def without_folders(text: str, args: Sequence[str] = ()) -> str:
+def without_typed_folders(text: str, args: Sequence[str] = ()) -> str:
     """Cut folders off the paths in a line, see `logs.without_folders`.
 
     Parameters

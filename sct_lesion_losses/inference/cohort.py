@@ -16,7 +16,7 @@ from sct_lesion_losses.bundle.store import Bundle
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table as cohorts
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import DataError, LesionError, NoCordError
+from sct_lesion_losses.errors import DataError, NoCordError
 from sct_lesion_losses.executor import Jobs, Progress
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
@@ -333,7 +333,7 @@ def compute(task: ScanTask) -> dict[Model, ModelCounts]:
     LesionError
         The scan or a model cannot be used; the message names the scan. Nothing is kept of it then.
     """
-    with logs.about(task.scan.scan, LesionError):
+    with logs.about(task.scan.scan):
         found = read_scan(task.scan, task.inference)
         counted = {model: _count(model, found) for model in task.keys if model.is_given}
         networks = [model for model in task.keys if not model.is_given]

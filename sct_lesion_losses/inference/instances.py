@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from sct_lesion_losses import logs
 from sct_lesion_losses.cohorts.table import CohortScan
-from sct_lesion_losses.errors import LesionError
 from sct_lesion_losses.images import nifti
 from sct_lesion_losses.images.atomic import write_text
 from sct_lesion_losses.images.nifti import Scan
@@ -59,7 +58,7 @@ def number(task: InstanceTask) -> dict[Model | None, PlacedLesions]:
         The scan or a model cannot be used, or a file cannot be written; the message names the scan.
     """
     placed: dict[Model | None, PlacedLesions] = {}
-    with logs.about(task.scan.scan, LesionError):
+    with logs.about(task.scan.scan):
         found = read_scan(task.scan, task.inference)
         grid = found.image.grid
         if task.placed:

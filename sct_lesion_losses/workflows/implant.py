@@ -20,7 +20,7 @@ from sct_lesion_losses import executor, logs
 from sct_lesion_losses.centerline import cord as cords
 from sct_lesion_losses.centerline import find
 from sct_lesion_losses.cohorts import table
-from sct_lesion_losses.errors import DataError, UsageError
+from sct_lesion_losses.errors import UsageError
 from sct_lesion_losses.images import bids, nifti
 from sct_lesion_losses.images.atomic import write_json
 from sct_lesion_losses.phantom import dataset
@@ -273,12 +273,9 @@ def _write_variants(
         scan = nifti.read(source.scan)
         grid, turn = scan.grid.to_rpi()
         cord, certain, how = _cord(source, scan)
-        try:
-            host = Host.of(turn.apply(scan.array), turn.apply(cord), grid, certain)
-            for acquisition in settings.acquisitions:
-                require_fine(grid, acquisition)
-        except DataError as error:
-            raise DataError(f"{source.scan}: {error}") from error
+        host = Host.of(turn.apply(scan.array), turn.apply(cord), grid, certain)
+        for acquisition in settings.acquisitions:
+            require_fine(grid, acquisition)
     # By name, so that the other hosts of a call do not matter.
     number = zlib.crc32("_".join(source.names).encode())
     host_hash = table.content_hash(scan.array)

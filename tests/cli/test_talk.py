@@ -11,7 +11,7 @@ from sct_lesion_losses import logs
 from sct_lesion_losses.bundle.schema import Provenance
 from sct_lesion_losses.cli import talk
 from sct_lesion_losses.cli.parser import command, option
-from sct_lesion_losses.cli.talk import progress, view_hint, without_folders
+from sct_lesion_losses.cli.talk import progress, view_hint, without_typed_folders
 
 LOGGER = logging.getLogger("sct_lesion_losses.example")
 
@@ -39,7 +39,7 @@ def test_the_closing_lines_are_for_a_shell_and_a_viewer():
     ],
 )
 def test_folders_are_cut_off_absolute_paths_and_off_nothing_else(text, said):
-    assert without_folders(text, ["-i", "/my data/t2.nii.gz", "-ofolder=/my data"]) == said
+    assert without_typed_folders(text, ["-i", "/my data/t2.nii.gz", "-ofolder=/my data"]) == said
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ def test_no_text_becomes_markup(text: str) -> None:
         assert one.count(mark) == other.count(mark)
 
 
+def test_folders_are_cut_off_what_is_missing_from_the_study() -> None:
+    made = page.html("", ["see /home/me/out/x.json: at 1/2, https://host/a/b"], {})
+    assert "see x.json: at 1/2, https://host/a/b" in made
+
+
 def test_a_figure_is_inlined_to_the_byte_with_its_caption(tmp_path: Path, monkeypatch) -> None:
     one = ReportFigure("cohort", "none.none", 'Figure 1. What & "why". More.')
     monkeypatch.setattr(page, "FIGURES", {"one": one, "not_drawn": one})
