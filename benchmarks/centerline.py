@@ -1,11 +1,10 @@
 """Distance of every centerline method to the centre of the cord mask, and its time.
 
-    python benchmarks/centerline.py SHARED
+    SCT_DIR=SCT python benchmarks/centerline.py SCANS
     python benchmarks/centerline.py COHORT -jobs 2
 
-SHARED holds data/sct_testing_data and data/healthy (real scans with cord masks) and data/sct (SCT's
-weights). COHORT
-is a simulated one that the embedded detector was not trained on, for example of
+SCANS holds the real scans and cord masks of the list below; SCT is its folder, for its weights.
+COHORT is a simulated one that the embedded detector was not trained on, for example of
 `sct_simulate_lesion -preset wide -n 100 -seed 9`; the detector alone looks at its scans, and at
 -without simulated scans of other parts of the body, which it is to refuse.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -121,12 +119,11 @@ def without_cord(number: int, jobs: int) -> None:
     print(f"without a cord     {number:6} {told['refused']:7} {told['failed']:7}")
 
 
-def main(shared: Path) -> None:
-    os.environ["SCT_DIR"] = str(shared / "data/sct")
+def main(folder: Path) -> None:
     print("scan               method    slices  mean   p95   max mm   seconds")
     for stem, mask_stem, contrast in SCANS:
-        image, grid = load(shared / "data" / f"{stem}.nii.gz")
-        mask, mask_grid = load(shared / "data" / f"{mask_stem}.nii.gz")
+        image, grid = load(folder / f"{stem}.nii.gz")
+        mask, mask_grid = load(folder / f"{mask_stem}.nii.gz")
         name = stem.rsplit("/", 1)[1]
         for method in ("embedded", "svm", "cnn"):
             began = time.perf_counter()
@@ -153,7 +150,7 @@ def main(shared: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="SHARED or COHORT")
+    parser.add_argument("folder", type=Path, help="SCANS or COHORT")
     parser.add_argument("-jobs", type=int, default=1, help="with COHORT: scans at a time")
     parser.add_argument("-without", type=int, default=100, help="scans without a cord")
     options = parser.parse_args()
